@@ -1,0 +1,174 @@
+"""Everything that can go wrong, each with a stable code and one sentence for people.
+
+A message says what happened, to what, and what to do. It never holds a customer's file name, URL or pixel,
+because messages end in logs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BgbatchError(Exception):
+    """The root. `code` is stable: programs may depend on it. `fault` says whose move it is: the user's or ours."""
+
+    code: ClassVar[str] = "internal"
+    fault: ClassVar[str] = "ours"
+
+
+class UserError(BgbatchError):
+    """Something that the caller can mend by asking differently."""
+
+    code = "bad_request"
+    fault = "user"
+
+
+class BadOptions(UserError):
+    """An option has a value that cannot be, or that this version cannot do yet."""
+
+    code = "bad_options"
+
+
+class UnknownIndustry(UserError):
+    """An industry tag outside `schemas.industries`."""
+
+    code = "unknown_industry"
+
+
+class NotFound(UserError):
+    """The account, batch, grant or receipt does not exist, or belongs to somebody else."""
+
+    code = "not_found"
+
+
+class AlreadyExists(UserError):
+    """A name that must be unique is taken."""
+
+    code = "already_exists"
+
+
+class NothingToDo(UserError):
+    """A batch without a single file."""
+
+    code = "empty_batch"
+
+
+class BatchNotSealed(UserError):
+    """The upload of the batch was not completed, so it cannot be processed."""
+
+    code = "not_sealed"
+
+
+class PastDeadline(UserError):
+    """The batch's purge time has come: nothing may be written for it any more."""
+
+    code = "past_deadline"
+
+
+class NotAllowed(UserError):
+    """The person or key may not do this."""
+
+    code = "not_allowed"
+
+
+class StaleNotice(UserError):
+    """The consent form showed another text than the one in force; nothing was recorded."""
+
+    code = "stale_notice"
+
+
+class LedgerBroken(BgbatchError):
+    """The hash chain of the consent ledger or of the receipts does not verify."""
+
+    code = "ledger_broken"
+
+
+class StoreFault(BgbatchError):
+    """An object store or folder refused a read, write or delete."""
+
+    code = "store_fault"
+
+
+class StillThere(StoreFault):
+    """Objects that were to be deleted are still listed."""
+
+    code = "still_there"
+
+
+class DeviceAbsent(BgbatchError):
+    """The device asked for (say `cuda`) is not on this machine. It is never replaced by another one silently."""
+
+    code = "device_absent"
+    fault = "user"
+
+
+class WeightsInvalid(BgbatchError):
+    """A weights file is missing, damaged, or made for another network."""
+
+    code = "weights_invalid"
+    fault = "user"
+
+
+class WorkersLost(BgbatchError):
+    """No segmenter actor is alive any more and none could be started."""
+
+    code = "workers_lost"
+
+
+class ItemError(BgbatchError):
+    """One item could not become a cutout. It costs its own result and nothing else."""
+
+    code = "item_failed"
+
+
+class SourceMissing(ItemError):
+    """The manifest names a source that is not in the transient store."""
+
+    code = "source_missing"
+
+
+class EmptyFile(ItemError):
+    """A file of zero bytes."""
+
+    code = "empty_file"
+    fault = "user"
+
+
+class NotAnImage(ItemError):
+    """The bytes are of no image format that is read here, whatever the name says."""
+
+    code = "not_an_image"
+    fault = "user"
+
+
+class DamagedImage(ItemError):
+    """An image that ends too early or does not decode."""
+
+    code = "damaged_image"
+    fault = "user"
+
+
+class FileTooLarge(ItemError):
+    """More bytes than the limit."""
+
+    code = "file_too_large"
+    fault = "user"
+
+
+class ImageTooLarge(ItemError):
+    """More pixels than the limit; found in the header, before any memory was taken for them."""
+
+    code = "image_too_large"
+    fault = "user"
+
+
+class OutOfMemory(ItemError):
+    """The device ran out of memory on this item even alone."""
+
+    code = "out_of_memory"
+
+
+class WorkerLost(ItemError):
+    """The worker process died each time that it had this item, alone."""
+
+    code = "worker_lost"

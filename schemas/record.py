@@ -1,0 +1,22 @@
+"""The base of all records: frozen, strict about unknown fields, written as JSON the same way each time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen value. Unknown fields are refused, so that a misspelt one is no silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with its zone, kept in UTC. A naive one is refused."""

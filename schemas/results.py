@@ -1,0 +1,67 @@
+"""What became of an item. Results hold numbers and codes, no names: they may pass through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from schemas.record import Moment, Record
+
+
+class Scores(Record):
+    """What can be told of a mask without knowing the truth; each from 0 to 1.
+
+    `coverage`: mean alpha. `edge_uncertainty`: share of the subject's pixels with alpha strictly between 5 % and 95 %.
+    """
+
+    coverage: float
+    edge_uncertainty: float
+
+
+class Done(Record):
+    """A cutout was written. `width` and `height` are those of the cutout in pixels, `bytes` its file size."""
+
+    outcome: Literal["done"] = "done"
+    number: int
+    width: int
+    height: int
+    bytes: int
+    source_width: int
+    source_height: int
+    scores: Scores
+    network: str
+    weights_sha256: str
+    device: str
+    finished_at: Moment
+
+
+class Failed(Record):
+    """No cutout. `code` is the stable code of a `schemas.errors.ItemError`, `sentence` says it to people."""
+
+    outcome: Literal["failed"] = "failed"
+    number: int
+    code: str
+    sentence: str
+    finished_at: Moment
+
+
+ItemResult = Done | Failed
+
+
+class ShardReport(Record):
+    """The results of one call to an actor: items `first` to `last`, each exactly once."""
+
+    first: int
+    last: int
+    results: tuple[Done | Failed, ...]
+
+
+def results_by_number(reports: Iterable[ShardReport]) -> dict[int, Done | Failed]:
+    """One result per item. A shard that ran twice reported the same work twice: a cutout beats a failure."""
+    results: dict[int, Done | Failed] = {}
+    for report in reports:
+        for result in report.results:
+            known = results.get(result.number)
+            if known is None or (isinstance(known, Failed) and isinstance(result, Done)):
+                results[result.number] = result
+    return results

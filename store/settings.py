@@ -1,0 +1,64 @@
+"""The one settings object. With none of them set the program works: a folder, SQLite, Ray and torch on this machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment, `BGBATCH_HOME` and so on; `bgbatch settings` shows what is in force."""
+
+    model_config = SettingsConfigDict(env_prefix="BGBATCH_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default_factory=lambda: user_data_path("bgbatch"), description="Folder for all embedded defaults."
+    )
+    transient_url: str = Field(
+        "", description="Transient store: a folder or s3://bucket/prefix. Empty: HOME/transient."
+    )
+    lake_url: str = Field("", description="Lake: a folder or s3://bucket/prefix. Empty: HOME/lake.")
+    records_url: str = Field("", description="Records: an SQLAlchemy URL. Empty: SQLite at HOME/records.db.")
+    s3_endpoint: str = Field("", description="Address of an S3 server other than AWS.")
+    s3_key: str = Field("", description="Access key; empty: what the environment offers.")
+    s3_secret: SecretStr = Field(SecretStr(""), description="Secret key that goes with it.")
+
+    purge_after_hours: float = Field(23.0, gt=0, le=23.5, description="Hours from receipt to purge; the promise is 24.")
+
+    ray_address: str = Field(
+        "", description="A Ray cluster. Empty: Ray starts on this machine and ends with the program."
+    )
+    device: str = Field("cpu", description="cpu, cuda or cuda:N. If it is not there, the start fails.")
+    network: str = Field("u2netp", description="Which network segments.")
+    weights: Path | None = Field(None, description="Its weights, safetensors. Empty: the file that ships with bgbatch.")
+    actors: int = Field(0, ge=0, description="Segmenter actors. 0: one for each CPU or GPU.")
+    shard_items: int = Field(8, ge=1, le=64, description="Items per call to an actor.")
+
+    max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")
+    max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")
+
+    portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
+
+    @property
+    def transient_root(self) -> str:
+        """`transient_url`, or its default."""
+        return self.transient_url or str(self.home / "transient")
+
+    @property
+    def lake_root(self) -> str:
+        """`lake_url`, or its default."""
+        return self.lake_url or str(self.home / "lake")
+
+    @property
+    def records_address(self) -> str:
+        """`records_url`, or its default."""
+        return self.records_url or f"sqlite:///{self.home / 'records.db'}"
+
+    @property
+    def purge_after(self) -> timedelta:
+        """From receipt to purge."""
+        return timedelta(hours=self.purge_after_hours)

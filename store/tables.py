@@ -1,0 +1,167 @@
+"""The records: everything that is remembered longer than a batch lives. No customer's file name, URL or pixel is here.
+
+What is deleted when: a batch's row keeps numbers only and stays as history; sign-in links and sessions go when they
+expire; consent events and receipts are append-only (database rules refuse UPDATE and DELETE) and stay.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time in UTC. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be recorded")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC with its zone set."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=_NAMES)
+
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", String(33), primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("person_id", String(33), primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False, index=True),
+    Column("email", String(320), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("account_id", "email"),
+)
+
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("person_id", ForeignKey("people.person_id"), nullable=False),
+    Column("csrf_token", String(64), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", String(36), primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False),
+    Column("industry", String(32)),
+    Column("grant_id", String(33)),
+    Column("options", JSON, nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("purge_at", UtcTime, nullable=False, index=True),
+    Column("state", String(24), nullable=False),
+    Column("items", Integer, nullable=False, default=0),
+    Column("done", Integer, nullable=False, default=0),
+    Column("failed", Integer, nullable=False, default=0),
+    Column("refusals", JSON, nullable=False),
+    Column("purged_at", UtcTime),
+    Index("ix_batches_account_received", "account_id", "received_at"),
+)
+"""`refusals`: reason of the consent gate -> how many outputs of this batch it kept out of the lake."""
+
+consent_events = Table(
+    "consent_events",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("account_id", String(33), nullable=False, index=True),
+    Column("actor", String(33)),
+    Column("act", String(16), nullable=False),
+    Column("industry", String(32), nullable=False),
+    Column("grant_id", String(33), index=True),
+    Column("notice_version", String(32), nullable=False),
+    Column("notice_sha256", String(64), nullable=False),
+    Column("page", String(64), nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("received_at", UtcTime, nullable=False),
+    Column("recorded_at", UtcTime, nullable=False),
+    Column("previous_hash", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False),
+)
+"""Append-only, hash-chained. No foreign key to accounts: the chain outlives a closed account."""
+
+admissions = Table(
+    "admissions",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("grant_id", String(33), nullable=False, index=True),
+    Column("batch_id", String(36), nullable=False, index=True),
+    Column("industry", String(32), nullable=False, index=True),
+    Column("rows", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("admitted_at", UtcTime, nullable=False),
+)
+"""One row per lake file that the gate let in. A file without one is no candidate and is erased by `reconcile`."""
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(36), nullable=False, index=True),
+    Column("objects", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("first_deletion", UtcTime, nullable=False),
+    Column("last_deletion", UtcTime, nullable=False),
+    Column("deadline", UtcTime, nullable=False),
+    Column("remaining", Integer, nullable=False),
+    Column("previous_hash", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False),
+)
+
+APPEND_ONLY = (consent_events, receipts)
+"""Tables whose rows the database itself refuses to change or delete (see the first migration)."""

@@ -1,0 +1,118 @@
+"""The transient store: every byte of a batch under one time-stamped prefix, `<hour received>/<batch id>/…`.
+
+The prefix is a function of the batch id alone. Objects are named by item number, so no customer's file name stands
+in a path, an access log or an error. What a batch writes, it writes through `TransientStore.write`, which refuses
+after the batch's purge time (the fence against late writers).
+
+    <hour>/<batch id>/source/000001          the customer's bytes, as they came
+    <hour>/<batch id>/cutout/000001.png      what the customer gets
+    <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant
+    <hour>/<batch id>/report/000001-000008.json   a ShardReport
+    <hour>/<batch id>/manifest.json          the seal, written last
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from schemas.batch import Manifest, Stamp
+from schemas.clock import Clock
+from schemas.errors import BatchNotSealed, NotFound, PastDeadline
+from schemas.ids import BatchId, received_at
+from schemas.results import ShardReport
+from store.objects import ObjectStore, open_store
+from store.settings import Settings
+
+_HOUR = "%Y-%m-%dT%H"
+
+
+def hour_name(moment: datetime) -> str:
+    """The hour that `moment` lies in, as a folder name: `2026-11-24T16`."""
+    return moment.astimezone(UTC).strftime(_HOUR)
+
+
+def parse_hour(name: str) -> datetime | None:
+    """The start of the hour that a folder is named for; None when it is no such name."""
+    try:
+        hour = datetime.strptime(name, _HOUR).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return hour if hour_name(hour) == name else None
+
+
+def batch_prefix(batch_id: BatchId) -> str:
+    """Where all of a batch lies."""
+    return f"{hour_name(received_at(batch_id))}/{batch_id}"
+
+
+def source_key(batch_id: BatchId, number: int) -> str:
+    """The customer's bytes of an item."""
+    return f"{batch_prefix(batch_id)}/source/{number:06d}"
+
+
+def cutout_key(batch_id: BatchId, number: int, suffix: str) -> str:
+    """The cutout of an item; `suffix` is its format's, with the dot."""
+    return f"{batch_prefix(batch_id)}/cutout/{number:06d}{suffix}"
+
+
+def mask_key(batch_id: BatchId, number: int) -> str:
+    """The full-size mask of an item, for the lake."""
+    return f"{batch_prefix(batch_id)}/mask/{number:06d}.png"
+
+
+def report_key(batch_id: BatchId, first: int, last: int) -> str:
+    """The report of one call to an actor."""
+    return f"{batch_prefix(batch_id)}/report/{first:06d}-{last:06d}.json"
+
+
+def manifest_key(batch_id: BatchId) -> str:
+    """The seal."""
+    return f"{batch_prefix(batch_id)}/manifest.json"
+
+
+class TransientStore:
+    """Reads and fenced writes of batches. `objects` is the store below, for listing and purging."""
+
+    def __init__(self, objects: ObjectStore, clock: Clock) -> None:
+        self.objects = objects
+        self._clock = clock
+
+    def write(self, stamp: Stamp, key: str, data: bytes) -> None:
+        """Write one object of a batch. Raises `PastDeadline` once `stamp.purge_at` has come, `StoreFault`."""
+        if self._clock() >= stamp.purge_at:
+            raise PastDeadline("The batch's purge time has come, so nothing more is written for it. Submit it again.")
+        self.objects.write(key, data)
+
+    def read(self, key: str) -> bytes:
+        """One object. Raises `NotFound`, `StoreFault`."""
+        return self.objects.read(key)
+
+    def seal(self, manifest: Manifest) -> None:
+        """Declare the upload complete. Raises `PastDeadline`."""
+        batch_id = manifest.stamp.batch_id
+        self.write(manifest.stamp, manifest_key(batch_id), manifest.model_dump_json().encode())
+
+    def manifest(self, batch_id: BatchId) -> Manifest:
+        """The sealed batch. Raises `BatchNotSealed` when it was never sealed, or is purged."""
+        try:
+            return Manifest.model_validate_json(self.read(manifest_key(batch_id)))
+        except NotFound:
+            raise BatchNotSealed(
+                f"Batch {batch_id} has no manifest: its upload was not completed, or it was purged. Submit it again."
+            ) from None
+
+    def write_report(self, stamp: Stamp, report: ShardReport) -> None:
+        """Keep the results of one call. Raises `PastDeadline`."""
+        key = report_key(stamp.batch_id, report.first, report.last)
+        self.write(stamp, key, report.model_dump_json().encode())
+
+    def reports(self, batch_id: BatchId) -> list[ShardReport]:
+        """All reports that were written so far, in order of their first item."""
+        folder = f"{batch_prefix(batch_id)}/report"
+        names = [name for name in self.objects.files(folder) if name.endswith(".json")]
+        return [ShardReport.model_validate_json(self.read(f"{folder}/{name}")) for name in names]
+
+
+def open_transient(settings: Settings, clock: Clock) -> TransientStore:
+    """The transient store that the settings name."""
+    return TransientStore(open_store(settings.transient_root, settings), clock)
