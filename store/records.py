@@ -45,6 +45,12 @@ def open_records(settings: Settings) -> Records:
     return Records(engine)
 
 
+def serialise_appends(connection: Connection, chain: str) -> None:
+    """Until this transaction ends, nobody else appends to the named hash chain. SQLite's transactions do so already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:chain))"), {"chain": f"bgbatch:{chain}"})
+
+
 def _set_up_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
     connection.isolation_level = None  # the driver's own BEGIN comes too late for a read that a write depends on
     for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):

@@ -163,5 +163,16 @@ receipts = Table(
     Column("hash", String(64), nullable=False),
 )
 
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("subject", String(36), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("objects", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("first_deletion", UtcTime, nullable=False),
+)
+"""Erasures that have begun. A row becomes a receipt when nothing is left, so a crash in between loses no count."""
+
 APPEND_ONLY = (consent_events, receipts)
 """Tables whose rows the database itself refuses to change or delete (see the first migration)."""

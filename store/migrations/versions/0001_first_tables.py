@@ -129,6 +129,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["person_id"], ["people.person_id"], name="fk_sign_in_links_person_id"),
         sa.PrimaryKeyConstraint("token_sha256", name="pk_sign_in_links"),
     )
+    op.create_table(
+        "erasures",
+        sa.Column("subject", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("objects", sa.Integer(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("first_deletion", UtcTime(), nullable=False),
+        sa.PrimaryKeyConstraint("subject", name="pk_erasures"),
+    )
 
     for table in ("consent_events", "receipts"):
         if op.get_bind().dialect.name == "postgresql":

@@ -1,0 +1,117 @@
+"""The record of a batch: stamped once, at receipt.
+
+Numbers and states only; names and pixels are in the transient store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from schemas.batch import BatchState, Counts, Stamp
+from schemas.errors import NotFound
+from schemas.ids import AccountId, BatchId, GrantId
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from schemas.record import Moment, Record
+from store.tables import batches
+
+
+class BatchRecord(Record):
+    """What the records know of a batch. `refusals`: reason of the gate -> outputs that it kept out of the lake."""
+
+    stamp: Stamp
+    account_id: AccountId
+    state: BatchState
+    counts: Counts
+    refusals: dict[str, int]
+    purged_at: Moment | None
+
+
+def open_batch(connection: Connection, stamp: Stamp, account_id: AccountId) -> None:
+    """Record the stamp, before the batch's first byte."""
+    connection.execute(
+        insert(batches).values(
+            batch_id=stamp.batch_id,
+            account_id=account_id,
+            industry=stamp.industry,
+            grant_id=stamp.grant_id,
+            options=stamp.options.model_dump(mode="json"),
+            received_at=stamp.received_at,
+            purge_at=stamp.purge_at,
+            state=BatchState.OPEN,
+            refusals={},
+        )
+    )
+
+
+def seal(connection: Connection, batch_id: BatchId, items: int) -> None:
+    """Record that the upload is complete."""
+    _update(connection, batch_id, state=BatchState.SEALED, items=items)
+
+
+def set_progress(connection: Connection, batch_id: BatchId, counts: Counts, state: BatchState) -> None:
+    """Record how far the batch is."""
+    _update(connection, batch_id, done=counts.done, failed=counts.failed, state=state)
+
+
+def set_refusals(connection: Connection, batch_id: BatchId, refusals: Mapping[str, int]) -> None:
+    """Record why outputs of the batch did not enter the lake."""
+    _update(connection, batch_id, refusals=dict(refusals))
+
+
+def mark_purged(connection: Connection, batch_id: BatchId, now: datetime) -> None:
+    """Record that nothing of the batch is left. A batch that the database has forgotten is purged all the same."""
+    connection.execute(
+        update(batches)
+        .where(batches.c.batch_id == batch_id, batches.c.purged_at.is_(None))
+        .values(state=BatchState.PURGED, purged_at=now)
+    )
+
+
+def overdue(connection: Connection, now: datetime) -> list[BatchId]:
+    """Batches whose purge time has come and that are not known to be purged."""
+    query = select(batches.c.batch_id).where(batches.c.purge_at <= now, batches.c.purged_at.is_(None))
+    return [BatchId(each) for each in connection.execute(query).scalars()]
+
+
+def get_batch(connection: Connection, batch_id: str) -> BatchRecord:
+    """One batch. Raises `NotFound`."""
+    row = connection.execute(select(batches).where(batches.c.batch_id == batch_id)).mappings().first()
+    if row is None:
+        raise NotFound(f"There is no batch {batch_id}. `bgbatch status` lists those that there are.")
+    return _record(row)
+
+
+def list_batches(connection: Connection, account_id: AccountId | None = None, limit: int = 20) -> list[BatchRecord]:
+    """The newest batches, of one account or of all."""
+    query = select(batches).order_by(batches.c.batch_id.desc()).limit(limit)
+    if account_id is not None:
+        query = query.where(batches.c.account_id == account_id)
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
+def _update(connection: Connection, batch_id: BatchId, **values: object) -> None:
+    found = connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(**values))
+    if found.rowcount == 0:
+        raise NotFound(f"There is no record of batch {batch_id}. Submit it again.")
+
+
+def _record(row: RowMapping) -> BatchRecord:
+    return BatchRecord(
+        stamp=Stamp(
+            batch_id=BatchId(row["batch_id"]),
+            received_at=row["received_at"],
+            purge_at=row["purge_at"],
+            industry=Industry(row["industry"]) if row["industry"] else None,
+            grant_id=GrantId(row["grant_id"]) if row["grant_id"] else None,
+            options=CutoutOptions.model_validate(row["options"]),
+        ),
+        account_id=AccountId(row["account_id"]),
+        state=BatchState(row["state"]),
+        counts=Counts(items=row["items"], done=row["done"], failed=row["failed"]),
+        refusals=row["refusals"],
+        purged_at=row["purged_at"],
+    )
