@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.industries import Industry
@@ -59,6 +59,14 @@ class Item(Record):
     number: int
     path: str
     size: int
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = path.split("/")
+        if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
+            raise ValueError("an item's path must be relative, with forward slashes, and stay inside its folder")
+        return path
 
 
 class Manifest(Record):

@@ -77,6 +77,12 @@ def overdue(connection: Connection, now: datetime) -> list[BatchId]:
     return [BatchId(each) for each in connection.execute(query).scalars()]
 
 
+def is_unpurged(connection: Connection, batch_id: BatchId) -> bool:
+    """Whether the records know this batch, and know of no purge of it."""
+    query = select(batches.c.batch_id).where(batches.c.batch_id == batch_id, batches.c.purged_at.is_(None))
+    return connection.execute(query).first() is not None
+
+
 def get_batch(connection: Connection, batch_id: str) -> BatchRecord:
     """One batch. Raises `NotFound`."""
     row = connection.execute(select(batches).where(batches.c.batch_id == batch_id)).mappings().first()

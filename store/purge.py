@@ -19,7 +19,7 @@ from schemas.clock import Clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId, parse_batch_id, received_at
 from schemas.receipt import Erased, Receipt
-from store.batches import mark_purged, overdue
+from store.batches import is_unpurged, mark_purged, overdue
 from store.objects import ObjectStore, StoredObject
 from store.receipts import begin_erasure, finish_erasure, unfinished_erasures
 from store.records import Records
@@ -137,7 +137,7 @@ class Purge:
     def _leave_receipt(self, batch_id: BatchId, now: datetime) -> None:
         deadline = received_at(batch_id) + PROMISED_LIFE
         with self._records.transaction() as connection:
-            if batch_id in overdue(connection, now):  # never had an object, or lost them to another hand
+            if is_unpurged(connection, batch_id):  # never had an object, or lost them to another hand
                 begin_erasure(connection, Erased.BATCH, batch_id, 0, 0, now)
             receipt = finish_erasure(connection, batch_id, deadline, remaining=0, now=self._clock())
             mark_purged(connection, batch_id, now)

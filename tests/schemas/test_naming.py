@@ -1,0 +1,57 @@
+"""No cutout is lost to another one's name."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.batch import Item
+from schemas.naming import delivery_paths
+
+
+def _items(*paths: str) -> list[Item]:
+    return [Item(number=number, path=path, size=1) for number, path in enumerate(paths, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["VIN1/1.jpg", "VIN2/1.jpg"], ["VIN1/1.png", "VIN2/1.png"]),
+        (["a.jpg", "a.heic"], ["a.jpg.png", "a.heic.png"]),
+        (["a.jpg", "A.JPG"], ["a.jpg.1.png", "A.JPG.2.png"]),
+        (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg.1.png", "a.png.png", "a.jpg.png"]),
+        (["a.jpg", "a.png/1.jpg"], ["a.jpg.png", "a.png/1.png"]),
+        (["no_suffix", "two.dots.jpg"], ["no_suffix.png", "two.dots.png"]),
+    ],
+)
+def test_names_on_delivery(paths: list[str], expected: list[str]) -> None:
+    assert list(delivery_paths(_items(*paths), ".png").values()) == expected
+
+
+_part = st.sampled_from(
+    ["a", "A", "b", "a.jpg", "A.JPG", "a.png", "a.jpg.png", "é", "e\u0301", "1", "a.jpg.1", "ß", "ss"]
+)
+_path = st.lists(_part, min_size=1, max_size=2).map("/".join)
+
+
+@given(st.lists(_path, min_size=1, max_size=12, unique=True))
+def test_every_item_has_its_own_name_in_its_own_folder(paths: list[str]) -> None:
+    items = _items(*paths)
+    names = delivery_paths(items, ".png")
+    assert len({name.casefold() for name in names.values()}) == len(items)
+    folders = {str(folder).casefold() for name in names.values() for folder in PurePosixPath(name).parents}
+    assert not folders & {name.casefold() for name in names.values()}
+    for item in items:
+        assert names[item.number].rpartition("/")[0] == item.path.rpartition("/")[0]
+        assert names[item.number].endswith(".png")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x.jpg", "a/../b.jpg", "", "a//b.jpg", "a\\b.jpg", "a\0b", "./a.jpg"]
+)
+def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="stay inside"):
+        Item(number=1, path=path, size=1)
