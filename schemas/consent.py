@@ -39,7 +39,8 @@ class ConsentEvent(Record):
     """One line of the ledger. `notice_sha256` is the hash of the exact text shown; empty for acts without a notice.
 
     `actor` is the person, or None for an operator, who must give a `reason`.
-    `hash` covers everything else here and `previous_hash`: see `schemas.chain`.
+    `hash` covers everything else here and `previous_hash`: see `schemas.chain`. `account_previous_hash` is the hash of
+    the same account's event before this one, so that one account's history is a chain of its own.
     """
 
     sequence: int
@@ -55,6 +56,7 @@ class ConsentEvent(Record):
     reason: str
     received_at: Moment
     recorded_at: Moment
+    account_previous_hash: str
     previous_hash: str
     hash: str
 

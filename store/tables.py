@@ -62,7 +62,9 @@ accounts = Table(
     Column("account_id", String(33), primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("created_at", UtcTime, nullable=False),
+    Column("closed_at", UtcTime),
 )
+"""A closed account keeps its random id; its name is replaced by that id."""
 
 people = Table(
     "people",
@@ -72,8 +74,25 @@ people = Table(
     Column("email", String(320), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("oidc_issuer", String(500)),
+    Column("oidc_subject", String(255)),
     UniqueConstraint("account_id", "email"),
+    Index("uq_people_oidc_issuer_oidc_subject", "oidc_issuer", "oidc_subject", unique=True),
 )
+"""`oidc_issuer` and `oidc_subject`: who this is at the identity provider, once they signed in through it."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(33), primary_key=True),
+    Column("account_id", ForeignKey("accounts.account_id"), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("key_sha256", String(64), nullable=False, unique=True),
+    Column("created_by", ForeignKey("people.person_id"), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("revoked_at", UtcTime),
+)
+"""Keys for programs: shown once, only their hash is kept. A key may submit and withdraw; it can never grant."""
 
 sign_in_links = Table(
     "sign_in_links",
@@ -128,10 +147,12 @@ consent_events = Table(
     Column("reason", String(500), nullable=False),
     Column("received_at", UtcTime, nullable=False),
     Column("recorded_at", UtcTime, nullable=False),
+    Column("account_previous_hash", String(64), nullable=False, server_default="0" * 64),
     Column("previous_hash", String(64), nullable=False, unique=True),
     Column("hash", String(64), nullable=False),
+    Index("uq_consent_events_account_id_account_previous_hash", "account_id", "account_previous_hash", unique=True),
 )
-"""Append-only, hash-chained. No foreign key to accounts: the chain outlives a closed account."""
+"""Append-only, hash-chained over all and per account. No foreign key to accounts: the chain outlives a closed account."""
 
 admissions = Table(
     "admissions",
