@@ -1,0 +1,214 @@
+"""Accounts, the people in them, and how they come in: one-time sign-in links and sessions.
+
+Only hashes of link and session tokens are kept. What has expired is worth nothing at once, and is deleted by
+`delete_expired`, which every sign-in calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+
+from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
+from schemas.ids import AccountId, PersonId, Randomness, new_account_id, new_person_id
+from schemas.record import Moment, Record
+from store.tables import accounts, people, sessions, sign_in_links
+
+LINK_LIFE = timedelta(hours=1)
+SESSION_LIFE = timedelta(hours=12)
+
+_ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
+
+
+class Role(StrEnum):
+    """What a person may do: an owner consents and manages, a member submits, an auditor reads."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+
+class Account(Record):
+    """A customer. A closed one keeps nothing but its random id."""
+
+    account_id: AccountId
+    name: str
+    created_at: Moment
+    closed_at: Moment | None
+
+
+class Person(Record):
+    """Somebody who can sign in to one account."""
+
+    person_id: PersonId
+    account_id: AccountId
+    email: str
+    role: Role
+    created_at: Moment
+
+
+@dataclass(frozen=True)
+class Session:
+    """A signed-in person. `form_token` must come back with every form (it stops forged posts)."""
+
+    person: Person
+    form_token: str
+    expires_at: datetime
+
+
+def create_account(
+    connection: Connection, name: str, email: str, now: datetime, randomness: Randomness
+) -> tuple[AccountId, PersonId]:
+    """A new account with its owner. Raises `AlreadyExists` for a taken name, `UserError` for one that cannot be."""
+    name = name.strip()
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or _ACCOUNT_ID.fullmatch(name):
+        raise UserError(f"An account's name has 1 to {_LONGEST_NAME} printable characters and is no account id.")
+    account_id = new_account_id(randomness)
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(accounts).values(account_id=account_id, name=name, created_at=now))
+    except IntegrityError:
+        raise AlreadyExists("An account of that name exists. Choose another name.") from None
+    return account_id, add_person(connection, account_id, email, Role.OWNER, now, randomness)
+
+
+def add_person(
+    connection: Connection, account_id: AccountId, email: str, role: Role, now: datetime, randomness: Randomness
+) -> PersonId:
+    """One more person in an account. Raises `AlreadyExists`, `UserError`."""
+    email = email.strip()
+    if len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
+        raise UserError("That is no e-mail address. Give one like name@example.com.")
+    person_id = new_person_id(randomness)
+    row = {"person_id": person_id, "account_id": account_id, "email": email, "role": role, "created_at": now}
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(people).values(row))
+    except IntegrityError:
+        raise AlreadyExists("The account has a person with that address.") from None
+    return person_id
+
+
+def find_account(connection: Connection, name_or_id: str) -> Account:
+    """The account of that name or id. Raises `NotFound`."""
+    query = select(accounts).where(or_(accounts.c.account_id == name_or_id, accounts.c.name == name_or_id.strip()))
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise NotFound("There is no account of that name or id. `bgbatch account list` shows those that there are.")
+    return Account.model_validate(dict(row))
+
+
+def list_accounts(connection: Connection) -> list[Account]:
+    """All accounts, by name."""
+    rows = connection.execute(select(accounts).order_by(accounts.c.name)).mappings()
+    return [Account.model_validate(dict(row)) for row in rows]
+
+
+def find_person(connection: Connection, person_id: PersonId) -> Person:
+    """One person. Raises `NotFound`."""
+    row = connection.execute(select(people).where(people.c.person_id == person_id)).mappings().first()
+    if row is None:
+        raise NotFound("There is no such person.")
+    return _person(row)
+
+
+def people_of(connection: Connection, account_id: AccountId) -> list[Person]:
+    """Everybody in an account, the first to come first."""
+    query = select(people).where(people.c.account_id == account_id).order_by(people.c.created_at, people.c.person_id)
+    return [_person(row) for row in connection.execute(query).mappings()]
+
+
+def owner_of(connection: Connection, account_id: AccountId) -> Person:
+    """The first owner of an account. Raises `NotFound`."""
+    for person in people_of(connection, account_id):
+        if person.role is Role.OWNER:
+            return person
+    raise NotFound("The account has no owner.")
+
+
+def new_sign_in_link(
+    connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness, life: timedelta = LINK_LIFE
+) -> str:
+    """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link."""
+    token = _new_token(randomness)
+    row = {"token_sha256": _hash(token), "person_id": person_id, "expires_at": now + life}
+    connection.execute(insert(sign_in_links).values(row))
+    return token
+
+
+def link_is_good(connection: Connection, token: str, now: datetime) -> bool:
+    """Whether the link could be used now. Looking does not use it up: mail scanners look."""
+    query = select(sign_in_links.c.person_id).where(
+        sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now
+    )
+    return connection.execute(query).first() is not None
+
+
+def redeem_sign_in_link(connection: Connection, token: str, now: datetime, randomness: Randomness) -> str:
+    """Use a link up and sign its person in; returns the session's token. Raises `NotAllowed`."""
+    used = (
+        delete(sign_in_links)
+        .where(sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now)
+        .returning(sign_in_links.c.person_id)
+    )
+    person_id = connection.execute(used).scalar()
+    if person_id is None:
+        raise NotAllowed("This sign-in link was used before or has expired. Ask for a new one.")
+    return open_session(connection, PersonId(person_id), now, randomness)
+
+
+def open_session(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
+    """Sign a person in; returns the session's token, which is not kept."""
+    delete_expired(connection, now)
+    token = _new_token(randomness)
+    connection.execute(
+        insert(sessions).values(
+            token_sha256=_hash(token),
+            person_id=person_id,
+            csrf_token=_new_token(randomness),
+            expires_at=now + SESSION_LIFE,
+        )
+    )
+    return token
+
+
+def find_session(connection: Connection, token: str, now: datetime) -> Session | None:
+    """Who is signed in with this token now, or nobody."""
+    query = (
+        select(people, sessions.c.csrf_token, sessions.c.expires_at)
+        .join_from(sessions, people, sessions.c.person_id == people.c.person_id)
+        .where(sessions.c.token_sha256 == _hash(token), sessions.c.expires_at > now)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else Session(_person(row), row["csrf_token"], row["expires_at"])
+
+
+def close_session(connection: Connection, token: str) -> None:
+    """Sign out."""
+    connection.execute(delete(sessions).where(sessions.c.token_sha256 == _hash(token)))
+
+
+def delete_expired(connection: Connection, now: datetime) -> int:
+    """Delete links and sessions whose time has come. Returns how many."""
+    links = connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_at <= now)).rowcount
+    return links + connection.execute(delete(sessions).where(sessions.c.expires_at <= now)).rowcount
+
+
+def _person(row: RowMapping) -> Person:
+    return Person.model_validate({name: row[name] for name in Person.model_fields})
+
+
+def _new_token(randomness: Randomness) -> str:
+    return randomness(32).hex()
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
