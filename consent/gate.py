@@ -55,14 +55,14 @@ def gate(
     """Split `rows` (columns batch_id, received_at, industry, grant_id, and any others) by the policy.
 
     `grants`: what the ledger holds, live or not, as records or as a table of `GRANTS`. A row without its grant among
-    them is refused, as is every row when the ledger cannot be read. Raises `LedgerBroken` for two grants of one id, `ValueError` for times without a zone.
+    them is refused, as is every row when the ledger cannot be read. Raises `LedgerBroken` for two grants of one id,
+    `ValueError` for times without a zone.
     """
-    unreadable = isinstance(grants, LedgerUnreadable)
-    known = grants_table(() if unreadable else grants) if not isinstance(grants, pa.Table) else grants
+    known = _as_table(grants)
     if len(pc.unique(known["grant_id"])) != known.num_rows:
         raise LedgerBroken("The ledger names one grant twice. Run `bgbatch consent verify`.")
     reasons = _reasons(rows, known, now, reconsent_from)
-    if unreadable:
+    if isinstance(grants, LedgerUnreadable):
         not_found = pc.equal(reasons, Reason.UNKNOWN_GRANT.value)
         reasons = pc.if_else(not_found, Reason.LEDGER_UNREADABLE.value, reasons)
     admitted = rows.filter(pc.equal(reasons, _ADMIT))
@@ -104,6 +104,12 @@ def grants_table(grants: Sequence[Grant]) -> pa.Table:
         "withdrawn_at": [each.withdrawn_at for each in grants],
     }
     return pa.table(columns, schema=GRANTS)
+
+
+def _as_table(grants: Sequence[Grant] | pa.Table | LedgerUnreadable) -> pa.Table:
+    if isinstance(grants, LedgerUnreadable):
+        return GRANTS.empty_table()
+    return grants if isinstance(grants, pa.Table) else grants_table(grants)
 
 
 def _grant_held(connection: Connection, grant_id: str | None) -> Grant | LedgerUnreadable | None:

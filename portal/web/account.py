@@ -1,0 +1,154 @@
+"""The account page, with the *AI Training Data* button at its very top.
+
+A yes takes four steps, all plain HTML, no script needed:
+
+1. press   GET  /account                           the button "AI Training Data"
+2. see     GET  /account/ai-training-data          the whole notice, and a box for each industry, none ticked
+3. choose  POST /account/ai-training-data/review   shows what was chosen; changes nothing
+           fields: form_token, notice_version, notice_sha256, industry (once for each box ticked)
+4. confirm POST /account/ai-training-data/grant    grants; the same fields, each chosen `industry` hidden
+           -> 303 /account
+
+A no, or taking a yes back, takes one:
+
+   POST /account/ai-training-data/decline    fields: form_token                        -> 303 /account
+   POST /account/ai-training-data/withdraw   fields: form_token, industry (repeated)   -> 303 /account
+
+`form_token`, `notice_version` and `notice_sha256` stand in hidden fields of the pages before. Closing a page at any
+step changes nothing. This module is the only caller of `consent.button`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from consent.button import Press, press
+from consent.ledger import Refusal, decline, withdraw
+from consent.notice import CURRENT
+from portal.web.account_view import view_account
+from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
+from schemas.consent import Method
+from schemas.errors import UserError
+from schemas.industries import Industry, parse_industry
+from store.people import Role, Session
+
+PAGE = "/account/ai-training-data"
+
+router = APIRouter(include_in_schema=False)
+
+Tags = Annotated[list[str], Form(alias="industry", default_factory=list)]
+Text = Annotated[str, Form()]
+
+
+@router.get("/")
+def start() -> RedirectResponse:
+    """The account page is the start page."""
+    return RedirectResponse("/account", status_code=303)
+
+
+@router.get("/account")
+def show(portal: ThePortal, session: SignedIn) -> HTMLResponse:
+    """The account page."""
+    with portal.records.transaction() as connection:
+        view = view_account(connection, session.person, portal.clock())
+    return portal.page("account.html", view=view, session=session)
+
+
+@router.get(PAGE)
+def explain(portal: ThePortal, session: SignedIn) -> HTMLResponse:
+    """What it means, and the choice."""
+    return _choice(portal, session)
+
+
+@router.post(f"{PAGE}/review")
+def review(
+    portal: ThePortal, session: Owner, industry: Tags, notice_version: Text, notice_sha256: Text
+) -> HTMLResponse:
+    """Show what was chosen, to be confirmed. Changes nothing."""
+    if (notice_version, notice_sha256) != (CURRENT.version, CURRENT.sha256):
+        return _choice(portal, session, 409, "The text has changed since you opened the page. Please read it again.")
+    chosen = _industries(industry)
+    if not chosen:
+        return _choice(portal, session, 400, "You have ticked no industry yet. Tick at least one, or say no.")
+    return portal.page("review.html", notice=CURRENT, chosen=chosen, session=session)
+
+
+@router.post(f"{PAGE}/grant")
+def grant(
+    portal: ThePortal,
+    session: Owner,
+    token: SessionToken,
+    form_token: Text,
+    notice_version: Text,
+    notice_sha256: Text,
+    industry: Tags,
+) -> RedirectResponse:
+    """The deliberate act itself."""
+    act = Press(
+        session_token=token,
+        form_token=form_token,
+        industries=_industries(industry),
+        notice_version=notice_version,
+        notice_sha256=notice_sha256,
+        page=PAGE,
+        received_at=portal.clock(),
+    )
+    with portal.records.transaction() as connection:
+        press(connection, act, portal.clock(), portal.randomness)
+    return _to_account()
+
+
+@router.post(f"{PAGE}/decline")
+def say_no(portal: ThePortal, session: Owner) -> RedirectResponse:
+    """Record a no. Grants stay as they are."""
+    refusal = _refusal(portal, session)
+    with portal.records.transaction() as connection:
+        decline(connection, refusal, portal.clock())
+    return _to_account()
+
+
+@router.post(f"{PAGE}/withdraw")
+def take_back(portal: ThePortal, session: Owner, industry: Tags) -> RedirectResponse:
+    """End the grants for the industries named, at once."""
+    chosen, refusal = _industries(industry), _refusal(portal, session)
+    if not chosen:
+        raise UserError("No industry was named, so nothing was turned off.")
+    with portal.records.transaction() as connection:
+        for each in chosen:
+            withdraw(connection, refusal, each, portal.clock())
+    return _to_account()
+
+
+def _choice(portal: ThePortal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
+    with portal.records.transaction() as connection:
+        view = view_account(connection, session.person, portal.clock())
+    return portal.page(
+        "choose.html",
+        status,
+        notice=CURRENT,
+        view=view,
+        session=session,
+        problem=problem,
+        may_consent=session.person.role is Role.OWNER,
+    )
+
+
+def _industries(tags: list[str]) -> tuple[Industry, ...]:
+    return tuple(dict.fromkeys(parse_industry(tag) for tag in tags))
+
+
+def _refusal(portal: ThePortal, session: Session) -> Refusal:
+    return Refusal(
+        account_id=session.person.account_id,
+        method=Method.BUTTON,
+        received_at=portal.clock(),
+        actor=session.person.person_id,
+        page=PAGE,
+    )
+
+
+def _to_account() -> RedirectResponse:
+    return RedirectResponse("/account", status_code=303)

@@ -1,0 +1,78 @@
+"""The web application: pages, their safety headers, and what a person sees when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from portal.web import account, sign_in
+from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
+from schemas.clock import Clock, system_clock
+from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice
+from schemas.ids import Randomness
+from store.records import Records
+from store.settings import Settings
+from store.transient import TransientStore
+
+_CONTENT = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _CONTENT,
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": with it, browsers send our own forms with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409}
+
+
+def create_app(
+    settings: Settings,
+    records: Records,
+    transient: TransientStore,
+    clock: Clock = system_clock,
+    randomness: Randomness = os.urandom,
+) -> FastAPI:
+    """The portal on these parts. It opens nothing by itself."""
+    app = FastAPI(title="bgbatch", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.portal = Portal(settings, records, transient, clock, randomness, open_templates())
+    app.middleware("http")(_safety_headers)
+    app.add_exception_handler(BgbatchError, _say_what_went_wrong)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    for router in (sign_in.router, account.router):
+        app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
+    return app
+
+
+def _only_our_own_posts(request: Request) -> None:
+    if request.method not in ("GET", "HEAD"):
+        same_site(request, request.app.state.portal)
+
+
+async def _safety_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await call_next(request)
+    response.headers.update(_HEADERS)
+    is_static = request.url.path.startswith("/static/")
+    response.headers["Cache-Control"] = "public, max-age=3600" if is_static else "no-store"
+    if request.app.state.portal.is_https:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+    return response
+
+
+def _say_what_went_wrong(request: Request, error: Exception) -> Response:
+    portal: Portal = request.app.state.portal
+    if isinstance(error, SignInNeeded) and request.method == "GET":
+        return RedirectResponse("/sign-in", status_code=303)
+    status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
+    return portal.page("problem.html", status, sentence=str(error))

@@ -1,0 +1,126 @@
+"""What every page works with, who is asking, and whether they may: the parts, the session, the checks on a form.
+
+A form is believed when its session's cookie came with it, its `form_token` is that session's, and the browser says that
+our own page sent it. Each of the three alone stops a forged post.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Form, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from schemas.clock import Clock
+from schemas.errors import NotAllowed
+from schemas.ids import Randomness
+from store.people import Role, Session, find_session
+from store.records import Records
+from store.settings import Settings
+from store.transient import TransientStore
+
+HERE = Path(__file__).parent
+
+
+class SignInNeeded(NotAllowed):
+    """Nobody is signed in. The page offers to sign in instead."""
+
+    code = "sign_in_needed"
+
+
+@dataclass(frozen=True)
+class Portal:
+    """The open parts that pages work with."""
+
+    settings: Settings
+    records: Records
+    transient: TransientStore
+    clock: Clock
+    randomness: Randomness
+    templates: Environment
+
+    @property
+    def is_https(self) -> bool:
+        """Whether people reach the portal over TLS, so that cookies can insist on it."""
+        return self.settings.portal_url.startswith("https://")
+
+    @property
+    def cookie_name(self) -> str:
+        """The session's cookie; browsers hold the `__Host-` name to this host, TLS and the whole path."""
+        return "__Host-bgbatch" if self.is_https else "bgbatch"
+
+    def page(self, name: str, status: int = 200, **facts: object) -> HTMLResponse:
+        """Render a template. A name that it uses and nobody gave is an error, no blank."""
+        return HTMLResponse(self.templates.get_template(name).render(**facts), status_code=status)
+
+
+def open_templates() -> Environment:
+    """The portal's templates; all that is put into them is escaped."""
+    return Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def the_portal(request: Request) -> Portal:
+    """The parts behind this request."""
+    portal: Portal = request.app.state.portal
+    return portal
+
+
+ThePortal = Annotated[Portal, Depends(the_portal)]
+
+
+def session_token(request: Request, portal: ThePortal) -> str:
+    """The token in the session's cookie, or nothing."""
+    return request.cookies.get(portal.cookie_name, "")
+
+
+SessionToken = Annotated[str, Depends(session_token)]
+
+
+def signed_in(portal: ThePortal, token: SessionToken) -> Session:
+    """Who asks. Raises `SignInNeeded`."""
+    with portal.records.transaction() as connection:
+        session = find_session(connection, token, portal.clock()) if token else None
+    if session is None:
+        raise SignInNeeded("You are not signed in.")
+    return session
+
+
+SignedIn = Annotated[Session, Depends(signed_in)]
+
+
+def same_site(request: Request, portal: ThePortal) -> None:
+    """Refuse a post that the browser says another site sent. Raises `NotAllowed`."""
+    sent_from = request.headers.get("sec-fetch-site", "same-origin")
+    origin = request.headers.get("origin")
+    ours = {portal.settings.portal_url.rstrip("/"), f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    if sent_from not in ("same-origin", "none") or (origin is not None and origin not in ours):
+        raise NotAllowed("This form was sent from another site. Nothing was changed.")
+
+
+def checked_form(session: SignedIn, form_token: Annotated[str, Form()] = "") -> Session:
+    """Who sent this form of ours. Raises `NotAllowed` for a form that was not made for this session."""
+    if not hmac.compare_digest(session.form_token.encode(), form_token.encode()):
+        raise NotAllowed("This page is out of date. Nothing was changed; go back to your account page and try again.")
+    return session
+
+
+def owner(session: Annotated[Session, Depends(checked_form)]) -> Session:
+    """The owner who sent this form. Raises `NotAllowed` for anybody else."""
+    if session.person.role is not Role.OWNER:
+        raise NotAllowed("Only an owner of the account can change this.")
+    return session
+
+
+Owner = Annotated[Session, Depends(owner)]
+"""A form of ours, sent by a signed-in owner from our own page (the app adds `same_site` to every route)."""
+CheckedForm = Annotated[Session, Depends(checked_form)]
