@@ -1,0 +1,77 @@
+"""A ledger to work with, on SQLite and on PostgreSQL, and an owner who presses the button."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from consent.button import Press, press
+from consent.ledger import Refusal
+from consent.notice import CURRENT
+from schemas.consent import Grant, Method
+from schemas.ids import AccountId, PersonId
+from schemas.industries import Industry
+from store.people import create_account, find_session, open_session
+from store.records import Records, open_records
+from store.settings import Settings
+from tests.consent.postgres import new_database
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
+    """An empty, current database."""
+    url = "" if request.param == "sqlite" else new_database()
+    records = open_records(Settings(home=tmp_path, records_url=url))
+    yield records
+    records.engine.dispose()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """An account's owner, signed in, who reads the current notice."""
+
+    records: Records
+    account_id: AccountId
+    person_id: PersonId
+    act: Press
+
+    def press(self, *industries: Industry, at: datetime = NOON, **changed: object) -> list[Grant]:
+        """Confirm the form, with some of its fields changed."""
+        act = replace(self.act, industries=industries, received_at=at, **changed)
+        with self.records.transaction() as connection:
+            return press(connection, act, at, Random(str(at)).randbytes)
+
+    def refusal(self, at: datetime = NOON) -> Refusal:
+        return Refusal(self.account_id, Method.BUTTON, at, actor=self.person_id, page="/account")
+
+
+def new_owner(records: Records, name: str = "Acme Motors") -> Owner:
+    randomness = Random(name).randbytes
+    with records.transaction() as connection:
+        account_id, person_id = create_account(connection, name, "owner@example.com", NOON, randomness)
+        token = open_session(connection, person_id, NOON, randomness)
+        session = find_session(connection, token, NOON)
+    assert session is not None
+    act = Press(token, session.form_token, (), CURRENT.version, CURRENT.sha256, "/account/ai-training-data", NOON)
+    return Owner(records, account_id, person_id, act)
+
+
+@pytest.fixture
+def owner(records: Records) -> Owner:
+    return new_owner(records)
+
+
+@pytest.fixture
+def other(records: Records) -> Owner:
+    return new_owner(records, "Bazaar")
+
+
+def later(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)

@@ -1,0 +1,71 @@
+"""A real PostgreSQL server of the tests' own: started once for the run, on a free port of this machine, and stopped."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import psycopg
+
+_numbers = itertools.count(1)
+
+
+@cache
+def server() -> str:
+    """The server's address without a database name. It stops when the tests end."""
+    programs = _programs()
+    home = Path(tempfile.mkdtemp(prefix="bgbatch-pg-", dir="/tmp"))
+    user = _unprivileged_user()
+    if user is not None:
+        shutil.chown(home, user.pw_uid, user.pw_gid)
+    run = {"check": True, "cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    if user is not None:
+        run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    data, port = home / "data", _free_port()
+    subprocess.run([programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"], **run)
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={home} -c fsync=off"
+    subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "start"], **run)
+
+    def stop() -> None:
+        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run)
+        shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(stop)
+    return f"tests@127.0.0.1:{port}"
+
+
+def new_database(template: str | None = None) -> str:
+    """An SQLAlchemy URL of a fresh database, empty or a copy of `template`."""
+    name = f"records{next(_numbers)}"
+    with psycopg.connect(f"postgresql://{server()}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    return f"postgresql+psycopg://{server()}/{name}"
+
+
+def _programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if found:
+        return found[-1]
+    path = shutil.which("initdb")
+    if path is None:
+        raise RuntimeError("PostgreSQL is not installed: see deploy/test-packages.txt")
+    return Path(path).parent
+
+
+def _unprivileged_user() -> pwd.struct_passwd | None:
+    """PostgreSQL refuses to run as root."""
+    return pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

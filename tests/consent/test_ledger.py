@@ -1,0 +1,198 @@
+"""The ledger only grows, and shows what was done to it by other means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import delete, insert, text, update
+from sqlalchemy.exc import DatabaseError
+
+from consent import ledger
+from consent.ledger import Refusal
+from schemas.consent import Act, ConsentState, Method
+from schemas.errors import LedgerBroken, UserError
+from schemas.industries import Industry
+from store.records import Records
+from store.tables import consent_events
+from tests.consent.conftest import NOON, Owner, later
+
+AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
+
+
+@pytest.fixture
+def history(owner: Owner, other: Owner) -> Records:
+    """Six events of two accounts."""
+    owner.press(AUTO)
+    other.press(AUTO, STUDIO, at=later(1))
+    with owner.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(2)), AUTO, later(2))
+        ledger.withdraw(connection, other.refusal(later(3)), STUDIO, later(3))
+    owner.press(AUTO, at=later(4))
+    return owner.records
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_anyone_may_withdraw_once_and_for_all(owner: Owner, method: Method) -> None:
+    (grant, kept) = owner.press(AUTO, STUDIO)
+    actor = owner.person_id if method is Method.BUTTON else None
+    by = Refusal(owner.account_id, method, later(5), actor=actor, reason="asked for by phone")
+    with owner.records.transaction() as connection:
+        ended = ledger.withdraw(connection, by, AUTO, later(5))
+        assert ended == grant.model_copy(update={"withdrawn_at": later(5)})
+        assert ledger.withdraw(connection, by, AUTO, later(6)) is None
+        assert ledger.live_grants(connection) == [kept]
+        assert ledger.verify(connection) == 3
+
+
+def test_withdrawing_what_was_never_given_writes_nothing(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        assert ledger.withdraw_all(connection, owner.refusal(), NOON) == []
+        assert ledger.read_events(connection) == []
+
+
+def test_who_withdraws_for_another_gives_a_reason(owner: Owner) -> None:
+    owner.press(AUTO)
+    by = Refusal(owner.account_id, Method.OPERATOR, NOON)
+    for reason in ("", "  ", "x" * 501):
+        with pytest.raises(UserError), owner.records.transaction() as connection:
+            ledger.withdraw(connection, replace(by, reason=reason), AUTO, NOON)
+
+
+def test_an_account_withdraws_only_its_own(owner: Owner, other: Owner) -> None:
+    owner.press(AUTO)
+    with owner.records.transaction() as connection:
+        assert ledger.withdraw_all(connection, other.refusal(), NOON) == []
+        assert len(ledger.live_grants(connection)) == 1
+
+
+def test_a_no_ends_never_asked_and_nothing_else(owner: Owner) -> None:
+    owner.press(AUTO)
+    with owner.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(), AUTO, NOON)
+        declined = ledger.decline(connection, owner.refusal(), NOON)
+        assert declined == [each for each in Industry if each is not AUTO]
+        assert ledger.decline(connection, owner.refusal(), NOON) == []
+        grants = ledger.read_grants(connection, owner.account_id)
+    assert grants.state(owner.account_id, AUTO) is ConsentState.WITHDRAWN
+    assert grants.state(owner.account_id, STUDIO) is ConsentState.DECLINED
+    assert grants.all_live() == []
+
+
+def test_an_untouched_ledger_verifies(history: Records) -> None:
+    with history.transaction() as connection:
+        assert ledger.verify(connection) == 6
+
+
+@pytest.mark.parametrize("change", [update(consent_events).values(reason="x"), delete(consent_events)])
+def test_the_database_refuses_to_change_or_delete(history: Records, change: object) -> None:
+    with pytest.raises(DatabaseError, match="append-only"), history.transaction() as connection:
+        connection.execute(change)
+    with history.transaction() as connection:
+        assert ledger.verify(connection) == 6
+
+
+def test_postgresql_refuses_to_truncate(history: Records) -> None:
+    if history.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no TRUNCATE")
+    with pytest.raises(DatabaseError, match="append-only"), history.transaction() as connection:
+        connection.execute(text("TRUNCATE consent_events"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("industry", "pipeline"),
+        ("act", "declined"),
+        ("actor", "p" + "0" * 32),
+        ("received_at", later(-60)),
+        ("notice_sha256", "f" * 64),
+        ("reason", "as agreed"),
+        ("account_previous_hash", "e" * 64),
+    ],
+)
+def test_a_changed_event_is_named(history: Records, column: str, value: object) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 3).values({column: value}))
+    _breaks(history, "Event 3 .*was changed")
+
+
+def test_a_missing_event_is_named(history: Records) -> None:
+    with tampered(history) as connection:
+        connection.execute(delete(consent_events).where(consent_events.c.sequence == 3))
+    _breaks(history, "Event 3 .*is missing")
+
+
+def test_re_ordered_events_are_named(history: Records) -> None:
+    with tampered(history) as connection:
+        for old, new in ((3, 99), (4, 3), (99, 4)):
+            connection.execute(update(consent_events).where(consent_events.c.sequence == old).values(sequence=new))
+    _breaks(history, "Event 3 .*is out of order: event 4 stands in its place")
+
+
+def test_an_event_that_cannot_be_read_is_named(history: Records) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 2).values(act="maybe"))
+    _breaks(history, "Event 2 .*is no event")
+
+
+def test_a_forged_grant_at_the_end_is_named(history: Records, owner: Owner) -> None:
+    """Inserting is allowed by the database; the hash is what a forger must get right, and its place in both chains."""
+    with history.transaction() as connection:
+        last = ledger.read_events(connection)[-1]
+        forged = {
+            **last.model_dump(),
+            "sequence": 7,
+            "grant_id": "g" + "1" * 32,
+            "industry": "studio",
+            "previous_hash": last.hash,
+            "account_previous_hash": last.hash,
+        }
+        connection.execute(insert(consent_events).values(forged))
+    _breaks(history, "Event 7 .*was changed")
+    with history.transaction() as connection, pytest.raises(LedgerBroken):
+        ledger.live_grant(connection, owner.account_id, STUDIO)
+
+
+def test_a_damaged_account_has_no_live_grant_but_can_still_withdraw(history: Records, owner: Owner) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 1).values(reason="x"))
+    with history.transaction() as connection:
+        with pytest.raises(LedgerBroken):
+            ledger.live_grant(connection, owner.account_id, AUTO)
+        assert ledger.withdraw(connection, owner.refusal(later(9)), AUTO, later(9)) is not None
+        assert [each.act for each in ledger.read_events(connection, owner.account_id)][-1] is Act.WITHDRAWN
+
+
+class tampered:  # noqa: N801
+    """A transaction of somebody who owns the database and has taken its rules away; they are put back after."""
+
+    def __init__(self, records: Records) -> None:
+        self._entered = records.transaction()
+        self._rules: list[str] = []
+
+    def __enter__(self):
+        self._connection = self._entered.__enter__()
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(text("ALTER TABLE consent_events DISABLE TRIGGER ALL"))
+        else:
+            found = self._connection.execute(
+                text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'consent_events'")
+            ).all()
+            assert len(found) == 2
+            self._rules = [sql for _, sql in found]
+            for name, _ in found:
+                self._connection.execute(text(f"DROP TRIGGER {name}"))
+        return self._connection
+
+    def __exit__(self, *failure: object) -> None:
+        if self._connection.dialect.name == "postgresql":
+            self._connection.execute(text("ALTER TABLE consent_events ENABLE TRIGGER ALL"))
+        for rule in self._rules:
+            self._connection.execute(text(rule))
+        self._entered.__exit__(*failure)
+
+
+def _breaks(records: Records, words: str) -> None:
+    with records.transaction() as connection, pytest.raises(LedgerBroken, match=words):
+        ledger.verify(connection)
