@@ -164,7 +164,7 @@ def test_a_damaged_account_has_no_live_grant_but_can_still_withdraw(history: Rec
         assert [each.act for each in ledger.read_events(connection, owner.account_id)][-1] is Act.WITHDRAWN
 
 
-class tampered:  # noqa: N801
+class tampered:
     """A transaction of somebody who owns the database and has taken its rules away; they are put back after."""
 
     def __init__(self, records: Records) -> None:

@@ -1,4 +1,4 @@
-"""A browser without JavaScript, for tests: it opens pages of the app, fills in the forms that it finds and sends them."""
+"""A browser without JavaScript, for tests: it opens pages, fills in the forms that it finds and sends them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""A published text never changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from consent.notice import CURRENT, NOTICES, find_notice, reconsent_date
+from schemas.errors import NotFound
+from tests.consent.conftest import NOON
+
+PUBLISHED = {"2026-11-24": "e9426dde07ae767dc48b631cbdbfb7aef558f59d5bc416a1918ea81e1ba82b32"}
+
+
+def test_published_texts_are_as_they_were() -> None:
+    assert {each.version: each.sha256 for each in NOTICES} == PUBLISHED, "other words need another version"
+
+
+def test_versions_are_found() -> None:
+    assert find_notice(CURRENT.version) is CURRENT
+    with pytest.raises(NotFound):
+        find_notice("1999-01-01")
+
+
+def test_only_a_text_that_asks_again_ends_older_grants() -> None:
+    second = replace(CURRENT, version="2", published_at=NOON, asks_again=True)
+    third = replace(CURRENT, version="3", published_at=NOON + timedelta(days=1))
+    assert reconsent_date([CURRENT, third]) is None
+    assert reconsent_date([CURRENT, second, third]) == NOON
