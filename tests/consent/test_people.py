@@ -1,0 +1,92 @@
+"""Accounts and how people come in."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
+from store import people
+from store.people import LINK_LIFE, Role
+from store.records import Records
+from store.tables import accounts, sessions, sign_in_links
+from tests.consent.conftest import NOON, Owner
+
+RANDOM = Random(7).randbytes
+
+
+def test_an_account_is_found_by_name_and_by_id(records: Records) -> None:
+    with records.transaction() as connection:
+        account_id, person_id = people.create_account(connection, " Acme Motors ", "a@b.example", NOON, RANDOM)
+        for key in ("Acme Motors", account_id):
+            assert people.find_account(connection, key).account_id == account_id
+        owner = people.owner_of(connection, account_id)
+        assert (owner.person_id, owner.role) == (person_id, Role.OWNER)
+        with pytest.raises(NotFound):
+            people.find_account(connection, "Bazaar")
+
+
+def test_a_taken_name_leaves_the_transaction_usable(records: Records) -> None:
+    with records.transaction() as connection:
+        people.create_account(connection, "Acme", "a@b.example", NOON, RANDOM)
+        with pytest.raises(AlreadyExists):
+            people.create_account(connection, "Acme", "c@d.example", NOON, RANDOM)
+        people.create_account(connection, "Bazaar", "a@b.example", NOON, RANDOM)
+    with records.transaction() as connection:
+        assert [each.name for each in people.list_accounts(connection)] == ["Acme", "Bazaar"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201, "two\nlines", "a" + "0" * 32])
+def test_names_that_cannot_be(records: Records, name: str) -> None:
+    with records.transaction() as connection, pytest.raises(UserError):
+        people.create_account(connection, name, "a@b.example", NOON, RANDOM)
+
+
+@pytest.mark.parametrize("email", ["", "nobody", "a b@c.example", "@", "x" * 320 + "@c.example"])
+def test_addresses_that_cannot_be(records: Records, email: str) -> None:
+    with pytest.raises(UserError), records.transaction() as connection:
+        people.create_account(connection, "Acme", email, NOON, RANDOM)
+    with records.transaction() as connection:
+        assert connection.execute(select(accounts)).all() == []
+
+
+def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
+    records = owner.records
+    with records.transaction() as connection:
+        token = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+
+    def race(number: int) -> bool:
+        try:
+            with records.transaction() as connection:
+                people.redeem_sign_in_link(connection, token, NOON, Random(number).randbytes)
+        except NotAllowed:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(race, range(8))) == 1
+
+
+def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        token = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        end = NOON + LINK_LIFE
+        assert people.link_is_good(connection, token, end - timedelta(microseconds=1))
+        assert not people.link_is_good(connection, token, end)
+        with pytest.raises(NotAllowed):
+            people.redeem_sign_in_link(connection, token, end, RANDOM)
+        assert people.find_session(connection, owner.act.session_token, end) is not None
+        assert people.delete_expired(connection, NOON + people.SESSION_LIFE) == 2
+        assert connection.execute(select(sign_in_links)).all() == connection.execute(select(sessions)).all() == []
+
+
+def test_tokens_are_kept_as_hashes_only(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        link = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        kept = str(connection.execute(select(sign_in_links)).all()) + str(connection.execute(select(sessions)).all())
+    assert link not in kept
+    assert owner.act.session_token not in kept

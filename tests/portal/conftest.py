@@ -1,0 +1,75 @@
+"""The portal on an empty home, its clock in the test's hand, and people who can sign in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from portal.web.app import create_app
+from schemas.ids import AccountId, PersonId
+from store.people import Role, add_person, create_account, new_sign_in_link
+from store.records import Records, open_records
+from store.settings import Settings
+from store.transient import open_transient
+from tests.portal.browsing import Browser
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@dataclass
+class Site:
+    """A portal and its database."""
+
+    settings: Settings
+    records: Records
+    app: FastAPI
+    randomness: Callable[[int], bytes]
+    now: datetime = NOON
+    accounts: dict[str, tuple[AccountId, PersonId]] = field(default_factory=dict)
+
+    def wait(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+    def browser(self, **client: object) -> Browser:
+        return Browser(TestClient(self.app, base_url="http://127.0.0.1:8080", **client))
+
+    def account(self, name: str) -> tuple[AccountId, PersonId]:
+        """The account of that name, made if need be, and its owner."""
+        if name not in self.accounts:
+            with self.records.transaction() as connection:
+                email = f"owner@{name.lower()}.example"
+                self.accounts[name] = create_account(connection, name, email, self.now, self.randomness)
+        return self.accounts[name]
+
+    def link(self, person_id: PersonId) -> str:
+        with self.records.transaction() as connection:
+            return "/sign-in/" + new_sign_in_link(connection, person_id, self.now, self.randomness)
+
+    def sign_in(self, name: str = "Acme") -> Browser:
+        """The owner's browser, on the account page."""
+        return self.browser().open(self.link(self.account(name)[1])).press("Sign in")
+
+    def sign_in_as(self, role: Role, name: str = "Acme") -> Browser:
+        """Somebody else's browser, in the same account."""
+        with self.records.transaction() as connection:
+            email = f"{role.value}@{name.lower()}.example"
+            person = add_person(connection, self.account(name)[0], email, role, self.now, self.randomness)
+        return self.browser().open(self.link(person)).press("Sign in")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    settings = Settings(home=tmp_path)
+    records = open_records(settings)
+    randomness = Random(1).randbytes
+    site = Site(settings, records, None, randomness)  # type: ignore[arg-type]  # the app needs the site's clock
+    site.app = create_app(settings, records, open_transient(settings, lambda: site.now), lambda: site.now, randomness)
+    yield site
+    records.engine.dispose()

@@ -1,0 +1,167 @@
+"""The button: off by default, four deliberate steps to a yes, one to a no, plain HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+
+from consent import ledger
+from consent.notice import CURRENT
+from schemas.consent import Act, Grant
+from schemas.ids import AccountId
+from schemas.industries import Industry
+from store.people import Role
+from tests.portal.browsing import Browser
+from tests.portal.conftest import Site
+
+PAGE = "/account/ai-training-data"
+CONTINUE, YES, NO = "Continue with what I ticked", "Yes, turn it on", "No, leave everything as it is"
+
+
+def live(site: Site, account_id: AccountId) -> list[Grant]:
+    with site.records.transaction() as connection:
+        return [each for each in ledger.live_grants(connection) if each.account_id == account_id]
+
+
+def acts(site: Site) -> list[Act]:
+    with site.records.transaction() as connection:
+        return [event.act for event in ledger.read_events(connection)]
+
+
+def say_yes(browser: Browser, *industries: Industry) -> Browser:
+    return browser.open(PAGE).press(CONTINUE, tuple(each.value for each in industries)).press(YES)
+
+
+def test_the_first_visit_says_off_and_writes_nothing(site: Site) -> None:
+    browser = site.sign_in()
+    main = browser.html.split("<main")[1]
+    assert main.index("AI Training Data") < 300, "the button stands at the very top"
+    assert "Off" in browser.words
+    assert f'href="{PAGE}"' in main
+    assert acts(site) == []
+
+
+def test_no_box_is_ticked_and_looking_is_no_yes(site: Site) -> None:
+    browser = site.sign_in().open(PAGE)
+    form = next(each for each in browser.forms if CONTINUE in each.buttons)
+    assert [value for _, value in form.offered] == [each.value for each in Industry]
+    assert not any(name == "industry" for name, _ in form.fields)
+    assert "checked" not in browser.html
+    browser.press(CONTINUE, ("automotive",))
+    browser.open("/account")
+    assert acts(site) == []
+
+
+def test_the_page_shows_exactly_the_text_whose_hash_is_kept(site: Site) -> None:
+    browser = site.sign_in().open(PAGE)
+    shown = " ".join(re.sub(r"<[^>]+>", " ", html.unescape(browser.html.split("<main")[1])).split())
+    place = 0
+    for line in filter(None, CURRENT.text.splitlines()):
+        for part in line.split(": ", 1) if any(line.startswith(f"{each.label}: ") for each in Industry) else [line]:
+            place = shown.index(part, place) + len(part)
+
+
+def test_four_steps_grant_what_was_ticked_and_nothing_else(site: Site) -> None:
+    account_id, person_id = site.account("Acme")
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE, Industry.STUDIO)
+    assert browser.status == 200
+    assert "On for 2 of 6 industries" in browser.words
+    assert {each.industry for each in live(site, account_id)} == {Industry.AUTOMOTIVE, Industry.STUDIO}
+    with site.records.transaction() as connection:
+        event = ledger.read_events(connection)[0]
+    assert (event.actor, event.notice_sha256, event.page) == (person_id, CURRENT.sha256, PAGE)
+
+
+def test_ticking_nothing_asks_again_and_grants_nothing(site: Site) -> None:
+    browser = site.sign_in().open(PAGE).press(CONTINUE)
+    assert browser.status == 400
+    assert "ticked no industry" in browser.words
+    assert acts(site) == []
+
+
+def test_a_no_takes_one_press_and_can_become_a_yes(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = site.sign_in().open(PAGE).press(NO)
+    assert "declined" in browser.words
+    assert set(acts(site)) == {Act.DECLINED}
+    assert live(site, account_id) == []
+    say_yes(browser, Industry.PIPELINE)
+    assert [each.industry for each in live(site, account_id)] == [Industry.PIPELINE]
+
+
+def test_a_no_with_boxes_ticked_is_a_no(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    site.sign_in().open(PAGE).press(NO, ("automotive",))
+    assert live(site, account_id) == []
+
+
+def test_leaving_one_industry_ends_that_grant_alone(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE, Industry.STUDIO)
+    browser.press("Turn off", nth=0)
+    assert [each.industry for each in live(site, account_id)] == [Industry.STUDIO]
+    assert "withdrawn" in browser.words
+
+
+def test_everything_can_be_turned_off_with_one_press(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), *Industry)
+    browser.press("Turn off for all industries")
+    assert live(site, account_id) == []
+    assert acts(site).count(Act.WITHDRAWN) == len(Industry)
+
+
+def test_industries_that_are_on_are_not_asked_about_again(site: Site) -> None:
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE).open(PAGE)
+    form = next(each for each in browser.forms if CONTINUE in each.buttons)
+    assert "automotive" not in [value for _, value in form.offered]
+
+
+@pytest.mark.parametrize("step", ["review", "grant"])
+def test_a_page_with_an_older_text_grants_nothing(site: Site, step: str) -> None:
+    account_id, _ = site.account("Acme")
+    browser = site.sign_in().open(PAGE)
+    fields = dict(next(each for each in browser.forms if CONTINUE in each.buttons).fields)
+    fields |= {"industry": "automotive", "notice_version": "2020-01-01"}
+    browser.send(f"{PAGE}/{step}", list(fields.items()))
+    assert browser.status == 409
+    assert "changed" in browser.words
+    assert live(site, account_id) == []
+
+
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])
+def test_others_in_the_account_see_the_page_and_change_nothing(site: Site, role: Role) -> None:
+    account_id, _ = site.account("Acme")
+    owner = say_yes(site.sign_in(), Industry.STUDIO).open(PAGE)
+    form = next(each for each in owner.forms if CONTINUE in each.buttons)
+    browser = site.sign_in_as(role)
+    assert "On for 1 of 6" in browser.words
+    assert [each.action for each in browser.forms] == ["/sign-out"]
+    own_token = ("form_token", dict(browser.forms[0].fields)["form_token"])
+    rest = [pair for pair in form.fields if pair[0] != "form_token"]
+    for step in ("review", "grant", "decline", "withdraw"):
+        browser.send(f"{PAGE}/{step}", [own_token, *rest, ("industry", "studio"), ("industry", "automotive")])
+        assert browser.status == 403
+    assert [each.industry for each in live(site, account_id)] == [Industry.STUDIO]
+
+
+def test_two_accounts_do_not_see_or_change_each_other(site: Site) -> None:
+    acme, bazaar = site.account("Acme")[0], site.account("Bazaar")[0]
+    say_yes(site.sign_in("Acme"), Industry.AUTOMOTIVE)
+    browser = site.sign_in("Bazaar")
+    assert "Off" in browser.words
+    token = dict(browser.forms[0].fields)["form_token"]
+    smuggled = [("form_token", token), ("industry", "automotive"), ("account_id", acme), ("account", "Acme")]
+    browser.send(f"{PAGE}/withdraw", smuggled)
+    assert len(live(site, acme)) == 1
+    assert live(site, bazaar) == []
+
+
+def test_an_unknown_industry_grants_nothing(site: Site) -> None:
+    browser = site.sign_in().open(PAGE)
+    fields = next(each for each in browser.forms if CONTINUE in each.buttons).fields
+    browser.send(f"{PAGE}/grant", [*fields, ("industry", "automotive"), ("industry", "everything")])
+    assert browser.status == 400
+    assert acts(site) == []

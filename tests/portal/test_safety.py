@@ -1,0 +1,148 @@
+"""Sign-in, sessions, and the posts that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from consent import ledger
+from store.people import LINK_LIFE, SESSION_LIFE
+from store.tables import sessions, sign_in_links
+from tests.portal.conftest import Site
+from tests.portal.test_account_page import CONTINUE, PAGE
+
+
+def ready_form(site: Site) -> tuple[object, list[tuple[str, str]]]:
+    """A browser on the page of choice, and all that a granting post needs."""
+    browser = site.sign_in().open(PAGE)
+    fields = next(each for each in browser.forms if CONTINUE in each.buttons).fields
+    return browser, [*fields, ("industry", "automotive")]
+
+
+def nothing_stands(site: Site) -> bool:
+    with site.records.transaction() as connection:
+        return ledger.read_events(connection) == []
+
+
+def test_the_form_of_these_tests_would_grant(site: Site) -> None:
+    browser, fields = ready_form(site)
+    browser.send(f"{PAGE}/grant", fields)
+    assert not nothing_stands(site)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "https://127.0.0.1:8080"},
+        {"origin": "http://127.0.0.1"},
+    ],
+)
+def test_a_post_from_another_site_changes_nothing(site: Site, headers: dict[str, str]) -> None:
+    browser, fields = ready_form(site)
+    for step in ("review", "grant", "decline", "withdraw"):
+        browser.send(f"{PAGE}/{step}", fields, headers)
+        assert browser.status == 403
+    assert nothing_stands(site)
+
+
+@pytest.mark.parametrize("token", [None, "", "0" * 64, "ä"])
+def test_a_post_without_this_sessions_form_token_changes_nothing(site: Site, token: str | None) -> None:
+    browser, fields = ready_form(site)
+    other = [pair for pair in fields if pair[0] != "form_token"] + (
+        [("form_token", token)] if token is not None else []
+    )
+    for step in ("review", "grant", "decline", "withdraw"):
+        browser.send(f"{PAGE}/{step}", other)
+        assert browser.status in (403, 422)
+    assert nothing_stands(site)
+
+
+def test_another_sessions_form_token_changes_nothing(site: Site) -> None:
+    _, fields = ready_form(site)
+    other = site.sign_in("Bazaar")
+    other.send(f"{PAGE}/grant", fields)
+    assert other.status == 403
+    assert nothing_stands(site)
+
+
+def test_getting_never_grants(site: Site) -> None:
+    browser, fields = ready_form(site)
+    for step in ("review", "grant", "decline", "withdraw"):
+        answer = browser.client.get(f"{PAGE}/{step}", params=dict(fields))
+        assert answer.status_code == 405
+    assert nothing_stands(site)
+
+
+def test_nobody_signed_in_sees_the_way_in(site: Site) -> None:
+    for path in ("/", "/account", PAGE):
+        browser = site.browser().open(path)
+        assert (browser.status, "one-time link" in browser.words) == (200, True)
+    assert site.browser().send(f"{PAGE}/grant", [("industry", "automotive")]).status == 403
+
+
+def test_a_link_is_looked_at_often_and_used_once(site: Site) -> None:
+    link = site.link(site.account("Acme")[1])
+    for _ in range(3):
+        assert site.browser().open(link).status == 200
+    assert "Off" in site.browser().open(link).press("Sign in").words
+    assert site.browser().open(link).status == 410
+    again = site.browser().send(link, [])
+    assert again.status == 403
+    assert "Off" not in again.words
+
+
+def test_links_and_sessions_end(site: Site) -> None:
+    link = site.link(site.account("Acme")[1])
+    site.wait(seconds=LINK_LIFE.total_seconds())
+    assert site.browser().send(link, []).status == 403
+    browser = site.sign_in()
+    site.wait(seconds=SESSION_LIFE.total_seconds())
+    assert "one-time link" in browser.open("/account").words
+    site.sign_in()
+    with site.records.transaction() as connection:
+        assert len(connection.execute(sessions.select()).all()) == 1, "expired ones are deleted"
+        assert connection.execute(sign_in_links.select()).all() == []
+
+
+def test_signing_out_ends_the_session_for_good(site: Site) -> None:
+    browser = site.sign_in()
+    cookie = browser.client.cookies.get("bgbatch")
+    browser.press("Sign out")
+    thief = site.browser(cookies={"bgbatch": cookie})
+    assert "one-time link" in thief.open("/account").words
+
+
+def test_no_token_is_kept_in_the_database(site: Site) -> None:
+    link = site.link(site.account("Acme")[1])
+    browser = site.sign_in()
+    token = browser.client.cookies.get("bgbatch")
+    kept = b"".join(path.read_bytes() for path in site.settings.home.glob("records.db*"))
+    assert link.removeprefix("/sign-in/").encode() not in kept
+    assert token.encode() not in kept
+
+
+def test_every_answer_carries_the_safety_headers(site: Site) -> None:
+    client = site.sign_in().client
+    for path in ("/account", PAGE, "/sign-in", "/sign-in/x", "/nowhere", "/account/nothing", "/static/portal.css"):
+        headers = client.get(path).headers
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == ("public, max-age=3600" if "static" in path else "no-store")
+
+
+def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site) -> None:
+    client = site.browser().client
+    answer = client.post(site.link(site.account("Acme")[1]), follow_redirects=False)
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=lax" in cookie
+    assert "path=/" in cookie
+
+
+def test_names_are_shown_as_text_not_as_markup(site: Site) -> None:
+    assert "<script>alert(1)</script>" not in site.sign_in("<script>alert(1)</script>").html
