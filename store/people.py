@@ -134,7 +134,7 @@ def owner_of(connection: Connection, account_id: AccountId) -> Person:
     raise NotFound("The account has no owner.")
 
 
-def new_sign_in_link(
+def create_sign_in_link(
     connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness, life: timedelta = LINK_LIFE
 ) -> str:
     """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link."""

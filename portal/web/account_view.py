@@ -1,16 +1,17 @@
-"""What the account page says, as a value: for each industry its state and dates, and the history of acts."""
+"""What the account page says, as a value: for each industry its state, its grants and what they gave; the history."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from consent.grants import Grants, grants_of
 from consent.ledger import read_events
 from consent.notice import RECONSENT_FROM
-from schemas.consent import ConsentEvent, ConsentState, Grant
+from portal.web.contributions import Contribution, contributions
+from schemas.consent import ConsentEvent, ConsentState
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
 from store.people import Account, Person, Role, find_account
@@ -18,11 +19,11 @@ from store.people import Account, Person, Role, find_account
 
 @dataclass(frozen=True)
 class IndustryView:
-    """One industry. `grant`: the live one, or the last one that ended. `must_confirm`: given on an outdated text."""
+    """One industry. `given`: its grants, newest first. `must_confirm`: the live one was given on an outdated text."""
 
     industry: Industry
     state: ConsentState
-    grant: Grant | None
+    given: tuple[Contribution, ...]
     must_confirm: bool
 
     @property
@@ -30,16 +31,27 @@ class IndustryView:
         """Whether a grant is live."""
         return self.state is ConsentState.GRANTED
 
+    @property
+    def live(self) -> Contribution | None:
+        """What was given under the live grant."""
+        return self.given[0] if self.is_on else None
+
+    @property
+    def ended(self) -> tuple[Contribution, ...]:
+        """What was given under grants that were withdrawn."""
+        return self.given[1:] if self.is_on else self.given
+
 
 @dataclass(frozen=True)
 class AccountView:
-    """The page. `history` is newest first."""
+    """The page. `history` is newest first. `is_damaged`: the ledger does not replay, so nothing is on."""
 
     account: Account
     person: Person
     industries: tuple[IndustryView, ...]
     history: tuple[ConsentEvent, ...]
     now: datetime
+    is_damaged: bool
 
     @property
     def on(self) -> tuple[IndustryView, ...]:
@@ -47,9 +59,15 @@ class AccountView:
         return tuple(each for each in self.industries if each.is_on)
 
     @property
-    def off(self) -> tuple[IndustryView, ...]:
-        """Industries without one."""
-        return tuple(each for each in self.industries if not each.is_on)
+    def withdrawn(self) -> tuple[Contribution, ...]:
+        """Withdrawn grants of all industries, the last to end first."""
+        ended = [given for each in self.industries for given in each.ended]
+        return tuple(sorted(ended, key=lambda given: given.grant.withdrawn_at or self.now, reverse=True))
+
+    @property
+    def images(self) -> int:
+        """Images that stand in the training data under live grants."""
+        return sum(each.live.images for each in self.on if each.live is not None)
 
     @property
     def may_consent(self) -> bool:
@@ -61,21 +79,29 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
     """Read what the page says of the person's own account. A ledger that does not replay shows nothing as on."""
     events = read_events(connection, person.account_id)
     try:
-        grants = grants_of(events)
+        grants, is_damaged = grants_of(events), False
     except LedgerBroken:
-        grants = Grants()
+        grants, is_damaged = Grants(), True
+    given = contributions(connection, grants.by_id.values())
     return AccountView(
         account=find_account(connection, person.account_id),
         person=person,
-        industries=tuple(_industry(grants, person, industry) for industry in Industry),
+        industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
         history=tuple(reversed(events)),
         now=now,
+        is_damaged=is_damaged,
     )
 
 
-def _industry(grants: Grants, person: Person, industry: Industry) -> IndustryView:
-    given = [each for each in grants.by_id.values() if each.industry is industry]
-    newest = given[-1] if given else None
-    outdated = newest is not None and RECONSENT_FROM is not None and newest.granted_at < RECONSENT_FROM
+def time_left(until: datetime, now: datetime) -> str:
+    """`23 h 05 min`; `0 min` once it has passed."""
+    minutes = max(until - now, timedelta()) // timedelta(minutes=1)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _industry(grants: Grants, given: list[Contribution], person: Person, industry: Industry) -> IndustryView:
+    of_this = tuple(each for each in reversed(given) if each.grant.industry is industry)
     state = grants.state(person.account_id, industry)
-    return IndustryView(industry, state, newest, outdated and state is ConsentState.GRANTED)
+    is_outdated = bool(of_this) and RECONSENT_FROM is not None and of_this[0].grant.granted_at < RECONSENT_FROM
+    return IndustryView(industry, state, of_this, is_outdated and state is ConsentState.GRANTED)

@@ -15,6 +15,7 @@ from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from portal.web.account_view import time_left
 from schemas.clock import Clock
 from schemas.errors import NotAllowed
 from schemas.ids import Randomness
@@ -60,13 +61,15 @@ class Portal:
 
 def open_templates() -> Environment:
     """The portal's templates; all that is put into them is escaped."""
-    return Environment(
+    templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals["time_left"] = time_left
+    return templates
 
 
 def the_portal(request: Request) -> Portal:

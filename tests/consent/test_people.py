@@ -57,7 +57,7 @@ def test_addresses_that_cannot_be(records: Records, email: str) -> None:
 def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
     records = owner.records
     with records.transaction() as connection:
-        token = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
 
     def race(number: int) -> bool:
         try:
@@ -73,7 +73,7 @@ def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
 
 def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        token = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
         end = NOON + LINK_LIFE
         assert people.link_is_good(connection, token, end - timedelta(microseconds=1))
         assert not people.link_is_good(connection, token, end)
@@ -86,7 +86,7 @@ def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
 
 def test_tokens_are_kept_as_hashes_only(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        link = people.new_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        link = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
         kept = str(connection.execute(select(sign_in_links)).all()) + str(connection.execute(select(sessions)).all())
     assert link not in kept
     assert owner.act.session_token not in kept

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from portal.web.app import create_app
 from schemas.ids import AccountId, PersonId
-from store.people import Role, add_person, create_account, new_sign_in_link
+from store.people import Role, add_person, create_account, create_sign_in_link
 from store.records import Records, open_records
 from store.settings import Settings
 from store.transient import open_transient
@@ -50,7 +50,7 @@ class Site:
 
     def link(self, person_id: PersonId) -> str:
         with self.records.transaction() as connection:
-            return "/sign-in/" + new_sign_in_link(connection, person_id, self.now, self.randomness)
+            return "/sign-in/" + create_sign_in_link(connection, person_id, self.now, self.randomness)
 
     def sign_in(self, name: str = "Acme") -> Browser:
         """The owner's browser, on the account page."""
