@@ -1,0 +1,322 @@
+"""The account page in a real browser: what a person can do, and what others cannot make them do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from sqlalchemy import insert
+
+from consent import ledger
+from schemas.consent import Act, Grant
+from schemas.ids import new_batch_id
+from schemas.industries import Industry
+from schemas.receipt import Erased
+from store.people import Role, add_person
+from store.receipts import begin_erasure, finish_erasure
+from store.tables import admissions
+from tests.portal.chromium import SCREENSHOTS, another_site, launch, serving
+from tests.portal.conftest import Site
+from tests.portal.test_account_page import PAGE, acts, live
+
+pytestmark = pytest.mark.slow
+PHONE = {"width": 375, "height": 740}
+DESKTOP = {"width": 1180, "height": 860}
+AUTO, STUDIO, SHOP = Industry.AUTOMOTIVE, Industry.STUDIO, Industry.ECOMMERCE
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(site: Site) -> Iterator[str]:
+    with serving(site.app) as address:
+        yield address
+
+
+def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme") -> Page:
+    page = context.new_page()
+    page.goto(address + site.link(site.account(name)[1]))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(f"{address}/account")
+    return page
+
+
+def say_yes(page: Page, *industries: Industry) -> None:
+    page.locator(f"a[href='{PAGE}'].button").click()
+    for industry in industries:
+        page.get_by_role("checkbox", name=industry.label).check()
+    page.get_by_role("button", name="Continue with what I ticked").click()
+    page.get_by_role("button", name="Yes, turn it on").click()
+    expect(page.locator(".state")).to_contain_text("On for")
+
+
+def is_accessible(page: Page) -> bool:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    return True
+
+
+@pytest.fixture
+def context(chromium: Browser) -> Iterator[BrowserContext]:
+    context = chromium.new_context(viewport=DESKTOP)
+    yield context
+    context.close()
+
+
+def test_a_first_visit_by_keyboard_alone_and_a_no(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    expect(page.locator(".state")).to_have_text("Off")
+    button = page.locator(f"a[href='{PAGE}'].button")
+    box = button.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 300, "the button is seen without scrolling"
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if button.evaluate("element => element === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("what turning it on means")
+    boxes = page.get_by_role("checkbox")
+    assert boxes.count() == len(Industry)
+    assert not any(boxes.nth(number).is_checked() for number in range(boxes.count()))
+    page.get_by_role("button", name="No, leave everything as it is").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{address}/account")
+    expect(page.locator(".state")).to_have_text("Off")
+    assert set(acts(site)) == {Act.DECLINED}
+
+
+def test_closing_the_page_at_any_step_changes_nothing(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.goto(address + PAGE)
+    page.get_by_role("checkbox", name=AUTO.label).check()
+    page.get_by_role("button", name="Continue with what I ticked").click()
+    expect(page.get_by_role("button", name="Yes, turn it on")).to_be_visible()
+    page.close()
+    assert acts(site) == []
+
+
+def test_going_back_does_not_bring_ticks_back(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.goto(address + PAGE)
+    page.get_by_role("checkbox", name=AUTO.label).check()
+    page.get_by_role("link", name="bgbatch").click()
+    page.go_back()
+    assert page.get_by_role("checkbox", checked=True).count() == 0
+    page.reload()
+    assert page.get_by_role("checkbox", checked=True).count() == 0
+
+
+def test_yes_then_another_industry_then_no_more(context: BrowserContext, site: Site, address: str) -> None:
+    account_id, _ = site.account("Acme")
+    page = sign_in(context, site, address)
+    say_yes(page, AUTO, STUDIO)
+    assert {each.industry for each in live(site, account_id)} == {AUTO, STUDIO}
+    say_yes(page, SHOP)
+    expect(page.locator(".state")).to_have_text("On for 3 of 6 industries")
+    page.get_by_role("button", name=f"Turn off for {STUDIO.label}").click()
+    expect(page.locator(".state")).to_have_text("On for 2 of 6 industries")
+    assert {each.industry for each in live(site, account_id)} == {AUTO, SHOP}
+    page.get_by_role("button", name="Turn off for all industries").click()
+    expect(page.locator(".state")).to_have_text("Off")
+    assert live(site, account_id) == []
+
+
+def test_all_of_it_works_without_javascript(chromium: Browser, site: Site, address: str) -> None:
+    account_id, _ = site.account("Acme")
+    with chromium.new_context(java_script_enabled=False, viewport=PHONE) as context:
+        page = sign_in(context, site, address)
+        say_yes(page, AUTO)
+        assert [each.industry for each in live(site, account_id)] == [AUTO]
+        page.get_by_role("button", name="Turn off").click()
+        expect(page.locator(".state")).to_have_text("Off")
+        assert live(site, account_id) == []
+
+
+def test_two_tabs_at_once(context: BrowserContext, site: Site, address: str) -> None:
+    """Both confirm the same form: one grant. Then one turns off while the other still shows it on: off is off."""
+    account_id, _ = site.account("Acme")
+    tabs = [sign_in(context, site, address), context.new_page()]
+    for tab in tabs:
+        tab.goto(address + PAGE)
+        tab.get_by_role("checkbox", name=AUTO.label).check()
+        tab.get_by_role("button", name="Continue with what I ticked").click()
+    for tab in tabs:
+        tab.get_by_role("button", name="Yes, turn it on").click()
+        expect(tab.locator(".state")).to_contain_text("On for 1")
+    assert acts(site) == [Act.GRANTED]
+    for tab in tabs:
+        tab.get_by_role("button", name=f"Turn off for {AUTO.label}").click()
+        expect(tab.locator(".state")).to_have_text("Off")
+    assert acts(site) == [Act.GRANTED, Act.WITHDRAWN]
+    assert live(site, account_id) == []
+
+
+def test_signing_out_in_one_tab_disarms_the_other(context: BrowserContext, site: Site, address: str) -> None:
+    tab, other = sign_in(context, site, address), context.new_page()
+    tab.goto(address + PAGE)
+    tab.get_by_role("checkbox", name=AUTO.label).check()
+    other.goto(f"{address}/account")
+    other.get_by_role("button", name="Sign out").click()
+    tab.get_by_role("button", name="Continue with what I ticked").click()
+    expect(tab.get_by_role("alert")).to_contain_text("not signed in")
+    assert acts(site) == []
+
+
+def test_another_site_cannot_press_the_button(context: BrowserContext, site: Site, address: str) -> None:
+    """Even one that has somehow learned the form's token: the browser sends no cookie, and says who sent it."""
+    account_id, _ = site.account("Acme")
+    page = sign_in(context, site, address)
+    page.goto(address + PAGE)
+    fields = {
+        each: page.locator(f"#choose input[name={each}]").input_value()
+        for each in ("form_token", "notice_version", "notice_sha256")
+    }
+    hidden = "".join(f'<input name="{name}" value="{value}">' for name, value in fields.items())
+    trap = f"""<form method="post" action="{address}{PAGE}/grant">{hidden}<input name="industry" value="automotive">
+        <button>Win a prize</button></form>"""
+    with another_site(trap) as evil:
+        page.goto(evil)
+        with page.expect_response(f"{address}{PAGE}/grant") as caught:
+            page.get_by_role("button", name="Win a prize").click()
+        assert caught.value.status == 403
+    assert live(site, account_id) == []
+    assert acts(site) == []
+
+
+def test_another_site_cannot_frame_the_page(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    blocked: list[str] = []
+    page.on("console", lambda message: blocked.append(message.text))
+    with another_site(f'<iframe id="it" src="{address}/account" width="900" height="900"></iframe>') as evil:
+        page.goto(evil)
+        page.wait_for_timeout(300)
+        framed = page.frames[1]
+        assert "AI Training Data" not in framed.content()
+    assert any("frame-ancestors" in text for text in blocked)
+
+
+def test_another_accounts_id_leads_nowhere(chromium: Browser, site: Site, address: str) -> None:
+    acme, _ = site.account("Acme")
+    with chromium.new_context() as first, chromium.new_context() as second:
+        say_yes(sign_in(first, site, address, "Acme"), AUTO)
+        page = sign_in(second, site, address, "Bazaar")
+        for path in (f"/account/{acme}", f"/account?account_id={acme}", f"{PAGE}?account_id={acme}"):
+            page.goto(address + path)
+            assert acme not in page.locator("body").inner_text()
+            assert "On for" not in page.locator("body").inner_text()
+        status = page.evaluate(
+            """async ([path, account]) => {
+                const body = new URLSearchParams({form_token: 'x', industry: 'automotive', account_id: account});
+                return (await fetch(path, {method: 'POST', body})).status;
+            }""",
+            [f"{address}{PAGE}/withdraw", acme],
+        )
+        assert status == 403
+    assert len(live(site, acme)) == 1
+
+
+def test_the_pages_run_no_inline_script_and_load_nothing_from_elsewhere(
+    context: BrowserContext, site: Site, address: str
+) -> None:
+    asked: list[str] = []
+    complaints: list[str] = []
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(address + site.link(site.account("Acme")[1]))
+    page.get_by_role("button", name="Sign in").click()
+    say_yes(page, AUTO)
+    assert all(url.startswith(address) for url in asked)
+    assert complaints == []
+    page.evaluate("""() => { const script = document.createElement('script');
+        script.textContent = 'window.broken = true'; document.body.append(script); }""")
+    assert page.evaluate("window.broken === undefined"), "the content security policy must stop it"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "viewport"), [("phone", PHONE), ("desktop", DESKTOP)])
+def test_every_state_is_accessible_and_is_pictured(
+    chromium: Browser, site: Site, address: str, scheme: str, size: str, viewport: dict[str, int]
+) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with chromium.new_context(viewport=viewport, color_scheme=scheme) as context:  # type: ignore[arg-type]
+
+        def picture(name: str) -> None:
+            page.screenshot(path=SCREENSHOTS / f"{name}-{size}-{scheme}.png", full_page=True)
+            assert is_accessible(page)
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= viewport["width"], "nothing sticks out sideways"
+
+        page = context.new_page()
+        page.goto(address + site.link(site.account("Acme")[1]))
+        picture("0-sign-in")
+        page.get_by_role("button", name="Sign in").click()
+        picture("1-never-asked")
+        page.goto(address + PAGE)
+        picture("2-see-and-choose")
+        page.get_by_role("checkbox", name=AUTO.label).check()
+        page.get_by_role("checkbox", name=STUDIO.label).check()
+        page.get_by_role("button", name="Continue with what I ticked").click()
+        picture("3-confirm")
+        page.get_by_role("button", name="Yes, turn it on").click()
+        for grant in live(site, site.account("Acme")[0]):
+            contribute(site, grant, 2 if grant.industry is AUTO else 1)
+        page.goto(f"{address}/account")
+        page.locator("summary").first.click()
+        picture("4-granted")
+        page.get_by_role("button", name="Turn off for all industries").click()
+        erase(site, STUDIO)
+        page.goto(f"{address}/account")
+        picture("5-withdrawn")
+
+
+def contribute(site: Site, grant: Grant, batches: int) -> None:
+    """As the lake records it when the gate has let rows in."""
+    with site.records.transaction() as connection:
+        for number in range(batches):
+            batch_id = new_batch_id(site.now, site.randomness)
+            connection.execute(
+                insert(admissions).values(
+                    key=f"industry={grant.industry}/grant={grant.grant_id}/{batch_id}-{number}.parquet",
+                    grant_id=grant.grant_id,
+                    batch_id=batch_id,
+                    industry=grant.industry,
+                    rows=128 + number,
+                    bytes=10_000_000,
+                    sha256="0" * 64,
+                    admitted_at=site.now,
+                )
+            )
+
+
+def erase(site: Site, industry: Industry) -> None:
+    """As reconcile does it: note, delete, receipt."""
+    with site.records.transaction() as connection:
+        given = ledger.read_grants(connection, site.account("Acme")[0]).by_id.values()
+        grant = next(each for each in given if each.industry is industry)
+        assert grant.withdrawn_at is not None
+        begin_erasure(connection, Erased.GRANT, grant.grant_id, 1, 10_000_000, site.now)
+        finish_erasure(connection, grant.grant_id, grant.withdrawn_at + timedelta(hours=24), 0, site.now)
+
+
+def test_an_auditor_sees_and_cannot_press(context: BrowserContext, site: Site, address: str) -> None:
+    account_id, _ = site.account("Acme")
+    with site.records.transaction() as connection:
+        person = add_person(connection, account_id, "a@x.example", Role.AUDITOR, site.now, site.randomness)
+    page = context.new_page()
+    page.goto(address + site.link(person))
+    page.get_by_role("button", name="Sign in").click()
+    page.goto(address + PAGE)
+    expect(page.get_by_text("Only an owner of the account can turn this on")).to_be_visible()
+    assert page.get_by_role("checkbox").count() == 0
+    assert is_accessible(page)
