@@ -59,8 +59,8 @@ _FIRST = Notice(
             "What you would allow",
             (
                 "Images from batches that you send after you turn this on, together with the masks that we make of "
-                "them, may be kept and used to train and improve our background removal models. Only for the "
-                "industries that you choose below, and for nothing else.",
+                "them, may be kept longer than 24 hours, until you turn it off, and used to train and improve our "
+                "background removal models. Only for the industries that you choose below, and for nothing else.",
             ),
         ),
         Section(

@@ -23,10 +23,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Form
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from consent.button import Press, press
-from consent.ledger import Refusal, decline, withdraw
+from consent.consent_receipt import consent_receipt
+from consent.ledger import Refusal, decline, read_events, withdraw
 from consent.notice import CURRENT
 from portal.web.account_view import view_account
 from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
@@ -120,6 +121,17 @@ def take_back(portal: ThePortal, session: Owner, industry: Tags) -> RedirectResp
         for each in chosen:
             withdraw(connection, refusal, each, portal.clock())
     return _to_account()
+
+
+@router.get("/account/consent-receipts/{grant_id}")
+def download_receipt(portal: ThePortal, session: SignedIn, grant_id: str) -> JSONResponse:
+    """The consent receipt of one of the account's own grants, to keep."""
+    with portal.records.transaction() as connection:
+        events = read_events(connection, session.person.account_id)
+    own = [event for event in events if event.grant_id == grant_id]
+    document = consent_receipt(own, portal.settings.portal_url.rstrip("/"), portal.clock())
+    headers = {"Content-Disposition": f'attachment; filename="consent-{own[0].grant_id}.jsonld"'}
+    return JSONResponse(document, headers=headers, media_type="application/ld+json")
 
 
 def _choice(portal: ThePortal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:

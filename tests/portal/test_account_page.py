@@ -165,3 +165,16 @@ def test_an_unknown_industry_grants_nothing(site: Site) -> None:
     browser.send(f"{PAGE}/grant", [*fields, ("industry", "automotive"), ("industry", "everything")])
     assert browser.status == 400
     assert acts(site) == []
+
+
+def test_a_consent_receipt_is_downloaded_by_its_own_account_only(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE)
+    (grant,) = live(site, account_id)
+    path = f"/account/consent-receipts/{grant.grant_id}"
+    assert path in browser.html
+    answer = browser.client.get(path)
+    assert answer.headers["content-type"] == "application/ld+json"
+    assert answer.json()["dpv:hasRecordOfActivity"]["dct:identifier"] == grant.grant_id
+    assert site.sign_in("Bazaar").open(path).status == 404
+    assert site.browser().client.get(path, follow_redirects=False).status_code == 303
