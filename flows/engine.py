@@ -1,0 +1,27 @@
+"""Prefect's own settings, made before Prefect is imported: local, quiet, and under the same home as everything else.
+
+Prefect keeps parameters, logs and exception texts; so only ids go in, and its database lies where the purge can find it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from store.settings import Settings
+
+
+def prepare(settings: Settings) -> None:
+    """Set what is not set yet. Prefect reads its environment once, so call this before the first import of a flow."""
+    defaults = {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        # The temporary server needs 7 to 20 s on a busy machine of two cores; Prefect's own limit is 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        "PREFECT_TASKS_REFRESH_CACHE": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

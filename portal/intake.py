@@ -1,0 +1,113 @@
+"""Taking a batch in: stamped before its first byte, uploaded item by item, sealed when complete.
+
+The stamp asks the ledger once whether a grant for the batch's industry is live now; nothing later can add one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from consent.ledger import live_grant
+from flows.parts import Parts
+from schemas.batch import Item, Manifest, Stamp
+from schemas.errors import NothingToDo, UserError
+from schemas.ids import AccountId, Randomness, new_batch_id, received_at
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import batches
+from store.transient import source_key
+
+PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
+)
+"""What a folder's files are taken for by name; what they are is found out when they are decoded."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A walk through a folder: photos by relative path, and how many files were left out by reason or suffix."""
+
+    photos: dict[str, Path]
+    left_out: Counter[str]
+
+
+def find_photos(folder: Path) -> Found:
+    """All photos under `folder`, sorted by relative path. Links are not followed. Raises `NothingToDo`, `UserError`."""
+    if not folder.is_dir():
+        raise UserError("That is no folder. Give the folder that holds the photos.")
+    photos: dict[str, Path] = {}
+    left_out: Counter[str] = Counter()
+    for path in _files(folder):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            left_out["links"] += 1
+        elif path.name.startswith("."):
+            left_out["hidden files"] += 1
+        elif path.suffix.lower() not in PHOTO_SUFFIXES:
+            left_out[f"{path.suffix.lower() or 'no suffix'}"] += 1
+        elif "\\" in relative or not _is_text(relative):
+            left_out["names that other systems cannot hold"] += 1
+        else:
+            photos[relative] = path
+    if not photos:
+        seen = f" It holds {left_out.total()} other files." if left_out else ""
+        raise NothingToDo(f"There is no photo in that folder.{seen} Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}.")
+    return Found(photos=dict(sorted(photos.items())), left_out=left_out)
+
+
+def stamp_batch(
+    parts: Parts,
+    account_id: AccountId,
+    industry: Industry | None,
+    options: CutoutOptions,
+    randomness: Randomness = os.urandom,
+) -> Stamp:
+    """Open a batch: fix its times and its grant, once. The deadline counts from here."""
+    batch_id = new_batch_id(parts.clock(), randomness)
+    with parts.records.transaction() as connection:
+        grant = live_grant(connection, account_id, industry) if industry is not None else None
+        stamp = Stamp(
+            batch_id=batch_id,
+            received_at=received_at(batch_id),
+            purge_at=received_at(batch_id) + parts.settings.purge_after,
+            industry=industry,
+            grant_id=grant.grant_id if grant else None,
+            options=options,
+        )
+        batches.open_batch(connection, stamp, account_id)
+    return stamp
+
+
+def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callable[[], None]) -> Manifest:
+    """Copy the photos into the transient store and seal the batch. Raises `PastDeadline`, `StoreFault`, `UserError`."""
+    items = []
+    for number, (relative, path) in enumerate(photos.items(), start=1):
+        size = path.stat().st_size
+        if size <= parts.settings.max_megabytes * 1_000_000:  # a larger one gets its own result, without its bytes
+            parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
+        items.append(Item(number=number, path=relative, size=size))
+        on_item()
+    manifest = Manifest(stamp=stamp, items=tuple(items))
+    parts.transient.seal(manifest)
+    with parts.records.transaction() as connection:
+        batches.seal(connection, stamp.batch_id, len(items))
+    return manifest
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            yield Path(place) / name
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
