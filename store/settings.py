@@ -36,12 +36,17 @@ class Settings(BaseSettings):
     network: str = Field("u2netp", description="Which network segments.")
     weights: Path | None = Field(None, description="Its weights, safetensors. Empty: the file that ships with bgbatch.")
     actors: int = Field(0, ge=0, description="Segmenter actors. 0: one for each CPU or GPU.")
+    gpu_share: float = Field(0.5, gt=0, le=1, description="How much of a GPU each actor takes: 0.5 puts two on one.")
     shard_items: int = Field(8, ge=1, le=64, description="Items per call to an actor.")
 
     max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")
     max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")
 
     portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
+
+    def without_secrets(self) -> dict[str, object]:
+        """What may pass through Ray, which can keep what it is given. Each process adds secrets from its environment."""
+        return self.model_dump(mode="json", exclude={"s3_secret", "records_url"})
 
     @property
     def transient_root(self) -> str:

@@ -1,0 +1,41 @@
+"""Which items still need work, and in what portions. Pure: results go in, shards come out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from schemas.results import Done, Failed
+
+Shard = tuple[int, ...]
+"""Item numbers of one call to an actor, in order."""
+
+OUR_CODES = frozenset(("worker_lost", "out_of_memory", "item_failed", "source_missing"))
+"""Failures that may not happen again: whoever runs a batch again means these, too."""
+
+
+def plan_shards(
+    items: Collection[int],
+    results: Mapping[int, Done | Failed],
+    shard_items: int,
+    again: Collection[str] = OUR_CODES,
+) -> list[Shard]:
+    """Cut what is not done into shards of at most `shard_items`, in order.
+
+    Not done: no result yet, or a failure whose code is in `again`.
+    """
+    todo = [number for number in sorted(items) if _is_open(results.get(number), again)]
+    return [tuple(todo[start : start + shard_items]) for start in range(0, len(todo), shard_items)]
+
+
+def after_loss(shard: Shard, losses: int) -> list[Shard]:
+    """What to do with a shard whose worker died for the `losses`-th time: again, then item by item, then give up.
+
+    An item that kills its worker twice while it is alone there is lost; its neighbours are not.
+    """
+    if losses < 2:
+        return [shard]
+    return [(number,) for number in shard] if len(shard) > 1 else []
+
+
+def _is_open(result: Done | Failed | None, again: Collection[str]) -> bool:
+    return result is None or (isinstance(result, Failed) and result.code in again)
