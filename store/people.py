@@ -134,6 +134,15 @@ def owner_of(connection: Connection, account_id: AccountId) -> Person:
     raise NotFound("The account has no owner.")
 
 
+def person_of(connection: Connection, account_id: AccountId, email: str) -> Person:
+    """The person of that address in an account. Raises `NotFound`."""
+    wanted = email.strip().casefold()
+    for person in people_of(connection, account_id):
+        if person.email.casefold() == wanted:
+            return person
+    raise NotFound("Nobody in the account has that address.")
+
+
 def create_sign_in_link(
     connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness, life: timedelta = LINK_LIFE
 ) -> str:

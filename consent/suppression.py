@@ -1,0 +1,160 @@
+"""Withdrawals and purges, written down a second time, beside the lake: what a restored old database must not forget.
+
+`grants/<grant id>.json` holds a withdrawal's event; `purges/<number>-<hash>.json` holds the receipts of batches purged
+since the one before. All are written whole and never changed. `note` writes what is missing: after a withdrawal, and on
+every reconcile. `replay` runs before a ledger serves: a grant that is live there but withdrawn here is withdrawn there,
+too. `purges.json` says how far the receipts are written, so that `note` need not read what it has noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, select
+
+from consent.append import Draft, append, lock_grant, lock_ledger, read_event, select_events
+from consent.ledger import live_grants
+from schemas.consent import Act, ConsentEvent, Grant, Method
+from schemas.errors import LedgerBroken, NotFound, StoreFault
+from schemas.ids import BatchId
+from schemas.receipt import Erased, Receipt
+from schemas.record import Record
+from store.batches import is_unpurged, mark_purged
+from store.objects import ObjectStore, open_store
+from store.records import Records
+from store.settings import Settings
+from store.tables import consent_events, receipts
+
+_REASON = "withdrawn before the records were restored from a backup"
+_AnyRecord = TypeVar("_AnyRecord", bound=Record)
+_GRANTS, _PURGES, _MARK = "grants", "purges", "purges.json"
+
+
+class _Mark(Record):
+    """The newest receipt that was written here: `hash` tells it from another of the same `sequence`."""
+
+    sequence: int
+    hash: str
+
+
+class _Purges(Record):
+    receipts: tuple[Receipt, ...]
+
+
+def open_suppressions(settings: Settings) -> ObjectStore:
+    """The folder or prefix beside the lake. It is backed up with nothing and restored from nothing."""
+    return open_store(f"{settings.lake_root.rstrip('/')}-suppressions", settings)
+
+
+def note(connection: Connection, objects: ObjectStore) -> int:
+    """Write every withdrawal and every purge of a batch that is not written yet. Returns how many. `StoreFault`."""
+    return _note_withdrawals(connection, objects) + _note_purges(connection, objects)
+
+
+def note_soon(records: Records, objects: ObjectStore) -> None:
+    """Note withdrawals right after one. A store out of reach costs no withdrawal: the next reconcile notes it."""
+    with suppress(StoreFault), records.transaction() as connection:
+        _note_withdrawals(connection, objects)
+
+
+def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[Grant]:
+    """Make a restored database remember. Returns the grants that it held live and that had been withdrawn.
+
+    Raises `StoreFault`, and `LedgerBroken` when an object cannot be read as what it must be: then nothing may serve.
+    """
+    _replay_purges(connection, objects)
+    noted = set(objects.files(_GRANTS))
+    if not any(_name(grant) in noted for grant in live_grants(connection)):
+        return []
+    lock_ledger(connection)
+    return [
+        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", ConsentEvent), now)
+        for grant in live_grants(connection)
+        if _name(grant) in noted
+    ]
+
+
+def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
+    noted = set(objects.files(_GRANTS))
+    withdrawn = select_events().where(consent_events.c.act == Act.WITHDRAWN)
+    events = [read_event(row) for row in connection.execute(withdrawn).mappings()]
+    missing = [event for event in events if f"{event.grant_id}.json" not in noted]
+    for event in missing:
+        objects.write(f"{_GRANTS}/{event.grant_id}.json", event.model_dump_json().encode())
+    return len(missing)
+
+
+def _note_purges(connection: Connection, objects: ObjectStore) -> int:
+    mark = _mark(objects)
+    # A database that does not hold the marked receipt is another one, or was restored: then all of its are written.
+    after = mark.sequence if mark is not None and _holds(connection, mark) else 0
+    query = select(receipts).where(receipts.c.sequence > after).order_by(receipts.c.sequence)
+    found = [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+    if not found:
+        return 0
+    newest = _Mark(sequence=found[-1].sequence, hash=found[-1].hash)
+    purges = _Purges(receipts=tuple(each for each in found if each.kind is Erased.BATCH))
+    if purges.receipts:
+        objects.write(f"{_PURGES}/{newest.sequence:012d}-{newest.hash[:32]}.json", purges.model_dump_json().encode())
+    objects.write(_MARK, newest.model_dump_json().encode())
+    return len(purges.receipts)
+
+
+def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
+    mark = _mark(objects)
+    if mark is None or _holds(connection, mark):
+        return
+    for receipt in _noted_purges(objects):
+        batch_id = BatchId(receipt.subject)
+        if is_unpurged(connection, batch_id):
+            mark_purged(connection, batch_id, receipt.last_deletion)
+
+
+def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
+    for name in objects.files(_PURGES):
+        yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
+
+
+def _mark(objects: ObjectStore) -> _Mark | None:
+    try:
+        return _read(objects, _MARK, _Mark)
+    except NotFound:
+        return None
+
+
+def _holds(connection: Connection, mark: _Mark) -> bool:
+    query = select(receipts.c.sequence).where(receipts.c.sequence == mark.sequence, receipts.c.hash == mark.hash)
+    return connection.execute(query).first() is not None
+
+
+def _end(connection: Connection, grant: Grant, withdrawal: ConsentEvent, now: datetime) -> Grant:
+    lock_grant(connection, grant.grant_id, shared=False)
+    draft = Draft(
+        account_id=grant.account_id,
+        actor=withdrawal.actor,
+        act=Act.WITHDRAWN,
+        industry=grant.industry,
+        grant_id=grant.grant_id,
+        method=Method.OPERATOR,
+        page="",
+        reason=_REASON,
+        received_at=withdrawal.received_at,
+    )
+    return grant.model_copy(update={"withdrawn_at": append(connection, draft, now).received_at})
+
+
+def _name(grant: Grant) -> str:
+    return f"{grant.grant_id}.json"
+
+
+def _read(objects: ObjectStore, key: str, kind: type[_AnyRecord]) -> _AnyRecord:
+    try:
+        return kind.model_validate_json(objects.read(key))
+    except ValidationError:
+        raise LedgerBroken(
+            "An object among the suppressions beside the lake cannot be read. Restore it, then start again."
+        ) from None

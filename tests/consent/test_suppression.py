@@ -1,0 +1,159 @@
+"""A restored old ledger cannot bring a permission back to life."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from consent import ledger
+from consent.suppression import note, note_soon, open_suppressions, replay
+from schemas.batch import Stamp
+from schemas.errors import LedgerBroken
+from schemas.ids import new_batch_id, received_at
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from schemas.receipt import Erased
+from store.batches import get_batch, open_batch
+from store.objects import ObjectStore
+from store.receipts import begin_erasure, finish_erasure
+from store.records import Records, open_records
+from store.settings import Settings
+from store.tables import batches
+from tests.consent.conftest import NOON, Owner, later, new_owner
+
+AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def objects(home: Settings) -> ObjectStore:
+    return open_suppressions(home)
+
+
+def backed_up(records: Records, home: Settings) -> Path:
+    records.engine.dispose()
+    path = home.home.parent / "backup.db"
+    with sqlite3.connect(home.home / "records.db") as source, sqlite3.connect(path) as target:
+        source.backup(target)
+    return path
+
+
+def restored(backup: Path, home: Settings) -> Records:
+    for old in home.home.glob("records.db*"):
+        old.unlink()
+    shutil.copy(backup, home.home / "records.db")
+    return open_records(home)
+
+
+def test_a_withdrawal_survives_the_restore_of_an_older_database(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    owner = new_owner(records)
+    withdrawn, kept = owner.press(AUTO, STUDIO)
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+        assert note(connection, objects) == 1
+        assert note(connection, objects) == 0
+    records.engine.dispose()
+    records = restored(backup, home)
+    with records.transaction() as connection:
+        assert len(ledger.live_grants(connection)) == 2, "the backup really is older"
+        ended = replay(connection, objects, later(60))
+    assert ended == [withdrawn.model_copy(update={"withdrawn_at": later(1)})]
+    with records.transaction() as connection:
+        assert ledger.live_grants(connection) == [kept]
+        assert replay(connection, objects, later(61)) == []
+        assert ledger.verify(connection) == 3
+    (again,) = new_press(records, owner)
+    with records.transaction() as connection:
+        assert replay(connection, objects, later(99)) == [], "a later yes is another grant and stays"
+        assert again in ledger.live_grants(connection)
+
+
+def new_press(records: Records, owner: Owner):
+    return Owner(records, owner.account_id, owner.person_id, owner.act).press(AUTO, at=later(70))
+
+
+def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    owner = new_owner(records)
+    batch_id = new_batch_id(NOON, lambda count: b"\1" * count)
+    start = received_at(batch_id)
+    stamp = Stamp(
+        batch_id=batch_id,
+        received_at=start,
+        purge_at=later(60 * 23),
+        industry=None,
+        grant_id=None,
+        options=CutoutOptions(),
+    )
+    with records.transaction() as connection:
+        open_batch(connection, stamp, owner.account_id)
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        begin_erasure(connection, Erased.BATCH, batch_id, 3, 300, later(5))
+        finish_erasure(connection, batch_id, later(60 * 24), 0, later(5))
+        assert note(connection, objects) == 1
+        assert note(connection, objects) == 0, "what is noted is not written again"
+    records.engine.dispose()
+    records = restored(backup, home)
+    with records.transaction() as connection:
+        replay(connection, objects, later(10))
+        assert get_batch(connection, batch_id).purged_at == later(5)
+        assert connection.execute(select(batches.c.state)).scalar() == "purged"
+
+
+def test_an_unreadable_suppression_stops_the_start(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    (grant,) = new_owner(records).press(AUTO)
+    objects.write(f"grants/{grant.grant_id}.json", b"{}")
+    with records.transaction() as connection, pytest.raises(LedgerBroken):
+        replay(connection, objects, NOON)
+
+
+def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: Settings, objects: ObjectStore) -> None:
+    """Its receipts bear the same numbers as those that the backup did not know of: none may take another's place."""
+    records = open_records(home)
+    new_owner(records)
+    backup = backed_up(records, home)
+    subjects = [new_batch_id(NOON, Random(number).randbytes) for number in range(3)]
+    for turn, subject in enumerate(subjects):
+        if turn == 2:
+            records.engine.dispose()
+            records = restored(backup, home)
+        with records.transaction() as connection:
+            begin_erasure(connection, Erased.BATCH, subject, 1, 1, later(turn))
+            finish_erasure(connection, subject, later(60), 0, later(turn))
+            assert note(connection, objects) == 1
+    noted = [objects.read(f"purges/{name}").decode() for name in objects.files("purges")]
+    assert all(sum(subject in text for text in noted) == 1 for subject in subjects)
+
+
+def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, objects: ObjectStore) -> None:
+    owner.press(AUTO)
+    with owner.records.transaction() as connection:
+        ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+    folder = Path(objects.root)
+    folder.rmdir()
+    folder.write_text("a file where the folder was")
+    note_soon(owner.records, objects)
+    folder.unlink()
+    with owner.records.transaction() as connection:
+        assert note(connection, objects) == 1, "the next reconcile makes up for it"
+
+
+def test_withdrawals_are_noted_on_both_databases(owner: Owner, objects: ObjectStore) -> None:
+    owner.press(AUTO, STUDIO)
+    with owner.records.transaction() as connection:
+        ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+        assert note(connection, objects) == 2
+        assert replay(connection, objects, later(2)) == []
