@@ -1,0 +1,94 @@
+"""account create|list|link|add-person: who there is, and how they sign in while there is no mail server."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, show_table
+from schemas.errors import UserError
+from store import people
+
+app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="A short name for the account, such as the dealer's.")],
+    email: Annotated[str, typer.Option(help="The owner's e-mail address.")],
+    as_json: AsJson = False,
+) -> None:
+    """Create an account with one owner, and print a sign-in link that works once."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            account_id, person_id = people.create_account(connection, name, email, parts.clock(), os.urandom)
+            token = people.create_sign_in_link(connection, person_id, parts.clock(), os.urandom)
+        _show_link(parts.settings.portal_url, token, {"account": name, "account id": account_id}, as_json)
+
+
+@app.command()
+def link(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    email: Annotated[str | None, typer.Option(help="Whose link. Without it: the first owner's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a new sign-in link for somebody in the account."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+            if email is None:
+                person = people.owner_of(connection, found.account_id)
+            else:
+                person = people.person_of(connection, found.account_id, email)
+            token = people.create_sign_in_link(connection, person.person_id, parts.clock(), os.urandom)
+        _show_link(parts.settings.portal_url, token, {"account": found.name, "account id": found.account_id}, as_json)
+
+
+@app.command("add-person")
+def add_person(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    email: Annotated[str, typer.Option(help="The person's e-mail address.")],
+    role: Annotated[
+        str, typer.Option(help="owner may consent and manage, member may submit, auditor may read.")
+    ] = people.Role.MEMBER,
+    as_json: AsJson = False,
+) -> None:
+    """Add a person to an account, and print a sign-in link that works once."""
+    with exit_codes():
+        if role not in set(people.Role):
+            raise UserError(f"There is no role of that name. Choose one of: {', '.join(people.Role)}.")
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+            now = parts.clock()
+            person_id = people.add_person(connection, found.account_id, email, people.Role(role), now, os.urandom)
+            token = people.create_sign_in_link(connection, person_id, now, os.urandom)
+        fields: dict[str, object] = {"account": found.name, "account id": found.account_id, "role": role}
+        _show_link(parts.settings.portal_url, token, fields, as_json)
+
+
+@app.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """List the accounts."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            accounts = people.list_accounts(connection)
+        if as_json:
+            show_json([each.model_dump(mode="json") for each in accounts])
+        else:
+            rows = [(each.name, each.account_id, f"{each.created_at:%Y-%m-%d}") for each in accounts]
+            show_table(("account", "id", "since"), rows)
+
+
+def _show_link(portal_url: str, token: str, fields: dict[str, object], as_json: bool) -> None:
+    address = f"{portal_url}/sign-in/{token}"
+    if as_json:
+        show_json({name.replace(" ", "_"): value for name, value in fields.items()} | {"sign_in": address})
+    else:
+        show_fields(fields | {"sign in once at": address, "": "(while `bgbatch serve` runs)"})

@@ -1,0 +1,145 @@
+"""consent show|withdraw|verify. Nothing here can grant: only the button on the account page does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from consent.grants import Grants, grants_of
+from consent.ledger import Refusal, read_events, verify, withdraw
+from consent.suppression import note_soon, open_suppressions
+from portal.cli.terminal import exit_codes, get_ready, out, show_json, show_table
+from schemas.consent import ConsentEvent, ConsentState, Grant, Method
+from schemas.errors import UserError
+from schemas.ids import AccountId
+from schemas.industries import Industry, parse_industry
+from store.people import Account, find_account, list_accounts
+
+app = typer.Typer(no_args_is_help=True, help="Who allowed what. Granting is done on the account page alone.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command()
+def show(
+    account: Annotated[str | None, typer.Argument(help="Account name or id. Without it: all accounts.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an account allows, industry by industry, and its history; or what all accounts allow now."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            if account is None:
+                _show_all(connection, as_json)
+            else:
+                found = find_account(connection, account)
+                _show_one(found, read_events(connection, found.account_id), as_json)
+
+
+@app.command("withdraw")
+def take_back(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    reason: Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")],
+    industry: Annotated[
+        list[str] | None, typer.Option(help=f"One of: {', '.join(Industry)}. Can be repeated. Without it: all.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take permissions back for an account. Readers are shut out at once; the next reconcile erases the files."""
+    with exit_codes():
+        chosen = tuple(dict.fromkeys(map(parse_industry, industry))) if industry else tuple(Industry)
+        if not reason.strip():
+            raise UserError("Who withdraws for somebody else must give a reason; it is kept with the withdrawal.")
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            account_id = find_account(connection, account).account_id
+            by = Refusal(account_id, Method.COMMAND_LINE, parts.clock(), reason=reason)
+            ended = [withdraw(connection, by, each, parts.clock()) for each in chosen]
+        note_soon(parts.records, open_suppressions(parts.settings))
+        grants = [grant for grant in ended if grant is not None]
+        if as_json:
+            show_json({"withdrawn": [grant.model_dump(mode="json") for grant in grants]})
+        elif grants:
+            _show_grants(grants)
+        else:
+            out.print("Nothing was on, so nothing was changed.")
+
+
+@app.command("verify")
+def check(as_json: AsJson = False) -> None:
+    """Check that no event of the ledger was changed, removed or re-ordered. Exit code 1 names the first that was."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            count = verify(connection)
+        if as_json:
+            show_json({"events": count, "intact": True})
+        else:
+            out.print(f"{count} events, all in order and unchanged.")
+
+
+def _show_all(connection: Connection, as_json: bool) -> None:
+    grants = grants_of(read_events(connection))
+    accounts = list_accounts(connection)
+    if as_json:
+        show_json({account.account_id: _states(grants, account.account_id) for account in accounts})
+        return
+    rows = [
+        (account.name, account.account_id, ", ".join(_on(grants, account.account_id)) or "nothing")
+        for account in accounts
+    ]
+    show_table(("account", "id", "on for"), rows)
+
+
+def _show_one(account: Account, events: list[ConsentEvent], as_json: bool) -> None:
+    grants = grants_of(events)
+    given = list(grants.by_id.values())
+    if as_json:
+        show_json(
+            {
+                "account_id": account.account_id,
+                "industries": _states(grants, account.account_id),
+                "grants": [grant.model_dump(mode="json") for grant in given],
+                "events": [event.model_dump(mode="json") for event in events],
+            }
+        )
+        return
+    states = _states(grants, account.account_id)
+    show_table(("industry", "state"), [(tag, state.replace("_", " ")) for tag, state in states.items()])
+    if given:
+        _show_grants(given)
+    if events:
+        rows = [
+            (
+                event.sequence,
+                f"{event.received_at:%Y-%m-%d %H:%M:%S}",
+                event.act,
+                event.industry,
+                event.method.replace("_", " "),
+                event.reason,
+            )
+            for event in events
+        ]
+        show_table(("event", "received (UTC)", "act", "industry", "how", "reason"), rows)
+
+
+def _show_grants(grants: list[Grant]) -> None:
+    rows = [
+        (
+            grant.industry,
+            grant.grant_id,
+            f"{grant.granted_at:%Y-%m-%d %H:%M:%S}",
+            f"{grant.withdrawn_at:%Y-%m-%d %H:%M:%S}" if grant.withdrawn_at else "",
+        )
+        for grant in grants
+    ]
+    show_table(("industry", "grant", "given (UTC)", "taken back (UTC)"), rows)
+
+
+def _states(grants: Grants, account_id: AccountId) -> dict[str, str]:
+    return {industry.value: grants.state(account_id, industry).value for industry in Industry}
+
+
+def _on(grants: Grants, account_id: AccountId) -> list[str]:
+    return [tag for tag, state in _states(grants, account_id).items() if state == ConsentState.GRANTED]
