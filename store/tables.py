@@ -165,8 +165,30 @@ admissions = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("admitted_at", UtcTime, nullable=False),
+    Column("merged_into", String(200)),
+    Column("retired_at", UtcTime),
+    Column("erased_at", UtcTime),
 )
-"""One row per lake file that the gate let in. A file without one is no candidate and is erased by `reconcile`."""
+"""One row per lake file that the gate let in. A file without one is no candidate and is erased by `reconcile`.
+
+`merged_into`: the merged file that holds these rows since `retired_at`; the row stays as the account of what was given.
+`erased_at`: when the grant's files were gone.
+"""
+
+merged_files = Table(
+    "merged_files",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("grant_id", String(33), nullable=False, index=True),
+    Column("industry", String(32), nullable=False, index=True),
+    Column("rows", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("merged_at", UtcTime, nullable=False),
+    Column("retired_at", UtcTime),
+    Column("erased_at", UtcTime),
+)
+"""Files that hold the rows of several admissions of one grant. `retired_at`: since then a bigger one holds them."""
 
 receipts = Table(
     "receipts",
