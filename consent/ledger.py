@@ -12,8 +12,9 @@ from datetime import datetime
 from pydantic import ValidationError
 from sqlalchemy import Connection, func, select
 
-from consent.append import Draft, append, event_hash, lock_grant, lock_ledger, read_event, select_events
+from consent.append import Draft, append, event_hash, read_event, select_events
 from consent.grants import Grants, grants_of
+from consent.locks import lock_grant, lock_ledger
 from schemas.chain import GENESIS
 from schemas.consent import Act, ConsentEvent, ConsentState, Grant, Method
 from schemas.errors import LedgerBroken, UserError
@@ -66,6 +67,31 @@ def live_grants(connection: Connection) -> list[Grant]:
     )
     query = select_events().where(consent_events.c.act == Act.GRANTED, consent_events.c.grant_id.not_in(ended))
     return grants_of(read_event(row) for row in connection.execute(query).mappings()).all_live()
+
+
+def ended_grants(connection: Connection) -> list[Grant]:
+    """Every grant that was withdrawn, over all accounts: what must be gone from the lake, and by when.
+
+    Not replayed: a damaged ledger must not stop an erasure.
+    """
+    granted, withdrawn = consent_events.alias("granted"), consent_events.alias("withdrawn")
+    query = (
+        select(granted, withdrawn.c.received_at.label("withdrawn_at"))
+        .join_from(granted, withdrawn, granted.c.grant_id == withdrawn.c.grant_id)
+        .where(granted.c.act == Act.GRANTED, withdrawn.c.act == Act.WITHDRAWN)
+        .order_by(granted.c.sequence)
+    )
+    return [
+        Grant(
+            grant_id=row["grant_id"],
+            account_id=row["account_id"],
+            industry=row["industry"],
+            granted_at=row["received_at"],
+            withdrawn_at=row["withdrawn_at"],
+            notice_version=row["notice_version"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
 
 
 def find_grant(connection: Connection, grant_id: GrantId) -> Grant | None:
