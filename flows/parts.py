@@ -1,4 +1,4 @@
-"""What the flows work with. It stands in a context variable, because only ids may be flow parameters (Prefect keeps them).
+"""What the flows work with. It stands in a context variable, because only ids may be parameters (Prefect keeps them).
 
 A deployed flow finds nothing there and opens what the settings name. The command line, the demo and the tests put in
 their own: another home, another clock, someone who watches the progress.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from consent.suppression import open_suppressions, replay
 from schemas.batch import Counts
 from schemas.clock import Clock, system_clock
 from store.objects import ObjectStore, open_store
@@ -35,15 +36,23 @@ class Parts:
 
 
 def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
-    """Open what the settings name."""
+    """Open what the settings name. A ledger restored from a backup learns of later withdrawals before it serves."""
+    records = open_records(settings)
+    with records.transaction() as connection:
+        replay(connection, open_suppressions(settings), clock())
     return Parts(
         settings=settings,
         clock=clock,
-        records=open_records(settings),
+        records=records,
         transient=open_transient(settings, clock),
         lake=open_store(settings.lake_root, settings),
         watch=watch,
     )
+
+
+def watching(parts: Parts, watch: Watch) -> Parts:
+    """The same parts, with somebody else told how far a batch is."""
+    return replace(parts, watch=watch)
 
 
 _current: ContextVar[Parts] = ContextVar("parts")

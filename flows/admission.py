@@ -1,0 +1,116 @@
+"""From outputs to candidates: the gate picks rows, workers write files, a transaction admits each file.
+
+The order makes a crash harmless: an object without an admission is read by nobody and erased by the next reconcile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from consent.gate import confirm, gate
+from consent.ledger import find_grant
+from consent.policy import LedgerUnreadable
+from flows.parts import Parts
+from lake.admission import admit, admitted_items
+from lake.write import CandidateFacts, LakeFile
+from schemas.batch import Stamp
+from schemas.consent import Grant
+from schemas.errors import LedgerBroken
+from schemas.results import Done
+from store.batches import set_refusals
+
+FILE_ITEMS = 50
+"""Candidates in one lake file: a row group that pages in at once (20 to 50 rows, see docs/lake.md)."""
+
+Portion = tuple[CandidateFacts, ...]
+Write = Callable[[Sequence[Portion], datetime], Iterator[LakeFile]]
+"""Writes each portion as one lake file. On Ray in the flow, so that no image passes through the flow's process."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What came of it. `refusals`: reason of the gate -> outputs kept out."""
+
+    rows: int
+    files: int
+    refusals: dict[str, int]
+
+
+def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
+    """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in. Raises `StoreFault`."""
+    with parts.records.transaction() as connection:
+        known = admitted_items(connection, stamp.batch_id)
+        grants = _grants(parts, stamp)
+    fresh = {result.number: result for result in done if result.number not in known}
+    split = gate(_rows(stamp, list(fresh)), grants, parts.clock())
+    refusals = Counter({reason.value: count for reason, count in split.refusals.items()})
+    facts = [_facts(stamp, fresh[number]) for number in split.admitted["item"].to_pylist()]
+    portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
+    rows = files = 0
+    if portions:
+        for file in write(portions, parts.clock()):
+            reason = _admit(parts, stamp, file)
+            if reason is None:
+                rows, files = rows + file.rows, files + 1
+            else:
+                refusals[reason] += file.rows
+                parts.lake.delete([file.key])
+    with parts.records.transaction() as connection:
+        set_refusals(connection, stamp.batch_id, refusals)
+    return Admitted(rows, files, dict(refusals))
+
+
+def _admit(parts: Parts, stamp: Stamp, file: LakeFile) -> str | None:
+    """Why the file may not stay, asked once more in the transaction that admits it; None when it was admitted."""
+    now = parts.clock()
+    with parts.records.transaction() as connection:
+        decision = confirm(connection, stamp.grant_id, stamp.industry, stamp.received_at, now)
+        if decision.reason is not None:
+            return decision.reason.value
+        admit(connection, file, now)
+    return None
+
+
+def _grants(parts: Parts, stamp: Stamp) -> list[Grant] | LedgerUnreadable:
+    if stamp.grant_id is None:
+        return []
+    try:
+        with parts.records.transaction() as connection:
+            grant = find_grant(connection, stamp.grant_id)
+    except LedgerBroken:
+        return LedgerUnreadable()
+    return [grant] if grant is not None else []
+
+
+def _rows(stamp: Stamp, numbers: list[int]) -> pa.Table:
+    count = len(numbers)
+    return pa.table(
+        {
+            "batch_id": pa.array([stamp.batch_id] * count, pa.string()),
+            "item": pa.array(numbers, pa.int32()),
+            "received_at": pa.array([stamp.received_at] * count, pa.timestamp("us", tz="UTC")),
+            "industry": pa.array([stamp.industry] * count, pa.string()),
+            "grant_id": pa.array([stamp.grant_id] * count, pa.string()),
+        }
+    )
+
+
+def _facts(stamp: Stamp, result: Done) -> CandidateFacts:
+    if stamp.industry is None or stamp.grant_id is None:
+        raise LedgerBroken("The gate let an output through that has no grant. Nothing was written.")
+    return CandidateFacts(
+        batch_id=stamp.batch_id,
+        item=result.number,
+        received_at=stamp.received_at,
+        industry=stamp.industry,
+        grant_id=stamp.grant_id,
+        network=result.network,
+        weights_sha256=result.weights_sha256,
+        device=result.device,
+        scores=result.scores,
+    )

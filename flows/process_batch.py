@@ -1,0 +1,127 @@
+"""The flow of one batch: plan its shards, cut them on Ray, admit what consent allows, record how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cache
+
+import ray
+from prefect import State, flow, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+from flows import steps
+from flows.admission import Admitted, Portion
+from flows.parts import Parts, current_parts, watching
+from lake.write import LakeFile, write_candidates
+from schemas.batch import Counts
+from schemas.errors import BgbatchError
+from schemas.ids import BatchId
+from store.objects import open_store
+from store.settings import Settings
+from store.transient import open_transient
+from workers.plan import Shard
+from workers.pool import Pool, connect, open_pool
+
+_STEP_PERCENT = 2.0
+_WRITES_AT_ONCE = 4
+
+
+def _may_pass(_task: object, _run: object, state: State) -> bool:
+    """Whether trying again can help: not when the mistake is the caller's, or the deadline has come."""
+    try:
+        state.result(raise_on_failure=True)
+    except BgbatchError as error:
+        return error.fault == "ours"
+    except Exception:  # noqa: BLE001  # whatever else went wrong is ours, and is raised again after the last try
+        return True
+    return False
+
+
+_TRY_AGAIN = {"retries": 2, "retry_delay_seconds": 10, "retry_condition_fn": _may_pass, "persist_result": False}
+
+
+@flow(name="process-batch", flow_run_name="batch {batch_id}", persist_result=False)
+def process_batch(batch_id: BatchId) -> Counts:
+    """Process a sealed batch, or what is left of it. Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`."""
+    shards = plan_batch(batch_id)
+    if shards:
+        cut_batch(batch_id, len(shards))
+    admitted = admit_batch(batch_id)
+    counts = finish_batch(batch_id)
+    create_markdown_artifact(_report(batch_id, counts, admitted), key="batch-report", description="How a batch ended")
+    return counts
+
+
+@task(name="plan", persist_result=False)
+def plan_batch(batch_id: BatchId) -> list[Shard]:
+    """Which items are left, in shards."""
+    return steps.plan(current_parts(), batch_id)
+
+
+@task(name="cut", **_TRY_AGAIN)
+def cut_batch(batch_id: BatchId, calls: int) -> Counts:
+    """Cut what is left; tried again as a whole when the store or the workers fail, it goes on where it stopped."""
+    parts = current_parts()
+    artifact = create_progress_artifact(0.0, key="batch-progress", description=f"Batch {batch_id}: {calls} calls")
+    shown = 0.0
+
+    def show(counts: Counts) -> None:
+        nonlocal shown
+        percent = 100.0 * (counts.done + counts.failed) / max(counts.items, 1)
+        if percent >= shown + _STEP_PERCENT or percent >= 100.0:
+            shown = percent
+            update_progress_artifact(artifact, progress=percent)
+        parts.watch(counts)
+
+    watched = watching(parts, show)
+    return steps.cut(watched, batch_id, steps.plan(watched, batch_id), _pool(parts.settings).run)
+
+
+@task(name="admit", **_TRY_AGAIN)
+def admit_batch(batch_id: BatchId) -> Admitted:
+    """Offer what is done to the consent gate and the lake."""
+    parts = current_parts()
+    return steps.admit(parts, batch_id, _write_on_ray(parts))
+
+
+@task(name="finish", **_TRY_AGAIN)
+def finish_batch(batch_id: BatchId) -> Counts:
+    """Record how the batch ended."""
+    return steps.finish(current_parts(), batch_id)
+
+
+@cache
+def _pool(settings: Settings) -> Pool:
+    return open_pool(settings)
+
+
+def _write_on_ray(parts: Parts) -> steps.Write:
+    """Images go from the transient store to the lake inside Ray workers; a small record of each file comes back."""
+
+    def write(portions: Sequence[Portion], admitted_at: datetime) -> Iterator[LakeFile]:
+        connect(parts.settings)
+        settings = parts.settings.without_secrets()
+        todo, running = list(portions), []
+        while todo or running:
+            while todo and len(running) < _WRITES_AT_ONCE:
+                running.append(_write_portion.remote(settings, todo.pop(0), admitted_at))
+            (first, *_), running = ray.wait(running, num_returns=1)
+            yield ray.get(first)
+
+    return write
+
+
+@ray.remote(num_cpus=0.5, max_retries=3)
+def _write_portion(settings: dict[str, object], portion: Portion, admitted_at: datetime) -> LakeFile:
+    here = Settings(**settings)  # type: ignore[arg-type]
+    transient = open_transient(here, lambda: admitted_at)
+    return write_candidates(open_store(here.lake_root, here), transient, portion, portion[0].item, admitted_at)
+
+
+def _report(batch_id: BatchId, counts: Counts, admitted: Admitted) -> str:
+    refusals = "".join(f"| {reason} | {count} |\n" for reason, count in sorted(admitted.refusals.items()))
+    return (
+        f"# Batch {batch_id}: {counts.state}\n\n{counts.done} of {counts.items} photos done, {counts.failed} failed.\n\n"
+        f"{admitted.rows} candidates in {admitted.files} lake files.\n\n| kept out of the lake because | outputs |\n|---|---:|\n{refusals}"
+    )

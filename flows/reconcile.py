@@ -1,0 +1,25 @@
+"""The reconcile flow: compare the lake with the ledger every 10 minutes; whatever has no live grant behind it goes."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+
+from flows import steps
+from flows.parts import current_parts
+from lake.erase import Reconciled
+
+
+@flow(name="reconcile", persist_result=False)
+def reconcile() -> Reconciled:
+    """Erase what may not be in the lake. Raises `StoreFault`; the next run goes on."""
+    report = reconcile_lake()
+    page = f"# Reconcile: {report.objects} lake files erased, {len(report.receipts)} grants wholly erased"
+    create_markdown_artifact(page, key="reconcile", description="What the last reconcile erased")
+    return report
+
+
+@task(name="reconcile-lake", retries=2, retry_delay_seconds=5, persist_result=False)
+def reconcile_lake() -> Reconciled:
+    """Compare and erase on the parts in use."""
+    return steps.reconcile(current_parts())

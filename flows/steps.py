@@ -1,0 +1,99 @@
+"""The steps of a batch and of a reconcile, as plain functions over the parts in use.
+
+The Prefect flows wrap these; tests drive them without an engine. Each step reads what it needs from the stores, so it
+may be run again after a crash at any line: what is done is found there and not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from consent import ledger
+from flows.admission import Admitted, Write, admit_outputs
+from flows.parts import Parts
+from lake.erase import Reconciled
+from lake.erase import reconcile as reconcile_lake
+from schemas.batch import BatchState, Counts, Manifest
+from schemas.clock import Clock
+from schemas.errors import PastDeadline
+from schemas.ids import BatchId
+from schemas.results import Done, Failed, ShardReport, results_by_number
+from store import batches
+from workers.plan import OUR_CODES, Shard, plan_shards
+
+RunShards = Callable[
+    [BatchId, Sequence[Shard], Clock, Callable[[ShardReport], None], Callable[[], bool]], Iterator[ShardReport]
+]
+"""Cuts shards and yields their reports as they end: `workers.pool.Pool.run`, or the same in this process in a test."""
+
+
+def run_batch(parts: Parts, batch_id: BatchId, run_shards: RunShards, write: Write) -> Counts:
+    """All steps of a batch in order. Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`."""
+    shards = plan(parts, batch_id)
+    cut(parts, batch_id, shards, run_shards)
+    admit(parts, batch_id, write)
+    return finish(parts, batch_id)
+
+
+def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> list[Shard]:
+    """What is left to do. Raises `BatchNotSealed`, `PastDeadline`."""
+    manifest = parts.transient.manifest(batch_id)
+    if parts.clock() >= manifest.stamp.purge_at:
+        raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
+    results = results_by_number(parts.transient.reports(batch_id))
+    return plan_shards([item.number for item in manifest.items], results, parts.settings.shard_items, again)
+
+
+def cut(
+    parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards
+) -> Counts:
+    """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard."""
+    manifest = parts.transient.manifest(batch_id)
+    results = results_by_number(parts.transient.reports(batch_id))
+
+    def keep(report: ShardReport) -> None:
+        parts.transient.write_report(manifest.stamp, report)
+
+    def tell() -> Counts:
+        counts = _counts(manifest, results)
+        with parts.records.transaction() as connection:
+            batches.set_progress(connection, batch_id, counts, BatchState.RUNNING)
+        parts.watch(counts)
+        return counts
+
+    counts = tell()
+    for report in run_shards(batch_id, shards, parts.clock, keep, lambda: False):
+        fresh = {result.number: result for result in report.results}
+        results |= {n: each for n, each in fresh.items() if not isinstance(results.get(n), Done)}
+        counts = tell()
+    return counts
+
+
+def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
+    """Offer what is done to the consent gate, and put what it lets through into the lake."""
+    manifest = parts.transient.manifest(batch_id)
+    results = results_by_number(parts.transient.reports(batch_id))
+    done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
+    return admit_outputs(parts, manifest.stamp, done, write)
+
+
+def finish(parts: Parts, batch_id: BatchId) -> Counts:
+    """Record how the batch ended: `completed`, `partially_completed` or `failed`; `running` if work is left."""
+    manifest = parts.transient.manifest(batch_id)
+    counts = _counts(manifest, results_by_number(parts.transient.reports(batch_id)))
+    with parts.records.transaction() as connection:
+        batches.set_progress(connection, batch_id, counts, counts.state)
+    return counts
+
+
+def reconcile(parts: Parts) -> Reconciled:
+    """Compare the lake with the ledger, and erase whatever has no live grant behind it. Raises `StoreFault`."""
+    with parts.records.transaction() as connection:
+        live = [grant.grant_id for grant in ledger.live_grants(connection)]
+        ended = ledger.ended_grants(connection)
+    return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
+
+
+def _counts(manifest: Manifest, results: dict[int, Done | Failed]) -> Counts:
+    done = sum(isinstance(result, Done) for result in results.values())
+    return Counts(items=len(manifest.items), done=done, failed=len(results) - done)

@@ -1,0 +1,41 @@
+"""The root of the command line. Subjects with several verbs are groups, the rest are plain commands."""
+
+from __future__ import annotations
+
+import typer
+
+from portal.cli import account, batches, consent, lake, upkeep
+from portal.cli.demo import demo
+from portal.cli.serve import serve
+from portal.cli.terminal import quiet_libraries
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals hold customers' names
+    help=(
+        "Remove the backgrounds of whole photo catalogs. Nothing is kept over 24 hours, and nothing trains a model, "
+        "unless the customer turned on AI Training Data on the account page."
+    ),
+)
+for command in (
+    batches.submit,
+    batches.run,
+    batches.status,
+    batches.download,
+    upkeep.cleanup,
+    upkeep.reconcile,
+    upkeep.receipts,
+    upkeep.settings,
+    serve,
+    demo,
+):
+    app.command()(command)
+app.add_typer(account.app, name="account")
+app.add_typer(consent.app, name="consent")
+app.add_typer(lake.app, name="lake")
+
+
+def main() -> None:
+    """Run the command line."""
+    quiet_libraries()
+    app()

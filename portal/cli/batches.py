@@ -1,0 +1,200 @@
+"""submit, run, status, download: a dealer's four commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.parts import Parts
+from portal.cli.terminal import (
+    err,
+    exit_codes,
+    exit_for,
+    get_ready,
+    out,
+    progress_bar,
+    show_fields,
+    show_json,
+    show_table,
+)
+from portal.delivery import deliver
+from portal.intake import find_photos, stamp_batch, upload
+from schemas.batch import BatchState, Counts
+from schemas.errors import NotFound
+from schemas.industries import Industry, parse_industry
+from schemas.options import Channels, Format, Size, parse_options
+from schemas.results import Failed, results_by_number
+from store.batches import BatchRecord, get_batch, list_batches
+from store.people import find_account
+from store.transient import TransientStore
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def submit(
+    folder: Annotated[Path, typer.Argument(help="Folder of photos; sub-folders keep their names.")],
+    account: Annotated[str, typer.Option(help="Account name or id: see `bgbatch account create`.")],
+    industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
+    format: Annotated[str, typer.Option(help=f"One of: {', '.join(Format)}.")] = Format.PNG,
+    channels: Annotated[str, typer.Option(help=f"{' or '.join(Channels)}: the cutout or its mask alone.")] = (
+        Channels.RGBA
+    ),
+    size: Annotated[str, typer.Option(help=f"Largest size: {', '.join(Size)}. Never scales up.")] = Size.AUTO,
+    bg_color: Annotated[str | None, typer.Option(help="Colour behind the subject: white, 81d4fa, #81d4fa77.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a folder of photos through: upload, remove the backgrounds, show what became of each.
+
+    Exit code 0: all done; 3: some photos failed; 4: all failed. Nothing is kept over 24 hours.
+    """
+    with exit_codes():
+        options = parse_options({"format": format, "channels": channels, "size": size, "bg_color": bg_color})
+        tag = parse_industry(industry) if industry is not None else None
+        found = find_photos(folder)
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            account_id = find_account(connection, account).account_id
+        stamp = stamp_batch(parts, account_id, tag, options)
+        with progress_bar("Uploading", len(found.photos)) as bar:
+            upload(parts, stamp, found.photos, on_item=lambda: bar.advance(bar.task_ids[0]))
+        if found.left_out:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
+            err.print(f"Left out, as they are no photos by name: {kinds}.")
+        _process(stamp.batch_id, as_json, to)
+
+
+def run(
+    batch: Annotated[str, typer.Argument(help="Batch id, as `bgbatch status` shows it.")],
+    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
+    with exit_codes():
+        _process(batch, as_json, to)
+
+
+def status(
+    batch: Annotated[str | None, typer.Argument(help="Batch id. Without it: the newest batches.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only this account's batches.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far batches are, what failed and why, and when each will be gone."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            if batch is not None:
+                records = [get_batch(connection, batch)]
+            else:
+                owner = find_account(connection, account).account_id if account else None
+                records = list_batches(connection, owner)
+        if batch is None:
+            _show_list(records, as_json)
+            return
+        failures = _failures(parts.transient, records[0])
+        if as_json:
+            show_json(records[0].model_dump(mode="json") | {"failures": failures})
+        else:
+            _show_one(records[0], failures)
+
+
+def download(
+    batch: Annotated[str, typer.Argument(help="Batch id.")],
+    to: Annotated[Path, typer.Option(help="Folder for the cutouts; the photos' sub-folders are kept.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            record = get_batch(connection, batch)
+        if record.purged_at is not None:
+            raise NotFound(f"Batch {batch} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again.")
+        _download(parts, record, to, as_json)
+
+
+def _process(batch_id: str, as_json: bool, to: Path | None) -> None:
+    parts = get_ready()
+    with parts.records.transaction() as connection:
+        record = get_batch(connection, batch_id)
+    with progress_bar("Removing backgrounds", record.counts.items or None) as bar:
+
+        def watch(counts: Counts) -> None:
+            bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
+
+        parts = get_ready(watch)
+        from flows.parts import using
+        from flows.process_batch import process_batch  # Prefect is slow to import; `bgbatch --help` must not wait for it
+
+        with using(parts):
+            process_batch(batch_id)
+    with parts.records.transaction() as connection:
+        record = get_batch(connection, batch_id)
+    failures = _failures(parts.transient, record)
+    if as_json:
+        show_json(record.model_dump(mode="json") | {"failures": failures})
+    else:
+        _show_one(record, failures)
+    if to is not None:
+        _download(parts, record, to, as_json=False, to_stderr=as_json)
+    exit_for(record.state)
+
+
+def _download(parts: Parts, record: BatchRecord, to: Path, as_json: bool, to_stderr: bool = False) -> None:
+    with progress_bar("Downloading", record.counts.done) as bar:
+        count = deliver(parts.transient, record.stamp.batch_id, to, on_item=lambda: bar.advance(bar.task_ids[0]))
+    if as_json:
+        show_json({"batch_id": record.stamp.batch_id, "cutouts": count, "to": str(to)})
+    else:
+        (err if to_stderr else out).print(f"{count} cutouts in {to}")
+
+
+def _failures(transient: TransientStore, record: BatchRecord) -> list[dict[str, object]]:
+    """The failed items with the customer's own names; they are read from the transient store and shown, not kept."""
+    if record.purged_at is not None or record.state is BatchState.OPEN:
+        return []
+    paths = {item.number: item.path for item in transient.manifest(record.stamp.batch_id).items}
+    results = results_by_number(transient.reports(record.stamp.batch_id))
+    return [
+        {"path": paths[number], "code": result.code, "sentence": result.sentence}
+        for number, result in sorted(results.items())
+        if isinstance(result, Failed)
+    ]
+
+
+def _show_list(records: list[BatchRecord], as_json: bool) -> None:
+    if as_json:
+        show_json([record.model_dump(mode="json") for record in records])
+        return
+    rows = [
+        (
+            record.stamp.batch_id,
+            record.stamp.industry,
+            record.state,
+            record.counts.items,
+            record.counts.done,
+            record.counts.failed,
+            f"{record.purged_at or record.stamp.purge_at:%Y-%m-%d %H:%M}",
+        )
+        for record in records
+    ]
+    show_table(("batch", "industry", "state", "photos", "done", "failed", "gone by (UTC)"), rows)
+
+
+def _show_one(record: BatchRecord, failures: list[dict[str, object]]) -> None:
+    stamp = record.stamp
+    in_lake = "yes, under the account's grant" if stamp.grant_id else "no"
+    show_fields(
+        {
+            "batch": stamp.batch_id,
+            "state": record.state,
+            "photos": f"{record.counts.items}: {record.counts.done} done, {record.counts.failed} failed",
+            "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
+            "purged" if record.purged_at else "gone by": f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC",
+            "may train models": in_lake,
+        }
+    )
+    if failures:
+        show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in failures])

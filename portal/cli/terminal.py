@@ -1,0 +1,112 @@
+"""What all commands share: what goes to which stream, how faults become exit codes, how progress looks.
+
+Results go to stdout, all else to stderr, so that `--json` output can be piped. Exit codes: 0 all well, 1 our fault,
+2 the caller's mistake, 3 some items failed, 4 all items failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.engine import prepare
+from flows.parts import Parts, Watch, open_parts
+from schemas.batch import BatchState
+from schemas.clock import Clock, system_clock
+from schemas.errors import BgbatchError, UserError
+from store.settings import Settings
+
+OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
+
+out = Console()
+err = Console(stderr=True, highlight=False)
+
+
+def read_settings() -> Settings:
+    """The settings in force. Raises `UserError` that names the variable at fault."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"BGBATCH_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+        raise UserError(f"A setting cannot be used. {faults}.") from None
+
+
+def get_ready(watch: Watch = lambda counts: None, clock: Clock = system_clock) -> Parts:
+    """Open the stores that the settings name, and ready the engine for a flow."""
+    settings = read_settings()
+    prepare(settings)
+    return open_parts(settings, clock, watch)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn a fault into one line on stderr and an exit code; a traceback is for defects only."""
+    try:
+        yield
+    except BgbatchError as fault:
+        err.print(f"[bold red]{fault.code}[/]: {fault}", soft_wrap=True)
+        raise typer.Exit(CALLERS_MISTAKE if fault.fault == "user" else OUR_FAULT) from None
+    except OSError as fault:
+        err.print(f"[bold red]file_fault[/]: {fault.strerror or fault}: {fault.filename or ''}", soft_wrap=True)
+        raise typer.Exit(CALLERS_MISTAKE) from None
+    except KeyboardInterrupt:
+        err.print("Stopped.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def exit_for(state: BatchState) -> None:
+    """End with the exit code of a batch that ended in `state`."""
+    code = {BatchState.PARTIALLY_COMPLETED: SOME_FAILED, BatchState.FAILED: ALL_FAILED}.get(state, 0)
+    if code:
+        raise typer.Exit(code)
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
+    """A progress bar on stderr; `advance(0)` or `update(0, completed=…)` moves it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=False) as progress:
+        progress.add_task(what, total=total)
+        yield progress
+
+
+def show_json(value: object) -> None:
+    """Print a value as JSON on stdout."""
+    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Print rows as a table on stdout."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(table)
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Print names and values, one a line, on stdout."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        out.print(f"{name:<{width}}  {value}", highlight=False, soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Keep other programs' chatter out of the user's terminal; warnings still show."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("alembic", "httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
