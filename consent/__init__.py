@@ -1,5 +1,5 @@
 """Who allowed what: ledger (append-only, hash-chained), policy (pure), gate (Arrow filter), button.
 
 Others use `ledger` (read, withdraw, decline, verify), `gate` (`gate`, `confirm`), `grants` and `policy`.
-Only `portal.web.account` may use `button`; nobody but `button` and `ledger` may use `append`.
+Only `portal.web.account` may use `button`; nobody but `button`, `ledger` and `suppression` may use `append`.
 """

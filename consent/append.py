@@ -1,6 +1,7 @@
 """Writing to the ledger: one event at a time, at the end, chained to the last one.
 
-An import contract lets only `consent.button` (grants) and `consent.ledger` (withdraws, declines) in here.
+An import contract lets only `consent.button` (grants), `consent.ledger` (withdraws, declines) and
+`consent.suppression` (withdraws again what a restored database had forgotten) in here.
 Times of events are whole milliseconds, as those inside batch ids are, so that "granted before received" can be told.
 """
 
@@ -10,16 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select, text
+from sqlalchemy import Connection, RowMapping, Select, insert, select
 
+from consent.locks import lock_ledger
 from schemas.chain import GENESIS, chained_hash
 from schemas.consent import Act, ConsentEvent, Method
 from schemas.ids import AccountId, GrantId, PersonId
 from schemas.industries import Industry
-from store.records import serialise_appends
 from store.tables import consent_events
-
-CHAIN = "consent"
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,6 @@ def select_events() -> Select[tuple[object, ...]]:
 def read_event(row: RowMapping | Mapping[str, object]) -> ConsentEvent:
     """A row of the ledger as a record."""
     return ConsentEvent.model_validate(dict(row))
-
-
-def lock_ledger(connection: Connection) -> None:
-    """Until this transaction ends, nobody else appends an event. Taken before any grant's lock: no deadlocks."""
-    serialise_appends(connection, CHAIN)
-
-
-def lock_grant(connection: Connection, grant_id: GrantId, *, shared: bool) -> None:
-    """Order admissions (shared) and the withdrawal (alone) of one grant. SQLite's transactions have an order anyway."""
-    if connection.dialect.name == "postgresql":
-        mode = "_shared" if shared else ""
-        connection.execute(
-            text(f"SELECT pg_advisory_xact_lock{mode}(hashtextextended(:name, 0))"), {"name": f"bgbatch:{grant_id}"}
-        )
 
 
 def _whole_milliseconds(moment: datetime) -> datetime:

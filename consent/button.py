@@ -12,8 +12,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from consent.append import Draft, append, lock_grant, lock_ledger
+from consent.append import Draft, append
 from consent.ledger import read_grants
+from consent.locks import lock_grant, lock_ledger
 from consent.notice import CURRENT, RECONSENT_FROM
 from schemas.consent import Act, Grant, Method
 from schemas.errors import NotAllowed, StaleNotice, UserError

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Connection
 
-from consent.append import lock_grant
 from consent.ledger import find_grant
+from consent.locks import lock_grant
 from consent.notice import RECONSENT_FROM
 from consent.policy import Decision, Facts, LedgerUnreadable, Reason, decide
 from schemas.consent import Grant

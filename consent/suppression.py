@@ -16,8 +16,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
-from consent.append import Draft, append, lock_grant, lock_ledger, read_event, select_events
+from consent.append import Draft, append, read_event, select_events
 from consent.ledger import live_grants
+from consent.locks import lock_grant, lock_ledger
 from schemas.consent import Act, ConsentEvent, Grant, Method
 from schemas.errors import LedgerBroken, NotFound, StoreFault
 from schemas.ids import BatchId
