@@ -1,0 +1,54 @@
+# Everything runs in .venv; each target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+export PIP_NO_INPUT := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit promise serve bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.runs ## From nothing to cutouts, lake, withdrawal and purge, with real photos (3 minutes after the install)
+	$(BIN)/bgbatch demo
+
+test: lint unit ## Set everything up and run every check and test
+
+lint: $(VENV)/.tests ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.tests system ## Every test, against real servers (pass ARGS=… to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+serve: $(VENV)/.runs ## The portal at http://127.0.0.1:8080
+	$(BIN)/bgbatch serve
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: system
+system: ## Debian packages that tests need: a browser, PostgreSQL, S3 servers
+	@scripts/install-system-packages deploy/test-packages.txt
+
+$(VENV)/.pip: constraints.txt
+	@echo "Setting up $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -U 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.runs: $(VENV)/.pip pyproject.toml
+	@$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)" -e .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.runs
+	@$(PIP) install -c constraints.txt --group test
+	@touch $@
