@@ -17,7 +17,8 @@ class Erased(StrEnum):
 class Receipt(Record):
     """Proof of one erasure. `subject` is a batch id or a grant id. `margin_seconds` is what was left to `deadline`.
 
-    A late writer can make an erasure happen twice; then there are two receipts. `hash`: see `schemas.chain`.
+    `places`: each place that was looked into afterwards, in words for people; `remaining` is what was left in all of
+    them. A late writer can make an erasure happen twice; then there are two receipts. `hash`: see `schemas.chain`.
     """
 
     sequence: int
@@ -29,6 +30,7 @@ class Receipt(Record):
     last_deletion: Moment
     deadline: Moment
     remaining: int
+    places: tuple[str, ...] = ()
     previous_hash: str
     hash: str
 

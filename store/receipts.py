@@ -6,7 +6,7 @@ what was found, `finish_erasure` after the last one turns the note into a receip
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select
@@ -34,10 +34,16 @@ def unfinished_erasures(connection: Connection, kind: Erased) -> list[str]:
 
 
 def finish_erasure(
-    connection: Connection, subject: str, deadline: datetime, remaining: int, now: datetime
+    connection: Connection,
+    subject: str,
+    deadline: datetime,
+    remaining: int,
+    now: datetime,
+    places: Sequence[str] = (),
 ) -> Receipt | None:
     """Append the receipt of an erasure that began, and forget the note. Call it after seeing that nothing is left.
 
+    `places`: where it was looked, in words for the customer ("lake files of the grant", "unfinished uploads").
     None when there is no note: another run left the receipt in the meantime.
     """
     serialise_appends(connection, "receipts")
@@ -57,6 +63,7 @@ def finish_erasure(
         last_deletion=now,
         deadline=deadline,
         remaining=remaining,
+        places=tuple(places),
         previous_hash=last.hash if last else GENESIS,
         hash="",
     )
@@ -87,4 +94,5 @@ def verify_receipts(chain: Iterable[Receipt]) -> int:
 
 
 def _hash(receipt: Receipt) -> str:
-    return chained_hash(receipt.previous_hash, receipt.model_dump(exclude={"previous_hash", "hash"}))
+    content = receipt.model_dump(exclude={"previous_hash", "hash", "places"})
+    return chained_hash(receipt.previous_hash, content | {"places": "\n".join(receipt.places)})

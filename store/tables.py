@@ -111,6 +111,26 @@ sessions = Table(
     Column("expires_at", UtcTime, nullable=False),
 )
 
+provider_sign_ins = Table(
+    "provider_sign_ins",
+    metadata,
+    Column("browser_sha256", String(64), primary_key=True),
+    Column("state", String(64), nullable=False),
+    Column("nonce", String(64), nullable=False),
+    Column("code_verifier", String(128), nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+"""Sign-ins that were sent to the identity provider and have not come back. Used once, deleted when they expire."""
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("bucket", String(64), primary_key=True),
+    Column("window_ends", UtcTime, nullable=False),
+    Column("count", Integer, nullable=False),
+)
+"""How often somebody tried something in the current window. `bucket`: a hash of what and who; deleted afterwards."""
+
 batches = Table(
     "batches",
     metadata,
@@ -152,7 +172,7 @@ consent_events = Table(
     Column("hash", String(64), nullable=False),
     Index("uq_consent_events_account_id_account_previous_hash", "account_id", "account_previous_hash", unique=True),
 )
-"""Append-only, hash-chained over all and per account. No foreign key to accounts: the chain outlives a closed account."""
+"""Append-only, hash-chained over all and per account. No foreign key to accounts: the chain outlives the account."""
 
 admissions = Table(
     "admissions",
@@ -161,9 +181,11 @@ admissions = Table(
     Column("grant_id", String(33), nullable=False, index=True),
     Column("batch_id", String(36), nullable=False, index=True),
     Column("industry", String(32), nullable=False, index=True),
+    Column("items", JSON, nullable=False, server_default="[]"),
     Column("rows", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
+    Column("items", JSON, nullable=False, server_default="[]"),
     Column("admitted_at", UtcTime, nullable=False),
     Column("merged_into", String(200)),
     Column("retired_at", UtcTime),
@@ -171,6 +193,7 @@ admissions = Table(
 )
 """One row per lake file that the gate let in. A file without one is no candidate and is erased by `reconcile`.
 
+`items`: the numbers of the items that were offered with it; `rows` of them could be written.
 `merged_into`: the merged file that holds these rows since `retired_at`; the row stays as the account of what was given.
 `erased_at`: when the grant's files were gone.
 """
@@ -202,6 +225,7 @@ receipts = Table(
     Column("last_deletion", UtcTime, nullable=False),
     Column("deadline", UtcTime, nullable=False),
     Column("remaining", Integer, nullable=False),
+    Column("places", JSON, nullable=False, server_default="[]"),
     Column("previous_hash", String(64), nullable=False, unique=True),
     Column("hash", String(64), nullable=False),
 )

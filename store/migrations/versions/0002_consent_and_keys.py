@@ -1,4 +1,4 @@
-"""Each account's consent history becomes a chain of its own; API keys; sign-in through an identity provider; closing."""
+"""Each account's consent history becomes a chain of its own; API keys; identity providers; closing."""
 
 from __future__ import annotations
 
