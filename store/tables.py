@@ -185,7 +185,6 @@ admissions = Table(
     Column("rows", Integer, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    Column("items", JSON, nullable=False, server_default="[]"),
     Column("admitted_at", UtcTime, nullable=False),
     Column("merged_into", String(200)),
     Column("retired_at", UtcTime),
