@@ -117,7 +117,8 @@ def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
 
 def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
     for name in objects.files(_PURGES):
-        yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
+        if name.endswith(".json"):  # a killed writer's partial file does not
+            yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
 
 
 def _mark(objects: ObjectStore) -> _Mark | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from consent import ledger
+from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
 from flows.parts import Parts
 from lake.erase import Reconciled
@@ -88,7 +89,10 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
 
 def reconcile(parts: Parts) -> Reconciled:
     """Compare the lake with the ledger, and erase whatever has no live grant behind it. Raises `StoreFault`."""
+    suppressions = open_suppressions(parts.settings)
     with parts.records.transaction() as connection:
+        replay(connection, suppressions, parts.clock())  # the records may have been restored under a running portal
+        note(connection, suppressions)
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
         ended = ledger.ended_grants(connection)
     return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
