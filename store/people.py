@@ -103,13 +103,13 @@ def find_account(connection: Connection, name_or_id: str) -> Account:
     row = connection.execute(query).mappings().first()
     if row is None:
         raise NotFound("There is no account of that name or id. `bgbatch account list` shows those that there are.")
-    return Account.model_validate(dict(row))
+    return Account.model_validate({name: row[name] for name in Account.model_fields})
 
 
 def list_accounts(connection: Connection) -> list[Account]:
     """All accounts, by name."""
     rows = connection.execute(select(accounts).order_by(accounts.c.name)).mappings()
-    return [Account.model_validate(dict(row)) for row in rows]
+    return [Account.model_validate({name: row[name] for name in Account.model_fields}) for row in rows]
 
 
 def find_person(connection: Connection, person_id: PersonId) -> Person:

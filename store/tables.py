@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -63,8 +66,13 @@ accounts = Table(
     Column("name", String(200), nullable=False, unique=True),
     Column("created_at", UtcTime, nullable=False),
     Column("closed_at", UtcTime),
+    Column("purge_after_hours", Float),
+    Column("purge_on_download", Boolean, nullable=False, server_default=false()),
 )
-"""A closed account keeps its random id; its name is replaced by that id."""
+"""A closed account keeps its random id; its name is replaced by that id.
+
+`purge_after_hours`, `purge_on_download`: what the account wants gone earlier than the setting for all says.
+"""
 
 people = Table(
     "people",
@@ -147,6 +155,7 @@ batches = Table(
     Column("failed", Integer, nullable=False, default=0),
     Column("refusals", JSON, nullable=False),
     Column("purged_at", UtcTime),
+    Column("purge_on_download", Boolean, nullable=False, server_default=false()),
     Index("ix_batches_account_received", "account_id", "received_at"),
 )
 """`refusals`: reason of the consent gate -> how many outputs of this batch it kept out of the lake."""
@@ -239,6 +248,32 @@ erasures = Table(
     Column("first_deletion", UtcTime, nullable=False),
 )
 """Erasures that have begun. A row becomes a receipt when nothing is left, so a crash in between loses no count."""
+
+cleanups = Table(
+    "cleanups",
+    metadata,
+    Column("cleanup_id", String(33), primary_key=True),
+    Column("started_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime, nullable=False, index=True),
+    Column("objects", Integer, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("receipts", Integer, nullable=False),
+    Column("strays", Integer, nullable=False),
+    Column("faults", Integer, nullable=False),
+    Column("oldest_at", UtcTime),
+    Column("skew_seconds", Float, nullable=False),
+)
+"""One row per cleanup that came to its end. `oldest_at`: when the oldest byte that was left had been received."""
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("batch_id", String(36), primary_key=True),
+    Column("purge_at", UtcTime, nullable=False, index=True),
+    Column("checked_at", UtcTime),
+    Column("found_in", JSON, nullable=False, server_default="[]"),
+)
+"""Our own synthetic batches. Their markers follow from their ids and are kept nowhere. `found_in`: names of places."""
 
 APPEND_ONLY = (consent_events, receipts)
 """Tables whose rows the database itself refuses to change or delete (see the first migration)."""
