@@ -71,6 +71,12 @@ class NotAllowed(UserError):
     code = "not_allowed"
 
 
+class TooManyTries(UserError):
+    """Somebody asks too often; after a while they may ask again."""
+
+    code = "too_many_requests"
+
+
 class StaleNotice(UserError):
     """The consent form showed another text than the one in force; nothing was recorded."""
 
@@ -87,6 +93,18 @@ class StoreFault(BgbatchError):
     """An object store or folder refused a read, write or delete."""
 
     code = "store_fault"
+
+
+class MailFault(BgbatchError):
+    """A letter could not be handed to the mail server."""
+
+    code = "mail_fault"
+
+
+class ProviderFault(BgbatchError):
+    """The identity provider cannot be reached, or answers what cannot be believed."""
+
+    code = "provider_fault"
 
 
 class StillThere(StoreFault):

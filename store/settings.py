@@ -43,10 +43,20 @@ class Settings(BaseSettings):
     max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")
 
     portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
+    smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Mail server for sign-in links: smtp://user:password@host:587 (with STARTTLS), smtps://…:465, "
+        "or smtp+plain:// for a relay without encryption. Empty: a portal on this machine prints the links.",
+    )
+    mail_from: str = Field("bgbatch <bgbatch@localhost>", description="Sender of the letters.")
+    oidc_issuer: str = Field("", description="OpenID Connect provider for sign-in: its issuer address. Empty: none.")
+    oidc_client_id: str = Field("", description="Our client id at the provider.")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="The secret that goes with it.")
+    oidc_name: str = Field("single sign-on", description="What people call the provider: `Sign in with …`.")
 
     def without_secrets(self) -> dict[str, object]:
-        """What may pass through Ray, which can keep what it is given. Each process adds secrets from its environment."""
-        return self.model_dump(mode="json", exclude={"s3_secret", "records_url"})
+        """What may pass through Ray, which can keep what it is given. Each process adds secrets of its environment."""
+        return self.model_dump(mode="json", exclude={"s3_secret", "records_url", "smtp_url", "oidc_client_secret"})
 
     @property
     def transient_root(self) -> str:

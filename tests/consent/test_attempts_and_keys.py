@@ -1,0 +1,105 @@
+"""Limits count for everybody on one database; keys are kept as hashes, and end for good. On both databases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from schemas.errors import NotFound, UserError
+from store import api_keys, provider_sign_ins
+from store.attempts import Limit, wait_before_trying
+from store.provider_sign_ins import UnderWay
+from store.records import Records
+from store.tables import api_keys as api_keys_table
+from store.tables import attempts
+from store.tables import provider_sign_ins as provider_table
+from tests.consent.conftest import NOON, Owner, later
+
+TWICE_AN_HOUR = Limit("links", 2, timedelta(hours=1))
+
+
+def test_a_limit_lets_so_many_through_and_says_how_long_to_wait(records: Records) -> None:
+    with records.transaction() as connection:
+        first = [wait_before_trying(connection, TWICE_AN_HOUR, "ann", later(minute)) for minute in (0, 20, 40, 50)]
+        assert first == [None, None, timedelta(minutes=20), timedelta(minutes=10)]
+        assert wait_before_trying(connection, TWICE_AN_HOUR, "bob", later(50)) is None, "each on their own"
+        other = Limit("posts", 2, timedelta(hours=1))
+        assert wait_before_trying(connection, other, "ann", later(50)) is None, "each limit on its own"
+        assert wait_before_trying(connection, TWICE_AN_HOUR, "ann", later(60)) is None, "a new window"
+
+
+def test_who_tried_is_kept_as_a_hash_and_forgotten(records: Records) -> None:
+    with records.transaction() as connection:
+        wait_before_trying(connection, TWICE_AN_HOUR, "ann@example.com", NOON)
+        assert "ann" not in str(connection.execute(select(attempts)).all())
+        wait_before_trying(connection, TWICE_AN_HOUR, "bob@example.com", later(60))
+        assert len(connection.execute(select(attempts)).all()) == 1
+
+
+def test_many_at_once_do_not_pass_a_limit(records: Records) -> None:
+    def attempt(_: int) -> bool:
+        with records.transaction() as connection:
+            return wait_before_trying(connection, Limit("links", 5, timedelta(hours=1)), "ann", NOON) is None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(40))) == 5
+
+
+def test_a_key_is_found_by_its_text_until_it_is_revoked(owner: Owner, other: Owner) -> None:
+    with owner.records.transaction() as connection:
+        key, text = new_key(connection, owner)
+        assert api_keys.find_key(connection, text) == key
+        assert api_keys.find_key(connection, text[:-1]) is None
+        assert api_keys.find_key(connection, "") is None
+        with pytest.raises(NotFound):
+            api_keys.revoke_key(connection, other.account_id, key.key_id, later(1))
+        api_keys.revoke_key(connection, owner.account_id, key.key_id, later(1))
+        api_keys.revoke_key(connection, owner.account_id, key.key_id, later(9))
+        assert api_keys.find_key(connection, text) is None
+        (kept,) = api_keys.list_keys(connection, owner.account_id)
+        assert kept.revoked_at == later(1), "revoked once"
+        assert api_keys.list_keys(connection, other.account_id) == []
+
+
+def test_the_text_of_a_key_is_nowhere(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        _, text = new_key(connection, owner)
+        kept = str(connection.execute(select(api_keys_table)).all())
+    assert text.startswith("bgb_")
+    assert text.removeprefix("bgb_") not in kept
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 201, "a\nb"])
+def test_a_key_needs_a_name(owner: Owner, name: str) -> None:
+    with owner.records.transaction() as connection, pytest.raises(UserError):
+        new_key(connection, owner, name)
+
+
+def test_an_account_cannot_have_keys_without_end(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        keys = [new_key(connection, owner, seed=n)[0] for n in range(api_keys.MOST_KEYS)]
+        with pytest.raises(UserError, match="Revoke one"):
+            new_key(connection, owner, seed=99)
+        api_keys.revoke_key(connection, owner.account_id, keys[0].key_id, NOON)
+        new_key(connection, owner, seed=99)
+
+
+def test_what_was_asked_of_a_provider_is_answered_once_by_the_same_browser(records: Records) -> None:
+    asked = UnderWay("state", "nonce", "verifier")
+    with records.transaction() as connection:
+        provider_sign_ins.keep(connection, "browser", asked, NOON)
+        assert provider_sign_ins.take(connection, "another", later(1)) is None
+        assert provider_sign_ins.take(connection, "browser", later(1)) == asked
+        assert provider_sign_ins.take(connection, "browser", later(1)) is None
+        provider_sign_ins.keep(connection, "browser", asked, NOON)
+        assert provider_sign_ins.take(connection, "browser", NOON + provider_sign_ins.LIFE) is None
+        provider_sign_ins.keep(connection, "third", asked, NOON + provider_sign_ins.LIFE)
+        assert len(connection.execute(select(provider_table)).all()) == 1, "old ones are deleted"
+
+
+def new_key(connection, owner: Owner, name: str = "nightly run", seed: int = 1):
+    return api_keys.create_key(connection, owner.account_id, owner.person_id, name, NOON, Random(seed).randbytes)
