@@ -1,0 +1,118 @@
+"""Admission: a file is a candidate file from the moment that the records say so. Readers start from the records.
+
+The order is object first, admission after; what a crash leaves between has no admission, so no reader sees it and
+`reconcile` erases it. `admit` and that erasing take the same lock, and `admit` looks for the object under it: no
+admission can stand for a file that was erased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, insert, select, union_all
+
+from lake.write import LakeFile
+from schemas.errors import StoreFault
+from schemas.ids import BatchId, GrantId
+from schemas.industries import Industry
+from store.objects import ObjectStore
+from store.records import serialise_appends
+from store.tables import admissions, merged_files
+
+_IN_ONE_QUERY = 500  # databases limit how many values a query may carry
+
+
+@dataclass(frozen=True)
+class AdmittedFile:
+    """A file that readers may read while its grant is live."""
+
+    key: str
+    industry: Industry
+    grant_id: GrantId
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectStore) -> None:
+    """Record that `file` may be read. Call it in the transaction in which `consent.gate.confirm` said yes.
+
+    Admitting the same file again changes nothing. Raises `StoreFault` when the object is not in `lake` (any more), or
+    when another file was admitted under its key: write the candidates again.
+    """
+    if file.rows == 0:
+        return
+    lock_file(connection, file.key)
+    known = connection.execute(select(admissions.c.sha256).where(admissions.c.key == file.key)).scalar()
+    if known is not None:
+        if known != file.sha256:
+            raise StoreFault("Another file was admitted under the same key. Write the candidates as they were written.")
+        return
+    if not lake.exists(file.key):
+        raise StoreFault("A candidate file is gone before its admission was recorded. Run the batch again.")
+    connection.execute(
+        insert(admissions).values(
+            key=file.key,
+            grant_id=file.grant_id,
+            batch_id=file.batch_id,
+            industry=file.industry,
+            rows=file.rows,
+            bytes=file.bytes,
+            sha256=file.sha256,
+            items=list(file.items),
+            admitted_at=now,
+        )
+    )
+
+
+def admitted_items(connection: Connection, batch_id: BatchId) -> set[int]:
+    """Items of a batch that need not be offered again: they are in an admitted file, or could not be written in one."""
+    found = connection.execute(select(admissions.c["items"]).where(admissions.c.batch_id == batch_id)).scalars()
+    return {item for items in found for item in items}
+
+
+def is_admitted(connection: Connection, key: str) -> bool:
+    """Whether readers may look for a file of this key."""
+    return any(
+        connection.execute(
+            select(table.c.key).where(table.c.key == key, table.c.retired_at.is_(None), table.c.erased_at.is_(None))
+        ).first()
+        for table in (admissions, merged_files)
+    )
+
+
+def admitted_files(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> list[AdmittedFile]:
+    """The files that hold each candidate of these live grants exactly once, by key. `industry` None: all of them."""
+    found = [
+        AdmittedFile(
+            key=row["key"],
+            industry=Industry(row["industry"]),
+            grant_id=GrantId(row["grant_id"]),
+            rows=row["rows"],
+            bytes=row["bytes"],
+            sha256=row["sha256"],
+        )
+        for row in _rows(connection, industry, live)
+    ]
+    return sorted(found, key=lambda each: each.key)
+
+
+def lock_file(connection: Connection, key: str) -> None:
+    """Until this transaction ends nobody else admits or erases this file."""
+    serialise_appends(connection, f"lake:{key}")
+
+
+def _rows(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> Iterator[RowMapping]:
+    columns = ("key", "industry", "grant_id", "rows", "bytes", "sha256")
+    grants = sorted(live)
+    for start in range(0, len(grants), _IN_ONE_QUERY):
+        some = grants[start : start + _IN_ONE_QUERY]
+        queries = []
+        for table in (admissions, merged_files):
+            query = select(*(table.c[name] for name in columns)).where(
+                table.c.grant_id.in_(some), table.c.retired_at.is_(None), table.c.erased_at.is_(None)
+            )
+            queries.append(query if industry is None else query.where(table.c.industry == industry))
+        yield from connection.execute(union_all(*queries)).mappings()

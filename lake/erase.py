@@ -1,0 +1,206 @@
+"""Erasure: withdrawing is deleting whole files. Nothing is rewritten, and no old snapshot keeps a copy.
+
+`erase_grant` empties every folder of one grant. `reconcile` compares the whole lake with the ledger and the records,
+and erases whatever has no live grant or no admission behind it: that repairs a crash, a lost event and a late writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select, update
+
+from lake.admission import is_admitted, lock_file
+from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
+from schemas.batch import PROMISED_LIFE
+from schemas.clock import Clock
+from schemas.consent import Grant
+from schemas.errors import StillThere
+from schemas.ids import GrantId
+from schemas.receipt import Erased, Receipt
+from schemas.record import Record
+from store.objects import ObjectStore
+from store.receipts import begin_erasure, finish_erasure, unfinished_erasures
+from store.records import Records
+from store.tables import admissions, merged_files
+
+READING = timedelta(hours=1)
+"""How long a file whose rows were merged into another stays, for readers that had begun with it."""
+
+
+class Reconciled(Record):
+    """What one reconcile did. `objects`: all that were erased.
+
+    `strays`: those of them that had no grant known, or no admission. `retired`: those whose rows live on in a merged
+    file.
+    """
+
+    objects: int
+    strays: int
+    retired: int
+    receipts: tuple[Receipt, ...]
+
+
+def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock) -> Receipt | None:
+    """Erase all that lies under a grant that was withdrawn. None when there was nothing, and no erasure had begun.
+
+    Raises `StillThere` and `StoreFault`; the next run goes on. `ValueError` for a live grant.
+    """
+    if grant.withdrawn_at is None:
+        raise ValueError("a live grant's candidates are not erased")
+    places = _folders_of(lake, grant.grant_id)
+    found = [each for prefix in places for each in lake.walk(prefix)]
+    with records.transaction() as connection:
+        begun = grant.grant_id in unfinished_erasures(connection, Erased.GRANT)
+        if not found and not begun and not _has_unerased(connection, grant.grant_id):
+            return None
+        size = sum(each.size for each in found)
+        begin_erasure(connection, Erased.GRANT, grant.grant_id, len(found), size, clock())
+    for prefix in places:
+        lake.delete_folder(prefix)
+    if _folders_of(lake, grant.grant_id):
+        raise StillThere("Objects came back under a withdrawn grant. The next reconcile erases them.")
+    with records.transaction() as connection:
+        now = clock()
+        receipt = finish_erasure(connection, grant.grant_id, grant.withdrawn_at + PROMISED_LIFE, remaining=0, now=now)
+        _mark_erased(connection, grant.grant_id, now)
+    return receipt
+
+
+def reconcile(
+    lake: ObjectStore, records: Records, live: Collection[GrantId], ended: Collection[Grant], clock: Clock
+) -> Reconciled:
+    """Make the lake hold what it may: files that were admitted, of grants that are live. Raises `StoreFault`.
+
+    `live` and `ended`: every grant of the ledger, read before this call. A grant that is in neither has no permission.
+    """
+    started = clock()
+    live, by_id = frozenset(live), {grant.grant_id: grant for grant in ended}
+    lost = _sweep_unknown_folders(lake)
+    retired = 0
+    to_erase: set[GrantId] = set()
+    for place in _places(lake):
+        if place.grant_id in by_id:
+            to_erase.add(place.grant_id)
+        elif place.grant_id in live:
+            strays, old = _sweep_live(lake, records, place, clock)
+            lost, retired = lost + strays, retired + old
+        else:
+            lost += _sweep_unknown_grant(lake, place, started)
+    with records.transaction() as connection:
+        to_erase.update(GrantId(each) for each in unfinished_erasures(connection, Erased.GRANT))
+        to_erase.update(_grants_with_unerased(connection))
+    receipts = [
+        receipt
+        for grant_id in sorted(to_erase & by_id.keys())
+        if (receipt := erase_grant(lake, records, by_id[grant_id], clock)) is not None
+    ]
+    erased = sum(receipt.objects for receipt in receipts)
+    return Reconciled(objects=erased + lost + retired, strays=lost, retired=retired, receipts=tuple(receipts))
+
+
+def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock) -> tuple[int, int]:
+    """Delete what lies in a live grant's folder and is no candidate file. Returns how many were strays, and retired."""
+    strays = retired = 0
+    found = [each.key for each in lake.walk(place.prefix)]
+    with records.transaction() as connection:
+        current, old = _known_keys(connection, place.grant_id)
+    for key in found:
+        if key in current:
+            continue
+        now = clock()
+        retired_at = old.get(key)
+        if retired_at is not None:
+            if retired_at + READING <= now:
+                lake.delete([key])
+                retired += 1
+        elif not may_be_in_the_making(key, now):
+            with records.transaction() as connection:
+                lock_file(connection, key)  # `admit` takes the same lock, and then looks whether the object is there
+                if not is_admitted(connection, key):
+                    lake.delete([key])
+                    strays += 1
+    return strays, retired
+
+
+def _sweep_unknown_grant(lake: ObjectStore, place: Place, ledger_read_at: datetime) -> int:
+    """Delete the files of a grant that the ledger does not know. One that may be younger than that look stays."""
+    keys = [each.key for each in lake.walk(place.prefix)]
+    lost = [key for key in keys if not may_be_of_a_newer_grant(key, ledger_read_at)]
+    lake.delete(lost)
+    return len(lost)
+
+
+def _known_keys(connection: Connection, grant_id: GrantId) -> tuple[set[str], dict[str, datetime]]:
+    """Keys of candidate files; and those of retired ones, with the time since when."""
+    current: set[str] = set()
+    retired: dict[str, datetime] = {}
+    for table in (admissions, merged_files):
+        query = select(table.c.key, table.c.retired_at).where(table.c.grant_id == grant_id)
+        for key, retired_at in connection.execute(query):
+            if retired_at is None:
+                current.add(key)
+            else:
+                retired[key] = retired_at
+    return current, retired
+
+
+def _sweep_unknown_folders(lake: ObjectStore) -> int:
+    """Delete what lies in no grant's folder."""
+    names = lake.files("")
+    lake.delete(names)
+    deleted = len(names)
+    for top in lake.folders(""):
+        names = [f"{top}/{name}" for name in lake.files(top)]
+        lake.delete(names)
+        deleted += len(names)
+        for name in lake.folders(top):
+            if parse_place(top, name) is None:
+                deleted += _delete_folder(lake, f"{top}/{name}")
+    return deleted
+
+
+def _delete_folder(lake: ObjectStore, prefix: str) -> int:
+    count = sum(1 for _ in lake.walk(prefix))
+    lake.delete_folder(prefix)
+    return count
+
+
+def _places(lake: ObjectStore) -> Iterator[Place]:
+    for top in lake.folders(""):
+        for name in lake.folders(top):
+            place = parse_place(top, name)
+            if place is not None:
+                yield place
+
+
+def _folders_of(lake: ObjectStore, grant_id: GrantId) -> list[str]:
+    """Every folder of the grant that holds something, whatever industry it is under."""
+    prefixes = [f"{top}/grant={grant_id}" for top in lake.folders("")]
+    return [prefix for prefix in prefixes if next(lake.walk(prefix), None) is not None]
+
+
+def _has_unerased(connection: Connection, grant_id: GrantId) -> bool:
+    return any(
+        connection.execute(
+            select(table.c.key).where(table.c.grant_id == grant_id, table.c.erased_at.is_(None)).limit(1)
+        ).first()
+        for table in (admissions, merged_files)
+    )
+
+
+def _grants_with_unerased(connection: Connection) -> set[GrantId]:
+    return {
+        GrantId(each)
+        for table in (admissions, merged_files)
+        for each in connection.execute(select(table.c.grant_id).where(table.c.erased_at.is_(None)).distinct()).scalars()
+    }
+
+
+def _mark_erased(connection: Connection, grant_id: GrantId, now: datetime) -> None:
+    """The rows stay: they are the account of what was given."""
+    for table in (admissions, merged_files):
+        connection.execute(
+            update(table).where(table.c.grant_id == grant_id, table.c.erased_at.is_(None)).values(erased_at=now)
+        )

@@ -1,0 +1,68 @@
+"""JPEG (ITU-T T.81): segments are kept if they are needed to show the pixels; what follows the image's end goes.
+
+Behind the end lie other images and videos (motion photos, MPF previews), which nobody meant to give.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lake.strip.exif import only_orientation, orientation
+
+_EXIF = b"Exif\0\0"
+_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
+_JPG_EXTENSIONS = range(0xF0, 0xFE)
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all other markers; restarts and stuffed bytes are pixels
+
+
+def strip_jpeg(data: bytes) -> bytes:
+    """The first image of the file with its orientation and colour profile. Raises `ValueError` for a broken one."""
+    kept: list[bytes] = []
+    turned = 1
+    place = 2
+    while True:
+        marker, place = _next_marker(data, place)
+        if marker == _EOI:
+            break
+        length = int.from_bytes(data[place : place + 2], "big")
+        end = place + length
+        if length < 2 or end > len(data):
+            raise ValueError("a segment leaves the file")
+        body = data[place + 2 : end]
+        if marker == _APP1 and body.startswith(_EXIF):
+            turned = orientation(body[len(_EXIF) :])
+        elif marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
+            kept.append(_segment(marker, body[:12] + b"\0\0"))  # its thumbnail goes
+        elif _is_kept(marker, body):
+            kept.append(_segment(marker, body))
+        place = end
+        if marker == _SOS:
+            found = _END_OF_SCAN.search(data, place)
+            if found is None:
+                raise ValueError("the image has no end")
+            kept.append(data[place : found.start()])
+            place = found.start()
+    exif = [_segment(_APP1, _EXIF + only_orientation(turned))] if turned != 1 else []
+    # JFIF wants to be first; EXIF comes right behind it.
+    at = 1 if kept and kept[0][1] == _APP0 else 0
+    return b"".join((b"\xff\xd8", *kept[:at], *exif, *kept[at:], b"\xff\xd9"))
+
+
+def _is_kept(marker: int, body: bytes) -> bool:
+    if marker == _APP2:
+        return body.startswith(b"ICC_PROFILE\0")
+    if marker == _APP14:
+        return body.startswith(b"Adobe")  # says how the colours are coded
+    return not (_APP0 <= marker <= _APP15 or marker in _JPG_EXTENSIONS or marker == _COM)
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _next_marker(data: bytes, place: int) -> tuple[int, int]:
+    if data[place] != 0xFF:
+        raise ValueError("no marker where one must be")
+    while data[place] == 0xFF:
+        place += 1
+    return data[place], place + 1

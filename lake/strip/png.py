@@ -1,0 +1,42 @@
+"""PNG (third edition): chunks are kept if they are needed to show the pixels. Texts, times and unknown ones go."""
+
+from __future__ import annotations
+
+import zlib
+
+from lake.strip.exif import only_orientation, orientation
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+_HOW_TO_SHOW = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"sBIT", b"bKGD", b"pHYs", b"mDCV", b"cLLI")
+_KEPT = frozenset((*_PIXELS, *_HOW_TO_SHOW))
+
+
+def strip_png(data: bytes) -> bytes:
+    """The image with its orientation and colour profile. Raises `ValueError` for a file that ends too early."""
+    chunks: list[bytes] = []
+    turned = 1
+    place = len(_SIGNATURE)
+    kind = b""
+    while kind != b"IEND":
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind = data[place + 4 : place + 8]
+        end = place + 12 + length
+        if end > len(data):
+            raise ValueError("a chunk leaves the file")
+        body = data[place + 8 : end - 4]
+        if kind in _KEPT:
+            chunks.append(data[place:end])
+        elif kind == b"iCCP":
+            chunks.append(_chunk(kind, b"icc" + body[body.index(b"\0") :]))  # its name is free text
+        elif kind == b"eXIf":
+            turned = orientation(body)
+        place = end
+    if not chunks or chunks[0][4:8] != b"IHDR":
+        raise ValueError("no header")
+    exif = [_chunk(b"eXIf", only_orientation(turned))] if turned != 1 else []
+    return b"".join((_SIGNATURE, chunks[0], *exif, *chunks[1:]))
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")

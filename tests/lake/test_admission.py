@@ -1,0 +1,117 @@
+"""Readers start from the records; a file and its admission never come apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from lake.admission import admit, admitted_files, admitted_items
+from lake.erase import reconcile
+from schemas.errors import StoreFault
+from store.records import open_records
+from store.settings import Settings
+from tests.consent.postgres import new_database
+from tests.lake.conftest import AUTO, World, a_photo, build_world
+
+
+def test_a_file_is_read_only_once_it_is_admitted(world: World) -> None:
+    grant = world.grant()
+    file = world.write(world.batch(grant, [a_photo(1)]))
+    with world.records.transaction() as connection:
+        assert admitted_files(connection, AUTO, world.live()) == []
+    world.admit(file)
+    with world.records.transaction() as connection:
+        (found,) = admitted_files(connection, AUTO, world.live())
+        assert (found.key, found.rows, found.sha256) == (file.key, 1, file.sha256)
+        assert admitted_items(connection, file.batch_id) == {1}
+
+
+def test_files_of_ended_grants_and_other_industries_are_not_named(world: World) -> None:
+    grant = world.grant()
+    world.give(grant)
+    with world.records.transaction() as connection:
+        assert admitted_files(connection, AUTO, []) == []
+        assert admitted_files(connection, next(each for each in type(AUTO) if each is not AUTO), world.live()) == []
+        assert len(admitted_files(connection, None, world.live())) == 1
+
+
+def test_more_grants_than_one_query_can_carry(world: World) -> None:
+    files = {world.give(world.grant(), 1).key for _ in range(3)}
+    for _ in range(1200):
+        world.grant()
+    with world.records.transaction() as connection:
+        assert {each.key for each in admitted_files(connection, AUTO, world.live())} == files
+
+
+def test_admitting_twice_is_admitting_once(world: World) -> None:
+    file = world.give(world.grant())
+    world.admit(file)
+    with world.records.transaction() as connection:
+        assert len(admitted_files(connection, AUTO, world.live())) == 1
+    with pytest.raises(StoreFault, match="Another file"):
+        world.admit(replace(file, sha256="0" * 64))
+
+
+def test_a_file_that_is_gone_is_not_admitted(world: World) -> None:
+    file = world.write(world.batch(world.grant(), [a_photo(1)]))
+    world.lake.delete([file.key])
+    with pytest.raises(StoreFault, match="gone"):
+        world.admit(file)
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_reconcile_between_object_and_admission_leaves_no_admission_without_its_object(
+    tmp_path: Path, records_on: str
+) -> None:
+    """Reconcile finds the file without an admission and old enough, and erases it while `admit` waits for the lock."""
+    world = build_world(tmp_path)
+    if records_on == "postgresql":
+        world.records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    file = world.write(world.batch(world.grant(), [a_photo(1)]))
+    world.pass_time(hours=23)
+    erasing, go_on = Event(), Event()
+    delete = world.lake.delete
+
+    def slowly(keys: object) -> None:
+        keys = list(keys)  # type: ignore[call-overload]
+        if keys:
+            erasing.set()
+            go_on.wait(10)
+        delete(keys)
+
+    world.lake.delete = slowly  # type: ignore[method-assign, assignment]
+    sweep = Thread(target=lambda: reconcile(world.lake, world.records, world.live(), [], world.clock))
+    sweep.start()
+    assert erasing.wait(10)
+    outcome: list[Exception | None] = []
+
+    def offer() -> None:
+        try:
+            world.admit(file)
+            outcome.append(None)
+        except StoreFault as fault:
+            outcome.append(fault)
+
+    admission = Thread(target=offer)
+    admission.start()
+    admission.join(0.2)
+    assert outcome == [], "the admission must wait for the erasing"
+    go_on.set()
+    sweep.join(10)
+    admission.join(10)
+    assert isinstance(outcome[0], StoreFault)
+    with world.records.transaction() as connection:
+        assert admitted_files(connection, AUTO, world.live()) == []
+    world.records.engine.dispose()
+
+
+def test_an_admission_that_was_first_saves_the_file(world: World) -> None:
+    file = world.write(world.batch(world.grant(), [a_photo(1)]))
+    world.pass_time(hours=23)
+    with world.records.transaction() as connection:
+        admit(connection, file, world.now, world.lake)
+    assert reconcile(world.lake, world.records, world.live(), [], world.clock).objects == 0
+    assert world.keys() == [file.key]

@@ -1,0 +1,180 @@
+"""Taking back is deleting whole files, and whatever has no permission behind it goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from lake.erase import erase_grant, reconcile
+from portal.web.contributions import contributions
+from schemas.batch import PROMISED_LIFE
+from schemas.errors import StillThere
+from schemas.ids import new_grant_id
+from store.receipts import list_receipts
+from tests.lake.conftest import World, a_photo
+
+
+def sweep(world: World):
+    return reconcile(world.lake, world.records, world.live(), world.ended(), world.clock)
+
+
+def test_a_withdrawn_grant_leaves_a_receipt_and_no_byte(world: World) -> None:
+    mine, other = world.grant(), world.grant()
+    files = [world.give(mine), world.give(mine)]
+    kept = world.give(other)
+    ended = world.withdraw(mine)
+    world.pass_time(minutes=10)
+    receipt = erase_grant(world.lake, world.records, ended, world.clock)
+    assert receipt is not None
+    assert (receipt.objects, receipt.bytes) == (2, sum(each.bytes for each in files))
+    assert receipt.deadline == ended.withdrawn_at + PROMISED_LIFE
+    assert receipt.margin_seconds == 23 * 3600 + 50 * 60
+    assert world.keys() == [kept.key]
+    assert erase_grant(world.lake, world.records, ended, world.clock) is None, "there is nothing left to do"
+
+
+def test_the_account_page_still_says_what_was_given(world: World) -> None:
+    grant = world.grant()
+    world.give(grant, 2)
+    ended = world.withdraw(grant)
+    with world.records.transaction() as connection:
+        assert contributions(connection, [ended])[grant.grant_id].is_waiting
+    sweep(world)
+    with world.records.transaction() as connection:
+        told = contributions(connection, [ended])[grant.grant_id]
+    assert (told.images, len(told.receipts), told.is_waiting) == (2, 1, False)
+
+
+def test_a_live_grant_is_never_erased(world: World) -> None:
+    grant = world.grant()
+    file = world.give(grant)
+    with pytest.raises(ValueError, match="live grant"):
+        erase_grant(world.lake, world.records, grant, world.clock)
+    assert sweep(world).objects == 0
+    assert world.keys() == [file.key]
+
+
+def test_killed_in_the_middle_the_next_run_finishes_with_the_whole_count(world: World) -> None:
+    grant = world.grant()
+    for _ in range(3):
+        world.give(grant)
+    ended = world.withdraw(grant)
+    delete_folder = world.lake.delete_folder
+
+    def killed(prefix: str) -> None:
+        world.lake.delete([next(world.lake.walk(prefix)).key])
+        raise KeyboardInterrupt
+
+    world.lake.delete_folder = killed  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        erase_grant(world.lake, world.records, ended, world.clock)
+    world.lake.delete_folder = delete_folder  # type: ignore[method-assign]
+    assert len(world.keys()) == 2
+    (receipt,) = sweep(world).receipts
+    assert receipt.objects == 3
+    assert world.keys() == []
+
+
+def test_killed_before_the_receipt_the_next_run_leaves_it(world: World) -> None:
+    grant = world.grant()
+    world.give(grant)
+    ended = world.withdraw(grant)
+    delete_folder = world.lake.delete_folder
+
+    def killed(prefix: str) -> None:
+        delete_folder(prefix)
+        raise KeyboardInterrupt
+
+    world.lake.delete_folder = killed  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        erase_grant(world.lake, world.records, ended, world.clock)
+    world.lake.delete_folder = delete_folder  # type: ignore[method-assign]
+    (receipt,) = sweep(world).receipts
+    assert receipt.objects == 1
+    assert sweep(world).receipts == ()
+
+
+def test_a_late_writer_is_erased_again_with_a_second_receipt(world: World) -> None:
+    grant = world.grant()
+    late = world.batch(grant, [a_photo(1)])
+    world.give(grant)
+    world.withdraw(grant)
+    sweep(world)
+    world.write(late)
+    assert len(sweep(world).receipts) == 1
+    assert world.keys() == []
+    with world.records.transaction() as connection:
+        assert [each.objects for each in list_receipts(connection, grant.grant_id)] == [1, 1]
+
+
+def test_objects_that_cannot_be_deleted_leave_no_receipt(world: World) -> None:
+    grant = world.grant()
+    world.give(grant)
+    ended = world.withdraw(grant)
+    world.lake.delete_folder = lambda prefix: None  # type: ignore[method-assign, assignment]
+    with pytest.raises(StillThere):
+        erase_grant(world.lake, world.records, ended, world.clock)
+    with world.records.transaction() as connection:
+        assert list_receipts(connection) == []
+
+
+def test_a_file_without_an_admission_goes_within_the_promise(world: World) -> None:
+    world.write(world.batch(world.grant(), [a_photo(1)]))
+    world.pass_time(hours=22, minutes=59)
+    assert sweep(world).objects == 0
+    world.pass_time(minutes=2)
+    assert sweep(world).strays == 1
+    assert world.keys() == []
+
+
+def test_the_leftovers_of_a_killed_writer_go_too(world: World) -> None:
+    file = world.give(world.grant())
+    world.lake.write(f"{file.key}.partial-{'0' * 16}", b"half a file")
+    assert sweep(world).objects == 0
+    world.pass_time(hours=23)
+    assert sweep(world).strays == 1
+    assert world.keys() == [file.key]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a.parquet",
+        "industry=automotive/a.parquet",
+        "industry=automotive/grant=1/a.parquet",
+        "industry=space/grant={live}/{name}",
+        "industry=studio/grant={live}/a.parquet",
+        "industry=automotive/grant={live}/a.parquet",
+        "industry=automotive/grant={live}/deeper/a.parquet",
+        "elsewhere/deep/a",
+    ],
+)
+def test_what_lies_outside_goes(world: World, key: str) -> None:
+    grant = world.grant()
+    file = world.give(grant)
+    world.lake.write(key.format(live=grant.grant_id, name=file.key.rsplit("/", 1)[-1]), b"x")
+    assert sweep(world).strays == 1
+    assert world.keys() == [file.key]
+
+
+def test_a_grant_younger_than_the_look_into_the_ledger_is_left_alone(world: World) -> None:
+    live, ended = world.live(), world.ended()
+    file = world.give(world.grant())
+    assert reconcile(world.lake, world.records, live, ended, world.clock).objects == 0
+    assert world.keys() == [file.key]
+
+
+def test_files_of_a_grant_that_the_ledger_does_not_know_go(world: World) -> None:
+    grant = world.grant()
+    world.give(grant)
+    del world.grants[grant.grant_id]
+    world.pass_time(minutes=11)
+    assert sweep(world).strays == 1
+    assert world.keys() == []
+
+
+def test_one_grant_is_not_another_that_begins_alike(world: World) -> None:
+    grant = world.grant()
+    file = world.give(grant)
+    other = world.withdraw(grant.model_copy(update={"grant_id": new_grant_id(world.random.randbytes)}))
+    assert erase_grant(world.lake, world.records, other, world.clock) is None
+    assert world.keys() == [file.key]

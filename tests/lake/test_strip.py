@@ -1,0 +1,108 @@
+"""What tells about people goes; every pixel, the orientation and the colour profile stay."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+
+from lake.strip import strip_metadata
+from tests.lake.conftest import a_photo
+
+SECRETS = (b"Jane Doe", b"SN-4711", b"52,5200", b"maker-note-secret", b"com.example.app")
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def telling_exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x013B] = "Jane Doe"
+    exif[0x9C9B] = b"J\0a\0n\0e\0"
+    deeper = exif.get_ifd(0x8769)
+    deeper[0xA431] = "SN-4711"
+    deeper[0x927C] = b"maker-note-secret"
+    gps = exif.get_ifd(0x8825)
+    gps[1], gps[2], gps[29] = "N", (52.0, 31.0, 12.0), "52,5200"
+    return exif.tobytes()
+
+
+def telling(kind: str, orientation: int) -> bytes:
+    options: dict[str, object] = {"exif": telling_exif(orientation), "icc_profile": PROFILE}
+    if kind == "PNG":
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("Author", "Jane Doe")
+        texts.add_itxt("XML:com.adobe.xmp", "<x>com.example.app</x>")
+        options["pnginfo"] = texts
+    else:
+        options["xmp"] = b"<x>com.example.app</x>"
+    if kind == "JPEG":
+        options["comment"] = b"Jane Doe"
+    return a_photo(1, kind=kind, **options)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_nothing_telling_stays_and_no_pixel_changes(kind: str, orientation: int) -> None:
+    before = telling(kind, orientation)
+    assert any(secret in before for secret in SECRETS)
+    after = strip_metadata(before)
+    assert after is not None
+    for secret in SECRETS:
+        assert secret not in after
+    with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
+        assert np.array_equal(np.asarray(old), np.asarray(new))
+        assert new.info["icc_profile"] == PROFILE
+        kept = dict(new.getexif())
+        assert kept == ({0x0112: orientation} if orientation != 1 else {})
+        assert np.array_equal(np.asarray(ImageOps.exif_transpose(old)), np.asarray(ImageOps.exif_transpose(new)))
+
+
+def test_what_follows_the_end_of_the_image_goes() -> None:
+    photo = a_photo(1)
+    assert strip_metadata(photo + b"a motion photo's video" + a_photo(2)) == strip_metadata(photo)
+
+
+def test_a_progressive_photo_with_restarts_keeps_its_pixels() -> None:
+    photo = a_photo(3, (200, 150), progressive=True, restart_marker_blocks=4, exif=telling_exif(6))
+    after = strip_metadata(photo)
+    assert after is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(photo))), np.asarray(Image.open(io.BytesIO(after))))
+
+
+def test_thumbnails_go() -> None:
+    thumbnail = b"\xff\x00\xff" * 16
+    photo = a_photo(1)
+    assert photo[2:4] == b"\xff\xe0"
+    header = photo[4:20]
+    with_thumbnail = b"\xff\xd8\xff\xe0" + (16 + 48).to_bytes(2, "big") + header[2:14] + b"\x04\x04" + thumbnail
+    after = strip_metadata(with_thumbnail + photo[20:])
+    assert after is not None
+    assert thumbnail not in after
+    assert after == strip_metadata(photo)
+
+
+def test_stripping_twice_is_stripping_once() -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        once = strip_metadata(telling(kind, 6))
+        assert once is not None
+        assert strip_metadata(once) == once
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["JPEG", "PNG", "WEBP"]))
+def test_a_file_cut_short_is_refused(cut: int, kind: str) -> None:
+    whole = telling(kind, 6)
+    assert strip_metadata(whole[: cut % (len(whole) - 1)]) is None
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP"]))
+def test_noise_is_refused_without_an_error(noise: bytes, start: bytes) -> None:
+    after = strip_metadata(start + noise)
+    assert after is None or after.startswith(start[:4])
+
+
+def test_an_unknown_format_is_refused() -> None:
+    assert strip_metadata(a_photo(1, kind="PPM")) is None

@@ -1,0 +1,85 @@
+"""A candidate file: one grant, one batch, the same bytes each time, and nobody's name in it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lake.write import write_candidates
+from schemas.candidate import CANDIDATE, LICENCE
+from schemas.errors import NotFound
+from schemas.industries import Industry
+from store.transient import mask_key
+from tests.lake.conftest import World, a_photo
+from tests.lake.test_strip import telling
+
+
+def test_a_candidate_holds_what_is_known_of_it(world: World) -> None:
+    grant = world.grant()
+    facts = world.batch(grant, [a_photo(1), telling("JPEG", 6)])
+    world.pass_time(minutes=5)
+    file = world.write(facts, shard=3)
+    assert file.key == f"industry=automotive/grant={grant.grant_id}/{facts[0].batch_id}-000003.parquet"
+    data = world.lake.read(file.key)
+    assert (file.rows, file.bytes, file.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
+    table = pq.read_table(pa.BufferReader(data))
+    assert table.column_names == CANDIDATE.names
+    first, second = table.to_pylist()
+    assert first["candidate_id"] == f"{facts[0].batch_id}-000001"
+    assert (first["received_at"], first["admitted_at"]) == (facts[0].received_at, world.now)
+    assert (first["width"], first["height"]) == (48, 32)
+    assert (first["network"], first["device"], first["licence"]) == ("u2netp", "cpu", LICENCE)
+    assert first["edge_uncertainty"] == pytest.approx(0.1)
+    assert first["mask_png"] == world.transient.read(mask_key(facts[0].batch_id, 1))
+    assert first["image_sha256"] == hashlib.sha256(first["image"]).hexdigest()
+    assert b"Jane Doe" not in second["image"]
+
+
+def test_writing_twice_is_writing_once(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1), a_photo(2)])
+    once = world.write(facts)
+    before = world.lake.read(once.key)
+    twice = write_candidates(world.lake, world.transient, facts[::-1], 1, world.now)
+    assert twice == once
+    assert world.lake.read(once.key) == before
+    assert world.keys() == [once.key]
+
+
+def test_a_file_of_two_grants_or_two_batches_is_refused(world: World) -> None:
+    grant = world.grant()
+    facts = world.batch(grant, [a_photo(1)])
+    for other in (
+        replace(facts[0], grant_id=world.grant().grant_id),
+        replace(facts[0], industry=Industry.STUDIO),
+        world.batch(grant, [a_photo(2)])[0],
+    ):
+        with pytest.raises(ValueError, match="one batch, one grant"):
+            world.write([*facts, other])
+    assert world.keys() == []
+
+
+def test_an_image_that_cannot_be_made_anonymous_is_left_out(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1, kind="PPM"), a_photo(2)])
+    file = world.write(facts)
+    assert (file.rows, file.items) == (1, (1, 2))
+    table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
+    assert table["item"].to_pylist() == [2]
+
+
+def test_with_nothing_to_write_there_is_no_object(world: World) -> None:
+    file = world.write(world.batch(world.grant(), [a_photo(1, kind="PPM")]))
+    assert file.rows == 0
+    assert world.keys() == []
+    world.admit(file)
+
+
+def test_a_source_that_was_purged_stops_the_writing(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1)])
+    world.transient.objects.delete_folder("")
+    with pytest.raises(NotFound):
+        world.write(facts)
+    assert world.keys() == []
