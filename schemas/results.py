@@ -19,7 +19,10 @@ class Scores(Record):
 
 
 class Done(Record):
-    """A cutout was written. `width` and `height` are those of the cutout in pixels, `bytes` its file size."""
+    """A cutout was written. `width` and `height` are those of the cutout in pixels, `bytes` its file size.
+
+    `flags`: why a person should look at it before it is delivered, if there is a reason.
+    """
 
     outcome: Literal["done"] = "done"
     number: int
@@ -29,6 +32,7 @@ class Done(Record):
     source_width: int
     source_height: int
     scores: Scores
+    flags: tuple[str, ...] = ()
     network: str
     weights_sha256: str
     device: str
@@ -49,11 +53,19 @@ ItemResult = Done | Failed
 
 
 class ShardReport(Record):
-    """The results of one call to an actor: items `first` to `last`, each exactly once."""
+    """The results of one call to an actor: each of its items exactly once, `first` and `last` and those between.
+
+    Not every number between need be there: a batch that is run again does only what is not done.
+    """
 
     first: int
     last: int
     results: tuple[Done | Failed, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The items that it speaks of."""
+        return tuple(result.number for result in self.results)
 
 
 def results_by_number(reports: Iterable[ShardReport]) -> dict[int, Done | Failed]:

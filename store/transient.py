@@ -7,12 +7,14 @@ after the batch's purge time (the fence against late writers).
     <hour>/<batch id>/source/000001          the customer's bytes, as they came
     <hour>/<batch id>/cutout/000001.png      what the customer gets
     <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant
-    <hour>/<batch id>/report/000001-000008.json   a ShardReport
+    <hour>/<batch id>/report/000001-000008-4f1c….json   a ShardReport
     <hour>/<batch id>/manifest.json          the seal, written last
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from schemas.batch import Manifest, Stamp
@@ -60,9 +62,13 @@ def mask_key(batch_id: BatchId, number: int) -> str:
     return f"{batch_prefix(batch_id)}/mask/{number:06d}.png"
 
 
-def report_key(batch_id: BatchId, first: int, last: int) -> str:
-    """The report of one call to an actor."""
-    return f"{batch_prefix(batch_id)}/report/{first:06d}-{last:06d}.json"
+def report_key(batch_id: BatchId, numbers: Sequence[int]) -> str:
+    """The report of one call to an actor for these items. The same items give the same key, and no others do.
+
+    First and last alone would not tell items 1 and 8, run again, from items 1 to 8.
+    """
+    digest = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
+    return f"{batch_prefix(batch_id)}/report/{numbers[0]:06d}-{numbers[-1]:06d}-{digest}.json"
 
 
 def manifest_key(batch_id: BatchId) -> str:
@@ -103,7 +109,7 @@ class TransientStore:
 
     def write_report(self, stamp: Stamp, report: ShardReport) -> None:
         """Keep the results of one call. Raises `PastDeadline`."""
-        key = report_key(stamp.batch_id, report.first, report.last)
+        key = report_key(stamp.batch_id, report.numbers)
         self.write(stamp, key, report.model_dump_json().encode())
 
     def reports(self, batch_id: BatchId) -> list[ShardReport]:

@@ -1,0 +1,97 @@
+"""One source to one cutout: decode, segment, refine, put together, encode. An actor holds one cutter for its life."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from schemas.options import CutoutOptions, Format
+from schemas.results import Scores
+from store.settings import Settings
+from workers.decode import Limits, Picture, decode
+from workers.encode import encode
+from workers.networks.registry import find_network
+from workers.networks.weights import load_weights, weights_path
+from workers.png import write_png
+from workers.scores import score
+from workers.segmenter import Segmenter, find_device
+from workers.sizes import fitted
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A finished item. `width`, `height`: of the cutout; `mask_png`: 8-bit gray, upright, of the source's full size."""
+
+    file: bytes
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    scores: Scores
+    flags: tuple[str, ...]
+    mask_png: bytes | None
+
+
+class Cutter:
+    """A network, warm on its device, and the limits on what it takes."""
+
+    def __init__(self, segmenter: Segmenter, network: str, weights_sha256: str, limits: Limits) -> None:
+        self.network = network
+        self.weights_sha256 = weights_sha256
+        self.device = str(segmenter.device)
+        self.limits = limits
+        self._segmenter = segmenter
+
+    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool) -> Cut:
+        """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then."""
+        picture = decode(source, self.limits)
+        mask = self._segmenter.segment([picture.rgb])[0]
+        width, height = fitted(picture.width, picture.height, options.size.max_pixels)
+        rgb = picture.rgb
+        if (width, height) != (picture.width, picture.height):
+            rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return Cut(
+            file=encode(rgb, _full_alpha(mask, picture, width, height), options),
+            width=width,
+            height=height,
+            source_width=picture.width,
+            source_height=picture.height,
+            scores=score(mask),
+            flags=(),
+            mask_png=write_png(_full_alpha(mask, picture, picture.width, picture.height)) if want_mask else None,
+        )
+
+    def warm_up(self) -> None:
+        """Compile and load all that the first item would have to wait for."""
+        ramp = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
+        for options in (CutoutOptions(), CutoutOptions(format=Format.JPG)):
+            self.cut(write_png(ramp), options, want_mask=True)
+
+
+def open_cutter(settings: Settings) -> Cutter:
+    """The cutter that the settings name, warm. Raises `DeviceAbsent`, `WeightsInvalid`."""
+    device = find_device(settings.device)
+    network = find_network(settings.network)
+    module, digest = load_weights(network, weights_path(network, settings.weights))
+    cv2.setNumThreads(1)
+    if device.type == "cpu":  # actors share the CPUs: as many threads each as there are CPUs for one
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.actors) if settings.actors else 1)
+    limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e6))
+    cutter = Cutter(Segmenter(module, network.preparation, device), network.name, digest, limits)
+    cutter.warm_up()
+    return cutter
+
+
+def _full_alpha(mask: Pixels, picture: Picture, width: int, height: int) -> Pixels:
+    alpha = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    if picture.alpha is None:
+        return alpha
+    own = np.asarray(cv2.resize(picture.alpha, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.multiply(alpha, own, scale=1 / 255), np.uint8)

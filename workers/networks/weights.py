@@ -1,0 +1,67 @@
+"""Weights files: found, hashed, checked against the network they are for, loaded.
+
+A file whose tensors have other names or shapes than the network is refused whole: a network that is loaded in part
+still gives masks, and they are wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from schemas.errors import WeightsInvalid
+from workers.networks.folding import State, fold_batch_norms
+from workers.networks.registry import Network
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+"""Where the weights lie that come along."""
+
+
+def weights_path(network: Network, chosen: Path | None) -> Path:
+    """The file to load: the one chosen, else the one that ships. Raises `WeightsInvalid` when there is none."""
+    if chosen is not None:
+        return chosen
+    if network.shipped is None:
+        raise WeightsInvalid(
+            f"bgbatch ships no weights for {network.title}. Import yours with "
+            f"`bgbatch weights import FILE --network {network.name}` and name the result in BGBATCH_WEIGHTS."
+        )
+    return SHIPPED / network.shipped
+
+
+def load_weights(network: Network, path: Path) -> tuple[nn.Module, str]:
+    """The network with the file's weights, in 32 bits, set to evaluate; and its SHA-256. Raises `WeightsInvalid`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsInvalid(f"The weights file cannot be read: {error.strerror or type(error).__name__}.") from None
+    try:
+        state = load(data)
+    except SafetensorError:
+        raise WeightsInvalid(
+            "The weights file is no safetensors file. Import other kinds with `bgbatch weights import`."
+        ) from None
+    module = network.build()
+    fill(module, state, network.title)
+    return module, hashlib.sha256(data).hexdigest()
+
+
+def fill(module: nn.Module, state: State, title: str) -> None:
+    """Load `state`, its batch norms folded, into `module`, which is set to evaluate. Raises `WeightsInvalid`."""
+    folded = {name: tensor.float() for name, tensor in fold_batch_norms(state).items()}
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    absent = [name for name in wanted if name not in folded]
+    other = [name for name in wanted if name in folded and folded[name].shape != wanted[name]]
+    if absent or other:
+        raise WeightsInvalid(
+            f"The weights are not those of {title}: {len(absent)} of its {len(wanted)} tensors are missing and "
+            f"{len(other)} have another shape ({', '.join((absent + other)[:3])})."
+        )
+    with torch.no_grad():
+        module.load_state_dict({name: folded[name] for name in wanted})
+    module.eval().requires_grad_(False)
