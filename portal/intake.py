@@ -19,6 +19,7 @@ from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store import batches
+from store.people import require_open
 from store.transient import source_key
 
 PHOTO_SUFFIXES = frozenset(
@@ -66,9 +67,10 @@ def stamp_batch(
     options: CutoutOptions,
     randomness: Randomness = os.urandom,
 ) -> Stamp:
-    """Open a batch: fix its times and its grant, once. The deadline counts from here."""
+    """Open a batch: fix its times and its grant, once. The deadline counts from here. Raises `NotFound` (account)."""
     batch_id = new_batch_id(parts.clock(), randomness)
     with parts.records.transaction() as connection:
+        require_open(connection, account_id)
         grant = live_grant(connection, account_id, industry) if industry is not None else None
         stamp = Stamp(
             batch_id=batch_id,

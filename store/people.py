@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Connection, RowMapping, delete, insert, or_, select
+from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
@@ -98,7 +98,22 @@ def add_person(
 
 
 def find_account(connection: Connection, name_or_id: str) -> Account:
-    """The account of that name or id. Raises `NotFound`."""
+    """The open account of that name or id. Raises `NotFound`."""
+    account = find_account_or_closed(connection, name_or_id)
+    if account.closed_at is not None:
+        raise NotFound(f"Account {account.account_id} was closed. Nothing can be done in it any more.")
+    return account
+
+
+def require_open(connection: Connection, account_id: AccountId) -> None:
+    """Until this transaction ends, the account is open: a closing waits for it. Raises `NotFound`."""
+    query = select(accounts.c.account_id).where(accounts.c.account_id == account_id, accounts.c.closed_at.is_(None))
+    if connection.execute(query.with_for_update(read=True)).first() is None:
+        raise NotFound("There is no such account, or it was closed.")
+
+
+def find_account_or_closed(connection: Connection, name_or_id: str) -> Account:
+    """The account of that name or id, be it closed; a closed one has no name. Raises `NotFound`."""
     query = select(accounts).where(or_(accounts.c.account_id == name_or_id, accounts.c.name == name_or_id.strip()))
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -141,6 +156,27 @@ def person_of(connection: Connection, account_id: AccountId, email: str) -> Pers
         if person.email.casefold() == wanted:
             return person
     raise NotFound("Nobody in the account has that address.")
+
+
+def people_with_address(connection: Connection, email: str) -> list[Person]:
+    """Everybody with that address, in whatever account. Case does not count."""
+    wanted = email.strip().casefold()
+    query = select(people).where(func.lower(people.c.email) == wanted).order_by(people.c.created_at, people.c.person_id)
+    return [_person(row) for row in connection.execute(query).mappings()]
+
+
+def person_of_identity(connection: Connection, issuer: str, subject: str) -> Person | None:
+    """Who this is at an identity provider, if they came in through it before."""
+    query = select(people).where(people.c.oidc_issuer == issuer, people.c.oidc_subject == subject)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _person(row)
+
+
+def set_identity(connection: Connection, person_id: PersonId, issuer: str, subject: str) -> None:
+    """Remember who this person is at an identity provider. One that is known already is not replaced: `NotAllowed`."""
+    unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None))
+    if connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 0:
+        raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
 
 
 def create_sign_in_link(

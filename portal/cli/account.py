@@ -1,4 +1,4 @@
-"""account create|list|link|add-person: who there is, and how they sign in while there is no mail server."""
+"""account create|list|link|add-person|close: who there is, and how they sign in while there is no mail server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from consent.ledger import Refusal
 from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, show_table
+from portal.closing import close_account
+from schemas.consent import Method
 from schemas.errors import UserError
 from store import people
 
@@ -82,8 +85,46 @@ def list_all(as_json: AsJson = False) -> None:
         if as_json:
             show_json([each.model_dump(mode="json") for each in accounts])
         else:
-            rows = [(each.name, each.account_id, f"{each.created_at:%Y-%m-%d}") for each in accounts]
-            show_table(("account", "id", "since"), rows)
+            rows = [
+                (
+                    "" if each.closed_at else each.name,
+                    each.account_id,
+                    f"{each.created_at:%Y-%m-%d}",
+                    f"{each.closed_at:%Y-%m-%d}" if each.closed_at else "",
+                )
+                for each in accounts
+            ]
+            show_table(("account", "id", "since", "closed"), rows)
+
+
+@app.command("close")
+def close(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    reason: Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Close an account for good: every grant ends, all its batches are purged now, names and addresses are erased."""
+    with exit_codes():
+        if not reason.strip():
+            raise UserError("Give a reason; it is kept with the withdrawal of the account's grants.")
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+        if not yes:
+            typer.confirm(f"Close {found.name} for good? This cannot be taken back.", abort=True, err=True)
+        by = Refusal(found.account_id, Method.OPERATOR, parts.clock(), reason=reason)
+        closed = close_account(parts.settings, parts.records, parts.transient.objects, parts.clock, by)
+        facts: dict[str, object] = {
+            "account id": found.account_id,
+            "grants ended": len(closed.grants),
+            "batches purged": len(closed.receipts),
+            "batches waiting for the next cleanup": closed.waiting,
+        }
+        if as_json:
+            show_json({name.replace(" ", "_"): value for name, value in facts.items()})
+        else:
+            show_fields(facts)
 
 
 def _show_link(portal_url: str, token: str, fields: dict[str, object], as_json: bool) -> None:

@@ -15,7 +15,7 @@ from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.errors import UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
-from store.people import Account, find_account, list_accounts
+from store.people import Account, find_account, find_account_or_closed, list_accounts
 
 app = typer.Typer(no_args_is_help=True, help="Who allowed what. Granting is done on the account page alone.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -33,7 +33,7 @@ def show(
             if account is None:
                 _show_all(connection, as_json)
             else:
-                found = find_account(connection, account)
+                found = find_account_or_closed(connection, account)
                 _show_one(found, read_events(connection, found.account_id), as_json)
 
 

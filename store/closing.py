@@ -1,0 +1,42 @@
+"""Closing an account, in the records: nobody can come in any more, names and addresses are gone, all batches are due.
+
+What remains is a random account id and random ids of people, keys, batches and grants, with numbers and times.
+Closing is for good, and closing twice changes nothing. The grants are ended by who calls this: see `portal.closing`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select, update
+
+from schemas.errors import NotFound
+from schemas.ids import AccountId, BatchId
+from store.batches import hasten
+from store.tables import accounts, api_keys, batches, people, sessions, sign_in_links
+
+
+def erase_account(connection: Connection, account_id: AccountId, now: datetime) -> list[BatchId]:
+    """Do all of it in this transaction. Returns the batches that are due now. Raises `NotFound`."""
+    own = accounts.c.account_id == account_id
+    if connection.execute(select(accounts.c.account_id).where(own).with_for_update()).first() is None:
+        raise NotFound("There is no account of that id.")
+    connection.execute(
+        update(accounts).where(own, accounts.c.closed_at.is_(None)).values(name=account_id, closed_at=now)
+    )
+    persons = select(people.c.person_id).where(people.c.account_id == account_id)
+    for table in (sessions, sign_in_links):
+        connection.execute(delete(table).where(table.c.person_id.in_(persons)))
+    connection.execute(
+        update(people)
+        .where(people.c.account_id == account_id)
+        .values(email=people.c.person_id, oidc_issuer=None, oidc_subject=None)
+    )
+    keys = update(api_keys).where(api_keys.c.account_id == account_id)
+    connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
+    connection.execute(keys.values(name=api_keys.c.key_id))
+    query = select(batches.c.batch_id).where(batches.c.account_id == account_id, batches.c.purged_at.is_(None))
+    unpurged = [BatchId(each) for each in connection.execute(query).scalars()]
+    for batch_id in unpurged:
+        hasten(connection, batch_id, now)
+    return unpurged

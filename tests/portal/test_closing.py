@@ -1,0 +1,163 @@
+"""Closing an account leaves a random id, numbers and receipts; every grant, batch, key, session, name is gone."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from consent import ledger
+from consent.ledger import Refusal
+from consent.suppression import open_suppressions
+from flows.parts import Parts, open_parts
+from portal.closing import close_account
+from portal.intake import stamp_batch, upload
+from schemas.clock import Clock
+from schemas.consent import Act, Method
+from schemas.errors import NotFound
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import api_keys, people
+from store.batches import get_batch
+from store.receipts import list_receipts, verify_receipts
+from store.settings import Settings
+from tests.consent.conftest import NOON, Owner, later, new_owner
+from tests.consent.postgres import new_database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parts]:
+    url = "" if request.param == "sqlite" else new_database()
+    parts = open_parts(Settings(home=tmp_path / "home", records_url=url), ticking_from(later(30)))
+    yield parts
+    parts.records.engine.dispose()
+
+
+def ticking_from(start: datetime) -> Clock:
+    """A clock on which each look takes a second."""
+    seconds = itertools.count()
+    return lambda: start + timedelta(seconds=next(seconds))
+
+
+@pytest.fixture
+def owner(parts: Parts) -> Owner:
+    return new_owner(parts.records, "Smith & Sons Motors")
+
+
+def send(parts: Parts, owner: Owner, folder: Path) -> str:
+    photo = folder / "VIN1.jpg"
+    photo.write_bytes(b"a photo")
+    stamp = stamp_batch(parts, owner.account_id, Industry.AUTOMOTIVE, CutoutOptions(), Random(3).randbytes)
+    upload(parts, stamp, {"VIN1.jpg": photo}, on_item=lambda: None)
+    return stamp.batch_id
+
+
+def close(parts: Parts, owner: Owner):
+    by = Refusal(owner.account_id, Method.BUTTON, parts.clock(), actor=owner.person_id, page="/account/close")
+    return close_account(parts.settings, parts.records, parts.transient.objects, parts.clock, by)
+
+
+def test_closing_ends_grants_and_purges_batches_at_once(parts: Parts, owner: Owner, tmp_path: Path) -> None:
+    (grant,) = owner.press(Industry.AUTOMOTIVE)
+    other = new_owner(parts.records, "Bazaar")
+    batch_id, theirs = send(parts, owner, tmp_path), send_for_other(parts, other, tmp_path)
+    done = close(parts, owner)
+    assert [each.grant_id for each in done.grants] == [grant.grant_id]
+    assert [(each.subject, each.objects, each.remaining) for each in done.receipts] == [(batch_id, 2, 0)]
+    assert done.waiting == 0
+    left = {each.key.split("/")[1] for each in parts.transient.objects.walk("")}
+    assert left == {theirs}, "another account's batch stays"
+    with parts.records.transaction() as connection:
+        assert ledger.live_grants(connection) == []
+        assert [event.act for event in ledger.read_events(connection)] == [Act.GRANTED, Act.WITHDRAWN]
+        assert ledger.verify(connection) == 2
+        assert verify_receipts(list_receipts(connection)) == 1
+        assert get_batch(connection, batch_id).purged_at is not None
+    assert open_suppressions(parts.settings).files("grants") == [f"{grant.grant_id}.json"]
+
+
+def send_for_other(parts: Parts, other: Owner, folder: Path) -> str:
+    stamp = stamp_batch(parts, other.account_id, None, CutoutOptions(), Random(4).randbytes)
+    photo = folder / "1.jpg"
+    photo.write_bytes(b"another photo")
+    upload(parts, stamp, {"1.jpg": photo}, on_item=lambda: None)
+    return stamp.batch_id
+
+
+def test_nobody_comes_in_any_more(parts: Parts, owner: Owner, tmp_path: Path) -> None:
+    with parts.records.transaction() as connection:
+        _, key = api_keys.create_key(
+            connection, owner.account_id, owner.person_id, "nightly", NOON, Random(7).randbytes
+        )
+        link = people.create_sign_in_link(connection, owner.person_id, later(29), Random(8).randbytes)
+        people.set_identity(connection, owner.person_id, "https://provider.example", "smith-1")
+    close(parts, owner)
+    with parts.records.transaction() as connection:
+        assert api_keys.find_key(connection, key) is None
+        assert not people.link_is_good(connection, link, later(29))
+        assert people.find_session(connection, owner.act.session_token, later(30)) is None
+        assert people.person_of_identity(connection, "https://provider.example", "smith-1") is None
+        assert people.people_with_address(connection, "owner@example.com") == []
+        for name in (owner.account_id, "Smith & Sons Motors"):
+            with pytest.raises(NotFound):
+                people.find_account(connection, name)
+    with pytest.raises(NotFound):
+        send(parts, owner, tmp_path)
+
+
+def test_nothing_personal_remains_in_the_records(parts: Parts, owner: Owner, tmp_path: Path) -> None:
+    owner.press(Industry.AUTOMOTIVE)
+    with parts.records.transaction() as connection:
+        people.add_person(
+            connection, owner.account_id, "annabel.smith@example.com", people.Role.AUDITOR, NOON, Random(5).randbytes
+        )
+        api_keys.create_key(
+            connection, owner.account_id, owner.person_id, "Annabel's laptop", NOON, Random(7).randbytes
+        )
+        people.set_identity(connection, owner.person_id, "https://provider.example", "smith-1")
+    send(parts, owner, tmp_path)
+    words = ("smith", "annabel", "example.com", "vin1", "laptop")
+    assert words_in(parts, words) == {*words} - {"vin1"}, "they were there before"
+    close(parts, owner)
+    assert words_in(parts, words) == set()
+
+
+def words_in(parts: Parts, words: tuple[str, ...]) -> set[str]:
+    """Which of these stand in any row of any table; on SQLite also anywhere in the file, freed pages included."""
+    text = ""
+    with parts.records.transaction() as connection:
+        names = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        if connection.dialect.name == "postgresql":
+            names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        for (table,) in connection.exec_driver_sql(names).all():
+            text += str(connection.exec_driver_sql(f'SELECT * FROM "{table}"').all()).lower()
+    if parts.records.engine.dialect.name == "sqlite":
+        path = parts.settings.home / "records.db"
+        parts.records.engine.dispose()
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        text += path.read_bytes().decode("latin-1").lower()
+    return {word for word in words if word in text}
+
+
+def test_closing_twice_changes_nothing(parts: Parts, owner: Owner, tmp_path: Path) -> None:
+    owner.press(Industry.AUTOMOTIVE)
+    send(parts, owner, tmp_path)
+    close(parts, owner)
+    with parts.records.transaction() as connection:
+        closed_at = people.find_account_or_closed(connection, owner.account_id).closed_at
+    again = close(parts, owner)
+    assert (again.grants, again.receipts, again.waiting) == ((), (), 0)
+    with parts.records.transaction() as connection:
+        assert people.find_account_or_closed(connection, owner.account_id).closed_at == closed_at
+
+
+def test_an_unknown_account_cannot_be_closed(parts: Parts, owner: Owner) -> None:
+    by = Refusal("a" + "0" * 32, Method.OPERATOR, NOON, reason="asked by letter")  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        close_account(parts.settings, parts.records, parts.transient.objects, parts.clock, by)
