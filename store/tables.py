@@ -275,5 +275,146 @@ canaries = Table(
 )
 """Our own synthetic batches. Their markers follow from their ids and are kept nowhere. `found_in`: names of places."""
 
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("batch_id", String(36), primary_key=True),
+    Column("account_id", String(33), nullable=False, index=True),
+    Column("upload_key", String(64)),
+    Column("ready_at", UtcTime, index=True),
+    Column("due_at", UtcTime),
+    Column("again", JSON),
+    Column("again_before", UtcTime),
+    Column("cancel_at", UtcTime),
+    Column("lease_holder", String(64)),
+    Column("lease_until", UtcTime),
+    Column("lease_items", Integer, nullable=False, server_default="0"),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("trace", String(64)),
+)
+"""How a batch stands in line. `upload_key`: names its uploads until it is sealed, then it is forgotten.
+
+`ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
+to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which process
+works on it, and until when others keep off; `lease_items`: how many photos that turn was charged for.
+`trace`: the W3C trace that it belongs to.
+"""
+
+shares = Table(
+    "shares",
+    metadata,
+    Column("account_id", String(33), primary_key=True),
+    Column("finish_tag", Float, nullable=False, server_default="0"),
+    Column("weight", Float, nullable=False, server_default="1"),
+    Column("most_batches", Integer),
+    Column("most_items", Integer),
+)
+"""Each account's place in the fair share (`flows.fair_share`), its weight, and limits other than the settings'."""
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("account_id", String(33), primary_key=True),
+    Column("key_sha256", String(64), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("status", Integer),
+    Column("answer", JSON),
+    Column("created_at", UtcTime, nullable=False, index=True),
+)
+"""What a request with an Idempotency-Key was answered; kept for a day. Answers hold ids and numbers, no names."""
+
+account_places = Table(
+    "account_places",
+    metadata,
+    Column("account_id", String(33), primary_key=True),
+    Column("url", String(500), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+)
+"""Buckets and folders that an operator lets an account read from and deliver to. Settings, kept until taken away."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("schedule_id", String(33), primary_key=True),
+    Column("account_id", String(33), nullable=False, index=True),
+    Column("cron", String(100), nullable=False),
+    Column("timezone", String(64), nullable=False),
+    Column("source", String(500), nullable=False),
+    Column("deliver", String(500)),
+    Column("industry", String(32)),
+    Column("options", JSON, nullable=False),
+    Column("overlap", String(16), nullable=False),
+    Column("deadline_minutes", Integer),
+    Column("fingerprint_key", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+"""Runs that start themselves. `source` and `deliver` are the customer's settings and go with the schedule."""
+
+nights = Table(
+    "nights",
+    metadata,
+    Column("night_id", String(33), primary_key=True),
+    Column("schedule_id", String(33), nullable=False),
+    Column("account_id", String(33), nullable=False),
+    Column("due_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("state", String(16), nullable=False),
+    Column("batch_id", String(36)),
+    Column("found", Integer, nullable=False, server_default="0"),
+    Column("new", Integer, nullable=False, server_default="0"),
+    Column("changed", Integer, nullable=False, server_default="0"),
+    Column("skipped", Integer, nullable=False, server_default="0"),
+    Column("deleted", Integer, nullable=False, server_default="0"),
+    Column("done", Integer, nullable=False, server_default="0"),
+    Column("delivered", Integer, nullable=False, server_default="0"),
+    Column("failures", JSON, nullable=False, server_default="{}"),
+    Column("deadline_at", UtcTime),
+    Column("estimate_at", UtcTime),
+    Column("alerted_at", UtcTime),
+    UniqueConstraint("schedule_id", "due_at"),
+)
+"""One run of a schedule: numbers and codes. A due time is run once, however often it is asked for."""
+
+fingerprints = Table(
+    "fingerprints",
+    metadata,
+    Column("schedule_id", String(33), primary_key=True),
+    Column("path_hmac", String(64), primary_key=True),
+    Column("content_hmac", String(64), nullable=False),
+)
+"""What a schedule has processed, as keyed hashes: of a photo's place, and of its size and version. No name, no content.
+
+Without the schedule's key they say nothing; they go with the schedule.
+"""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", String(33), primary_key=True),
+    Column("account_id", String(33), nullable=False, index=True),
+    Column("url", String(500), nullable=False),
+    Column("secret", String(80), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+)
+"""Where an account wants to be told. The secret signs, so it is kept as it is."""
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("event_id", String(33), primary_key=True),
+    Column("webhook_id", String(33), nullable=False, index=True),
+    Column("kind", String(40), nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_try_at", UtcTime, index=True),
+    Column("delivered_at", UtcTime),
+    Column("last_status", Integer),
+)
+"""What is to be told, and how often it was tried. Bodies hold ids, numbers and codes. `next_try_at` empty: no more tries."""
+
 APPEND_ONLY = (consent_events, receipts)
 """Tables whose rows the database itself refuses to change or delete (see the first migration)."""
