@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from schemas.chain import GENESIS, chained_hash
 from schemas.record import Moment, Record
 
 
@@ -38,3 +39,22 @@ class Receipt(Record):
     def margin_seconds(self) -> float:
         """How long before the deadline the last object went; negative if it was late."""
         return (self.deadline - self.last_deletion).total_seconds()
+
+
+def content_hash(receipt: Receipt) -> str:
+    """SHA-256 over what the receipt says, without its place in the chain."""
+    content = receipt.model_dump(exclude={"places", "previous_hash", "hash"})
+    return chained_hash(GENESIS, content | {"places": "\n".join(receipt.places)})
+
+
+def receipt_hash(receipt: Receipt) -> str:
+    """What `receipt.hash` must be: the chain links the hashes of contents.
+
+    So a customer can follow the chain from their receipt to its newest end without seeing what the others say.
+    """
+    return link(receipt.previous_hash, content_hash(receipt))
+
+
+def link(previous_hash: str, content: str) -> str:
+    """The hash of the receipt whose content has the hash `content`, after the one with `previous_hash`."""
+    return chained_hash(previous_hash, {"content_sha256": content})

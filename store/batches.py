@@ -6,11 +6,11 @@ Numbers and states only; names and pixels are in the transient store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 
-from schemas.batch import BatchState, Counts, Stamp
+from schemas.batch import PROMISED_LIFE, BatchState, Counts, Stamp
 from schemas.errors import NotFound
 from schemas.ids import AccountId, BatchId, GrantId
 from schemas.industries import Industry
@@ -75,6 +75,26 @@ def overdue(connection: Connection, now: datetime) -> list[BatchId]:
     """Batches whose purge time has come and that are not known to be purged."""
     query = select(batches.c.batch_id).where(batches.c.purge_at <= now, batches.c.purged_at.is_(None))
     return [BatchId(each) for each in connection.execute(query).scalars()]
+
+
+def due_early(connection: Connection, now: datetime, watched: timedelta) -> list[BatchId]:
+    """Batches that are to go before their hour is due: their own purge time has come, and their day has not passed.
+
+    One that is gone is among them until `watched` after its purge, because a late writer may still write for it.
+    """
+    query = select(batches.c.batch_id).where(
+        batches.c.purge_at <= now,
+        batches.c.received_at > now - PROMISED_LIFE,
+        or_(batches.c.purged_at.is_(None), batches.c.purged_at > now - watched),
+    )
+    return [BatchId(each) for each in connection.execute(query).scalars()]
+
+
+def hasten(connection: Connection, batch_id: BatchId, now: datetime) -> None:
+    """Make the next cleanup purge this batch. Its purge time never moves to later."""
+    connection.execute(
+        update(batches).where(batches.c.batch_id == batch_id, batches.c.purge_at > now).values(purge_at=now)
+    )
 
 
 def is_unpurged(connection: Connection, batch_id: BatchId) -> bool:

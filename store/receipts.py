@@ -9,21 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
-from schemas.chain import GENESIS, chained_hash
+from schemas.chain import GENESIS
 from schemas.errors import LedgerBroken
-from schemas.receipt import Erased, Receipt
+from schemas.receipt import Erased, Receipt, receipt_hash
 from store.records import serialise_appends
 from store.tables import erasures, receipts
 
+_CHAIN = "receipts"
 
-def begin_erasure(connection: Connection, kind: Erased, subject: str, objects: int, bytes: int, now: datetime) -> None:
-    """Note what is about to be deleted. Begun again after a crash, the first note stands: it saw all that there was."""
-    begun = connection.execute(select(erasures.c.subject).where(erasures.c.subject == subject)).first()
+
+def begin_erasure(
+    connection: Connection,
+    kind: Erased,
+    subject: str,
+    objects: int,
+    bytes: int,
+    now: datetime,
+    listed_at: datetime | None = None,
+) -> None:
+    """Note what is about to be deleted. Begun again after a crash, the largest note stands: it saw most of it.
+
+    `listed_at`: when the look began that found these objects. Another run's receipt since then is about them: no note.
+    """
+    serialise_appends(connection, _CHAIN)
+    begun = connection.execute(select(erasures).where(erasures.c.subject == subject)).first()
     if begun is None:
+        if listed_at is not None and _has_receipt_since(connection, subject, listed_at):
+            return
         connection.execute(
             insert(erasures).values(subject=subject, kind=kind, objects=objects, bytes=bytes, first_deletion=now)
+        )
+    elif objects > begun.objects:
+        connection.execute(
+            update(erasures).where(erasures.c.subject == subject).values(objects=objects, bytes=max(bytes, begun.bytes))
         )
 
 
@@ -46,7 +66,7 @@ def finish_erasure(
     `places`: where it was looked, in words for the customer ("lake files of the grant", "unfinished uploads").
     None when there is no note: another run left the receipt in the meantime.
     """
-    serialise_appends(connection, "receipts")
+    serialise_appends(connection, _CHAIN)
     begun = connection.execute(select(erasures).where(erasures.c.subject == subject)).first()
     if begun is None:
         return None
@@ -67,7 +87,7 @@ def finish_erasure(
         previous_hash=last.hash if last else GENESIS,
         hash="",
     )
-    receipt = unchained.model_copy(update={"hash": _hash(unchained)})
+    receipt = unchained.model_copy(update={"hash": receipt_hash(unchained)})
     connection.execute(insert(receipts).values(receipt.model_dump()))
     connection.execute(delete(erasures).where(erasures.c.subject == subject))
     return receipt
@@ -87,12 +107,12 @@ def verify_receipts(chain: Iterable[Receipt]) -> int:
     for count, receipt in enumerate(chain, start=1):
         if receipt.sequence != count:
             raise LedgerBroken(f"Receipt {count} is missing or out of order. Restore the records from a backup.")
-        if receipt.previous_hash != before or receipt.hash != _hash(receipt):
+        if receipt.previous_hash != before or receipt.hash != receipt_hash(receipt):
             raise LedgerBroken(f"Receipt {count} was changed after it was written. Restore the records from a backup.")
         before = receipt.hash
     return count
 
 
-def _hash(receipt: Receipt) -> str:
-    content = receipt.model_dump(exclude={"previous_hash", "hash", "places"})
-    return chained_hash(receipt.previous_hash, content | {"places": "\n".join(receipt.places)})
+def _has_receipt_since(connection: Connection, subject: str, moment: datetime) -> bool:
+    query = select(receipts.c.sequence).where(receipts.c.subject == subject, receipts.c.last_deletion >= moment)
+    return connection.execute(query).first() is not None

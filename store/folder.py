@@ -1,0 +1,124 @@
+"""Objects in a folder. Links are never followed: a link is deleted, what it points to stays."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from fsspec.implementations.local import LocalFileSystem
+
+from store.storage import Children, Refused, StoredObject
+
+_PARTIAL = ".partial-"
+
+
+class Folder:
+    """A `Storage` on a file system. `filesystem` and `root` are what other readers (pyarrow) can use."""
+
+    MOST_AT_ONCE = 1000
+    AT_ONCE = 1
+
+    def __init__(self, root: str) -> None:
+        self.filesystem = LocalFileSystem(use_listings_cache=False, skip_instance_cache=True)
+        self.root = os.path.abspath(root)
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write beside the target, then rename: a killed writer's leftovers lie under the same time stamp."""
+        path = self._path(key)
+        partial = f"{path}{_PARTIAL}{secrets.token_hex(8)}"
+        for last_try in (False, True):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            try:
+                self.filesystem.pipe_file(partial, data)
+                os.replace(partial, path)
+                return
+            except FileNotFoundError:  # a cleanup took the empty folder away in between
+                if last_try:
+                    raise
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(partial)
+                raise
+
+    def get(self, key: str) -> bytes:
+        """The bytes at `key`."""
+        data: bytes = self.filesystem.cat_file(self._path(key))
+        return data
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file at `key`."""
+        return os.path.isfile(self._path(key))
+
+    def children(self, prefix: str) -> Children:
+        """Names of the directories and of all else directly under `prefix`."""
+        folders: list[str] = []
+        files: list[str] = []
+        for entry in self._entries(self._path(prefix)):
+            (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+        return Children(tuple(sorted(folders)), tuple(sorted(files)))
+
+    def find(self, prefix: str) -> Iterator[StoredObject]:
+        """Everything that is no directory, partial writes, links and pipes included."""
+        path = self._path(prefix)
+        if prefix and os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+            yield StoredObject(prefix, os.lstat(path).st_size)
+            return
+        waiting = [(path, prefix)]
+        while waiting:
+            folder, inside = waiting.pop()
+            for entry in self._entries(folder):
+                key = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, key))
+                    continue
+                with suppress(FileNotFoundError):  # renamed or deleted while we looked
+                    yield StoredObject(key, entry.stat(follow_symlinks=False).st_size)
+
+    def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
+        """Unlink each."""
+        refused = []
+        for found in objects:
+            try:
+                os.unlink(self._path(found.key))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                refused.append(Refused(found, type(error).__name__))
+        return refused
+
+    def tidy(self, prefix: str) -> None:
+        """Remove empty directories from the bottom up; one that a writer just filled stays."""
+        if not prefix:
+            return
+        for folder, _, _ in os.walk(self._path(prefix), topdown=False, followlinks=False):
+            with suppress(OSError):
+                os.rmdir(folder)
+
+    def now(self) -> datetime:
+        """What the file system stamps on a new file: on a network share that is another machine's clock."""
+        probe = self._path(f".clock-{secrets.token_hex(8)}")
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+        finally:
+            os.close(descriptor)
+            with suppress(FileNotFoundError):  # a cleanup took it for a stray
+                os.unlink(probe)
+
+    def link(self, key: str, seconds: int) -> str | None:
+        """A folder has no links to hand out."""
+        return None
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}" if key else self.root
+
+    def _entries(self, path: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(path) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []

@@ -1,0 +1,212 @@
+"""Objects on S3. What S3 does not show in a plain listing is listed here: versions, delete markers, unfinished uploads.
+
+Deleting is done with `delete_objects`, whose `Errors` are read: s3fs's own `rm` hides them (seen on Ceph: three keys
+denied by policy, no exception, all three still there) and leaves every version readable.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import s3fs
+from botocore.exceptions import BotoCoreError
+
+from store.settings import Settings
+from store.storage import Children, Kind, Refused, StoredObject
+
+_Reply = dict[str, Any]
+_ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
+
+
+class S3:
+    """A `Storage` on a bucket. `filesystem` and `root` are what other readers can use."""
+
+    MOST_AT_ONCE = 1000
+    AT_ONCE = 8
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        # Built from the settings in each process: a pickled filesystem would carry the secret into Ray's object store.
+        self.filesystem = s3fs.S3FileSystem(
+            key=settings.s3_key or None,
+            secret=settings.s3_secret.get_secret_value() or None,
+            endpoint_url=settings.s3_endpoint or None,
+            use_listings_cache=False,  # it shows deleted objects and hides new ones
+            skip_instance_cache=True,
+            config_kwargs={
+                "retries": {"max_attempts": 3},
+                "connect_timeout": 5,
+                "read_timeout": 60,
+                "max_pool_connections": 32,
+            },
+        )
+        self.filesystem.retries = 2  # on top of botocore's: five times three tries took 35 s against a constant 503
+        self.root = url.rstrip("/")
+        self.bucket, _, inside = self.root.removeprefix("s3://").partition("/")
+        self._inside = f"{inside}/" if inside else ""
+        self._lists_versions = True
+
+    def call(self, method: str, **arguments: object) -> _Reply:
+        """One request about this bucket. Raises `OSError`, `FileNotFoundError`."""
+        try:
+            reply: _Reply = self.filesystem.call_s3(method, Bucket=self.bucket, **arguments)
+        except BotoCoreError as error:  # no connection, no credentials: these are no OSErrors
+            raise OSError(errno.EIO, type(error).__name__) from error
+        return reply
+
+    def put(self, key: str, data: bytes) -> None:
+        """One whole object. An open file that is closed by an exception would publish half of it."""
+        try:
+            self.filesystem.pipe_file(self._path(key), data)
+        except BotoCoreError as error:
+            raise OSError(errno.EIO, type(error).__name__) from error
+
+    def get(self, key: str) -> bytes:
+        """The bytes at `key`."""
+        try:
+            data: bytes = self.filesystem.cat_file(self._path(key))
+        except BotoCoreError as error:
+            raise OSError(errno.EIO, type(error).__name__) from error
+        return data
+
+    def has(self, key: str) -> bool:
+        """Whether an object can be read at `key`."""
+        try:
+            self.call("head_object", Key=self._inside + key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def children(self, prefix: str) -> Children:
+        """Names directly under `prefix`; a folder that holds old versions or an unfinished upload alone is one too."""
+        start = self._start(prefix)
+        folders: set[str] = set()
+        files: set[str] = set()
+        for page in self._pages(start, Delimiter="/"):
+            folders.update(each["Prefix"].removeprefix(start).rstrip("/") for each in page.get("CommonPrefixes", ()))
+            for listed in ("Contents", "Versions", "DeleteMarkers"):
+                files.update(each["Key"].removeprefix(start) for each in page.get(listed, ()))
+        for upload in self._uploads(start, with_sizes=False):  # with a delimiter, Ceph hides uploads that lie deeper
+            name, slash, _ = upload.key.removeprefix(prefix).lstrip("/").partition("/")
+            (folders if slash else files).add(name)
+        return Children(tuple(sorted(folders)), tuple(sorted(files)))
+
+    def find(self, prefix: str) -> Iterator[StoredObject]:
+        """Every version, marker and unfinished upload under `prefix`, or at exactly that key."""
+        here = self._inside + prefix
+        for page in self._pages(here):
+            for listed, kind in (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER)):
+                for each in page.get(listed, ()):
+                    if self._lies_at(each["Key"], here):
+                        key = each["Key"].removeprefix(self._inside)
+                        yield StoredObject(key, each.get("Size", 0), each.get("VersionId", ""), kind)
+        yield from self._uploads(here, with_sizes=True)
+
+    def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
+        """Delete by key and version in one request; abort uploads one by one. A failed request has deleted nothing."""
+        refused = [refusal for each in objects if each.kind is Kind.UPLOAD for refusal in self._abort(each)]
+        named = {(self._inside + each.key, each.version): each for each in objects if each.kind is not Kind.UPLOAD}
+        if not named:
+            return refused
+        identifiers = [{"Key": key} | ({"VersionId": version} if version else {}) for key, version in named]
+        try:
+            reply = self.call("delete_objects", Delete={"Objects": identifiers, "Quiet": True})
+        except OSError as error:
+            return refused + [Refused(each, error_code(error)) for each in named.values()]
+        for failure in reply.get("Errors", ()):
+            found = named.get((failure.get("Key", ""), failure.get("VersionId", "")))
+            if failure.get("Code") not in _ABSENT:
+                refused.append(Refused(found or StoredObject("", 0), failure.get("Code", "unknown")))
+        return refused
+
+    def tidy(self, prefix: str) -> None:
+        """S3 has no folders to remove."""
+
+    def now(self) -> datetime:
+        """The clock in the server's `Date` header."""
+        try:
+            headers = self.call("head_bucket")["ResponseMetadata"]["HTTPHeaders"]
+            return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+        except (KeyError, ValueError) as error:
+            raise OSError(errno.EIO, "the server tells no time") from error
+
+    def link(self, key: str, seconds: int) -> str | None:
+        """A presigned address."""
+        address: str = self.filesystem.sign(self._path(key), expiration=seconds)
+        return address
+
+    def _pages(self, start: str, **arguments: object) -> Iterator[_Reply]:
+        """Every page of a listing, of all versions where the server knows of any."""
+        method = "list_object_versions" if self._lists_versions else "list_objects_v2"
+        following: dict[str, object] = {}
+        while True:
+            try:
+                page = self.call(method, Prefix=start, **arguments, **following)
+            except OSError as error:
+                if method == "list_objects_v2" or error_code(error) != "NotImplemented":
+                    raise
+                # Asked anew by each process: a server that keeps versions lists them.
+                self._lists_versions, method = False, "list_objects_v2"
+                continue
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            if method == "list_objects_v2":
+                following = {"ContinuationToken": page["NextContinuationToken"]}
+            else:
+                following = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+
+    def _uploads(self, here: str, with_sizes: bool) -> Iterator[StoredObject]:
+        following: dict[str, object] = {}
+        while True:
+            try:
+                page = self.call("list_multipart_uploads", Prefix=here, **following)
+            except OSError as error:
+                if error_code(error) in ("NotImplemented", "NoSuchUpload"):  # rclone says so when there is none
+                    return
+                raise
+            for each in page.get("Uploads", ()):
+                if self._lies_at(each["Key"], here):
+                    size = self._size_so_far(each["Key"], each["UploadId"]) if with_sizes else 0
+                    yield StoredObject(each["Key"].removeprefix(self._inside), size, each["UploadId"], Kind.UPLOAD)
+            if not page.get("IsTruncated"):
+                return
+            following = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def _size_so_far(self, key: str, upload_id: str) -> int:
+        """What the parts hold that have arrived (the first thousand of them)."""
+        try:
+            return sum(each["Size"] for each in self.call("list_parts", Key=key, UploadId=upload_id).get("Parts", ()))
+        except OSError:
+            return 0  # completed or aborted meanwhile; a receipt counts it without its bytes
+
+    def _abort(self, upload: StoredObject) -> Iterator[Refused]:
+        try:
+            self.call("abort_multipart_upload", Key=self._inside + upload.key, UploadId=upload.version)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error_code(error) not in _ABSENT:
+                yield Refused(upload, error_code(error))
+
+    def _start(self, prefix: str) -> str:
+        return f"{self._inside}{prefix}/" if prefix else self._inside
+
+    def _lies_at(self, key: str, here: str) -> bool:
+        """S3 matches prefixes by letter: `2026/a` would also find `2026/ab`."""
+        return key == here or here in ("", self._inside) or key.startswith(here if here.endswith("/") else f"{here}/")
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{key}"
+
+
+def error_code(error: OSError) -> str:
+    """S3's own code for what went wrong, or the name of the fault."""
+    reply = getattr(error.__cause__, "response", None)
+    if isinstance(reply, dict):
+        return str(reply.get("Error", {}).get("Code", "unknown"))
+    return os.strerror(error.errno) if error.errno else type(error).__name__

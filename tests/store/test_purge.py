@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import delete, select
+
+from schemas.batch import BatchState, Stamp
+from schemas.clock import Clock
+from schemas.ids import AccountId, BatchId, received_at
+from schemas.options import CutoutOptions
+from schemas.receipt import Erased
+from store.batches import get_batch, hasten, open_batch
+from store.objects import ObjectStore
+from store.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
+from store.receipts import begin_erasure, list_receipts, verify_receipts
+from store.records import Records
+from store.tables import accounts, batches, erasures
+from store.transient import batch_prefix, hour_name, source_key
+from tests.store.conftest import NOON, batch_at, begin_upload, deny, later, s3_of
+
+DAY = timedelta(hours=23)
+ACCOUNT = AccountId("a" + "0" * 32)
+
+
+def at(moment: datetime) -> Clock:
+    return lambda: moment
+
+
+def purge(objects: ObjectStore, records: Records, now: datetime, skew: timedelta = timedelta()) -> PurgeReport:
+    return Purge(objects, records, DAY, at(now), skew).run()
+
+
+def put_batch(objects: ObjectStore, batch_id: BatchId, items: int = 3) -> None:
+    for number in range(1, items + 1):
+        objects.write(source_key(batch_id, number), b"12345")
+
+
+def record(records: Records, batch_id: BatchId, purge_after: timedelta = DAY) -> None:
+    moment = received_at(batch_id)
+    stamp = Stamp(
+        batch_id=batch_id,
+        received_at=moment,
+        purge_at=moment + purge_after,
+        industry=None,
+        grant_id=None,
+        options=CutoutOptions(),
+    )
+    with records.transaction() as connection:
+        if connection.execute(select(accounts)).first() is None:
+            connection.execute(accounts.insert().values(account_id=ACCOUNT, name="Acme", created_at=NOON))
+        open_batch(connection, stamp, ACCOUNT)
+
+
+def keys(objects: ObjectStore) -> list[str]:
+    return sorted(found.key for found in objects.walk(""))
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "expected"),
+    [
+        ("2026-11-25T12", later(hours=22, minutes=59), Due.NO),
+        ("2026-11-25T12", later(hours=23), Due.PARTLY),
+        ("2026-11-25T12", later(hours=23, minutes=59), Due.PARTLY),
+        ("2026-11-25T12", later(hours=24), Due.WHOLLY),
+        ("2020-01-01T00", NOON, Due.WHOLLY),
+        ("2026-11-25T13", NOON, Due.NO),
+        ("2026-11-25T14", NOON, Due.WHOLLY),
+        ("9999-12-31T23", NOON, Due.WHOLLY),
+        ("2026-11-25", NOON, Due.WHOLLY),
+        ("2026-11-25T12 ", NOON, Due.WHOLLY),
+        ("lost+found", NOON, Due.WHOLLY),
+    ],
+)
+def test_an_hour_is_due_by_its_name_alone(name: str, now: datetime, expected: Due) -> None:
+    assert is_due(name, now, DAY) is expected
+
+
+def test_a_batch_in_an_hour_that_is_partly_due_goes_by_its_own_age() -> None:
+    early, late = batch_at(later(minutes=10)), batch_at(later(minutes=50))
+    now = later(hours=23, minutes=30)
+    assert batch_is_due("2026-11-25T12", early, now, DAY)
+    assert not batch_is_due("2026-11-25T12", late, now, DAY)
+    assert batch_is_due("2026-11-25T12", "not-a-batch", now, DAY)
+    assert batch_is_due("2026-11-25T12", batch_at(later(hours=5)), now, DAY), "it lies in another hour than its own"
+
+
+def test_a_wrong_clock_only_shortens_a_life() -> None:
+    assert present(NOON, timedelta(minutes=10)) == later(minutes=10)
+    assert present(NOON, timedelta(minutes=-10)) == NOON
+
+
+def test_what_is_due_goes_and_what_lives_stays(objects: ObjectStore, records: Records) -> None:
+    old, older, young = batch_at(later(minutes=10)), batch_at(later(hours=-3)), batch_at(later(minutes=50))
+    for batch_id in (old, older, young):
+        put_batch(objects, batch_id)
+        record(records, batch_id)
+    report = purge(objects, records, later(hours=23, minutes=30))
+    assert {receipt.subject for receipt in report.receipts} == {old, older}
+    assert all((receipt.objects, receipt.bytes, receipt.remaining) == (3, 15, 0) for receipt in report.receipts)
+    assert (report.objects, report.bytes, report.strays, report.faults) == (6, 30, 0, [])
+    assert {key.split("/")[1] for key in keys(objects)} == {young}
+    with records.transaction() as connection:
+        states = [get_batch(connection, batch_id).state for batch_id in (old, older, young)]
+        assert states == [BatchState.PURGED, BatchState.PURGED, BatchState.OPEN]
+        assert verify_receipts(list_receipts(connection)) == 2
+
+
+def test_margin_is_counted_to_the_promised_24_hours(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    report = purge(objects, records, later(hours=23, minutes=15))
+    assert report.receipts[0].margin_seconds == 45 * 60
+
+
+def test_strays_go_at_once(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    for key in ("file", "tmp/deep/er/file", "2026-11-25T13/x", f"{hour_name(NOON)}/stray.txt", f"wrong/{batch_id}/1"):
+        objects.write(key, b"x")
+    report = purge(objects, records, later(minutes=1))
+    assert {key.split("/")[0] for key in keys(objects)} == {"2026-11-25T12", "2026-11-25T13"}
+    assert report.strays == 3
+    purge(objects, records, later(hours=23))
+    assert keys(objects) == ["2026-11-25T13/x"]
+    report = purge(objects, records, later(hours=24))
+    assert keys(objects) == []
+    assert report.receipts == []
+
+
+def test_a_purge_needs_no_records(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    records.engine.dispose()
+    broken = Records(_unreachable())
+    report = purge(objects, broken, later(hours=23))
+    assert keys(objects) == []
+    assert report.objects == 3
+    assert set(report.faults) == {"records_fault"}
+    report = purge(objects, records, later(hours=23, minutes=10))
+    assert [receipt.subject for receipt in report.receipts] == [batch_id], "the next run leaves the receipt"
+
+
+def test_a_batch_that_the_records_forgot_is_purged_with_a_receipt(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    report = purge(objects, records, later(hours=23))
+    assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(batch_id, 3)]
+
+
+def test_an_empty_batch_gets_a_receipt_too(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    record(records, batch_id)
+    report = purge(objects, records, later(hours=23))
+    assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(batch_id, 0)]
+    assert purge(objects, records, later(hours=23, minutes=10)).receipts == []
+
+
+def test_a_late_write_is_swept_by_the_next_run(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    purge(objects, records, later(hours=23))
+    objects.write(source_key(batch_id, 9), b"late")
+    report = purge(objects, records, later(hours=23, minutes=10))
+    assert keys(objects) == []
+    assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(batch_id, 1)]
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(objects: ObjectStore, records: Records) -> None:
+    """Between noting and deleting, after half of the deletions, and after all of them but before the receipt."""
+    batch_id = batch_at(NOON)
+    record(records, batch_id)
+    for left in (3, 1, 0):
+        put_batch(objects, batch_id, left)
+        with records.transaction() as connection:
+            begin_erasure(connection, Erased.BATCH, batch_id, 3, 15, later(hours=23))
+        report = purge(objects, records, later(hours=23, minutes=10))
+        assert [(receipt.objects, receipt.bytes) for receipt in report.receipts] == [(3, 15)]
+        assert report.receipts[0].first_deletion == later(hours=23)
+        assert keys(objects) == []
+
+
+def test_two_cleanups_at_once_leave_one_receipt(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    now = later(hours=23)
+    receipts: list[int] = []
+    walk_all = objects.walk_all
+
+    def walk_then_be_overtaken(prefixes: list[str]):  # type: ignore[no-untyped-def]
+        found = list(walk_all(prefixes))
+        objects.walk_all = walk_all  # type: ignore[method-assign]
+        receipts.append(len(purge(objects, records, now).receipts))
+        return found
+
+    objects.walk_all = walk_then_be_overtaken  # type: ignore[assignment,method-assign]
+    receipts.append(len(purge(objects, records, now).receipts))
+    assert receipts == [1, 0]
+    with records.transaction() as connection:
+        assert len(list_receipts(connection, batch_id)) == 1
+        assert connection.execute(select(erasures)).first() is None
+
+
+def test_a_batch_may_be_purged_early_and_is_watched_for_an_hour(objects: ObjectStore, records: Records) -> None:
+    hasty, calm = batch_at(NOON), batch_at(NOON, seed=2)
+    for batch_id in (hasty, calm):
+        put_batch(objects, batch_id)
+        record(records, batch_id)
+    with records.transaction() as connection:
+        hasten(connection, hasty, later(hours=1))
+    report = purge(objects, records, later(hours=1))
+    assert [receipt.subject for receipt in report.receipts] == [hasty]
+    assert {key.split("/")[1] for key in keys(objects)} == {calm}
+    objects.write(source_key(hasty, 1), b"late")
+    purge(objects, records, later(hours=1, minutes=10))
+    assert {key.split("/")[1] for key in keys(objects)} == {calm}
+
+
+def test_an_earlier_purge_time_counts_and_a_later_one_does_not(objects: ObjectStore, records: Records) -> None:
+    early, late = batch_at(NOON), batch_at(NOON, seed=2)
+    put_batch(objects, early)
+    put_batch(objects, late)
+    record(records, early, purge_after=timedelta(hours=2))
+    record(records, late)
+    with records.transaction() as connection:
+        connection.execute(batches.update().where(batches.c.batch_id == late).values(purge_at=later(hours=99)))
+    purge(objects, records, later(hours=2))
+    assert {key.split("/")[1] for key in keys(objects)} == {late}
+    purge(objects, records, later(hours=23))
+    assert keys(objects) == [], "no record can make a batch live longer"
+
+
+def test_a_store_ahead_of_this_machine_hastens_the_purge(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    now = later(hours=22, minutes=55)
+    assert purge(objects, records, now).objects == 0
+    assert purge(objects, records, now, skew=timedelta(minutes=-30)).objects == 0
+    assert purge(objects, records, now, skew=timedelta(minutes=10)).objects == 3
+
+
+def test_versions_markers_and_uploads_of_an_expired_hour_go(versioned: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(versioned, batch_id)
+    put_batch(versioned, batch_id)
+    s3_of(versioned).call("delete_object", Key=f"transient/{source_key(batch_id, 1)}")
+    gone = batch_at(later(minutes=1))
+    begin_upload(versioned, source_key(gone, 1), b"12345")
+    report = purge(versioned, records, later(hours=24))
+    assert list(versioned.walk("")) == []
+    assert {each.subject: (each.objects, each.bytes) for each in report.receipts} == {batch_id: (7, 30), gone: (1, 5)}
+
+
+def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, records: Records) -> None:
+    denied, other = batch_at(NOON), batch_at(later(minutes=1))
+    put_batch(versioned, denied)
+    put_batch(versioned, other)
+    record(records, denied)
+    deny(versioned, f"arn:aws:s3:::{s3_of(versioned).bucket}/transient/{source_key(denied, 2)}")
+    report = purge(versioned, records, later(hours=24))
+    assert keys(versioned) == [source_key(denied, 2)]
+    assert "still_there" in report.faults
+    assert report.refusals > 1, "it was tried again"
+    assert [receipt.subject for receipt in report.receipts] == [other]
+    s3_of(versioned).call("delete_bucket_policy")
+    report = purge(versioned, records, later(hours=24, minutes=10))
+    assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(denied, 3)]
+
+
+def test_living_hours_are_not_looked_into(objects: ObjectStore, records: Records, monkeypatch: object) -> None:
+    for hour in range(20):
+        put_batch(objects, batch_at(later(hours=hour)), 1)
+    looked: list[str] = []
+    spied = {name: getattr(objects.storage, name) for name in ("children", "find")}
+
+    def spy(name: str) -> Callable[[str], object]:
+        return lambda prefix: (looked.append(prefix), spied[name](prefix))[1]
+
+    for name in spied:
+        setattr(objects.storage, name, spy(name))
+    purge(objects, records, later(hours=22))
+    assert looked == [""]
+
+
+def test_losing_the_begun_erasure_costs_the_count_alone(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    with records.transaction() as connection:
+        begin_erasure(connection, Erased.BATCH, batch_id, 3, 15, later(hours=23))
+        connection.execute(delete(erasures))
+    objects.delete_folder(batch_prefix(batch_id))
+    report = purge(objects, records, later(hours=23))
+    assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(batch_id, 0)]
+
+
+def _unreachable():  # type: ignore[no-untyped-def]
+    from sqlalchemy import create_engine
+
+    return create_engine("postgresql+psycopg://nobody@127.0.0.1:9/none", connect_args={"connect_timeout": 1})
