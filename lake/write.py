@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from lake.layout import Place, file_key
 from lake.parquet import to_parquet
+from lake.pictures import perceptual_hash
 from lake.strip import strip_metadata
-from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
+from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION, SCORES
 from schemas.errors import StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
@@ -96,7 +97,7 @@ def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime
         return None
     mask = transient.read(mask_key(facts.batch_id, facts.item))
     width, height = _png_size(mask)
-    scores = facts.scores.model_dump()
+    scores = {name: value for name, value in facts.scores.model_dump().items() if value is not None}
     return {
         "candidate_id": candidate_id(facts.batch_id, facts.item),
         "batch_id": facts.batch_id,
@@ -108,8 +109,9 @@ def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime
         "network": facts.network,
         "weights_sha256": facts.weights_sha256,
         "device": facts.device,
-        **{name: scores[name] for name in CANDIDATE.names if name in scores},
+        **{name: float(scores[name]) for name in SCORES if name in scores},
         "image_sha256": hashlib.sha256(image).hexdigest(),
+        "phash": perceptual_hash(image),
         "licence": LICENCE,
         "schema_version": SCHEMA_VERSION,
         "mask_png": mask,

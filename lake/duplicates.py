@@ -1,0 +1,88 @@
+"""Marks candidates of one grant that are the same image, or look the same. Pure; nothing is lost by a mark.
+
+The first to be received is the original, the others point to it. Marks are made when labels are read, so they hold
+over all files of the grant, merged or not. Two grants are never compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NEAR_BITS = 4
+"""Of 64: recompressed and scaled copies differ by 0 to 4, other photos by far more (see docs/lake.md)."""
+
+_Hashes = npt.NDArray[np.uint64]
+_Places = npt.NDArray[np.int64]
+_BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # one more than NEAR_BITS: two that are near share a band
+
+
+def mark_duplicates(labels: pa.Table) -> pa.Table:
+    """`labels` with the columns `duplicate_of` and `near_duplicate_of`: a candidate id, or null for an original.
+
+    Needs the columns candidate_id, grant_id, received_at, image_sha256 and phash. The order of rows stays.
+    """
+    place = pa.array(np.arange(labels.num_rows))
+    ordered = labels.select(["grant_id", "received_at", "candidate_id"]).append_column("place", place)
+    order = ordered.sort_by([("grant_id", "ascending"), ("received_at", "ascending"), ("candidate_id", "ascending")])
+    order_np = order["place"].to_numpy()
+    grants = _codes(labels["grant_id"])[order_np]
+    same = _first_of(grants, _codes(labels["image_sha256"])[order_np])
+    near = _near(grants, labels["phash"].combine_chunks().take(pa.array(order_np)))
+    near = np.where(same != np.arange(len(same)), same, near)
+    ids = labels["candidate_id"].combine_chunks().take(pa.array(order_np))
+    back = np.empty_like(order_np)
+    back[order_np] = np.arange(len(order_np))
+    for name, original in (("duplicate_of", same), ("near_duplicate_of", near)):
+        is_original = original == np.arange(len(original))
+        column = pc.if_else(pa.array(is_original), pa.scalar(None, pa.string()), ids.take(pa.array(original)))
+        labels = labels.append_column(name, column.take(pa.array(back)))
+    return labels
+
+
+def _codes(column: pa.ChunkedArray) -> _Places:
+    return np.asarray(column.combine_chunks().dictionary_encode().indices.to_numpy(), np.int64)
+
+
+def _first_of(grants: _Places, values: _Places) -> _Places:
+    """For each place the first place of the same grant and value."""
+    if not len(grants):
+        return np.arange(0)
+    key = grants * (values.max() + 1) + values
+    _, first, which = np.unique(key, return_index=True, return_inverse=True)
+    return np.asarray(first[which], np.int64)
+
+
+def _near(grants: _Places, phash: pa.Array) -> _Places:
+    """For each place the first place of the same grant whose hash is near its own."""
+    result = np.arange(len(grants))
+    if not len(grants):
+        return result
+    known = np.asarray(phash.is_valid().to_numpy(zero_copy_only=False))
+    text = phash.drop_null().to_pylist()
+    hashes = np.zeros(len(grants), np.uint64)
+    hashes[known] = np.array([int(each, 16) for each in text], np.uint64)
+    starts = np.flatnonzero(np.diff(grants, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(grants)), strict=True):
+        inside = start + np.flatnonzero(known[start:end])
+        unique, first, which = np.unique(hashes[inside], return_index=True, return_inverse=True)
+        nearest = _nearest_first(unique, first)
+        result[inside] = inside[nearest[which]]
+    return result
+
+
+def _nearest_first(unique: _Hashes, first: _Places) -> _Places:
+    """For each hash the smallest `first` among those within `NEAR_BITS`, its own included."""
+    best = first.copy()
+    for shift, width in _BANDS:
+        band = (unique >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        order = np.argsort(band, kind="stable")
+        edges = np.flatnonzero(np.diff(band[order])) + 1
+        for group in np.split(order, edges):
+            if len(group) > 1:
+                distance = np.bitwise_count(unique[group][:, None] ^ unique[group][None, :])
+                firsts = np.where(distance <= NEAR_BITS, first[group][None, :], np.iinfo(np.int64).max)
+                best[group] = np.minimum(best[group], firsts.min(axis=1))
+    return best

@@ -1,0 +1,105 @@
+"""Where the lake turns a candidate's files into pixels: for training, for how it looks alike, for people to look at.
+
+Pixels are upright. A JPEG, by far the most frequent, goes a fast way.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from contextlib import suppress
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+_ORIENTATION = 0x0112
+_SIDE, _KEPT = 32, 8
+_FROM_EXIF = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: image.transpose(1, 0, 2)[:, ::-1],
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: image.transpose(1, 0, 2)[::-1],
+}
+
+
+def rgb(image: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> Pixels:
+    """The upright pixels of a candidate's image: height x width x 3.
+
+    `at_least`: (height, width) that suffice; a JPEG is then decoded at a half, a quarter or an eighth if it can.
+    Raises `ValueError` for what does not decode.
+    """
+    if bytes(image[:2]) == b"\xff\xd8":
+        with suppress(ValueError):  # CMYK and other rare kinds: pillow knows them
+            pixels = simplejpeg.decode_jpeg(image, min_height=at_least[0], min_width=at_least[1], min_factor=1)
+            turn = _FROM_EXIF.get(_orientation(image))
+            return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+    try:
+        with _opened(image) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError("the image does not decode") from error
+
+
+def gray(mask_png: bytes | memoryview) -> Pixels:
+    """The pixels of a candidate's mask: height x width. Raises `ValueError`."""
+    pixels = cv2.imdecode(np.frombuffer(mask_png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if pixels is None:
+        raise ValueError("the mask does not decode")
+    return np.asarray(pixels, np.uint8)
+
+
+def perceptual_hash(image: bytes) -> str | None:
+    """64 bits in hex: which of the image's slowest waves are stronger than their median. None if it does not decode.
+
+    Scaling, recompression and small changes of light alter few of the bits.
+    """
+    try:
+        with _opened(image) as opened:
+            opened.draft("L", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded small
+            upright = ImageOps.exif_transpose(opened).convert("L")
+    except Exception:  # noqa: BLE001 - each decoder has errors of its own; a candidate without a hash is one all the same
+        return None
+    small = np.asarray(upright.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
+    waves = _cosines() @ small @ _cosines().T
+    slow = waves[:_KEPT, :_KEPT].flatten()
+    bits = slow > np.median(slow[1:])  # the first is the mean light, which says nothing
+    bits[0] = False
+    return np.packbits(bits).tobytes().hex()
+
+
+def _orientation(jpeg: bytes | memoryview) -> int:
+    """Read where `lake.strip` puts it: in the first or second segment. No other metadata is in the lake."""
+    place = bytes(jpeg[:64]).find(b"Exif\0\0II*\0")
+    return int(jpeg[place + 24]) if place >= 0 else 1
+
+
+def _opened(image: bytes | memoryview) -> Image.Image:
+    _register()
+    return Image.open(io.BytesIO(image))
+
+
+@cache
+def _register() -> None:
+    """Teach pillow the formats that phones send, where their decoders are installed."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401
+
+
+@cache
+def _cosines() -> npt.NDArray[np.float64]:
+    """The matrix of the discrete cosine transform (type II), up to its scale."""
+    places = np.arange(_SIDE)
+    return np.cos(math.pi / _SIDE * np.outer(places, places + 0.5))

@@ -1,0 +1,129 @@
+"""The same image twice is marked, not lost; and so is one that only looks the same."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from lake.duplicates import NEAR_BITS, mark_duplicates
+from lake.pictures import perceptual_hash, rgb
+from lake.strip import strip_metadata
+from tests.lake.conftest import NOON, a_photo
+from tests.lake.test_strip import KINDS, telling
+
+
+def bits(one: str | None, other: str | None) -> int:
+    assert one is not None
+    assert other is not None
+    return (int(one, 16) ^ int(other, 16)).bit_count()
+
+
+def changed(photo: bytes, scale: float = 1.0, light: float = 1.0, quality: int = 90) -> bytes:
+    with Image.open(io.BytesIO(photo)) as opened:
+        size = (int(opened.width * scale), int(opened.height * scale))
+        picture = ImageEnhance.Brightness(opened.resize(size)).enhance(light)
+    sink = io.BytesIO()
+    picture.save(sink, "JPEG", quality=quality)
+    return sink.getvalue()
+
+
+def test_scaled_recompressed_and_lighter_copies_look_the_same() -> None:
+    photo = a_photo(1, (640, 480))
+    for copy in (changed(photo, 0.4), changed(photo, quality=40), changed(photo, light=1.1)):
+        assert bits(perceptual_hash(photo), perceptual_hash(copy)) <= NEAR_BITS
+
+
+def test_other_photos_do_not_look_the_same() -> None:
+    hashes = [perceptual_hash(a_photo(seed, (640, 480))) for seed in range(40)]
+    nearest = min(bits(one, other) for place, one in enumerate(hashes) for other in hashes[:place])
+    assert nearest > 2 * NEAR_BITS
+
+
+def test_the_hash_is_of_the_upright_image() -> None:
+    upright = a_photo(1)
+    for kind in ("PNG", "WEBP"):
+        turned = perceptual_hash(telling(kind, 3))
+        with Image.open(io.BytesIO(upright)) as opened:
+            sink = io.BytesIO()
+            opened.rotate(180).save(sink, "PNG")
+        assert bits(turned, perceptual_hash(sink.getvalue())) <= NEAR_BITS
+        assert bits(turned, perceptual_hash(upright)) > NEAR_BITS
+
+
+def test_every_kind_of_image_decodes_upright() -> None:
+    for kind in KINDS:
+        image = strip_metadata(telling(kind, 6))
+        assert image is not None
+        pixels = rgb(image)
+        expected = (32, 48, 3) if kind == "BMP" else (48, 32, 3)
+        assert pixels.shape == expected, kind
+    assert perceptual_hash(b"no image") is None
+
+
+def labels(*rows: tuple[str, int, str, str | None]) -> pa.Table:
+    """Each row: grant, minute of receipt, image hash, perceptual hash; the candidate's id is its place."""
+    return pa.table(
+        {
+            "candidate_id": [f"c{place}" for place in range(len(rows))],
+            "grant_id": [row[0] for row in rows],
+            "received_at": pa.array([NOON + timedelta(minutes=row[1]) for row in rows], pa.timestamp("us", "UTC")),
+            "image_sha256": [row[2] for row in rows],
+            "phash": pa.array([row[3] for row in rows], pa.string()),
+        }
+    )
+
+
+def test_the_first_received_is_the_original() -> None:
+    marked = mark_duplicates(
+        labels(
+            ("g1", 5, "same", "00" * 8),
+            ("g1", 1, "same", "00" * 8),
+            ("g1", 2, "else", "00" * 7 + "07"),
+            ("g1", 3, "far", "ff" * 8),
+            ("g2", 9, "same", "00" * 8),
+            ("g2", 8, "old", None),
+        )
+    )
+    assert marked["duplicate_of"].to_pylist() == ["c1", None, None, None, None, None]
+    assert marked["near_duplicate_of"].to_pylist() == ["c1", None, "c1", None, None, None]
+    assert marked["candidate_id"].to_pylist() == [f"c{place}" for place in range(6)]
+
+
+def test_nothing_has_no_duplicates() -> None:
+    assert mark_duplicates(labels()).num_rows == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["g1", "g2"]), st.integers(0, 2**64 - 1), st.integers(0, 63)), max_size=60))
+def test_near_means_at_most_so_many_bits(drawn: list[tuple[str, int, int]]) -> None:
+    """The bands find exactly what comparing all with all finds; every drawn hash comes with a neighbour of it."""
+    rows = []
+    for grant, value, flips in drawn:
+        neighbour = value
+        for step in range(flips % 7):
+            neighbour ^= 1 << (flips * step % 64)
+        rows.append((grant, len(rows), f"s{len(rows)}", f"{value:016x}"))
+        rows.append((grant, 99, f"t{len(rows)}", f"{neighbour:016x}"))
+    marked = mark_duplicates(labels(*rows))
+    order = sorted(range(len(rows)), key=lambda place: (rows[place][1], f"c{place}"))
+    for position, place in enumerate(order):
+        near = [
+            f"c{earlier}"
+            for earlier in order[:position]
+            if rows[earlier][0] == rows[place][0] and bits(rows[earlier][3], rows[place][3]) <= NEAR_BITS
+        ]
+        expected = near[0] if near else None
+        assert marked["near_duplicate_of"][place].as_py() == expected
+
+
+def test_many_rows_are_marked_without_comparing_all_with_all() -> None:
+    random = np.random.default_rng(1)
+    hashes = random.integers(0, 2**63, 20_000, dtype=np.uint64)
+    rows = [("g", place, f"s{place}", f"{int(each):016x}") for place, each in enumerate([*hashes, *hashes[:100]])]
+    marked = mark_duplicates(labels(*rows))
+    assert marked["near_duplicate_of"].to_pylist()[20_000:] == [f"c{place}" for place in range(100)]
