@@ -296,8 +296,8 @@ submissions = Table(
 """How a batch stands in line. `upload_key`: names its uploads until it is sealed, then it is forgotten.
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
-to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which process
-works on it, and until when others keep off; `lease_items`: how many photos that turn was charged for.
+to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which
+process works on it, and until when others keep off; `lease_items`: how many photos that turn was charged for.
 `trace`: the W3C trace that it belongs to.
 """
 
@@ -414,7 +414,7 @@ webhook_events = Table(
     Column("delivered_at", UtcTime),
     Column("last_status", Integer),
 )
-"""What is to be told, and how often it was tried. Bodies hold ids, numbers and codes. `next_try_at` empty: no more tries."""
+"""What is to be told, and how often it was tried. Bodies hold ids, numbers, codes. No `next_try_at`: no more tries."""
 
 APPEND_ONLY = (consent_events, receipts)
 """Tables whose rows the database itself refuses to change or delete (see the first migration)."""
