@@ -22,14 +22,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.background import BackgroundTask
 
 from consent.button import Press, press
 from consent.consent_receipt import consent_receipt
 from consent.ledger import Refusal, decline, read_events, withdraw
 from consent.notice import CURRENT
+from consent.suppression import note_soon, open_suppressions
 from portal.web.account_view import view_account
+from portal.web.limits import limited_posts
 from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
 from schemas.consent import Method
 from schemas.errors import UserError
@@ -38,7 +41,7 @@ from store.people import Role, Session
 
 PAGE = "/account/ai-training-data"
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
 Tags = Annotated[list[str], Form(alias="industry", default_factory=list)]
 Text = Annotated[str, Form()]
@@ -120,7 +123,9 @@ def take_back(portal: ThePortal, session: Owner, industry: Tags) -> RedirectResp
     with portal.records.transaction() as connection:
         for each in chosen:
             withdraw(connection, refusal, each, portal.clock())
-    return _to_account()
+    answer = _to_account()
+    answer.background = BackgroundTask(note_soon, portal.records, open_suppressions(portal.settings))
+    return answer
 
 
 @router.get("/account/consent-receipts/{grant_id}")

@@ -6,13 +6,18 @@ import os
 from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from portal.web import account, sign_in
+from portal.api import consent
+from portal.api.keys import KeyNeeded
+from portal.mail import open_post
+from portal.oidc import open_provider
+from portal.web import account, account_close, account_keys, provider, sign_in
+from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
-from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice
+from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
 from schemas.ids import Randomness
 from store.records import Records
 from store.settings import Settings
@@ -32,7 +37,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409}
+_STATUS = {KeyNeeded: 401, NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502}
 
 
 def create_app(
@@ -44,12 +49,22 @@ def create_app(
 ) -> FastAPI:
     """The portal on these parts. It opens nothing by itself."""
     app = FastAPI(title="bgbatch", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.portal = Portal(settings, records, transient, clock, randomness, open_templates())
+    app.state.portal = Portal(
+        settings,
+        records,
+        transient,
+        clock,
+        randomness,
+        open_templates(),
+        post=open_post(settings),
+        provider=open_provider(settings, clock),
+    )
     app.middleware("http")(_safety_headers)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
-    for router in (sign_in.router, account.router):
+    for router in (provider.router, sign_in.router, account.router, account_keys.router, account_close.router):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
+    app.include_router(consent.router, prefix="/api/v1")
     return app
 
 
@@ -75,4 +90,12 @@ def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
-    return portal.page("problem.html", status, sentence=str(error))
+    answer: Response
+    if request.url.path.startswith("/api/"):
+        code = error.code if isinstance(error, BgbatchError) else BgbatchError.code
+        answer = JSONResponse({"code": code, "sentence": str(error)}, status)
+    else:
+        answer = portal.page("problem.html", status, sentence=str(error))
+    if isinstance(error, Wait):
+        answer.headers["Retry-After"] = str(error.seconds)
+    return answer

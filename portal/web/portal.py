@@ -15,6 +15,8 @@ from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from portal.mail import Post
+from portal.oidc import Provider
 from portal.web.account_view import time_left
 from schemas.clock import Clock
 from schemas.errors import NotAllowed
@@ -35,7 +37,7 @@ class SignInNeeded(NotAllowed):
 
 @dataclass(frozen=True)
 class Portal:
-    """The open parts that pages work with."""
+    """The open parts that pages work with. `post`: how letters are sent, `provider`: who vouches for people, if any."""
 
     settings: Settings
     records: Records
@@ -43,6 +45,8 @@ class Portal:
     clock: Clock
     randomness: Randomness
     templates: Environment
+    post: Post | None
+    provider: Provider | None
 
     @property
     def is_https(self) -> bool:

@@ -1,25 +1,53 @@
 """Signing in with a one-time link, and out again.
 
-Opening the link only shows a button: mail scanners and previews open links too, and would use it up. Pressing signs in.
+Asking for a link always gets the same answer, as fast: nobody learns here who has an account. Opening the link only
+shows a button: mail scanners and previews open links too, and would use it up. Pressing signs in.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.background import BackgroundTask
 
-from portal.web.portal import CheckedForm, SessionToken, ThePortal
-from store.people import SESSION_LIFE, close_session, link_is_good, redeem_sign_in_link
+from portal.mail import sign_in_letter
+from portal.web.limits import LINKS_FROM, LINKS_TO, SIGN_INS, limit, limited_posts, network_address
+from portal.web.portal import CheckedForm, Portal, SessionToken, ThePortal
+from schemas.errors import MailFault, TooManyTries, UserError
+from store.people import (
+    LINK_LIFE,
+    SESSION_LIFE,
+    close_session,
+    create_sign_in_link,
+    find_account,
+    link_is_good,
+    people_with_address,
+    redeem_sign_in_link,
+)
 
-router = APIRouter(include_in_schema=False)
+_log = logging.getLogger(__name__)
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
 
 @router.get("/sign-in")
 def explain(portal: ThePortal) -> HTMLResponse:
-    """How to come in."""
-    return portal.page("sign_in.html", token=None)
+    """The ways in."""
+    return _page(portal, "ways")
+
+
+@router.post("/sign-in")
+def ask_for_link(portal: ThePortal, request: Request, email: Annotated[str, Form()] = "") -> HTMLResponse:
+    """Send a link to this address, if anybody has it; answer the same in any case."""
+    limit(portal, LINKS_FROM, network_address(request))
+    if portal.post is None:
+        raise UserError("This portal sends no letters. Ask whoever runs it for a link.")
+    page = _page(portal, "sent")
+    page.background = BackgroundTask(_send_links, portal, email.strip())
+    return page
 
 
 @router.get("/sign-in/{token}")
@@ -27,14 +55,32 @@ def offer(portal: ThePortal, token: str) -> HTMLResponse:
     """The button that uses the link up; or the news that it cannot be used."""
     with portal.records.transaction() as connection:
         is_good = link_is_good(connection, token, portal.clock())
-    return portal.page("sign_in.html", 200 if is_good else 410, token=token if is_good else "")
+    return _page(portal, "link", token) if is_good else _page(portal, "dead", status=410)
 
 
 @router.post("/sign-in/{token}")
-def sign_in(portal: ThePortal, token: str) -> RedirectResponse:
+def sign_in(portal: ThePortal, request: Request, token: str) -> RedirectResponse:
     """Use the link up and go to the account page."""
+    limit(portal, SIGN_INS, network_address(request))
     with portal.records.transaction() as connection:
         session = redeem_sign_in_link(connection, token, portal.clock(), portal.randomness)
+    return enter(portal, session)
+
+
+@router.post("/sign-out")
+def sign_out(
+    portal: ThePortal, session: CheckedForm, token: SessionToken, form_token: Annotated[str, Form()]
+) -> RedirectResponse:
+    """End the session."""
+    with portal.records.transaction() as connection:
+        close_session(connection, token)
+    answer = RedirectResponse("/sign-in", status_code=303)
+    answer.delete_cookie(portal.cookie_name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+    return answer
+
+
+def enter(portal: Portal, session: str) -> RedirectResponse:
+    """To the account page, with the session's cookie."""
     answer = RedirectResponse("/account", status_code=303)
     answer.set_cookie(
         portal.cookie_name,
@@ -48,13 +94,30 @@ def sign_in(portal: ThePortal, token: str) -> RedirectResponse:
     return answer
 
 
-@router.post("/sign-out")
-def sign_out(
-    portal: ThePortal, session: CheckedForm, token: SessionToken, form_token: Annotated[str, Form()]
-) -> RedirectResponse:
-    """End the session."""
-    with portal.records.transaction() as connection:
-        close_session(connection, token)
-    answer = RedirectResponse("/sign-in", status_code=303)
-    answer.delete_cookie(portal.cookie_name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
-    return answer
+def _send_links(portal: Portal, email: str) -> None:
+    """After the answer is out. Who asks too often, or for an address that nobody has, gets no letter and no news."""
+    try:
+        limit(portal, LINKS_TO, email.casefold())
+        links = []
+        with portal.records.transaction() as connection:
+            for person in people_with_address(connection, email):
+                token = create_sign_in_link(connection, person.person_id, portal.clock(), portal.randomness)
+                name = find_account(connection, person.account_id).name
+                links.append((name, f"{portal.settings.portal_url.rstrip('/')}/sign-in/{token}"))
+        if links and portal.post is not None:
+            portal.post(sign_in_letter(person.email, links, int(LINK_LIFE.total_seconds() // 60)))
+    except TooManyTries:
+        return
+    except MailFault as fault:
+        _log.warning("%s: %s", fault.code, fault)
+
+
+def _page(portal: Portal, state: str, token: str = "", status: int = 200) -> HTMLResponse:
+    return portal.page(
+        "sign_in.html",
+        status,
+        state=state,
+        token=token,
+        provider=portal.provider.name if portal.provider else None,
+        sends_letters=portal.post is not None,
+    )

@@ -116,9 +116,7 @@ def test_nothing_personal_remains_in_the_records(parts: Parts, owner: Owner, tmp
         people.add_person(
             connection, owner.account_id, "annabel.smith@example.com", people.Role.AUDITOR, NOON, Random(5).randbytes
         )
-        api_keys.create_key(
-            connection, owner.account_id, owner.person_id, "Annabel's laptop", NOON, Random(7).randbytes
-        )
+        api_keys.create_key(connection, owner.account_id, owner.person_id, "Annabel, laptop", NOON, Random(7).randbytes)
         people.set_identity(connection, owner.person_id, "https://provider.example", "smith-1")
     send(parts, owner, tmp_path)
     words = ("smith", "annabel", "example.com", "vin1", "laptop")

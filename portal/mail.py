@@ -1,0 +1,109 @@
+"""Letters: one-time sign-in links by e-mail. Without a mail server, a portal on this machine prints them instead.
+
+A link lets somebody in, so it never goes into a log, and a portal that others reach never prints one.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid, parseaddr
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from schemas.errors import MailFault, UserError
+from store.settings import Settings
+
+_SECONDS = 20
+"""How long the mail server may take."""
+
+_PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What is sent to one address."""
+
+    to: str
+    subject: str
+    text: str
+
+
+Post = Callable[[Letter], None]
+"""Sends a letter. Raises `MailFault`."""
+
+
+def open_post(settings: Settings, show: Callable[[str], object] = print) -> Post | None:
+    """How letters are sent; None when they cannot be. Raises `UserError` for a setting that cannot be used."""
+    if settings.smtp_url.get_secret_value():
+        return _by_smtp(_server(settings.smtp_url.get_secret_value()), settings.mail_from)
+    if urlsplit(settings.portal_url).hostname in _THIS_MACHINE:
+        return _to_terminal(show)
+    return None
+
+
+def sign_in_letter(to: str, links: list[tuple[str, str]], minutes: int) -> Letter:
+    """The letter with one link for each account, as (account's name, address)."""
+    lines = ["Somebody, most likely you, asked to sign in to bgbatch.", ""]
+    for name, address in links:
+        lines += [f"{name}:" if len(links) > 1 else "Open this to sign in:", address, ""]
+    lines += [
+        f"A link works once, within {minutes} minutes.",
+        "If it was not you, do nothing: without the link nobody gets in.",
+    ]
+    return Letter(to, "Your sign-in link for bgbatch", "\n".join(lines) + "\n")
+
+
+def _to_terminal(show: Callable[[str], object]) -> Post:
+    def send(letter: Letter) -> None:
+        show(f"A letter to {letter.to}, printed because there is no mail server:\n{letter.text}")
+
+    return send
+
+
+def _by_smtp(server: SplitResult, sender: str) -> Post:
+    def send(letter: Letter) -> None:
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = sender, letter.to, letter.subject
+        message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain=_domain(sender))
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(letter.text)
+        try:
+            _hand_over(server, message)
+        except (OSError, smtplib.SMTPException) as error:
+            # The server's own words may hold the address; the class is enough to act on.
+            raise MailFault(
+                f"The mail server did not take a letter: {type(error).__name__}. Check BGBATCH_SMTP_URL."
+            ) from None
+
+    return send
+
+
+def _hand_over(server: SplitResult, message: EmailMessage) -> None:
+    host, port = server.hostname or "", server.port or _PORTS[server.scheme]
+    trusted = ssl.create_default_context()
+    connection = (
+        smtplib.SMTP_SSL(host, port, timeout=_SECONDS, context=trusted)
+        if server.scheme == "smtps"
+        else smtplib.SMTP(host, port, timeout=_SECONDS)
+    )
+    with connection as smtp:
+        if server.scheme == "smtp":
+            smtp.starttls(context=trusted)  # a server that does not offer it gets no letter
+        if server.username:
+            smtp.login(unquote(server.username), unquote(server.password or ""))
+        smtp.send_message(message)
+
+
+def _server(url: str) -> SplitResult:
+    server = urlsplit(url)
+    if server.scheme not in _PORTS or not server.hostname:
+        raise UserError(f"BGBATCH_SMTP_URL must be one of {', '.join(f'{each}://host' for each in _PORTS)}.")
+    return server
+
+
+def _domain(sender: str) -> str:
+    return parseaddr(sender)[1].rpartition("@")[2] or "localhost"

@@ -1,0 +1,57 @@
+"""Closing the account: a page that says what happens, a name to type, a button. Closing is for good.
+
+GET  /account/close   what happens
+POST /account/close   fields: form_token, name (must be the account's)   shows what was done; nobody is signed in then
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form
+from fastapi.responses import HTMLResponse
+
+from consent.ledger import Refusal
+from portal.closing import close_account
+from portal.web.limits import limited_posts
+from portal.web.portal import Owner, Portal, SignedIn, ThePortal
+from schemas.consent import Method
+from store.people import Role, Session, find_account
+
+PAGE = "/account/close"
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+
+
+@router.get(PAGE)
+def explain(portal: ThePortal, session: SignedIn) -> HTMLResponse:
+    """What closing does."""
+    return _page(portal, session)
+
+
+@router.post(PAGE)
+def close(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") -> HTMLResponse:
+    """Close the account, if its name was typed."""
+    person = session.person
+    with portal.records.transaction() as connection:
+        account = find_account(connection, person.account_id)
+    if name.strip() != account.name:
+        return _page(portal, session, 400, "That is not the account's name, so nothing was changed.")
+    by = Refusal(person.account_id, Method.BUTTON, portal.clock(), actor=person.person_id, page=PAGE)
+    closed = close_account(portal.settings, portal.records, portal.transient.objects, portal.clock, by)
+    page = portal.page("closed.html", account_id=person.account_id, closed=closed)
+    page.delete_cookie(portal.cookie_name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+    return page
+
+
+def _page(portal: Portal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
+    with portal.records.transaction() as connection:
+        account = find_account(connection, session.person.account_id)
+    return portal.page(
+        "close.html",
+        status,
+        session=session,
+        account=account,
+        problem=problem,
+        may_close=session.person.role is Role.OWNER,
+    )

@@ -1,0 +1,54 @@
+"""API keys of the account: an owner makes them, sees each once, and revokes them. A key can never grant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Form
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from portal.web.limits import limited_posts
+from portal.web.portal import Owner, Portal, SignedIn, ThePortal
+from store.api_keys import create_key, list_keys, revoke_key
+from store.people import Role, Session
+
+PAGE = "/account/keys"
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+
+
+@router.get(PAGE)
+def show(portal: ThePortal, session: SignedIn) -> HTMLResponse:
+    """The account's keys, without their text."""
+    return _page(portal, session)
+
+
+@router.post(PAGE)
+def create(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") -> HTMLResponse:
+    """Make a key and show it. It is in this answer alone: not in an address, and no cache keeps the page."""
+    person = session.person
+    with portal.records.transaction() as connection:
+        key, text = create_key(connection, person.account_id, person.person_id, name, portal.clock(), portal.randomness)
+    return _page(portal, session, made=key.name, text=text)
+
+
+@router.post(f"{PAGE}/{{key_id}}/revoke")
+def revoke(portal: ThePortal, session: Owner, key_id: str) -> RedirectResponse:
+    """Make a key worthless at once."""
+    with portal.records.transaction() as connection:
+        revoke_key(connection, session.person.account_id, key_id, portal.clock())
+    return RedirectResponse(PAGE, status_code=303)
+
+
+def _page(portal: Portal, session: Session, made: str = "", text: str = "") -> HTMLResponse:
+    with portal.records.transaction() as connection:
+        keys = list_keys(connection, session.person.account_id)
+    return portal.page(
+        "keys.html",
+        session=session,
+        in_use=[key for key in keys if key.revoked_at is None],
+        revoked=[key for key in keys if key.revoked_at is not None],
+        may_change=session.person.role is Role.OWNER,
+        made=made,
+        text=text,
+    )

@@ -1,0 +1,52 @@
+"""How often somebody may post a form, ask for a link, or try to sign in; beyond it they wait (429)."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from fastapi import Request
+
+from portal.web.portal import Portal, ThePortal
+from schemas.errors import TooManyTries
+from store.attempts import Limit, wait_before_trying
+
+POSTS = Limit("posts", 300, timedelta(minutes=1))
+"""Forms from one network address. A whole office may share one."""
+
+SIGN_INS = Limit("sign_ins", 60, timedelta(minutes=10))
+"""Links used, and provider sign-ins begun or ended, from one network address."""
+
+LINKS_TO = Limit("links_to", 5, timedelta(hours=1))
+"""Letters to one e-mail address, so that nobody's letter box is filled."""
+
+LINKS_FROM = Limit("links_from", 30, timedelta(hours=1))
+"""Links asked for from one network address."""
+
+
+class Wait(TooManyTries):
+    """Carries how long to wait, for the `Retry-After` header."""
+
+    def __init__(self, left: timedelta) -> None:
+        self.seconds = math.ceil(left.total_seconds())
+        words = f"{self.seconds} seconds" if self.seconds < 120 else f"{math.ceil(self.seconds / 60)} minutes"
+        super().__init__(f"That was too often. Wait {words} and try again. Nothing was changed.")
+
+
+def limit(portal: Portal, which: Limit, who: str) -> None:
+    """Count one try of `who`. Raises `Wait`."""
+    with portal.records.transaction() as connection:
+        left = wait_before_trying(connection, which, who, portal.clock())
+    if left is not None:
+        raise Wait(left)
+
+
+def limited_posts(request: Request, portal: ThePortal) -> None:
+    """For a router whose forms change something: at most so many in a while. Raises `Wait`."""
+    if request.method == "POST":
+        limit(portal, POSTS, network_address(request))
+
+
+def network_address(request: Request) -> str:
+    """Where the request came from. Behind a proxy, uvicorn's `--forwarded-allow-ips` says whose word counts."""
+    return request.client.host if request.client else ""
