@@ -47,8 +47,9 @@ def pull(
     """
     ask = live if callable(live) else lambda: live
     keep = as_filter(query.where)
+    live_now = ask()  # not inside the transaction: asking may take one of its own, and SQLite has one at a time
     with records.transaction() as connection:
-        files = admitted_files(connection, query.industry, ask())
+        files = admitted_files(connection, query.industry, live_now)
     rows = size = 0
     written: list[tuple[str, GrantId]] = []
     for place, file in enumerate(files, start=1):
