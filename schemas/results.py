@@ -9,13 +9,20 @@ from schemas.record import Moment, Record
 
 
 class Scores(Record):
-    """What can be told of a mask without knowing the truth; each from 0 to 1.
+    """What can be told of a photo and its mask without knowing the truth. All but `pieces` are from 0 to 1.
 
     `coverage`: mean alpha. `edge_uncertainty`: share of the subject's pixels with alpha strictly between 5 % and 95 %.
+    `pieces`: separate parts of the subject, specks left out. `cut_by_frame`: share of the frame's outline that lies on
+    the subject. `sharpness`: fine detail on the subject, as it looks at some 640 to 1,280 pixels. `exposure`: the
+    subject's mean lightness.
     """
 
     coverage: float
     edge_uncertainty: float
+    pieces: int
+    cut_by_frame: float
+    sharpness: float
+    exposure: float
 
 
 class Done(Record):

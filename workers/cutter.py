@@ -18,7 +18,7 @@ from workers.encode import encode
 from workers.networks.registry import find_network
 from workers.networks.weights import load_weights, weights_path
 from workers.png import write_png
-from workers.scores import score
+from workers.scores import flags, score
 from workers.segmenter import Segmenter, find_device
 from workers.sizes import fitted
 
@@ -52,7 +52,9 @@ class Cutter:
     def cut(self, source: bytes, options: CutoutOptions, want_mask: bool) -> Cut:
         """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then."""
         picture = decode(source, self.limits)
-        mask = self._segmenter.segment([picture.rgb])[0]
+        small = self._segmenter.reduce(picture.rgb)
+        mask = self._segmenter.segment([small])[0]
+        scores = score(mask, small.pixels)
         width, height = fitted(picture.width, picture.height, options.size.max_pixels)
         rgb = picture.rgb
         if (width, height) != (picture.width, picture.height):
@@ -63,8 +65,8 @@ class Cutter:
             height=height,
             source_width=picture.width,
             source_height=picture.height,
-            scores=score(mask),
-            flags=(),
+            scores=scores,
+            flags=flags(scores),
             mask_png=write_png(_full_alpha(mask, picture, picture.width, picture.height)) if want_mask else None,
         )
 

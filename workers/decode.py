@@ -15,6 +15,7 @@ from typing import cast
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
@@ -23,7 +24,9 @@ from workers.colour import to_srgb
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JXL", "MPO")
+pillow_heif.register_heif_opener()
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 """What pillow may take a file for. No other decoder is reached, whatever the bytes say."""
 
 _ORIENTATION = 0x0112

@@ -8,11 +8,11 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import nn
 
 from schemas.errors import DeviceAbsent
 from workers.networks.registry import Preparation
+from workers.reduce import Reduced, reduced, squeezed
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,20 +25,22 @@ class Segmenter:
         self._preparation = preparation
         self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def segment(self, images: Sequence[Pixels]) -> list[Pixels]:
-        """One mask, side × side, for each image (height × width × 3, sRGB)."""
-        batch = torch.from_numpy(np.stack([prepared(image, self._preparation) for image in images]))
+    def reduce(self, photo: Pixels) -> Reduced:
+        """A photo (height × width × 3, sRGB) made as small as the network can do with."""
+        return reduced(photo, self._preparation.side)
+
+    def segment(self, photos: Sequence[Reduced]) -> list[Pixels]:
+        """One mask, side × side, for each photo."""
+        batch = torch.from_numpy(np.stack([prepared(photo, self._preparation) for photo in photos]))
         with torch.inference_mode():
             output = self._module(batch.to(self.device).to(memory_format=torch.channels_last))
         raw = output.float().cpu().numpy()[:, 0]
         return [to_mask(each, self._preparation) for each in raw]
 
 
-def prepared(image: Pixels, wants: Preparation) -> npt.NDArray[np.float32]:
+def prepared(photo: Reduced, wants: Preparation) -> npt.NDArray[np.float32]:
     """3 × side × side, as the network was trained."""
-    small = np.asarray(
-        Image.fromarray(image).resize((wants.side, wants.side), Image.Resampling.LANCZOS, reducing_gap=2)
-    )
+    small = squeezed(photo, wants.side)
     peak = max(float(small.max()), 1e-6) if wants.divide_by_peak else 255.0
     scale = 1.0 / (peak * np.asarray(wants.std, np.float32))
     shift = np.asarray(wants.mean, np.float32) / np.asarray(wants.std, np.float32)

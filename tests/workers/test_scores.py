@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from workers.scores import flags, score
+
+RNG = np.random.default_rng(3)
+TEXTURE = RNG.integers(0, 255, (320, 320, 3), dtype=np.uint8)
+PLAIN = np.full((320, 320, 3), 128, np.uint8)
+
+
+def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    mask = np.zeros((320, 320), np.uint8)
+    for top, bottom, left, right in boxes:
+        mask[top:bottom, left:right] = 255
+    return mask
+
+
+WHOLE = mask_of((80, 240, 80, 240))
+
+
+def test_a_plain_subject_in_the_middle_has_no_flag():
+    assert flags(score(WHOLE, TEXTURE)) == ()
+
+
+def test_scores_are_measured_and_stay_between_0_and_1():
+    scores = score(WHOLE, TEXTURE)
+    assert scores.coverage == pytest.approx(0.25)
+    assert scores.edge_uncertainty == 0
+    assert scores.pieces == 1
+    assert scores.cut_by_frame == 0
+    assert scores.exposure == pytest.approx(0.5, abs=0.02)
+    assert 0.5 < scores.sharpness < 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "photo", "flag"),
+    [
+        (mask_of(), TEXTURE, "empty_mask"),
+        (np.full((320, 320), 255, np.uint8), TEXTURE, "full_mask"),
+        (mask_of((100, 320, 100, 220)), TEXTURE, "cut_by_frame"),
+        (mask_of(*((20, 60, left, left + 30) for left in range(10, 300, 60))), TEXTURE, "many_pieces"),
+        (cv2.GaussianBlur(mask_of((155, 165, 20, 300)), (0, 0), 8) * 2, TEXTURE, "uncertain_edge"),
+        (WHOLE, cv2.GaussianBlur(TEXTURE, (0, 0), 12), "blurred"),
+        (WHOLE, TEXTURE // 12, "dark"),
+        (WHOLE, 255 - TEXTURE // 32, "overexposed"),
+    ],
+)
+def test_what_a_person_should_look_at_has_its_flag(mask, photo, flag):
+    assert flag in flags(score(mask, photo))
+
+
+def test_specks_are_no_pieces():
+    specks = [(10, 12, left, left + 2) for left in range(10, 300, 20)]
+    assert score(mask_of((80, 240, 80, 240), *specks), TEXTURE).pieces == 1
+
+
+def test_a_sharp_background_does_not_make_a_blurred_subject_sharp():
+    photo = TEXTURE.copy()
+    photo[70:250, 70:250] = PLAIN[70:250, 70:250]
+    assert "blurred" in flags(score(WHOLE, photo))
+
+
+def test_an_empty_mask_is_called_nothing_else():
+    assert flags(score(mask_of(), np.zeros_like(TEXTURE))) == ("empty_mask",)
+
+
+def test_mask_and_photo_may_have_different_sizes():
+    assert score(WHOLE, cv2.resize(TEXTURE, (500, 700))).coverage == pytest.approx(0.25)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+import cv2
+import numpy as np
+import pytest
+
+from schemas.batch import Item, Manifest, Stamp
+from schemas.errors import PastDeadline
+from schemas.ids import GrantId, new_batch_id
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from schemas.results import Done, Failed
+from store.objects import open_store
+from store.settings import Settings
+from store.transient import TransientStore, cutout_key, mask_key, report_key, source_key
+from tests.workers.photos import PHOTOS
+from workers.decode import decode
+from workers.shard import process_shard
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+GRANT = GrantId("g" + "0" * 32)
+PHOTO = PHOTOS[1].read_bytes()
+SECRET = "VIN-1FTFW1ET5DFC10312"
+
+
+def manifest_of(sources: list[bytes | int | None], transient: TransientStore, grant: GrantId | None = None) -> Manifest:
+    """A sealed batch. A source is its bytes, or a size alone (so large that it was not uploaded), or None (lost)."""
+    batch_id = new_batch_id(NOW, lambda n: bytes(n))
+    stamp = Stamp(
+        batch_id=batch_id,
+        received_at=NOW,
+        purge_at=NOW + timedelta(hours=23),
+        industry=Industry.AUTOMOTIVE,
+        grant_id=grant,
+        options=CutoutOptions(),
+    )
+    items = []
+    for number, source in enumerate(sources, start=1):
+        size = source if isinstance(source, int) else len(source or b"lost")
+        items.append(Item(number=number, path=f"{SECRET}/{number}.jpg", size=size))
+        if isinstance(source, bytes):
+            transient.write(stamp, source_key(batch_id, number), source)
+    manifest = Manifest(stamp=stamp, items=tuple(items))
+    transient.seal(manifest)
+    return manifest
+
+
+@pytest.fixture
+def transient(tmp_path) -> TransientStore:
+    settings = Settings(home=tmp_path)
+    return TransientStore(open_store(settings.transient_root, settings), lambda: NOW)
+
+
+def test_each_item_ends_with_its_own_result_and_the_rest_goes_on(transient, cutter):
+    sources = [PHOTO, b"", b"no image", PHOTO[: len(PHOTO) // 2], 3_000_000, None, PHOTO]
+    manifest = manifest_of(sources, transient)
+    report = process_shard(transient, cutter, manifest, range(1, 8), lambda: NOW)
+    outcomes = [each.code if isinstance(each, Failed) else each.outcome for each in report.results]
+    assert outcomes == [
+        "done",
+        "empty_file",
+        "not_an_image",
+        "damaged_image",
+        "file_too_large",
+        "source_missing",
+        "done",
+    ]
+    assert report.numbers == (1, 2, 3, 4, 5, 6, 7)
+    assert all(each.sentence.endswith(".") for each in report.results if isinstance(each, Failed))
+
+
+def test_a_cutout_lies_beside_its_source_with_a_result_that_names_network_weights_and_device(transient, cutter):
+    manifest = manifest_of([PHOTO], transient)
+    (done,) = process_shard(transient, cutter, manifest, [1], lambda: NOW).results
+    assert isinstance(done, Done)
+    file = transient.read(cutout_key(manifest.stamp.batch_id, 1, ".png"))
+    image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image.shape == (done.height, done.width, 4)
+    assert (done.bytes, done.network, done.device) == (len(file), "u2netp", "cpu")
+    assert done.weights_sha256 == cutter.weights_sha256
+    assert len(done.weights_sha256) == 64
+
+
+def test_a_mask_of_full_size_is_kept_only_where_a_grant_was_live(transient, cutter):
+    without = manifest_of([PHOTO], transient)
+    process_shard(transient, cutter, without, [1], lambda: NOW)
+    assert not transient.objects.exists(mask_key(without.stamp.batch_id, 1))
+    granted = manifest_of([PHOTO], transient, GRANT)
+    process_shard(transient, cutter, granted, [1], lambda: NOW)
+    data = transient.read(mask_key(granted.stamp.batch_id, 1))
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask.dtype == np.uint8
+    assert mask.shape == decode(PHOTO, cutter.limits).rgb.shape[:2]
+
+
+def test_items_run_again_do_not_overwrite_the_report_of_those_between(transient, cutter):
+    manifest = manifest_of([PHOTO, b"", PHOTO], transient)
+    process_shard(transient, cutter, manifest, [1, 2, 3], lambda: NOW)
+    process_shard(transient, cutter, manifest, [1, 3], lambda: NOW)
+    reports = transient.reports(manifest.stamp.batch_id)
+    assert sorted(report.numbers for report in reports) == [(1, 2, 3), (1, 3)]
+
+
+def test_the_same_items_run_again_write_the_same_objects(transient, cutter):
+    manifest = manifest_of([PHOTO], transient)
+    process_shard(transient, cutter, manifest, [1], lambda: NOW)
+    before = sorted((each.key, each.size) for each in transient.objects.walk(""))
+    process_shard(transient, cutter, manifest, [1], lambda: NOW)
+    assert sorted((each.key, each.size) for each in transient.objects.walk("")) == before
+
+
+def test_different_items_never_share_a_report_key():
+    batch_id = new_batch_id(NOW, lambda n: bytes(n))
+    keys = {report_key(batch_id, numbers) for numbers in ([1, 8], range(1, 9), [1, 2, 8], [1, 28], [12, 8])}
+    assert len(keys) == 5
+
+
+def test_past_the_deadline_nothing_is_written(tmp_path, transient, cutter):
+    manifest = manifest_of([PHOTO], transient)
+    late = TransientStore(transient.objects, lambda: manifest.stamp.purge_at)
+    with pytest.raises(PastDeadline):
+        process_shard(late, cutter, manifest, [1], lambda: NOW)
+    assert not transient.objects.exists(cutout_key(manifest.stamp.batch_id, 1, ".png"))
+
+
+def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient, cutter, monkeypatch, caplog):
+    manifest = manifest_of([PHOTO, PHOTO], transient)
+
+    def fails(source, options, want_mask):
+        raise RuntimeError(f"cannot open {SECRET}")
+
+    monkeypatch.setattr(cutter, "cut", fails)
+    with caplog.at_level(logging.DEBUG):
+        report = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
+    assert [each.code for each in report.results] == ["item_failed", "item_failed"]
+    assert "RuntimeError" in caplog.text
+    assert SECRET not in caplog.text + report.model_dump_json()
+
+
+def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
+    manifest = manifest_of([PHOTO], transient)
+    monkeypatch.setattr(cutter, "cut", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    (failed,) = process_shard(transient, cutter, manifest, [1], lambda: NOW).results
+    assert failed.code == "out_of_memory"
