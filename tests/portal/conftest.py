@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,12 +65,17 @@ class Site:
         return self.browser().open(self.link(person)).press("Sign in")
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    settings = Settings(home=tmp_path)
+@contextmanager
+def opened(settings: Settings, now: datetime = NOON) -> Iterator[Site]:
     records = open_records(settings)
     randomness = Random(1).randbytes
-    site = Site(settings, records, None, randomness)  # type: ignore[arg-type]  # the app needs the site's clock
+    site = Site(settings, records, None, randomness, now)  # type: ignore[arg-type]  # the app needs the site's clock
     site.app = create_app(settings, records, open_transient(settings, lambda: site.now), lambda: site.now, randomness)
     yield site
     records.engine.dispose()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with opened(Settings(home=tmp_path)) as site:
+        yield site

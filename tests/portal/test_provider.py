@@ -1,0 +1,216 @@
+"""Sign-in through a real OpenID Connect provider over HTTP, honest and lying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import requests
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from portal.oidc import open_provider
+from schemas.clock import system_clock
+from schemas.errors import ProviderFault, UserError
+from store.people import Role, add_person
+from store.provider_sign_ins import LIFE
+from store.settings import Settings
+from tests.portal.conftest import Site, opened
+from tests.portal.provider_server import CLIENT, SECRET, Claims, IdentityProvider, Lies, identity_provider
+
+OWNER: Claims = {"sub": "owner-1", "email": "Owner@acme.example", "email_verified": True}
+
+
+@pytest.fixture
+def provider() -> Iterator[IdentityProvider]:
+    with identity_provider() as provider:
+        provider.person = dict(OWNER)
+        yield provider
+
+
+@pytest.fixture
+def site(provider: IdentityProvider, tmp_path: Path) -> Iterator[Site]:
+    with opened(settings_for(provider, tmp_path)) as site:
+        provider.now = lambda: site.now.timestamp()
+        site.account("Acme")
+        yield site
+
+
+def settings_for(provider: IdentityProvider, tmp_path: Path) -> Settings:
+    return Settings(
+        home=tmp_path,
+        oidc_issuer=provider.issuer,
+        oidc_client_id=CLIENT,
+        oidc_client_secret=SecretStr(SECRET),
+        oidc_name="Acme ID",
+    )
+
+
+def go(client: TestClient) -> str:
+    """To the provider and back; where it sends the browser."""
+    answer = client.get("/sign-in/provider/go", follow_redirects=False)
+    assert answer.status_code == 303
+    sent = requests.get(answer.headers["location"], allow_redirects=False, timeout=10)
+    return sent.headers["location"].removeprefix("http://127.0.0.1:8080")
+
+
+def comes_in(site: Site, client: TestClient | None = None) -> bool:
+    """Whether the whole way ends on the account page."""
+    client = client or site.browser().client
+    answer = client.get(go(client))
+    assert (answer.status_code == 200) == ("AI Training Data</em>" in answer.text and "Sign out" in answer.text)
+    return answer.status_code == 200
+
+
+def test_the_page_offers_the_provider_by_its_name(site: Site) -> None:
+    page = site.browser().open("/sign-in")
+    assert "Sign in with Acme ID" in page.words
+    assert 'href="/sign-in/provider/go"' in page.html
+
+
+def test_a_verified_address_comes_in_and_is_then_known_by_the_providers_own_id(
+    site: Site, provider: IdentityProvider
+) -> None:
+    assert comes_in(site)
+    provider.person = {"sub": "owner-1", "email": "renamed@acme.example", "email_verified": True}
+    assert comes_in(site), "known by the id"
+    provider.person = {"sub": "somebody-else", "email": "owner@acme.example", "email_verified": True}
+    assert not comes_in(site), "an address that was given to somebody else does not open the account"
+
+
+@pytest.mark.parametrize("verified", [False, None, "true", 1])
+def test_an_address_that_the_provider_has_not_verified_is_nobody(
+    site: Site, provider: IdentityProvider, verified: object
+) -> None:
+    provider.person = {**OWNER, "email_verified": verified}
+    assert not comes_in(site)
+
+
+@pytest.mark.parametrize("email", ["eve@x.example", None])
+def test_who_is_in_no_account_does_not_come_in(site: Site, provider: IdentityProvider, email: str | None) -> None:
+    provider.person = {**OWNER, "email": email}
+    assert not comes_in(site)
+
+
+def test_who_is_in_two_accounts_is_told_to_use_a_letter(site: Site) -> None:
+    bazaar, _ = site.account("Bazaar")
+    with site.records.transaction() as connection:
+        add_person(connection, bazaar, "owner@acme.example", Role.MEMBER, site.now, site.randomness)
+    client = site.browser().client
+    assert "several accounts" in client.get(go(client)).text
+
+
+def test_a_refusal_at_the_provider_signs_nobody_in(site: Site, provider: IdentityProvider) -> None:
+    provider.person = {}
+    assert not comes_in(site)
+
+
+def test_what_is_asked_is_fresh_each_time_and_uses_pkce(site: Site, provider: IdentityProvider) -> None:
+    for _ in range(2):
+        go(site.browser().client)
+    first, second = provider.asked
+    for name in ("state", "nonce", "code_challenge"):
+        assert len(first[name]) >= 43
+        assert first[name] != second[name]
+    assert first["code_challenge_method"] == "S256"
+    assert first["redirect_uri"] == "http://127.0.0.1:8080/sign-in/provider/back"
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param(lambda claims: claims | {"iss": "https://other.example"}, id="another issuer"),
+        pytest.param(lambda claims: claims | {"aud": "another-client"}, id="for another client"),
+        pytest.param(lambda claims: claims | {"aud": [CLIENT, "b"], "azp": "b"}, id="for another party"),
+        pytest.param(lambda claims: claims | {"exp": claims["iat"] - 100}, id="expired"),
+        pytest.param(lambda claims: claims | {"iat": claims["iat"] + 3600}, id="from the future"),
+        pytest.param(lambda claims: claims | {"nonce": "replayed"}, id="another nonce"),
+        *(
+            pytest.param(lambda claims, name=name: {k: v for k, v in claims.items() if k != name}, id=f"no {name}")
+            for name in ("iss", "aud", "exp", "nonce", "sub")
+        ),
+    ],
+)
+def test_a_token_that_says_something_else_is_not_believed(site: Site, provider: IdentityProvider, claims) -> None:
+    provider.lies = Lies(claims=claims)
+    assert not comes_in(site)
+    provider.lies = Lies()
+    assert comes_in(site), "the same way with the truth"
+
+
+@pytest.mark.parametrize(
+    "signs_with", ["another key", "the client's secret", "its public key, as if it were a secret", "nothing"]
+)
+def test_a_token_that_is_not_signed_by_the_providers_key_is_not_believed(
+    site: Site, provider: IdentityProvider, signs_with: str
+) -> None:
+    provider.lies = Lies(signs_with=signs_with)
+    assert not comes_in(site)
+
+
+def test_an_answer_for_another_browser_or_a_second_time_is_refused(site: Site) -> None:
+    mine, theirs = site.browser().client, site.browser().client
+    stolen, own = go(theirs), go(mine)
+    assert mine.get(stolen).status_code == 403, "the code of another browser's sign-in"
+    assert theirs.get(stolen).status_code == 200
+    assert site.browser().client.get(own).status_code == 403, "without the cookie"
+    client = site.browser().client
+    way_back = go(client)
+    assert client.get(way_back).status_code == 200
+    assert client.get(way_back).status_code == 403, "used once"
+
+
+def test_a_sign_in_does_not_wait_for_ever(site: Site) -> None:
+    client = site.browser().client
+    way_back = go(client)
+    site.wait(seconds=LIFE.total_seconds())
+    assert client.get(way_back).status_code == 403
+
+
+def test_an_answer_in_another_providers_name_is_refused(site: Site, provider: IdentityProvider) -> None:
+    provider.lies = Lies(says_iss="https://other.example")
+    assert not comes_in(site)
+
+
+def test_a_changed_state_is_refused(site: Site) -> None:
+    client = site.browser().client
+    way_back = urlsplit(go(client))
+    query = dict(parse_qsl(way_back.query)) | {"state": "0" * 64}
+    assert client.get(way_back.path, params=query).status_code == 403
+
+
+def test_a_provider_that_calls_itself_otherwise_or_is_away_is_a_fault(
+    provider: IdentityProvider, tmp_path: Path
+) -> None:
+    open_one = open_provider(settings_for(provider, tmp_path), system_clock)
+    assert open_one is not None
+    provider.lies = Lies(issuer="https://other.example")
+    with pytest.raises(ProviderFault, match="another name"):
+        open_one.begin(lambda count: b"\1" * count)
+    away = Settings(home=tmp_path, oidc_issuer="http://127.0.0.1:9", oidc_client_id="x")
+    gone = open_provider(away, system_clock)
+    assert gone is not None
+    with pytest.raises(ProviderFault, match="cannot be reached"):
+        gone.begin(lambda count: b"\1" * count)
+
+
+def test_a_provider_on_the_open_network_must_use_tls(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="https"):
+        open_provider(Settings(home=tmp_path, oidc_issuer="http://id.example", oidc_client_id="x"), system_clock)
+    with pytest.raises(UserError, match="CLIENT_ID"):
+        open_provider(Settings(home=tmp_path, oidc_issuer="https://id.example"), system_clock)
+    assert open_provider(Settings(home=tmp_path), system_clock) is None
+
+
+def test_without_a_provider_there_is_no_way_to_one(tmp_path: Path) -> None:
+    with opened(Settings(home=tmp_path)) as site:
+        assert site.browser().client.get("/sign-in/provider/go").status_code == 404
+
+
+def test_a_clock_a_little_off_is_no_reason_to_refuse(site: Site, provider: IdentityProvider) -> None:
+    ahead = timedelta(seconds=30)
+    provider.now = lambda: (site.now + ahead).timestamp()
+    assert comes_in(site)
