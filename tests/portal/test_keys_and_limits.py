@@ -1,0 +1,169 @@
+"""Keys: made by an owner, shown once, good for programs, good for nothing that grants. And who asks too often waits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from consent import ledger
+from consent.notice import CURRENT
+from consent.suppression import open_suppressions
+from schemas.consent import Act, Method
+from schemas.industries import Industry
+from store.people import Role
+from tests.portal.browsing import Browser
+from tests.portal.conftest import Site
+from tests.portal.test_account_page import NO, PAGE, acts, live, say_yes
+
+AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
+
+
+def make_key(browser: Browser, name: str = "nightly run") -> str:
+    """The text of a new key, as the page shows it."""
+    browser.open("/account/keys")
+    form = next(each for each in browser.forms if "Make a key" in each.buttons)
+    browser.send(form.action, [*[pair for pair in form.fields if pair[0] != "name"], ("name", name)])
+    found = re.findall(r"bgb_[0-9a-f]{64}", browser.html)
+    assert len(found) == 1, "shown exactly once"
+    return str(found[0])
+
+
+def test_a_key_is_shown_once_and_kept_nowhere(site: Site) -> None:
+    browser = site.sign_in()
+    key = make_key(browser)
+    assert "nightly run" in browser.words
+    assert key not in browser.open("/account/keys").html
+    kept = b"".join(path.read_bytes() for path in site.settings.home.glob("records.db*"))
+    assert key.removeprefix("bgb_").encode() not in kept
+
+
+def test_a_key_opens_the_api_until_it_is_revoked(site: Site) -> None:
+    browser = site.sign_in()
+    key = make_key(browser)
+    program = site.browser().client
+    assert program.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+    browser.open("/account/keys").press("Revoke")
+    assert "revoked" in browser.words
+    answer = program.get("/api/v1/consent", headers={"x-api-key": key})
+    assert (answer.status_code, answer.json()["code"]) == (401, "key_needed")
+
+
+@pytest.mark.parametrize("header", [{}, {"x-api-key": ""}, {"x-api-key": "bgb_" + "0" * 64}, {"authorization": "x"}])
+def test_without_a_key_the_api_is_closed(site: Site, header: dict[str, str]) -> None:
+    program = site.sign_in().client  # a signed-in browser's cookie is no key
+    assert program.get("/api/v1/consent", headers=header).status_code == 401
+    assert program.post("/api/v1/consent/withdrawals", headers=header, json={}).status_code == 401
+
+
+def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), AUTO, STUDIO)
+    program = site.browser(headers={"x-api-key": make_key(browser)}).client
+    states = {each["industry"]: each["state"] for each in program.get("/api/v1/consent").json()}
+    assert states == {each.value: "granted" if each in (AUTO, STUDIO) else "never_asked" for each in Industry}
+    (grant,) = [each for each in live(site, account_id) if each.industry is AUTO]
+    body = {"industries": ["automotive"], "reason": "season ended"}
+    (ended,) = program.post("/api/v1/consent/withdrawals", json=body).json()
+    assert ended["grant_id"] == grant.grant_id
+    assert [each.industry for each in live(site, account_id)] == [STUDIO]
+    assert open_suppressions(site.settings).files("grants") == [f"{grant.grant_id}.json"]
+    assert len(program.post("/api/v1/consent/withdrawals", json={}).json()) == 1, "all that is left"
+    assert program.post("/api/v1/consent/withdrawals", json={}).json() == [], "asked again, it changes nothing"
+    with site.records.transaction() as connection:
+        event = ledger.read_events(connection)[2]
+    assert (event.method, event.actor, event.act) == (Method.API, None, Act.WITHDRAWN)
+    assert re.fullmatch(r"with API key k[0-9a-f]{32}: season ended", event.reason)
+
+
+def test_a_key_can_never_grant(site: Site) -> None:
+    """Not by any route that there is, with all fields that a granting form has, with or without a session's cookie."""
+    account_id, _ = site.account("Acme")
+    browser = site.sign_in()
+    key = make_key(browser)
+    browser.open(PAGE)
+    fields = dict(next(each for each in browser.forms if NO in each.buttons).fields)
+    body = {**fields, "industry": "automotive", "industries": ["automotive"], "state": "granted", "act": "granted"}
+    program = site.browser(headers={"x-api-key": key}).client
+    posts = [
+        route.path
+        for route in flattened(site.app.routes)
+        if {"POST", "PUT", "PATCH", "DELETE"} & (getattr(route, "methods", None) or set())
+    ]
+    assert {f"{PAGE}/grant", "/api/v1/consent/withdrawals"} <= set(posts)
+    for path in (*posts, "/api/v1/consent", "/api/v1/consent/grants", "/api/v1/account", "/api/v1/consent/automotive"):
+        address = re.sub(r"\{[^}]*\}", account_id, path)
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            program.request(method, address, json=body)
+            program.request(method, address, data=body)
+    assert live(site, account_id) == []
+    assert Act.GRANTED not in acts(site)
+    answer = program.post(f"{PAGE}/grant", data={**body, "notice_sha256": CURRENT.sha256})
+    assert answer.status_code == 403
+    say_yes(browser, AUTO)
+    assert len(live(site, account_id)) == 1, "the person can, all the same"
+
+
+def flattened(routes):
+    for route in routes:
+        inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
+        if inner:
+            yield from flattened(inner)
+        elif hasattr(route, "path"):
+            yield route
+
+
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])
+def test_only_an_owner_makes_and_revokes_keys(site: Site, role: Role) -> None:
+    owner = site.sign_in()
+    key = make_key(owner)
+    other = site.sign_in_as(role).open("/account/keys")
+    assert "Only an owner" in other.words
+    token = ("form_token", dict(other.forms[0].fields)["form_token"])
+    assert other.send("/account/keys", [token, ("name", "mine")]).status == 403
+    revoke = next(each.action for each in owner.open("/account/keys").forms if "Revoke" in each.buttons)
+    assert other.send(revoke, [token]).status == 403
+    assert site.browser().client.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+
+
+def test_another_accounts_keys_are_out_of_reach(site: Site) -> None:
+    acme, bazaar = site.sign_in("Acme"), site.sign_in("Bazaar")
+    key = make_key(acme)
+    assert "nightly run" not in bazaar.open("/account/keys").words
+    revoke = next(each.action for each in acme.open("/account/keys").forms if "Revoke" in each.buttons)
+    token = ("form_token", dict(bazaar.forms[0].fields)["form_token"])
+    assert bazaar.send(revoke, [token]).status == 404
+    assert site.browser().client.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+    say_yes(bazaar, AUTO)
+    program = site.browser(headers={"x-api-key": key}).client
+    assert program.post("/api/v1/consent/withdrawals", json={}).json() == []
+    assert len(live(site, site.account("Bazaar")[0])) == 1
+
+
+def test_guessing_links_ends_in_waiting(site: Site) -> None:
+    browser = site.browser()
+    codes = [browser.send(f"/sign-in/{number:064x}", []).status for number in range(70)]
+    assert codes == [403] * 60 + [429] * 10
+    answer = browser.client.post("/sign-in/x")
+    assert 0 < int(answer.headers["retry-after"]) <= 600
+    site.wait(minutes=10)
+    assert "Off" in site.sign_in().words, "after the wait, people come in"
+
+
+def test_a_flood_of_posts_ends_in_waiting_and_changes_nothing(site: Site) -> None:
+    browser = site.sign_in().open(PAGE)
+    form = next(each for each in browser.forms if NO in each.buttons)
+    codes = [browser.send(f"{PAGE}/review", form.fields).status for _ in range(310)]
+    assert codes.count(429) >= 10
+    assert set(codes) == {400, 429}
+    browser.send(form.buttons[NO], form.fields)
+    assert browser.status == 429
+    assert acts(site) == []
+    site.wait(minutes=1)
+    browser.send(form.buttons[NO], form.fields)
+    assert set(acts(site)) == {Act.DECLINED}
+
+
+def test_reading_is_not_limited(site: Site) -> None:
+    browser = site.sign_in()
+    assert {browser.open("/account").status for _ in range(350)} == {200}
