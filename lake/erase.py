@@ -28,6 +28,12 @@ from store.tables import admissions, merged_files
 READING = timedelta(hours=1)
 """How long a file whose rows were merged into another stays, for readers that had begun with it."""
 
+LOOKED_INTO = (
+    "the folder of this permission, under each industry of the training data",
+    "older versions, delete markers and unfinished uploads in those folders",
+)
+"""What a grant's receipt lists: where nothing was left, in words for the customer."""
+
 
 class Reconciled(Record):
     """What one reconcile did. `objects`: all that were erased.
@@ -63,7 +69,8 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
         raise StillThere("Objects came back under a withdrawn grant. The next reconcile erases them.")
     with records.transaction() as connection:
         now = clock()
-        receipt = finish_erasure(connection, grant.grant_id, grant.withdrawn_at + PROMISED_LIFE, remaining=0, now=now)
+        deadline = grant.withdrawn_at + PROMISED_LIFE
+        receipt = finish_erasure(connection, grant.grant_id, deadline, remaining=0, now=now, places=LOOKED_INTO)
         _mark_erased(connection, grant.grant_id, now)
     return receipt
 
