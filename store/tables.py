@@ -221,6 +221,31 @@ merged_files = Table(
 )
 """Files that hold the rows of several admissions of one grant. `retired_at`: since then a bigger one holds them."""
 
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("pull_id", String(33), primary_key=True),
+    Column("industry", String(32), nullable=False),
+    Column("recipient", String(200), nullable=False),
+    Column("place", String(1000), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("query", JSON, nullable=False),
+    Column("lake_state", String(64), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),
+)
+"""Copies of candidates that somebody took. Recorded before their first byte, so that none is unknown."""
+
+pulled_grants = Table(
+    "pulled_grants",
+    metadata,
+    Column("pull_id", ForeignKey("pulls.pull_id"), primary_key=True),
+    Column("grant_id", String(33), primary_key=True, index=True),
+    Column("rows", Integer, nullable=False),
+    Column("erased_at", UtcTime),
+)
+"""How many rows of a grant a pull took (or set out to take). `erased_at`: when they were gone from that copy."""
+
 receipts = Table(
     "receipts",
     metadata,
