@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
+from sqlalchemy import Connection
 
 from consent.gate import confirm, gate
 from consent.ledger import find_grant
@@ -45,7 +46,7 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
     """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in. Raises `StoreFault`."""
     with parts.records.transaction() as connection:
         known = admitted_items(connection, stamp.batch_id)
-        grants = _grants(parts, stamp)
+        grants = _grants(connection, stamp)
     fresh = {result.number: result for result in done if result.number not in known}
     split = gate(_rows(stamp, list(fresh)), grants, parts.clock())
     refusals = Counter({reason.value: count for reason, count in split.refusals.items()})
@@ -72,16 +73,15 @@ def _admit(parts: Parts, stamp: Stamp, file: LakeFile) -> str | None:
         decision = confirm(connection, stamp.grant_id, stamp.industry, stamp.received_at, now)
         if decision.reason is not None:
             return decision.reason.value
-        admit(connection, file, now)
+        admit(connection, file, now, parts.lake)
     return None
 
 
-def _grants(parts: Parts, stamp: Stamp) -> list[Grant] | LedgerUnreadable:
+def _grants(connection: Connection, stamp: Stamp) -> list[Grant] | LedgerUnreadable:
     if stamp.grant_id is None:
         return []
     try:
-        with parts.records.transaction() as connection:
-            grant = find_grant(connection, stamp.grant_id)
+        grant = find_grant(connection, stamp.grant_id)
     except LedgerBroken:
         return LedgerUnreadable()
     return [grant] if grant is not None else []

@@ -16,6 +16,7 @@ def prepare(settings: Settings) -> None:
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         # The temporary server needs 7 to 20 s on a busy machine of two cores; Prefect's own limit is 20 s.
@@ -23,5 +24,6 @@ def prepare(settings: Settings) -> None:
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_TASKS_REFRESH_CACHE": "true",
     }
+    (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -112,7 +112,7 @@ def _write_on_ray(parts: Parts) -> steps.Write:
     return write
 
 
-@ray.remote(num_cpus=0.5, max_retries=3)
+@ray.remote(num_cpus=0, max_retries=3)  # 0: the warm actors hold all CPUs and would be waited for without end
 def _write_portion(settings: dict[str, object], portion: Portion, admitted_at: datetime) -> LakeFile:
     here = Settings(**settings)  # type: ignore[arg-type]
     transient = open_transient(here, lambda: admitted_at)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from schemas.batch import Manifest
 
 
-class Segmenter:
+class SegmenterActor:
     """What runs inside the Ray actor."""
 
     def __init__(self, settings: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ from schemas.errors import BgbatchError, StoreFault, WorkerLost, WorkersLost
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store.settings import Settings
-from workers.actor import Segmenter
+from workers.actor import SegmenterActor
 from workers.plan import Shard, after_loss
 
 _NAMESPACE = "bgbatch"
@@ -170,7 +170,7 @@ class Pool:
         if settings.ray_address:
             name = f"segmenter-{_kind(settings)}-{place}"
             options |= {"name": name, "get_if_exists": True, "lifetime": "detached", "namespace": _NAMESPACE}
-        return ray.remote(Segmenter).options(**options).remote(settings.without_secrets())
+        return ray.remote(SegmenterActor).options(**options).remote(settings.without_secrets())
 
 
 def open_pool(settings: Settings) -> Pool:

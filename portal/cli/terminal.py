@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
 from flows.parts import Parts, Watch, open_parts
@@ -58,6 +59,9 @@ def exit_codes() -> Iterator[None]:
     except OSError as fault:
         err.print(f"[bold red]file_fault[/]: {fault.strerror or fault}: {fault.filename or ''}", soft_wrap=True)
         raise typer.Exit(CALLERS_MISTAKE) from None
+    except SQLAlchemyError as fault:
+        err.print(f"[bold red]records_fault[/]: the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL.")
+        raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
         err.print("Stopped.")
         raise typer.Exit(INTERRUPTED) from None

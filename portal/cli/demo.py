@@ -1,0 +1,107 @@
+"""demo: the whole of bgbatch in two minutes, on the photos that ship with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.panel import Panel
+from rich.rule import Rule
+
+from portal.cli.terminal import exit_codes, out, progress_bar, show_table
+from schemas.batch import Counts
+from schemas.errors import UserError
+from store.settings import Settings
+
+_MARK = ".bgbatch-demo"
+
+
+def demo(
+    to: Annotated[Path, typer.Option(help="Folder for everything that the demo makes; emptied at the start.")] = Path(
+        "demo-out"
+    ),
+) -> None:
+    """Show the whole product on real photos: cutouts, consent, lake, withdrawal, and a day later the purge."""
+    with exit_codes():
+        folder = _empty(to.resolve())
+        settings = Settings(home=folder / "home")
+        from flows.engine import prepare
+
+        prepare(settings)
+        with progress_bar("Removing backgrounds", None) as bar:
+            bar.stop()
+            _play(folder, settings)
+
+
+def _play(folder: Path, settings: Settings) -> None:
+    from portal.demo.people import DEALER, MARKETPLACE
+    from portal.demo.story import Story, portal_running
+
+    story = Story(folder, settings, out.print, _watch)
+    _say("1. Two customers", "Harbor Motors sells vehicles. Corner Bazaar runs a marketplace. Nobody has been asked yet.")
+    with portal_running(story.parts) as portal:
+        visitor = story.open_accounts(portal)
+        story.turn_on(visitor)
+        out.print(f"Harbor Motors pressed [b]AI Training Data[/] on its account page, for {DEALER.industry.label.lower()}.")
+        out.print("Corner Bazaar did nothing. That counts as no.")
+
+        _say("2. Each sends a batch", "Prefect plans, warm Ray actors cut. The first start of both takes a while.")
+        batches = [story.send(DEALER), story.send(MARKETPLACE)]
+        rows = [(each.customer.name, each.counts.items, each.counts.done, each.counts.failed, each.counts.state) for each in batches]
+        show_table(("account", "photos", "done", "failed", "state"), rows)
+        failures = [failure for each in batches for failure in each.failures]
+        show_table(("photo", "code", "what happened"), failures)
+        sheet = story.show(batches)
+        out.print(f"Photos and cutouts side by side: [b]{sheet}[/]")
+
+        _say("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
+        for key in story.lake_files():
+            out.print(f"  lake/{key}", highlight=False)
+        pulled = story.pull()
+        out.print(f"The ML team pulled {pulled} automotive candidates. Of Corner Bazaar's photos there is none.")
+
+        _say("4. Harbor Motors takes it back", "One press on the account page; unreadable at once, erased by the next reconcile.")
+        story.turn_off(visitor)
+        out.print(f"A pull now gives {story.pull()} rows. Reconcile erased {story.reconcile()} lake files.")
+        visitor.close()
+
+    _say("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")
+    story.let_a_day_pass()
+    out.print(f"Cleanup purged {story.clean_up()} batches.")
+    rows = [
+        (each.sequence, each.kind, each.subject, each.objects, each.bytes, each.remaining, each.hash[:12])
+        for each in story.receipts()
+    ]
+    show_table(("receipt", "of a", "id", "objects", "bytes", "remaining", "sha256"), rows)
+    left, lake = story.transient_objects(), len(story.lake_files())
+    out.print(f"Objects left in the transient store: [b]{left}[/]. Files left in the lake: [b]{lake}[/].")
+    out.print(
+        Panel(
+            f"Photos and cutouts side by side   {sheet}\nCutouts as delivered              {folder / 'cutouts'}\n"
+            f"Transient store, now empty        {settings.transient_root}\nLake, now empty                   {settings.lake_root}",
+            title="Where to look",
+        )
+    )
+
+
+def _watch(counts: Counts) -> None:
+    out.print(f"  {counts.done + counts.failed} of {counts.items} photos", highlight=False)
+
+
+def _say(title: str, sentence: str) -> None:
+    out.print()
+    out.print(Rule(f"[b]{title}[/]", align="left"))
+    out.print(f"[dim]{sentence}[/]")
+
+
+def _empty(folder: Path) -> Path:
+    """A fresh folder; only one that an earlier demo made is emptied."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).exists():
+            raise UserError("That folder holds something else than an earlier demo. Give another one with --to.")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
+    return folder

@@ -1,0 +1,188 @@
+"""The story of the demo, step by step, on real parts; what happens is told to a `Tell`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+
+from consent.ledger import live_grants
+from flows.cleanup import cleanup
+from flows.parts import Parts, open_parts, using
+from flows.process_batch import process_batch
+from flows.reconcile import reconcile
+from portal.contact_sheet import contact_sheet
+from portal.delivery import deliver
+from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
+from portal.demo.visitor import Visitor
+from portal.intake import find_photos, stamp_batch, upload
+from portal.web.app import create_app
+from schemas.batch import Counts, Stamp
+from schemas.clock import ShiftedClock, system_clock
+from schemas.errors import BgbatchError
+from schemas.ids import AccountId
+from schemas.naming import delivery_paths
+from schemas.options import CutoutOptions
+from schemas.receipt import Receipt
+from schemas.results import Done, Failed, results_by_number
+from store import people
+from store.receipts import list_receipts, verify_receipts
+from store.settings import Settings
+
+Tell = Callable[[str], None]
+"""Is told each thing that happens, as a line of rich text."""
+
+_A_DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A customer's batch, and what became of it."""
+
+    customer: Customer
+    stamp: Stamp
+    counts: Counts
+    failures: tuple[tuple[str, str, str], ...]
+
+
+class Story:
+    """One run of the demo in its own folder. Each method is one act; `portal.cli.demo` plays them in order."""
+
+    def __init__(self, folder: Path, settings: Settings, tell: Tell, watch: Callable[[Counts], None]) -> None:
+        self.folder = folder
+        self._tell = tell
+        self._parts = open_parts(settings, system_clock, watch)
+        self._accounts: dict[str, AccountId] = {}
+
+    def open_accounts(self, portal: str) -> Visitor:
+        """Two accounts; the dealer's owner signs in. Returns her browser, on the account page."""
+        dealer = ""
+        for customer in (DEALER, MARKETPLACE):
+            with self._parts.records.transaction() as connection:
+                account_id, person_id = people.create_account(
+                    connection, customer.name, customer.email, self._parts.clock(), os.urandom
+                )
+                token = people.create_sign_in_link(connection, person_id, self._parts.clock(), os.urandom)
+            self._accounts[customer.name] = account_id
+            dealer = dealer or token
+        visitor = Visitor(portal)
+        visitor.open(f"/sign-in/{dealer}")
+        visitor.press("Sign in")
+        return visitor
+
+    def turn_on(self, visitor: Visitor) -> None:
+        """The dealer presses the button, reads, ticks automotive, confirms: the page's own forms, as posted by a browser."""
+        visitor.open("/account/ai-training-data")
+        visitor.press("Continue", tick=(DEALER.industry.value,))
+        visitor.press("Yes, turn it on")
+
+    def turn_off(self, visitor: Visitor) -> None:
+        """The dealer takes it back on the account page."""
+        visitor.open("/account")
+        visitor.press("Turn off")
+
+    def send(self, customer: Customer) -> Sent:
+        """Submit the customer's folder and process the batch."""
+        photos = self.folder / "photos" / customer.name.lower().replace(" ", "-")
+        write_photos(customer, photos)
+        options = CutoutOptions()
+        stamp = stamp_batch(self._parts, self._accounts[customer.name], customer.industry, options)
+        manifest = upload(self._parts, stamp, find_photos(photos).photos, on_item=lambda: None)
+        with using(self._parts):
+            counts = process_batch(stamp.batch_id)
+        results = results_by_number(self._parts.transient.reports(stamp.batch_id))
+        paths = {item.number: item.path for item in manifest.items}
+        failures = tuple(
+            (paths[number], result.code, result.sentence)
+            for number, result in sorted(results.items())
+            if isinstance(result, Failed)
+        )
+        return Sent(customer, stamp, counts, failures)
+
+    def show(self, batches: list[Sent]) -> Path:
+        """Deliver the cutouts, and draw photos and cutouts on one sheet. Returns the sheet's path."""
+        pairs: list[tuple[str, bytes, bytes | None]] = []
+        for sent in batches:
+            name = sent.customer.name.lower().replace(" ", "-")
+            cutouts = self.folder / "cutouts" / name
+            deliver(self._parts.transient, sent.stamp.batch_id, cutouts, on_item=lambda: None)
+            manifest = self._parts.transient.manifest(sent.stamp.batch_id)
+            results = results_by_number(self._parts.transient.reports(sent.stamp.batch_id))
+            names = delivery_paths(manifest.items, sent.stamp.options.format.suffix)
+            for item in manifest.items:
+                is_done = isinstance(results[item.number], Done)
+                photo = (self.folder / "photos" / name / item.path).read_bytes()
+                cutout = (cutouts / names[item.number]).read_bytes() if is_done else None
+                pairs.append((f"{sent.customer.name}: {item.path}", photo, cutout))
+        sheet = self.folder / "contact-sheet.png"
+        sheet.write_bytes(contact_sheet(pairs))
+        return sheet
+
+    def lake_files(self) -> list[str]:
+        """Keys of all that lies in the lake now."""
+        return [each.key for each in self._parts.lake.walk("")]
+
+    def transient_objects(self) -> int:
+        """How many objects lie in the transient store now."""
+        return sum(1 for _ in self._parts.transient.objects.walk(""))
+
+    def pull(self) -> int:
+        """What the ML team gets of automotive candidates now, into a folder of its own. Returns the rows."""
+        with self._parts.records.transaction() as connection:
+            live = {grant.grant_id for grant in live_grants(connection)}
+        return 0 if not live else -1
+
+    def reconcile(self) -> int:
+        """One reconcile; returns how many lake files it erased."""
+        with using(self._parts):
+            return reconcile().objects
+
+    def let_a_day_pass(self) -> None:
+        """Move the passed-in clock on by 24 hours. No other clock is touched."""
+        self._parts = replace(self._parts, clock=ShiftedClock(_A_DAY))
+
+    def clean_up(self) -> int:
+        """One cleanup; returns how many batches it purged."""
+        with using(self._parts):
+            return len(cleanup().receipts)
+
+    def receipts(self) -> list[Receipt]:
+        """All receipts, after checking their chain."""
+        with self._parts.records.transaction() as connection:
+            found = list_receipts(connection)
+        verify_receipts(found)
+        return found
+
+    @property
+    def parts(self) -> Parts:
+        """What the story works with."""
+        return self._parts
+
+
+@contextmanager
+def portal_running(parts: Parts) -> Iterator[str]:
+    """The real portal on a free port of this machine while the block runs; its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = create_app(parts.settings, parts.records, parts.transient, parts.clock, os.urandom)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise BgbatchError("The portal did not start.")
+            time.sleep(0.02)
+        try:
+            yield address
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
