@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 
 from schemas.batch import PROMISED_LIFE, BatchState, Counts, Stamp
 from schemas.errors import NotFound
-from schemas.ids import AccountId, BatchId, GrantId
+from schemas.ids import AccountId, BatchId, GrantId, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
@@ -91,9 +91,10 @@ def due_early(connection: Connection, now: datetime, watched: timedelta) -> list
 
 
 def hasten(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """Make the next cleanup purge this batch. Its purge time never moves to later."""
+    """Make the next cleanup purge this batch. Its purge time never moves to later, nor before its receipt."""
+    soon = max(now, received_at(batch_id) + timedelta(milliseconds=1))
     connection.execute(
-        update(batches).where(batches.c.batch_id == batch_id, batches.c.purge_at > now).values(purge_at=now)
+        update(batches).where(batches.c.batch_id == batch_id, batches.c.purge_at > soon).values(purge_at=soon)
     )
 
 

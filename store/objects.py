@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
 from schemas.errors import NotFound, StoreFault
@@ -102,6 +102,11 @@ class ObjectStore:
         """The store's own clock. Raises `StoreFault`."""
         with _read_faults("tell the time"):
             return self.storage.now()
+
+    def link(self, key: str, life: timedelta) -> str | None:
+        """An address that hands the object out for `life` (whole seconds, rounded down); None where there are none."""
+        with _read_faults("sign a link"):
+            return self.storage.link(_checked(key), max(1, int(life.total_seconds())))
 
     def _look_up(self, wanted: Sequence[str]) -> Iterator[StoredObject]:
         """What there is at these keys. Many keys of one folder are looked up with one listing."""

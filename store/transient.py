@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from schemas.batch import Manifest, Stamp
 from schemas.clock import Clock
@@ -85,9 +85,25 @@ class TransientStore:
 
     def write(self, stamp: Stamp, key: str, data: bytes) -> None:
         """Write one object of a batch. Raises `PastDeadline` once `stamp.purge_at` has come, `StoreFault`."""
+        self._fence(stamp)
+        self.objects.write(key, data)
+        try:
+            self._fence(stamp)
+        except PastDeadline:  # a slow write: the purge may have been here meanwhile
+            self.objects.delete([key])
+            raise
+
+    def link(self, stamp: Stamp, key: str, life: timedelta) -> str | None:
+        """An address that hands out one object for `life`, never past the batch's purge time; None on a folder.
+
+        Raises `PastDeadline`, `StoreFault`.
+        """
+        self._fence(stamp)
+        return self.objects.link(key, min(life, stamp.purge_at - self._clock()))
+
+    def _fence(self, stamp: Stamp) -> None:
         if self._clock() >= stamp.purge_at:
             raise PastDeadline("The batch's purge time has come, so nothing more is written for it. Submit it again.")
-        self.objects.write(key, data)
 
     def read(self, key: str) -> bytes:
         """One object. Raises `NotFound`, `StoreFault`."""
