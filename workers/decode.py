@@ -8,6 +8,7 @@ silence (see docs/pixels.md). The errors here carry no word of the file, because
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import cast
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage
 from workers.colour import to_srgb
+from workers.headers import PNG_SIGNATURE, is_whole_png, is_whole_webp, webp_size
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -29,7 +31,16 @@ pillow_heif.register_heif_opener()
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 """What pillow may take a file for. No other decoder is reached, whatever the bytes say."""
 
+_BEGINNINGS = (b"\xff\xd8\xff", PNG_SIGNATURE, b"II*\0", b"MM\0*")
+_BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1")
+"""How JPEG, PNG, TIFF begin, and HEIC and AVIF after their first four bytes."""
+
 _ORIENTATION = 0x0112
+
+_SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
+
+_JPEG_SPACES = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
+"""pillow's name for what a JPEG holds, and what it is to be decoded to."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def decode(source: bytes, limits: Limits) -> Picture:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - each decoder has errors of its own, and all of them mean this
-            raise DamagedImage("The image ends too early or is damaged. Send it again from the original.") from None
+            raise _damaged() from None
 
 
 def too_many_bytes(limits: Limits) -> FileTooLarge:
@@ -81,19 +92,33 @@ def too_many_bytes(limits: Limits) -> FileTooLarge:
 
 
 def _header(source: bytes, limits: Limits) -> Image.Image:
+    claimed = webp_size(source)
+    if claimed is not None and claimed[0] * claimed[1] > limits.pixels:
+        raise _too_many_pixels(limits)
     try:
         header = Image.open(io.BytesIO(source), formats=FORMATS)
     except UnidentifiedImageError:
-        raise NotAnImage("The file is no image of a kind that is read here, whatever its name says.") from None
+        raise _unread(source) from None
     except Image.DecompressionBombError:
         raise _too_many_pixels(limits) from None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a header that pillow stumbles over
-        raise DamagedImage("The image's header is damaged. Send it again from the original.") from None
+        raise _damaged() from None
     if header.width * header.height > limits.pixels:
         raise _too_many_pixels(limits)
     return header
+
+
+def _unread(source: bytes) -> NotAnImage | DamagedImage:
+    """Why pillow would not open it: a file that begins as an image does is a damaged one."""
+    if source.startswith(_BEGINNINGS) or webp_size(source) is not None or source[4:12] in _BRANDS:
+        return _damaged()
+    return NotAnImage("The file is no image of a kind that is read here, whatever its name says.")
+
+
+def _damaged() -> DamagedImage:
+    return DamagedImage("The image ends too early or is damaged. Send it again from the original.")
 
 
 def _too_many_pixels(limits: Limits) -> ImageTooLarge:
@@ -101,17 +126,41 @@ def _too_many_pixels(limits: Limits) -> ImageTooLarge:
 
 
 def _decoded(source: bytes, header: Image.Image) -> Picture:
-    orientation = int(header.getexif().get(_ORIENTATION, 1))
     profile = cast("bytes | None", header.info.get("icc_profile"))
-    if header.format in ("JPEG", "MPO") and header.mode in ("RGB", "L"):
-        rgb = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace="RGB", strict=True))
-        return Picture(upright(to_srgb(rgb, profile, header.mode), orientation), None)
-    rgb, alpha = _by_pillow(source, header, profile)
+    if header.format in ("JPEG", "MPO") and header.mode in _JPEG_SPACES:
+        rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
+        return Picture(upright(rgb, _orientation(header)), None)
+    if header.format == "PNG" and not is_whole_png(source):
+        raise _damaged()
+    if header.format == "WEBP" and not is_whole_webp(source):
+        raise _damaged()
+    header.load()  # which turns a TIFF upright and takes its orientation away
+    rgb, alpha = _by_pillow(header, profile)
+    orientation = _orientation(header)
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 
 
-def _by_pillow(source: bytes, image: Image.Image, profile: bytes | None) -> tuple[Pixels, Pixels | None]:
-    image.load()
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
+    """The pixels of a JPEG. libjpeg's warnings are errors here, but for very few bytes too many before a marker.
+
+    Some cameras write those. Many of them mean that the decoder lost its way.
+    """
+    space = _JPEG_SPACES[mode]
+    try:
+        pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=True))
+    except ValueError as error:
+        spare = _SPARE_BYTES.search(str(error))
+        if spare is None or int(spare[1]) > 4:
+            raise
+        pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=False))
+    return np.bitwise_not(pixels) if mode == "CMYK" else pixels  # CMYK in JPEG is stored inverted, as Adobe does
+
+
+def _by_pillow(image: Image.Image, profile: bytes | None) -> tuple[Pixels, Pixels | None]:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         gray = _eight_bits(np.asarray(image))
         return np.repeat(gray[:, :, None], 3, axis=2), None
@@ -119,23 +168,21 @@ def _by_pillow(source: bytes, image: Image.Image, profile: bytes | None) -> tupl
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.asarray(image.getchannel("A"))
-        if alpha.min() == 255:
-            alpha = None
         image = image.convert("RGB")
-    elif image.mode not in ("RGB", "L", "CMYK", "LAB"):
+    elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
-    if profile is None or image.mode == "LAB":
-        return np.asarray(image.convert("RGB")), alpha
-    mode = image.mode
-    return to_srgb(np.asarray(image), profile, mode), alpha
+    if alpha is not None and alpha.min() == 255:
+        alpha = None
+    return to_srgb(np.asarray(image), profile, image.mode), alpha
 
 
 def _eight_bits(gray: npt.NDArray[np.generic]) -> Pixels:
-    if gray.dtype == np.uint16:
-        return np.asarray((gray.astype(np.uint32) + 128) // 257, np.uint8)
+    """Grays of 16 bits, 32 bits or floating point as 0…255; floats that reach no further than 1 are fractions."""
     values = gray.astype(np.float32)
-    top = 1.0 if gray.dtype == np.float32 and float(values.max(initial=0)) <= 1 else 65535.0
-    top = 255.0 if top > 1 and float(values.max(initial=0)) <= 255 else top
+    peak = float(values.max(initial=0))
+    top = 65535.0
+    if gray.dtype.kind == "f":
+        top = next((each for each in (1.0, 255.0) if peak <= each), top)
     return np.asarray(np.clip(values * (255.0 / top) + 0.5, 0, 255), np.uint8)
 
 

@@ -1,0 +1,42 @@
+"""A Display P3 profile, of the numbers in its standard (SMPTE EG 432-1 primaries, D65 adapted to D50, sRGB's curve)."""
+
+from __future__ import annotations
+
+import struct
+
+# The colourants of Display P3 in the profile connection space, as Apple and the ICC publish them.
+_COLOURANTS = {
+    b"rXYZ": (0.51512, 0.24120, -0.00105),
+    b"gXYZ": (0.29198, 0.69225, 0.04189),
+    b"bXYZ": (0.15710, 0.06657, 0.78407),
+    b"wtpt": (0.96420, 1.0, 0.82491),
+}
+
+
+def display_p3() -> bytes:
+    """A version 2 matrix profile."""
+    tags = {name: _xyz(values) for name, values in _COLOURANTS.items()}
+    curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0)
+    curve += b"".join(_fixed(v) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    text = b"Display P3\0"
+    tags[b"desc"] = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
+    offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, data in tags.items():
+        data += bytes(-len(data) % 4)
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    header = struct.pack(">I4s4s4s4s4s", offset + len(body), bytes(4), b"\x02\x40\0\0", b"mntr", b"RGB ", b"XYZ ")
+    header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
+    header += b"".join(_fixed(v) for v in (0.9642, 1.0, 0.82491))
+    header += bytes(128 - len(header))
+    return header + struct.pack(">I", len(tags)) + table + body
+
+
+def _fixed(value: float) -> bytes:
+    return struct.pack(">i", round(value * 65536))
+
+
+def _xyz(values: tuple[float, float, float]) -> bytes:
+    return b"XYZ " + bytes(4) + b"".join(map(_fixed, values))

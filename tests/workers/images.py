@@ -1,0 +1,157 @@
+"""Images of every kind, made on the spot; good ones and hostile ones."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pillow_heif
+from PIL import Image
+
+pillow_heif.register_heif_opener()
+
+RED, GREEN, BLUE, WHITE = (200, 30, 40), (30, 180, 60), (20, 60, 210), (240, 240, 240)
+
+
+def corners(width: int = 96, height: int = 64) -> np.ndarray:
+    """A picture whose four quarters tell each orientation apart: red and green above blue and white."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = RED
+    image[: height // 2, width // 2 :] = GREEN
+    image[height // 2 :, : width // 2] = BLUE
+    image[height // 2 :, width // 2 :] = WHITE
+    return image
+
+
+def noise(width: int = 256, height: int = 256) -> np.ndarray:
+    image = np.random.default_rng(5).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def saved(image: np.ndarray | Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
+    return file.getvalue()
+
+
+def oriented(upright: np.ndarray, orientation: int, format: str = "JPEG") -> bytes:
+    """A file whose stored pixels are turned, and whose EXIF orientation turns them back."""
+    back = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if format == "JPEG" else {}
+    image = Image.fromarray(np.ascontiguousarray(back(upright)))
+    if format == "HEIF":  # which keeps the turn as a property of the image and clears it in the EXIF data
+        image.info["exif"] = exif.tobytes()
+        return saved(image, format, quality=95)
+    return saved(image, format, exif=exif, **options)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A small and valid PNG that claims width × height pixels of one bit."""
+    compressor = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    body = b"".join(compressor.compress(row) for _ in range(height)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+
+
+def png_with_a_text_bomb() -> bytes:
+    """A compressed comment of 300 MB of zeros before the pixels."""
+    compressor = zlib.compressobj(9)
+    bomb = b"".join(compressor.compress(bytes(1_000_000)) for _ in range(300)) + compressor.flush()
+    good = saved(corners(), "PNG")
+    return good[:33] + png_chunk(b"zTXt", b"Comment\0\0" + bomb) + good[33:]
+
+
+def webp_claiming(width: int, height: int) -> bytes:
+    good = saved(Image.fromarray(corners()).convert("RGBA"), "WEBP", lossless=True)
+    extended = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + extended + good[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    """A JPEG whose frame header says width × height; its data is for far less."""
+    good = bytearray(saved(corners(), "JPEG"))
+    place = good.index(b"\xff\xc0") + 5
+    good[place : place + 4] = struct.pack(">HH", height, width)
+    return bytes(good)
+
+
+def with_a_hole(data: bytes, at: float = 0.6, length: int = 40) -> bytes:
+    """Damaged in its middle."""
+    place = int(len(data) * at)
+    return data[:place] + bytes((byte ^ 0x55) for byte in data[place : place + length]) + data[place + length :]
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {}
+"""Name → bytes and the code that they must end with. A folder of them is what a careless or an evil customer sends."""
+
+
+def _hostile() -> None:
+    jpeg, png = saved(noise(), "JPEG", quality=90), saved(noise(), "PNG")
+    webp = saved(noise(), "WEBP", quality=90)
+    tiff = saved(noise(), "TIFF", compression="tiff_lzw")
+    heic, avif = saved(noise(), "HEIF", quality=80), saved(noise(), "AVIF")
+    cmyk = saved(Image.fromarray(noise()).convert("CMYK"), "JPEG", quality=90)
+    HOSTILE.update(
+        {
+            "empty.jpg": (b"", "empty_file"),
+            "one-byte.jpg": (b"\xff", "not_an_image"),
+            "text.jpg": (b"This is a letter, not a photo.\n" * 50, "not_an_image"),
+            "page.png": (b"<!doctype html><html><body>404</body></html>", "not_an_image"),
+            "drawing.jpg": (
+                b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+                "not_an_image",
+            ),
+            "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (r) file\n", "not_an_image"),
+            "document.png": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "not_an_image"),
+            "archive.webp": (b"PK\x03\x04" + bytes(200), "not_an_image"),
+            "program.tif": (b"\x7fELF" + bytes(500), "not_an_image"),
+            "zeros.heic": (bytes(5000), "not_an_image"),
+            "film.avif": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(400), "not_an_image"),
+            "signature-only.jpg": (jpeg[:4], "damaged_image"),
+            "signature-only.png": (png[:8], "damaged_image"),
+            "header-only.jpg": (jpeg[: jpeg.index(b"\xff\xda")], "damaged_image"),
+            "half.jpg": (jpeg[: len(jpeg) // 2], "damaged_image"),
+            "all-but-the-end.jpg": (jpeg[:-60], "damaged_image"),
+            "hole.jpg": (with_a_hole(jpeg), "damaged_image"),
+            "hole-cmyk.jpg": (with_a_hole(cmyk, 0.8), "damaged_image"),
+            "half-progressive.jpg": (saved(noise(), "JPEG", progressive=True)[:6000], "damaged_image"),
+            "half.png": (png[: len(png) // 2], "damaged_image"),
+            "no-end.png": (png[:-12], "damaged_image"),
+            "hole.png": (with_a_hole(png), "damaged_image"),
+            "hole-at-the-end.png": (with_a_hole(png, 0.999, 8), "damaged_image"),
+            "half.webp": (webp[: len(webp) // 2], "damaged_image"),
+            "half.tif": (tiff[: len(tiff) // 2], "damaged_image"),
+            "half.heic": (heic[: len(heic) // 2], "damaged_image"),
+            "half.avif": (avif[: len(avif) // 2], "damaged_image"),
+            "text-bomb.png": (png_with_a_text_bomb(), "damaged_image"),
+            "200-megapixels.png": (png_bomb(20_000, 10_000), "image_too_large"),
+            "400-megapixels.png": (png_bomb(20_000, 20_000), "image_too_large"),
+            "4-gigapixels.jpg": (jpeg_claiming(65_000, 65_000), "image_too_large"),
+            "268-megapixels.webp": (webp_claiming(16_383, 16_383), "image_too_large"),
+            "long.png": (png_bomb(2_000_000, 40), "image_too_large"),
+            "too-many-bytes.jpg": (jpeg + bytes(3_000_000), "file_too_large"),
+        }
+    )
+
+
+_hostile()

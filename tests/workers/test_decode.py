@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from schemas.errors import ItemError
+from tests.workers.icc import display_p3
+from tests.workers.images import BLUE, GREEN, HOSTILE, RED, WHITE, corners, noise, oriented, saved
+from tests.workers.photos import ROOT
+from workers.decode import Limits, decode
+
+LIMITS = Limits(pixels=50_000_000, bytes=2_000_000)
+RGB = Image.fromarray(corners())
+
+
+def quarters(rgb: np.ndarray) -> list[tuple[int, ...]]:
+    """The colours in the middles of the four quarters: above left, above right, below left, below right."""
+    height, width = rgb.shape[:2]
+    return [tuple(map(int, rgb[y * height // 4, x * width // 4])) for y in (1, 3) for x in (1, 3)]
+
+
+def assert_upright(data: bytes, tolerance: int = 12) -> None:
+    picture = decode(data, LIMITS)
+    assert (picture.width, picture.height) == (96, 64)
+    assert np.abs(np.array(quarters(picture.rgb)) - np.array([RED, GREEN, BLUE, WHITE])).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_orientation_comes_out_upright(format, orientation):
+    assert_upright(oriented(corners(), orientation, format), 16)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("format", ["HEIF", "AVIF"])
+def test_phone_formats_come_out_upright(format, orientation):
+    assert_upright(oriented(corners(), orientation, format), 16)
+
+
+KINDS = {
+    "plain jpeg": saved(RGB, "JPEG", quality=95),
+    "progressive jpeg": saved(RGB, "JPEG", quality=95, progressive=True),
+    "png": saved(RGB, "PNG"),
+    "interlaced-looking palette png": saved(RGB.quantize(16), "PNG"),
+    "16-bit rgb png": cv2.imencode(".png", corners()[:, :, ::-1].astype(np.uint16) * 257)[1].tobytes(),
+    "webp": saved(RGB, "WEBP", quality=95),
+    "lossless webp": saved(RGB, "WEBP", lossless=True),
+    "tiff": saved(RGB, "TIFF"),
+    "lzw tiff": saved(RGB, "TIFF", compression="tiff_lzw"),
+    "jpeg tiff": saved(RGB, "TIFF", compression="jpeg", quality=95),
+    "bmp": saved(RGB, "BMP"),
+    "heic": saved(RGB, "HEIF", quality=95),
+    "avif": saved(RGB, "AVIF", quality=95),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_gives_its_own_colours(kind):
+    assert_upright(KINDS[kind])
+
+
+def test_a_cmyk_jpeg_is_neither_inverted_nor_pale():
+    picture = decode(saved(RGB.convert("CMYK"), "JPEG", quality=95), LIMITS)
+    expected = np.asarray(RGB.convert("CMYK").convert("RGB"))
+    assert np.abs(np.array(quarters(picture.rgb)) - np.array(quarters(expected))).max() < 12
+
+
+def test_a_cmyk_tiff_is_read():
+    assert_upright(saved(RGB.convert("CMYK"), "TIFF"), 3)
+
+
+GRAY = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
+
+GRAYS = {
+    "jpeg": saved(GRAY, "JPEG", quality=98),
+    "png": saved(GRAY, "PNG"),
+    "16-bit png": cv2.imencode(".png", GRAY.astype(np.uint16) * 257)[1].tobytes(),
+    "16-bit tiff": saved(Image.fromarray(GRAY.astype(np.uint16) * 257), "TIFF"),
+    "floating tiff": saved(Image.fromarray(GRAY.astype(np.float32) / 255), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("kind", GRAYS)
+def test_grays_of_any_depth_keep_their_shades(kind):
+    rgb = decode(GRAYS[kind], LIMITS).rgb
+    assert rgb.shape == (64, 96, 3)
+    assert np.abs(rgb[32, :, 1].astype(int) - GRAY[32]).max() <= 2
+
+
+def test_one_bit_is_black_and_white():
+    data = saved(Image.fromarray(GRAY).convert("1", dither=Image.Dither.NONE), "PNG")
+    assert set(np.unique(decode(data, LIMITS).rgb)) == {0, 255}
+
+
+def transparent() -> Image.Image:
+    image = RGB.convert("RGBA")
+    image.putalpha(Image.fromarray(GRAY))
+    return image
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_what_the_source_left_transparent_is_known(format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    alpha = decode(saved(transparent(), format, **options), LIMITS).alpha
+    assert np.array_equal(alpha, GRAY)
+
+
+def test_a_palette_with_one_transparent_colour_is_known():
+    data = saved(RGB.quantize(4), "PNG", transparency=0)
+    alpha = decode(data, LIMITS).alpha
+    assert set(np.unique(alpha)) == {0, 255}
+
+
+def test_an_opaque_alpha_channel_is_none():
+    assert decode(saved(RGB.convert("RGBA"), "PNG"), LIMITS).alpha is None
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF"])
+def test_display_p3_becomes_srgb_and_not_dull(format):
+    options = {"quality": 95} if format in ("JPEG", "WEBP", "HEIF", "AVIF") else {}
+    data = saved(RGB, format, icc_profile=display_p3(), **options)
+    red = quarters(decode(data, LIMITS).rgb)[0]
+    # By the matrices of both standards: P3 (200, 30, 40) lies outside sRGB, at red 219; green and blue clip to about 0.
+    assert red[0] == pytest.approx(219, abs=6)
+    assert red[1] <= 8
+
+
+def test_srgb_stays_as_it_is():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with_profile = decode(saved(RGB, "PNG", icc_profile=profile), LIMITS)
+    assert np.array_equal(with_profile.rgb, corners())
+
+
+def test_a_broken_profile_is_passed_over():
+    assert_upright(saved(RGB, "PNG", icc_profile=b"no profile at all"), 0)
+
+
+def test_bytes_too_many_after_the_last_scan_are_no_damage():
+    data = saved(RGB, "JPEG", quality=95)
+    assert_upright(data[:-2] + b"\0\0\0" + data[-2:])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_each_hostile_file_has_its_own_code(name):
+    data, code = HOSTILE[name]
+    with pytest.raises(ItemError) as caught:
+        decode(data, LIMITS)
+    assert caught.value.code == code
+    assert str(caught.value).endswith(".")
+
+
+def test_limits_are_settable():
+    data = saved(noise(100, 100), "PNG")
+    assert decode(data, Limits(pixels=10_000, bytes=len(data))).width == 100
+    with pytest.raises(ItemError, match="megapixels"):
+        decode(data, Limits(pixels=9_999, bytes=len(data)))
+    with pytest.raises(ItemError, match="MB"):
+        decode(data, Limits(pixels=10_000, bytes=len(data) - 1))
+
+
+BOMBS = ("400-megapixels.png", "268-megapixels.webp", "4-gigapixels.jpg", "text-bomb.png")
+
+
+def test_a_bomb_takes_no_memory_for_what_it_claims():
+    script = (
+        "import resource, sys; from tests.workers.images import HOSTILE, corners, saved\n"
+        "from schemas.errors import ItemError; from workers.decode import Limits, decode\n"
+        "limits = Limits(50_000_000, 2_000_000); decode(saved(corners(), 'PNG'), limits)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: decode(HOSTILE[name][0], limits)\n"
+        "    except ItemError: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *BOMBS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 40_000, "kilobytes; the smallest of these claims 268 megapixels"
+
+
+def test_no_decoder_for_programs_is_reached():
+    from workers.decode import FORMATS
+
+    assert {"EPS", "PDF", "WMF", "FPX", "MIC"}.isdisjoint(FORMATS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]), st.floats(0, 1))
+def test_whatever_the_bytes_it_ends_with_a_picture_or_an_item_error(junk, format, at):
+    good = saved(corners(), format)
+    place = int(len(good) * at)
+    with contextlib.suppress(ItemError):
+        decode(good[:place] + junk + good[place + len(junk) :], LIMITS)
