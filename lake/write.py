@@ -18,12 +18,12 @@ from lake.parquet import to_parquet
 from lake.pictures import perceptual_hash
 from lake.strip import strip_metadata
 from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION, SCORES
-from schemas.errors import StoreFault
+from schemas.errors import ItemError, StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
 from schemas.results import Scores
 from store.objects import ObjectStore
-from store.transient import TransientStore, mask_key, source_key
+from store.transient import TransientStore, mask_key
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,11 @@ def candidate_id(batch_id: BatchId, item: int) -> str:
 
 
 def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime) -> dict[str, object] | None:
-    image = strip_metadata(transient.read(source_key(facts.batch_id, facts.item)))
+    try:
+        source = transient.source_of(facts.batch_id, facts.item)
+    except ItemError:  # it was read in place, and its owner has moved it since
+        return None
+    image = strip_metadata(source)
     if image is None:
         return None
     mask = transient.read(mask_key(facts.batch_id, facts.item))

@@ -26,7 +26,13 @@ class BatchState(StrEnum):
     COMPLETED = "completed"
     PARTIALLY_COMPLETED = "partially_completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
     PURGED = "purged"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is done for it unless somebody asks."""
+        return self not in (BatchState.OPEN, BatchState.SEALED, BatchState.RUNNING)
 
 
 class Stamp(Record):
@@ -53,12 +59,16 @@ class Stamp(Record):
 class Item(Record):
     """One image of a batch. `path` is the customer's relative path, with forward slashes.
 
-    It never leaves the transient store.
+    It never leaves the transient store. `source` is where its bytes lie: empty for the place that its number names,
+    `upload:<token>` for an upload of the batch, else an address (`s3://`, `file://`) where they stay and are read in
+    place, or (`https://`, `http://`) from where they are fetched once. `options`, if any, instead of the batch's.
     """
 
     number: int
     path: str
     size: int
+    source: str = ""
+    options: CutoutOptions | None = None
 
     @field_validator("path")
     @classmethod

@@ -77,6 +77,47 @@ class TooManyTries(UserError):
     code = "too_many_requests"
 
 
+class LineTooLong(UserError):
+    """The account, or all together, have so much waiting that nothing more is taken in now."""
+
+    code = "line_too_long"
+
+    def __init__(self, sentence: str, retry_after: int) -> None:
+        super().__init__(sentence)
+        self.retry_after = retry_after
+        """Seconds after which it is worth asking again."""
+
+
+class WrongState(UserError):
+    """The batch is not in a state in which this can be done: sealed already, still running, ended."""
+
+    code = "wrong_state"
+
+
+class KeyReused(UserError):
+    """An idempotency key came with another request than the first time, or while that one is still being answered."""
+
+    code = "idempotency_key_reused"
+
+
+class WrongOffset(UserError):
+    """A part of a resumable upload does not begin where the upload stands."""
+
+    code = "wrong_offset"
+
+
+class BadManifest(UserError):
+    """A manifest that cannot be used; each fault is named with its line and column, and nothing was started."""
+
+    code = "bad_manifest"
+
+
+class BadArchive(UserError):
+    """A zip file that is damaged, or of a kind that is not taken."""
+
+    code = "bad_archive"
+
+
 class StaleNotice(UserError):
     """The consent form showed another text than the one in force; nothing was recorded."""
 
@@ -143,6 +184,20 @@ class SourceMissing(ItemError):
     """The manifest names a source that is not in the transient store."""
 
     code = "source_missing"
+
+
+class FetchFailed(ItemError):
+    """The address of a photo could not be read: no answer, an error, too slow, too many redirects."""
+
+    code = "fetch_failed"
+    fault = "user"
+
+
+class UnsafeAddress(ItemError):
+    """An address that this service does not call: private, loopback, link-local, or not http(s)."""
+
+    code = "unsafe_address"
+    fault = "user"
 
 
 class EmptyFile(ItemError):

@@ -16,9 +16,10 @@ from schemas.batch import Item
 
 
 def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
-    """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot."""
-    short = {item.number: str(PurePosixPath(item.path).with_suffix(suffix)) for item in items}
-    long = {item.number: f"{item.path}{suffix}" for item in items}
+    """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot; an item's own wins."""
+    suffixes = {item.number: item.options.format.suffix if item.options else suffix for item in items}
+    short = {item.number: str(PurePosixPath(item.path).with_suffix(suffixes[item.number])) for item in items}
+    long = {item.number: f"{item.path}{suffixes[item.number]}" for item in items}
     folders = {_on_any_disk(str(folder)) for item in items for folder in PurePosixPath(item.path).parents}
     short_uses = Counter(map(_on_any_disk, short.values()))
     long_uses = Counter(map(_on_any_disk, long.values()))
@@ -31,7 +32,7 @@ def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
             continue
         path = long[item.number]
         if long_uses[_on_any_disk(path)] > 1 or _on_any_disk(path) in taken:
-            path = _numbered(item, suffix, taken)
+            path = _numbered(item, suffixes[item.number], taken)
         taken.add(_on_any_disk(path))
         chosen[item.number] = path
     return chosen

@@ -76,11 +76,15 @@ class ShardReport(Record):
 
 
 def results_by_number(reports: Iterable[ShardReport]) -> dict[int, Done | Failed]:
-    """One result per item. A shard that ran twice reported the same work twice: a cutout beats a failure."""
+    """One result per item. What ran twice was reported twice: a cutout beats a failure, a later failure an earlier."""
     results: dict[int, Done | Failed] = {}
     for report in reports:
         for result in report.results:
             known = results.get(result.number)
-            if known is None or (isinstance(known, Failed) and isinstance(result, Done)):
+            if known is None or (isinstance(known, Failed) and _beats(result, known)):
                 results[result.number] = result
     return results
+
+
+def _beats(result: Done | Failed, failure: Failed) -> bool:
+    return isinstance(result, Done) or result.finished_at > failure.finished_at

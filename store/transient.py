@@ -4,7 +4,8 @@ The prefix is a function of the batch id alone. Objects are named by item number
 in a path, an access log or an error. What a batch writes, it writes through `TransientStore.write`, which refuses
 after the batch's purge time (the fence against late writers).
 
-    <hour>/<batch id>/source/000001          the customer's bytes, as they came
+    <hour>/<batch id>/source/000001          the customer's bytes, as they came (or source/<token> of an upload)
+    <hour>/<batch id>/upload/…               names and parts of uploads until the seal: see `store.uploads`
     <hour>/<batch id>/cutout/000001.png      what the customer gets
     <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant
     <hour>/<batch id>/report/000001-000008-4f1c….json   a ShardReport
@@ -17,15 +18,17 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from schemas.batch import Manifest, Stamp
+from schemas.batch import Item, Manifest, Stamp
 from schemas.clock import Clock
-from schemas.errors import BatchNotSealed, NotFound, PastDeadline
+from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
 from store.objects import ObjectStore, open_store
+from store.outside import FETCHED, ReadOutside, open_outside
 from store.settings import Settings
 
 _HOUR = "%Y-%m-%dT%H"
+_UPLOAD = "upload:"
 
 
 def hour_name(moment: datetime) -> str:
@@ -50,6 +53,11 @@ def batch_prefix(batch_id: BatchId) -> str:
 def source_key(batch_id: BatchId, number: int) -> str:
     """The customer's bytes of an item."""
     return f"{batch_prefix(batch_id)}/source/{number:06d}"
+
+
+def uploaded_key(batch_id: BatchId, token: str) -> str:
+    """The customer's bytes of an upload, whose item number is not known before the seal."""
+    return f"{batch_prefix(batch_id)}/source/{token}"
 
 
 def cutout_key(batch_id: BatchId, number: int, suffix: str) -> str:
@@ -79,9 +87,11 @@ def manifest_key(batch_id: BatchId) -> str:
 class TransientStore:
     """Reads and fenced writes of batches. `objects` is the store below, for listing and purging."""
 
-    def __init__(self, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(self, objects: ObjectStore, clock: Clock, outside: ReadOutside | None = None) -> None:
         self.objects = objects
         self._clock = clock
+        self._outside = outside
+        self._manifest: Manifest | None = None
 
     def write(self, stamp: Stamp, key: str, data: bytes) -> None:
         """Write one object of a batch. Raises `PastDeadline` once `stamp.purge_at` has come, `StoreFault`."""
@@ -108,6 +118,49 @@ class TransientStore:
     def read(self, key: str) -> bytes:
         """One object. Raises `NotFound`, `StoreFault`."""
         return self.objects.read(key)
+
+    def source(self, stamp: Stamp, item: Item) -> bytes:
+        """The customer's bytes of an item, wherever they lie. Raises `SourceMissing`, `StoreFault`, other `ItemError`s.
+
+        What is read in place stays there. What was fetched from an address is kept, so that it is fetched once.
+        """
+        try:
+            return self._source(stamp, item)
+        except NotFound:
+            raise SourceMissing("The image is not where it was any more. Submit the batch again.") from None
+
+    def source_of(self, batch_id: BatchId, number: int) -> bytes:
+        """The same by number; the manifest is read only for a source that lies elsewhere."""
+        try:
+            return self.read(source_key(batch_id, number))
+        except NotFound:
+            item = self._sealed(batch_id).items[number - 1]
+            if not item.source:
+                raise
+            return self.source(self._sealed(batch_id).stamp, item)
+
+    def _sealed(self, batch_id: BatchId) -> Manifest:
+        if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
+            try:
+                self._manifest = self.manifest(batch_id)
+            except BatchNotSealed:
+                raise NotFound("There is no such object in the store.") from None
+        return self._manifest
+
+    def _source(self, stamp: Stamp, item: Item) -> bytes:
+        if item.source.startswith(_UPLOAD):
+            return self.read(uploaded_key(stamp.batch_id, item.source.removeprefix(_UPLOAD)))
+        key = source_key(stamp.batch_id, item.number)
+        if not item.source or self._outside is None:
+            return self.read(key)
+        if not item.source.startswith(FETCHED):
+            return self._outside(item.source)
+        try:
+            return self.read(key)
+        except NotFound:
+            data = self._outside(item.source)
+            self.write(stamp, key, data)
+            return data
 
     def seal(self, manifest: Manifest) -> None:
         """Declare the upload complete. Raises `PastDeadline`."""
@@ -137,4 +190,4 @@ class TransientStore:
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:
     """The transient store that the settings name."""
-    return TransientStore(open_store(settings.transient_root, settings), clock)
+    return TransientStore(open_store(settings.transient_root, settings), clock, open_outside(settings))

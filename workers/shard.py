@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
-from schemas.errors import BgbatchError, ItemError, NotFound, OutOfMemory, SourceMissing
+from schemas.errors import BgbatchError, ItemError, OutOfMemory
 from schemas.results import Done, Failed, ShardReport
-from store.transient import TransientStore, cutout_key, mask_key, source_key
+from store.transient import TransientStore, cutout_key, mask_key
 from workers.cutter import Cut, Cutter
 from workers.decode import too_many_bytes
 
@@ -52,9 +52,9 @@ def _process(transient: TransientStore, cutter: Cutter, manifest: Manifest, item
 
 
 def _done(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item, clock: Clock) -> Done:
-    stamp = manifest.stamp
-    cut = cutter.cut(_source(transient, cutter, manifest, item), stamp.options, want_mask=stamp.grant_id is not None)
-    transient.write(stamp, cutout_key(stamp.batch_id, item.number, stamp.options.format.suffix), cut.file)
+    stamp, options = manifest.stamp, item.options or manifest.stamp.options
+    cut = cutter.cut(_source(transient, cutter, manifest, item), options, want_mask=stamp.grant_id is not None)
+    transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
     if cut.mask_png is not None:
         transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)
     return _result(cutter, item, cut, clock)
@@ -63,10 +63,7 @@ def _done(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: I
 def _source(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item) -> bytes:
     if item.size > cutter.limits.bytes:  # such a source was not even uploaded
         raise too_many_bytes(cutter.limits)
-    try:
-        return transient.read(source_key(manifest.stamp.batch_id, item.number))
-    except NotFound:
-        raise SourceMissing("The image is not in the store any more. Submit the batch again.") from None
+    return transient.source(manifest.stamp, item)
 
 
 def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:

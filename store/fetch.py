@@ -1,0 +1,191 @@
+"""Calling addresses that a customer named, without letting the call reach anything that is not public.
+
+1. http and https only, no user names in the address, no proxy.
+2. The name is resolved once; the call goes to one of the addresses found, and only if *all* of them are public: not
+   private, loopback, link-local (where clouds keep their metadata), multicast or reserved, also not wrapped in IPv6.
+3. A redirect is a new address: it is checked in the same way, and there are few of them.
+4. Size and time are limited for the whole call, not for each read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from schemas.errors import FetchFailed, FileTooLarge, UnsafeAddress
+
+Resolve = Callable[[str, int], Sequence[str]]
+Guard = Callable[[str], bool]
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PIECE = 65_536
+_UNSAFE = "The address is not one that this service may call. Use a public http or https address."
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """For one call with all of its redirects."""
+
+    bytes: int
+    seconds: float = 30.0
+    redirects: int = 5
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, whichever way it is written."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host name."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+class Fetcher:
+    """Safe calls. Tests put in their own names (`resolve`) and allow their own server (`guard`)."""
+
+    def __init__(self, limits: FetchLimits, guard: Guard = is_public, resolve: Resolve = resolve) -> None:
+        self._limits = limits
+        self._guard = guard
+        self._resolve = resolve
+
+    def get(self, url: str) -> bytes:
+        """The bytes at `url`. Raises `UnsafeAddress`, `FetchFailed`, `FileTooLarge`."""
+        end = time.monotonic() + self._limits.seconds
+        for _ in range(self._limits.redirects + 1):
+            with _Call(self._connect(url, end), url, end) as call:
+                answer = call.send("GET", None, {"Accept": "image/*", "Accept-Encoding": "identity"})
+                if answer.status in _REDIRECTS:
+                    url = urljoin(url, answer.getheader("Location") or "")
+                    continue
+                if answer.status != 200:
+                    raise FetchFailed(f"The photo's address answered {answer.status}. Check the address.")
+                return self._read(call, answer)
+        raise FetchFailed("The photo's address redirects too often. Give the last address.")
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Send `body`; the status of the answer. Redirects are not followed. Raises `UnsafeAddress`, `FetchFailed`."""
+        end = time.monotonic() + self._limits.seconds
+        with _Call(self._connect(url, end), url, end) as call:
+            return call.send("POST", body, headers).status
+
+    def check(self, url: str) -> None:
+        """Raise `UnsafeAddress` or `FetchFailed` for an address that would not be called now."""
+        parts, port = _split(url)
+        self._addresses(parts.hostname or "", port)
+
+    def _read(self, call: _Call, answer: http.client.HTTPResponse) -> bytes:
+        too_large = FileTooLarge("The photo at the address is larger than the limit. Send a smaller one.")
+        length = answer.getheader("Content-Length") or ""
+        if length.isdigit() and int(length) > self._limits.bytes:
+            raise too_large
+        pieces, size = [], 0
+        while piece := call.read(answer):
+            size += len(piece)
+            if size > self._limits.bytes:
+                raise too_large
+            pieces.append(piece)
+        if length.isdigit() and size < int(length):
+            raise FetchFailed("The photo's address stopped before the end of the file. Try again.")
+        return b"".join(pieces)
+
+    def _addresses(self, host: str, port: int) -> Sequence[str]:
+        try:
+            found = self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise FetchFailed("The host of the photo's address is not known. Check the address.") from None
+        if not found or not all(self._guard(address) for address in found):
+            raise UnsafeAddress(_UNSAFE)
+        return found
+
+    def _connect(self, url: str, end: float) -> http.client.HTTPConnection:
+        parts, port = _split(url)
+        host = parts.hostname or ""
+        for address in self._addresses(host, port):
+            try:
+                bare = socket.create_connection((address, port), timeout=_left(end))
+            except OSError:
+                continue
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = bare  # http.client calls the host that was checked, and no other
+            if parts.scheme == "https":
+                try:
+                    connection.sock = ssl.create_default_context().wrap_socket(bare, server_hostname=host)
+                except (OSError, ValueError):
+                    bare.close()
+                    raise FetchFailed("The address has no valid certificate for its name. Check the address.") from None
+            return connection
+        raise FetchFailed("The host of the address does not answer. Try again later.")
+
+
+class _Call:
+    """One request on one connection, under one deadline."""
+
+    def __init__(self, connection: http.client.HTTPConnection, url: str, end: float) -> None:
+        self._connection = connection
+        self._parts = urlsplit(url)
+        self._end = end
+
+    def __enter__(self) -> _Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def send(self, method: str, body: bytes | None, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        path = self._parts.path or "/"
+        target = f"{path}?{self._parts.query}" if self._parts.query else path
+        try:
+            self._hurry()
+            agent = {"User-Agent": "bgbatch", "Host": self._parts.netloc, "Connection": "close"}
+            self._connection.request(method, target, body, agent | dict(headers))
+            return self._connection.getresponse()
+        except (OSError, http.client.HTTPException, ValueError):
+            raise FetchFailed(
+                "The address gave no answer that can be read, in time. Try again later."
+            ) from None
+
+    def read(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            self._hurry()
+            return answer.read1(_PIECE)
+        except (OSError, http.client.HTTPException, ValueError):
+            raise FetchFailed("The address was too slow, or broke off. Try again later.") from None
+
+    def _hurry(self) -> None:
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(_left(self._end))
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise FetchFailed("The address was too slow. Try again later.")
+    return left
+
+
+def _split(url: str) -> tuple[SplitResult, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise UnsafeAddress(_UNSAFE) from None
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain:
+        raise UnsafeAddress(_UNSAFE)
+    return parts, port

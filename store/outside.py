@@ -1,0 +1,105 @@
+"""Places that are not ours: a customer's bucket or folder that is read in place, an address that is fetched.
+
+An account may name only places that an operator has given it (`allow`), because our own keys open the buckets: else one
+customer could name another's. Our own stores are never such a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+from sqlalchemy import Connection, delete, insert, select
+
+from schemas.errors import FetchFailed, NotAllowed, NotFound, StoreFault, UserError
+from schemas.ids import AccountId
+from store.fetch import Fetcher, FetchLimits
+from store.objects import ObjectStore, open_store
+from store.settings import Settings
+from store.tables import account_places
+
+ReadOutside = Callable[[str], bytes]
+"""The bytes at an address. Raises an `ItemError`, or `NotFound`."""
+
+IN_PLACE = ("s3://", "file://")
+FETCHED = ("http://", "https://")
+
+
+def normal_place(url: str) -> str:
+    """A place's address without trailing slash. Raises `UserError` when it is none or leaves itself by `..`."""
+    scheme, separator, rest = url.strip().partition("://")
+    is_safe = rest and rest.isprintable() and ".." not in PurePosixPath(rest).parts and "//" not in rest.rstrip("/")
+    if f"{scheme}{separator}" not in IN_PLACE or not is_safe or (scheme == "s3" and rest.startswith("/")):
+        raise UserError("A place is s3://bucket/prefix or file:///folder, without `..`.")
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def allow(connection: Connection, account_id: AccountId, url: str, now: datetime) -> None:
+    """Let an account name this place and all below it."""
+    place = normal_place(url)
+    if place not in allowed(connection, account_id):
+        connection.execute(insert(account_places).values(account_id=account_id, url=place, created_at=now))
+
+
+def disallow(connection: Connection, account_id: AccountId, url: str) -> None:
+    """Take a place back. Schedules that name it fail from then on."""
+    own = (account_places.c.account_id == account_id) & (account_places.c.url == normal_place(url))
+    connection.execute(delete(account_places).where(own))
+
+
+def allowed(connection: Connection, account_id: AccountId) -> list[str]:
+    """The places that the account may name."""
+    query = select(account_places.c.url).where(account_places.c.account_id == account_id)
+    return sorted(connection.execute(query).scalars())
+
+
+def check_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
+    """The place, if the account may name it. Raises `NotAllowed`, `UserError`."""
+    place = normal_place(url)
+    ours = [_as_place(root) for root in (settings.transient_root, settings.lake_root)]
+    is_ours = any(_holds(own, place) or _holds(place, own) for own in ours)
+    if is_ours or not any(_holds(each, place) for each in allowed(connection, account_id)):
+        raise NotAllowed("The account may not use that place. Ask the operator to allow it.")
+    return place
+
+
+def split_object(url: str) -> tuple[str, str]:
+    """The store and the key of an object's address."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "s3":
+        bucket, _, key = rest.partition("/")
+        return f"s3://{bucket}", key
+    folder, _, name = rest.rpartition("/")
+    return f"file://{folder}", name
+
+
+def open_outside(settings: Settings) -> ReadOutside:
+    """Read objects of places and fetch addresses, within the settings' limits."""
+    fetcher = Fetcher(FetchLimits(bytes=int(settings.max_megabytes * 1e6)))
+
+    @lru_cache(maxsize=16)
+    def store(root: str) -> ObjectStore:
+        return open_store(root, settings)
+
+    def read(url: str) -> bytes:
+        if url.startswith(FETCHED):
+            return fetcher.get(url)
+        root, key = split_object(url)
+        try:
+            return store(root).read(key)
+        except NotFound:
+            raise
+        except StoreFault:
+            raise FetchFailed("The photo's own place refused to give it. Check that it may be read.") from None
+
+    return read
+
+
+def _as_place(root: str) -> str:
+    return root.rstrip("/") if "://" in root else f"file://{root.rstrip('/')}"
+
+
+def _holds(place: str, inner: str) -> bool:
+    return inner == place or inner.startswith(place + "/")
