@@ -12,7 +12,7 @@ from store.purge import Purge, PurgeReport
 
 @flow(name="cleanup", persist_result=False)
 def cleanup() -> PurgeReport:
-    """Purge expired batches and strays. Raises `StoreFault` when something could not be deleted, after trying all else."""
+    """Purge expired batches and strays. Raises `StoreFault` when a deletion failed, after trying all others."""
     report = purge_what_is_due()
     create_markdown_artifact(_page(report), key="cleanup", description="What the last cleanup deleted")
     if report.faults:

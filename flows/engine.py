@@ -1,6 +1,6 @@
 """Prefect's own settings, made before Prefect is imported: local, quiet, and under the same home as everything else.
 
-Prefect keeps parameters, logs and exception texts; so only ids go in, and its database lies where the purge can find it.
+Prefect keeps parameters, logs and exception texts; so only ids go in, and its database lies where the purge finds it.
 """
 
 from __future__ import annotations

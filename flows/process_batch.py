@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
+from consent.policy import Reason
 from flows import steps
-from flows.admission import Admitted, Portion
+from flows.admission import Admitted, Portion, Write
 from flows.parts import Parts, current_parts, watching
 from lake.write import LakeFile, write_candidates
 from schemas.batch import Counts
@@ -38,12 +40,27 @@ def _may_pass(_task: object, _run: object, state: State) -> bool:
     return False
 
 
-_TRY_AGAIN = {"retries": 2, "retry_delay_seconds": 10, "retry_condition_fn": _may_pass, "persist_result": False}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _retried(step: Callable[P, R]) -> Callable[P, R]:
+    """A coarse task that is tried again when that can help."""
+    return task(
+        name=step.__name__.removesuffix("_batch"),
+        persist_result=False,
+        retries=2,
+        retry_delay_seconds=10,
+        retry_condition_fn=_may_pass,
+    )(step)
 
 
 @flow(name="process-batch", flow_run_name="batch {batch_id}", persist_result=False)
 def process_batch(batch_id: BatchId) -> Counts:
-    """Process a sealed batch, or what is left of it. Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`."""
+    """Process a sealed batch, or what is left of it.
+
+    Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`.
+    """
     shards = plan_batch(batch_id)
     if shards:
         cut_batch(batch_id, len(shards))
@@ -59,11 +76,11 @@ def plan_batch(batch_id: BatchId) -> list[Shard]:
     return steps.plan(current_parts(), batch_id)
 
 
-@task(name="cut", **_TRY_AGAIN)
+@_retried
 def cut_batch(batch_id: BatchId, calls: int) -> Counts:
     """Cut what is left; tried again as a whole when the store or the workers fail, it goes on where it stopped."""
     parts = current_parts()
-    artifact = create_progress_artifact(0.0, key="batch-progress", description=f"Batch {batch_id}: {calls} calls")
+    artifact: Any = create_progress_artifact(0.0, key="batch-progress", description=f"Batch {batch_id}: {calls} calls")
     shown = 0.0
 
     def show(counts: Counts) -> None:
@@ -78,14 +95,14 @@ def cut_batch(batch_id: BatchId, calls: int) -> Counts:
     return steps.cut(watched, batch_id, steps.plan(watched, batch_id), _pool(parts.settings).run)
 
 
-@task(name="admit", **_TRY_AGAIN)
+@_retried
 def admit_batch(batch_id: BatchId) -> Admitted:
     """Offer what is done to the consent gate and the lake."""
     parts = current_parts()
     return steps.admit(parts, batch_id, _write_on_ray(parts))
 
 
-@task(name="finish", **_TRY_AGAIN)
+@_retried
 def finish_batch(batch_id: BatchId) -> Counts:
     """Record how the batch ended."""
     return steps.finish(current_parts(), batch_id)
@@ -96,13 +113,14 @@ def _pool(settings: Settings) -> Pool:
     return open_pool(settings)
 
 
-def _write_on_ray(parts: Parts) -> steps.Write:
+def _write_on_ray(parts: Parts) -> Write:
     """Images go from the transient store to the lake inside Ray workers; a small record of each file comes back."""
 
     def write(portions: Sequence[Portion], admitted_at: datetime) -> Iterator[LakeFile]:
         connect(parts.settings)
         settings = parts.settings.without_secrets()
-        todo, running = list(portions), []
+        todo = list(portions)
+        running: list[ray.ObjectRef[LakeFile]] = []
         while todo or running:
             while todo and len(running) < _WRITES_AT_ONCE:
                 running.append(_write_portion.remote(settings, todo.pop(0), admitted_at))
@@ -120,8 +138,14 @@ def _write_portion(settings: dict[str, object], portion: Portion, admitted_at: d
 
 
 def _report(batch_id: BatchId, counts: Counts, admitted: Admitted) -> str:
-    refusals = "".join(f"| {reason} | {count} |\n" for reason, count in sorted(admitted.refusals.items()))
-    return (
-        f"# Batch {batch_id}: {counts.state}\n\n{counts.done} of {counts.items} photos done, {counts.failed} failed.\n\n"
-        f"{admitted.rows} candidates in {admitted.files} lake files.\n\n| kept out of the lake because | outputs |\n|---|---:|\n{refusals}"
-    )
+    lines = [
+        f"# Batch {batch_id}: {counts.state}",
+        "",
+        f"{counts.done} of {counts.items} photos done, {counts.failed} failed.",
+        f"{admitted.rows} candidates in {admitted.files} lake files.",
+        "",
+        "| kept out of the lake because | outputs |",
+        "|---|---:|",
+    ]
+    lines += [f"| {Reason(reason).sentence} | {count} |" for reason, count in sorted(admitted.refusals.items())]
+    return "\n".join(lines)

@@ -45,9 +45,7 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     return plan_shards([item.number for item in manifest.items], results, parts.settings.shard_items, again)
 
 
-def cut(
-    parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards
-) -> Counts:
+def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:
     """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard."""
     manifest = parts.transient.manifest(batch_id)
     results = results_by_number(parts.transient.reports(batch_id))

@@ -1,1 +1,1 @@
-"""How people come in: the account page (`portal.web`), submission (`portal.intake`) and the command line (`portal.cli`)."""
+"""How people come in: the pages (`portal.web`), submission (`portal.intake`) and the command line (`portal.cli`)."""

@@ -13,6 +13,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -51,7 +52,7 @@ class _Calls:
 
     waiting: deque[Shard]
     keep: Callable[[ShardReport], None]
-    running: dict[ray.ObjectRef, tuple[Shard, int]] = field(default_factory=dict)
+    running: dict[ray.ObjectRef[bytes], tuple[Shard, int]] = field(default_factory=dict)
     losses: Counter[Shard] = field(default_factory=Counter)
     store_faults: Counter[Shard] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
@@ -62,7 +63,7 @@ class Pool:
 
     def __init__(self, settings: Settings, size: int) -> None:
         self._settings = settings
-        self._actors: list[ActorHandle] = [self._start(place) for place in range(size)]
+        self._actors: list[ActorHandle[Any]] = [self._start(place) for place in range(size)]
 
     @property
     def size(self) -> int:
@@ -70,7 +71,7 @@ class Pool:
         return len(self._actors)
 
     @property
-    def actors(self) -> tuple[ActorHandle, ...]:
+    def actors(self) -> tuple[ActorHandle[Any], ...]:
         """The actors, for whoever watches them."""
         return tuple(self._actors)
 
@@ -114,7 +115,7 @@ class Pool:
             calls.running[self._actors[place].process.remote(batch_id, shard, clock)] = (shard, place)
             load[place] += 1
 
-    def _take_back(self, calls: _Calls, call: ray.ObjectRef, clock: Clock) -> Iterator[ShardReport]:
+    def _take_back(self, calls: _Calls, call: ray.ObjectRef[bytes], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
         try:
             report = ShardReport.model_validate_json(ray.get(call))
@@ -157,7 +158,7 @@ class Pool:
         # What a worker raised may quote what it worked on; its class is enough to look further in the worker's log.
         raise BgbatchError(f"A worker failed with {type(cause).__name__}. This is a defect of bgbatch.") from None
 
-    def _start(self, place: int) -> ActorHandle:
+    def _start(self, place: int) -> ActorHandle[Any]:
         settings = self._settings
         on_gpu = settings.device.startswith("cuda")
         options: dict[str, object] = {
@@ -180,7 +181,7 @@ def open_pool(settings: Settings) -> Pool:
 
 
 def _places(settings: Settings) -> int:
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     if settings.device.startswith("cuda"):
         return max(1, math.floor(resources.get("GPU", 0) / settings.gpu_share))
     return max(1, int(resources.get("CPU", 1)))

@@ -126,10 +126,12 @@ def _process(batch_id: str, as_json: bool, to: Path | None) -> None:
 
         parts = get_ready(watch)
         from flows.parts import using
-        from flows.process_batch import process_batch  # Prefect is slow to import; `bgbatch --help` must not wait for it
+        from flows.process_batch import (
+            process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
+        )
 
         with using(parts):
-            process_batch(batch_id)
+            process_batch(record.stamp.batch_id)
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)
     failures = _failures(parts.transient, record)

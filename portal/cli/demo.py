@@ -10,7 +10,7 @@ import typer
 from rich.panel import Panel
 from rich.rule import Rule
 
-from portal.cli.terminal import exit_codes, out, progress_bar, show_table
+from portal.cli.terminal import exit_codes, out, show_table
 from schemas.batch import Counts
 from schemas.errors import UserError
 from store.settings import Settings
@@ -30,9 +30,7 @@ def demo(
         from flows.engine import prepare
 
         prepare(settings)
-        with progress_bar("Removing backgrounds", None) as bar:
-            bar.stop()
-            _play(folder, settings)
+        _play(folder, settings)
 
 
 def _play(folder: Path, settings: Settings) -> None:
@@ -40,16 +38,23 @@ def _play(folder: Path, settings: Settings) -> None:
     from portal.demo.story import Story, portal_running
 
     story = Story(folder, settings, out.print, _watch)
-    _say("1. Two customers", "Harbor Motors sells vehicles. Corner Bazaar runs a marketplace. Nobody has been asked yet.")
+    _say(
+        "1. Two customers", "Harbor Motors sells vehicles. Corner Bazaar runs a marketplace. Nobody has been asked yet."
+    )
     with portal_running(story.parts) as portal:
         visitor = story.open_accounts(portal)
         story.turn_on(visitor)
-        out.print(f"Harbor Motors pressed [b]AI Training Data[/] on its account page, for {DEALER.industry.label.lower()}.")
+        out.print(
+            f"Harbor Motors pressed [b]AI Training Data[/] on its account page, for {DEALER.industry.label.lower()}."
+        )
         out.print("Corner Bazaar did nothing. That counts as no.")
 
         _say("2. Each sends a batch", "Prefect plans, warm Ray actors cut. The first start of both takes a while.")
         batches = [story.send(DEALER), story.send(MARKETPLACE)]
-        rows = [(each.customer.name, each.counts.items, each.counts.done, each.counts.failed, each.counts.state) for each in batches]
+        rows = [
+            (each.customer.name, each.counts.items, each.counts.done, each.counts.failed, each.counts.state)
+            for each in batches
+        ]
         show_table(("account", "photos", "done", "failed", "state"), rows)
         failures = [failure for each in batches for failure in each.failures]
         show_table(("photo", "code", "what happened"), failures)
@@ -62,7 +67,10 @@ def _play(folder: Path, settings: Settings) -> None:
         pulled = story.pull()
         out.print(f"The ML team pulled {pulled} automotive candidates. Of Corner Bazaar's photos there is none.")
 
-        _say("4. Harbor Motors takes it back", "One press on the account page; unreadable at once, erased by the next reconcile.")
+        _say(
+            "4. Harbor Motors takes it back",
+            "One press on the account page; unreadable at once, erased by the next reconcile.",
+        )
         story.turn_off(visitor)
         out.print(f"A pull now gives {story.pull()} rows. Reconcile erased {story.reconcile()} lake files.")
         visitor.close()
@@ -70,17 +78,18 @@ def _play(folder: Path, settings: Settings) -> None:
     _say("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")
     story.let_a_day_pass()
     out.print(f"Cleanup purged {story.clean_up()} batches.")
-    rows = [
+    gone = [
         (each.sequence, each.kind, each.subject, each.objects, each.bytes, each.remaining, each.hash[:12])
         for each in story.receipts()
     ]
-    show_table(("receipt", "of a", "id", "objects", "bytes", "remaining", "sha256"), rows)
+    show_table(("receipt", "of a", "id", "objects", "bytes", "remaining", "sha256"), gone)
     left, lake = story.transient_objects(), len(story.lake_files())
     out.print(f"Objects left in the transient store: [b]{left}[/]. Files left in the lake: [b]{lake}[/].")
     out.print(
         Panel(
             f"Photos and cutouts side by side   {sheet}\nCutouts as delivered              {folder / 'cutouts'}\n"
-            f"Transient store, now empty        {settings.transient_root}\nLake, now empty                   {settings.lake_root}",
+            f"Transient store, now empty        {settings.transient_root}\n"
+            f"Lake, now empty                   {settings.lake_root}",
             title="Where to look",
         )
     )

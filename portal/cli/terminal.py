@@ -60,7 +60,8 @@ def exit_codes() -> Iterator[None]:
         err.print(f"[bold red]file_fault[/]: {fault.strerror or fault}: {fault.filename or ''}", soft_wrap=True)
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
-        err.print(f"[bold red]records_fault[/]: the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL.")
+        why = f"the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL."
+        err.print(f"[bold red]records_fault[/]: {why}", soft_wrap=True)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
         err.print("Stopped.")

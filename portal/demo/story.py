@@ -19,6 +19,8 @@ from flows.cleanup import cleanup
 from flows.parts import Parts, open_parts, using
 from flows.process_batch import process_batch
 from flows.reconcile import reconcile
+from lake.pull import pull
+from lake.query import Query
 from portal.contact_sheet import contact_sheet
 from portal.delivery import deliver
 from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
@@ -28,7 +30,7 @@ from portal.web.app import create_app
 from schemas.batch import Counts, Stamp
 from schemas.clock import ShiftedClock, system_clock
 from schemas.errors import BgbatchError
-from schemas.ids import AccountId
+from schemas.ids import AccountId, GrantId
 from schemas.naming import delivery_paths
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
@@ -79,7 +81,7 @@ class Story:
         return visitor
 
     def turn_on(self, visitor: Visitor) -> None:
-        """The dealer presses the button, reads, ticks automotive, confirms: the page's own forms, as posted by a browser."""
+        """The dealer presses, reads, ticks automotive, confirms: the page's own forms, as a browser posts."""
         visitor.open("/account/ai-training-data")
         visitor.press("Continue", tick=(DEALER.industry.value,))
         visitor.press("Yes, turn it on")
@@ -135,10 +137,15 @@ class Story:
         return sum(1 for _ in self._parts.transient.objects.walk(""))
 
     def pull(self) -> int:
-        """What the ML team gets of automotive candidates now, into a folder of its own. Returns the rows."""
+        """What the ML team gets of the dealer's industry now, into a folder of its own. Returns the rows."""
+        query = Query(industry=DEALER.industry)
+        return pull(
+            self._parts.lake, self._parts.records, self._live, query, self.folder / "pulled", self._parts.clock
+        ).rows
+
+    def _live(self) -> set[GrantId]:
         with self._parts.records.transaction() as connection:
-            live = {grant.grant_id for grant in live_grants(connection)}
-        return 0 if not live else -1
+            return {grant.grant_id for grant in live_grants(connection)}
 
     def reconcile(self) -> int:
         """One reconcile; returns how many lake files it erased."""
