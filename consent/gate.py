@@ -95,6 +95,12 @@ def confirm(
     return decide(facts, _grant_held(connection, grant_id), now, reconsent_from)
 
 
+def is_live(connection: Connection, grant_id: GrantId) -> bool:
+    """Whether a grant is live, with the order towards a withdrawal that `confirm` has: rows of it may then be moved."""
+    grant = _grant_held(connection, grant_id)
+    return not isinstance(grant, LedgerUnreadable) and grant is not None and grant.withdrawn_at is None
+
+
 def grants_table(grants: Sequence[Grant]) -> pa.Table:
     """Grants as the gate needs them."""
     columns = {

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lake.admission import admit
+from lake.reading import Lake
 from lake.write import CandidateFacts, LakeFile, write_candidates
 from schemas.batch import Stamp
 from schemas.consent import Grant
@@ -101,6 +102,9 @@ class World:
         file = self.write(self.batch(grant, [a_photo(self.random.randrange(10**6)) for _ in range(count)]))
         self.admit(file)
         return file
+
+    def reader(self) -> Lake:
+        return Lake(self.lake, self.records, self.live)
 
     def pass_time(self, **span: float) -> None:
         self.now += timedelta(**span)

@@ -1,0 +1,35 @@
+"""The compact flow: merge the lake's small files, off-peak, once a night."""
+
+from __future__ import annotations
+
+import os
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+from consent.gate import is_live
+from flows.candidates import lake_of
+from flows.parts import current_parts
+from lake.compact import Compacted
+from lake.compact import compact as compact_lake
+
+
+@flow(name="compact", persist_result=False)
+def compact() -> Compacted:
+    """Merge what is worth merging. Raises `StoreFault`; the next run goes on."""
+    done = merge_small_files()
+    page = f"# Compact: {done.files} files became {done.merged}, {done.rows} candidates, {done.bytes / 1e6:.1f} MB"
+    create_markdown_artifact(page, key="compact", description="What the last compaction merged")
+    return done
+
+
+@task(name="merge", retries=2, retry_delay_seconds=30, persist_result=False)
+def merge_small_files() -> Compacted:
+    """Plan and merge on the parts in use."""
+    parts = current_parts()
+    artifact = create_progress_artifact(0.0, key="compact-progress", description="Merges")
+
+    def show(done: int, of: int) -> None:
+        update_progress_artifact(artifact, progress=100.0 * done / of)
+
+    return compact_lake(lake_of(parts), is_live, parts.clock, os.urandom, on_merge=show)

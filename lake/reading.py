@@ -1,0 +1,186 @@
+"""Reading candidates: from the records, never from a bare listing, and only those whose grant is live now.
+
+A file that vanishes while it is read was merged into another or erased; the records say which, so readers look again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from lake.admission import AdmittedFile, admitted_files
+from schemas.candidate import LABELS, READ
+from schemas.errors import NotFound, StoreFault
+from schemas.ids import GrantId
+from schemas.industries import Industry
+from store.folder import Folder
+from store.objects import ObjectStore
+from store.records import Records
+from store.s3 import S3
+
+if TYPE_CHECKING:
+    from torch.utils.data import IterableDataset
+
+LiveGrants = Callable[[], Collection[GrantId]]
+"""Asks the ledger which grants are live now. It may open a transaction, so it is never called inside one."""
+
+FILE, ROW = "file", "row"
+"""Columns of labels that say where a row lies: the file's key, and its place there."""
+
+_LOOKS = 10
+_AT_ONCE = 16
+_PARTITIONS = pa.schema([pa.field("industry", pa.string()), pa.field("grant", pa.string())])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files that held each live candidate exactly once at one moment. `state` names that moment's content."""
+
+    files: tuple[AdmittedFile, ...]
+
+    @property
+    def rows(self) -> int:
+        """Candidates in all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def state(self) -> str:
+        """SHA-256 over names and hashes: two lakes of one state hold the same bytes."""
+        lines = "".join(f"{file.key} {file.sha256}\n" for file in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The lake as its readers see it."""
+
+    objects: ObjectStore
+    records: Records
+    live: LiveGrants
+    reopen: Callable[[], Lake] | None = None
+    """How another process opens this lake anew; it must be a function that can be named there."""
+
+    def snapshot(self, industry: Industry | str | None = None) -> Snapshot:
+        """What may be read at this moment. `industry` None: all."""
+        live = self.live()
+        with self.records.transaction() as connection:
+            return Snapshot(tuple(admitted_files(connection, Industry(industry) if industry else None, live)))
+
+    def labels(self, industry: Industry | str | None = None, columns: Sequence[str] = LABELS) -> pa.Table:
+        """The light columns of every live candidate, and `industry`, `grant_id`, `file`, `row`. Raises `StoreFault`."""
+        for _ in range(_LOOKS):
+            found = self.snapshot(industry)
+            try:
+                return self.labels_of(found, columns)
+            except NotFound:
+                continue
+        raise StoreFault("The lake's files keep changing while they are read. Try again.")
+
+    def labels_of(self, snapshot: Snapshot, columns: Sequence[str] = LABELS) -> pa.Table:
+        """The same of a given moment. Raises `NotFound` when one of its files is gone."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            tables = list(pool.map(lambda file: self._labels(file, columns), snapshot.files))
+        return pa.concat_tables(tables) if tables else _with_places(as_read(_EMPTY, columns), None)
+
+    def open(self, key: str) -> pq.ParquetFile:
+        """A file, for reading parts of it. Raises `NotFound`."""
+        return pq.ParquetFile(_readable(self.objects, key))
+
+    def read(self, file: AdmittedFile, columns: Sequence[str] = tuple(READ.names)) -> pa.Table:
+        """A file's columns as `READ` has them. Raises `NotFound`, also when the grant ended before all was read."""
+        table = as_read(self.open(file.key).read(list(columns)), columns)
+        if file.grant_id not in self.live():
+            raise NotFound("The candidates were taken back.")
+        return table
+
+    def dataset(self, industry: Industry | str | None = None) -> ds.FileSystemDataset:
+        """A pyarrow dataset of what may be read at this moment, with columns `industry` and `grant` from the paths.
+
+        It stays with its files: make a new one for each pass, so that what was taken back is left out.
+        """
+        filesystem, root = arrow_filesystem(self.objects)
+        return ds.dataset(
+            [f"{root}/{file.key}" for file in self.snapshot(industry).files],
+            schema=pa.schema([*READ, *_PARTITIONS]),
+            format="parquet",
+            filesystem=filesystem,
+            partitioning=ds.partitioning(_PARTITIONS, flavor="hive"),
+            partition_base_dir=root,
+        )
+
+    def torch_dataset(
+        self, industry: Industry | str | None = None, transform: Callable[..., object] | None = None, **how: Any
+    ) -> IterableDataset[object]:
+        """A torch dataset that shuffles, decodes and asks the ledger at each epoch: see `lake.training`."""
+        from lake.training import CandidateDataset, Reading  # torch is slow to import, and most readers need none of it
+
+        reading = Reading(industry=Industry(industry) if industry else None, **how)
+        return CandidateDataset(self.reopen or (lambda: self), reading, transform)
+
+    def paths(self, industry: Industry | str | None = None) -> list[str]:
+        """Where the files lie that may be read at this moment, for other readers (DuckDB, Polars, Ray Data, Spark)."""
+        root = self.objects.storage.root  # type: ignore[attr-defined]
+        return [f"{root}/{file.key}" for file in self.snapshot(industry).files]
+
+    def _labels(self, file: AdmittedFile, columns: Sequence[str]) -> pa.Table:
+        table = self.open(file.key).read(list(columns))
+        return _with_places(as_read(table, columns), file)
+
+
+def as_read(table: pa.Table, columns: Sequence[str] = tuple(READ.names)) -> pa.Table:
+    """`table`, written under any version, with these columns as `READ` has them; what it lacks is null."""
+    fields = [READ.field(name) for name in columns]
+    arrays = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in fields
+    ]
+    return pa.Table.from_arrays(arrays, schema=pa.schema([pa.field(each.name, each.type) for each in fields]))
+
+
+def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
+    """The store as pyarrow itself reads it, and its root there: on S3 many times faster than through s3fs."""
+    storage = objects.storage
+    if isinstance(storage, Folder):
+        return pafs.LocalFileSystem(), storage.root
+    if isinstance(storage, S3):
+        through = storage.filesystem
+        keys = {"access_key": through.key, "secret_key": through.secret} if through.key else {}
+        where = {"endpoint_override": through.endpoint_url} if through.endpoint_url else {}
+        return pafs.S3FileSystem(**keys, **where), storage.root.removeprefix("s3://")
+    raise StoreFault("This store has no file system that pyarrow can read.")
+
+
+_EMPTY = READ.empty_table()
+
+
+def _with_places(table: pa.Table, file: AdmittedFile | None) -> pa.Table:
+    count = table.num_rows
+    for name, value in (
+        ("industry", file.industry.value if file else ""),
+        ("grant_id", file.grant_id if file else ""),
+        (FILE, file.key if file else ""),
+    ):
+        codes = pa.DictionaryArray.from_arrays(pa.nulls(count, pa.int32()).fill_null(0), [value])
+        table = table.append_column(name, codes)
+    return table.append_column(ROW, pa.array(range(count), pa.int32()))
+
+
+def _readable(objects: ObjectStore, key: str) -> pa.NativeFile:
+    storage = objects.storage
+    try:
+        if isinstance(storage, Folder):
+            return pa.memory_map(f"{storage.root}/{key}")
+        if isinstance(storage, S3):
+            filesystem, root = arrow_filesystem(objects)
+            return filesystem.open_input_file(f"{root}/{key}")
+    except FileNotFoundError:
+        raise NotFound("There is no such object in the store.") from None
+    return pa.BufferReader(objects.read(key))

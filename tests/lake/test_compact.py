@@ -1,0 +1,196 @@
+"""Small files become one; whoever reads, withdraws or dies in between finds each row exactly once, or not at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lake.admission import AdmittedFile
+from lake.compact import Compacted, compact
+from lake.erase import READING, erase_grant, reconcile
+from lake.merging import LEAST_FILES, plan_merges
+from portal.web.contributions import contributions
+from schemas.ids import GrantId
+from schemas.industries import Industry
+from tests.lake.conftest import AUTO, World
+
+
+def merge(world: World, **options: int) -> Compacted:
+    return compact(
+        world.reader(), lambda connection, grant_id: grant_id in world.live(), world.clock, os.urandom, **options
+    )
+
+
+def sweep(world: World):
+    return reconcile(world.lake, world.records, world.live(), world.ended(), world.clock)
+
+
+def ids(world: World) -> list[str]:
+    found = world.reader().labels(AUTO)["candidate_id"].to_pylist()
+    assert len(set(found)) == len(found), "a row was seen twice"
+    return sorted(found)
+
+
+def file(name: str, size: int, grant: str = "g1", industry: Industry = AUTO) -> AdmittedFile:
+    return AdmittedFile(name, industry, GrantId(grant), 1, size, "")
+
+
+def test_files_are_merged_within_one_grant_and_industry_only() -> None:
+    files = [file(f"{grant}{n}", 10, grant) for grant in ("g1", "g2") for n in range(LEAST_FILES)]
+    files += [file(f"s{n}", 10, "g1", Industry.STUDIO) for n in range(LEAST_FILES - 1)]
+    merges = plan_merges(files)
+    assert [(each.place.grant_id, len(each.files)) for each in merges] == [("g1", LEAST_FILES), ("g2", LEAST_FILES)]
+
+
+def test_a_merge_is_never_larger_than_one_worker_can_hold() -> None:
+    merges = plan_merges([file(f"{n:02}", 300, "g1") for n in range(20)], least_files=2, largest_bytes=1000)
+    assert [len(each.files) for each in merges] == [3, 3, 3, 3, 3, 3, 2]
+
+
+def test_large_files_are_not_rewritten_for_a_few_small_ones() -> None:
+    files = [file("large", 200 * 2**20), *(file(f"{n}", 1000) for n in range(LEAST_FILES))]
+    (only,) = plan_merges(files)
+    assert "large" not in [each.key for each in only.files]
+    assert plan_merges(files[:-1]) == []
+
+
+def test_merging_moves_every_row_and_none_twice(world: World) -> None:
+    mine, other = world.grant(), world.grant()
+    for _ in range(3):
+        world.give(mine)
+    world.give(other)
+    before = ids(world)
+    done = merge(world, least_files=2)
+    assert (done.merged, done.files, done.rows, done.abandoned) == (1, 3, 6, 0)
+    assert ids(world) == before
+    (merged,) = [each for each in world.reader().snapshot(AUTO).files if each.grant_id == mine.grant_id]
+    assert "merged-" in merged.key
+    assert merge(world, least_files=2) == Compacted()
+
+
+def test_a_merged_file_is_merged_again_and_the_account_page_still_says_what_was_given(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    merge(world, least_files=2)
+    world.give(grant)
+    merge(world, least_files=2)
+    assert len(ids(world)) == 6
+    with world.records.transaction() as connection:
+        told = contributions(connection, [grant])[grant.grant_id]
+    assert [each.images for each in told.batches] == [2, 2, 2]
+
+
+def test_files_that_were_merged_stay_for_readers_for_a_while(world: World) -> None:
+    for _ in range(2):
+        world.give(grant := world.grant())
+        world.give(grant)
+    before = len(world.keys())
+    snapshot = world.reader().snapshot(AUTO)
+    merge(world, least_files=2)
+    assert sweep(world).objects == 0
+    assert world.reader().labels_of(snapshot).num_rows == 8
+    world.now += READING
+    assert sweep(world).retired == before
+    assert len(world.keys()) == 2
+    assert len(ids(world)) == 8
+
+
+def test_a_reader_whose_files_went_looks_again(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    before, reader = ids(world), world.reader()
+    stale = [reader.snapshot(AUTO)]
+
+    class Late(type(reader)):  # type: ignore[misc]
+        def snapshot(self, industry: object = None):
+            return stale.pop() if stale else super().snapshot(industry)
+
+    late = Late(reader.objects, reader.records, reader.live)
+    merge(world, least_files=2)
+    world.now += READING
+    sweep(world)
+    assert sorted(late.labels(AUTO)["candidate_id"].to_pylist()) == before
+
+
+def test_a_withdrawal_during_a_merge_wins(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    write = world.lake.write
+
+    def withdrawn_meanwhile(key: str, data: bytes) -> None:
+        erase_grant(world.lake, world.records, world.withdraw(grant), world.clock)
+        write(key, data)
+
+    world.lake.write = withdrawn_meanwhile  # type: ignore[method-assign]
+    assert merge(world, least_files=2).abandoned == 1
+    assert world.keys() == []
+    assert ids(world) == []
+
+
+def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    merge(world, least_files=2)
+    receipt = erase_grant(world.lake, world.records, world.withdraw(grant), world.clock)
+    assert receipt is not None
+    assert receipt.objects == 3
+    assert world.keys() == []
+
+
+@pytest.mark.parametrize("killed_at", ["write", "exists"])
+def test_killed_during_a_merge_the_small_files_hold_the_rows(world: World, killed_at: str) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    before = ids(world)
+    original = getattr(world.lake, killed_at)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    setattr(world.lake, killed_at, killed)
+    with pytest.raises(KeyboardInterrupt):
+        merge(world, least_files=2)
+    setattr(world.lake, killed_at, original)
+    assert ids(world) == before
+    world.pass_time(hours=1)
+    assert sweep(world).strays == (1 if killed_at == "exists" else 0)
+    assert ids(world) == before
+
+
+def test_two_merges_at_once_move_the_rows_once(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    before = ids(world)
+    write, inner = world.lake.write, []
+
+    def another_meanwhile(key: str, data: bytes) -> None:
+        if not inner:
+            inner.append(key)
+            assert merge(world, least_files=2).merged == 1
+        write(key, data)
+
+    world.lake.write = another_meanwhile  # type: ignore[method-assign]
+    assert merge(world, least_files=2).abandoned == 1
+    assert ids(world) == before
+
+
+def test_rows_of_an_older_version_are_merged_with_new_ones(world: World) -> None:
+    version_1 = (Path(__file__).parent / "versions" / "1.parquet").read_bytes()
+    grant = world.grant()
+    new = world.give(grant)
+    old = replace(new, key=new.key.replace("000001.parquet", "000099.parquet"), items=(98, 99))
+    world.lake.write(old.key, version_1)
+    world.admit(replace(old, bytes=len(version_1)))
+    merge(world, least_files=2)
+    labels = world.reader().labels(AUTO)
+    assert sorted(labels["schema_version"].to_pylist()) == [1, 1, 2, 2]
+    assert labels["phash"].null_count == 2
