@@ -46,7 +46,7 @@ class Owner:
         """Confirm the form, with some of its fields changed."""
         act = replace(self.act, industries=industries, received_at=at, **changed)
         with self.records.transaction() as connection:
-            return press(connection, act, at, Random(str(at)).randbytes)
+            return press(connection, act, at, Random(f"{self.account_id}{at}").randbytes)
 
     def refusal(self, at: datetime = NOON) -> Refusal:
         return Refusal(self.account_id, Method.BUTTON, at, actor=self.person_id, page="/account")
