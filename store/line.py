@@ -1,0 +1,217 @@
+"""The line that sealed batches stand in, and the lease that keeps two processes off the same batch.
+
+All of it is in the records: a process that dies loses its lease when the lease's time is over, and whoever comes next
+goes on with what is left. A wish of the customer (once more, call it off) is a note here that the worker finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from schemas.batch import BatchState
+from schemas.ids import AccountId, BatchId
+from schemas.record import Moment, Record
+from store.tables import batches, shares, submissions
+
+LEASE_LIFE = timedelta(seconds=60)
+"""A worker says that it is alive well within this; after it, its batch is anybody's."""
+
+_GOING = (BatchState.SEALED, BatchState.RUNNING)
+
+
+class Submission(Record):
+    """How a batch stands in line: see the table."""
+
+    batch_id: BatchId
+    account_id: AccountId
+    upload_key: str | None
+    ready_at: Moment | None
+    due_at: Moment | None
+    again: tuple[str, ...] | None
+    again_before: Moment | None
+    cancel_at: Moment | None
+    lease_holder: str | None
+    lease_until: Moment | None
+    lease_items: int
+    started_at: Moment | None
+    ended_at: Moment | None
+    trace: str | None
+
+
+@dataclass(frozen=True)
+class InLine:
+    """A batch that waits for a turn. `left`: photos without a result."""
+
+    batch_id: BatchId
+    account_id: AccountId
+    left: int
+    ready_at: datetime
+    due_at: datetime | None
+
+
+def enter(
+    connection: Connection,
+    batch_id: BatchId,
+    account_id: AccountId,
+    upload_key: str | None = None,
+    due_at: datetime | None = None,
+    trace: str | None = None,
+) -> None:
+    """Note a batch as it is opened. It waits for nothing yet."""
+    row = {"batch_id": batch_id, "account_id": account_id, "upload_key": upload_key, "due_at": due_at, "trace": trace}
+    connection.execute(insert(submissions).values(row))
+
+
+def find_submission(connection: Connection, batch_id: str) -> Submission | None:
+    """How a batch stands in line; None for one that never came to it."""
+    row = connection.execute(select(submissions).where(submissions.c.batch_id == batch_id)).mappings().first()
+    return None if row is None else Submission.model_validate(dict(row))
+
+
+def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None:
+    """The batch is sealed: it waits for workers. The key that named its uploads is forgotten."""
+    connection.execute(
+        update(submissions).where(submissions.c.batch_id == batch_id).values(ready_at=now, upload_key=None)
+    )
+
+
+def in_line(connection: Connection, now: datetime) -> list[InLine]:
+    """Batches that anybody may claim now, the longest waiting first."""
+    query = (
+        select(*submissions.c, batches.c.items, batches.c.done, batches.c.failed)
+        .join_from(submissions, batches, submissions.c.batch_id == batches.c.batch_id)
+        .where(
+            submissions.c.ready_at.is_not(None),
+            submissions.c.ended_at.is_(None),
+            or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now),
+            batches.c.state.in_(_GOING),
+            batches.c.purge_at > now,
+        )
+        .order_by(submissions.c.ready_at, submissions.c.batch_id)
+    )
+    return [
+        InLine(
+            batch_id=BatchId(row["batch_id"]),
+            account_id=AccountId(row["account_id"]),
+            left=max(1, row["items"] - row["done"] - (row["failed"] if row["again"] is None else 0)),
+            ready_at=row["ready_at"],
+            due_at=row["due_at"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def claim(connection: Connection, batch_id: BatchId, holder: str, now: datetime, items: int = 0) -> bool:
+    """Take the lease of a batch. False when somebody else holds it, or when the batch does not stand in line."""
+    is_free = or_(
+        submissions.c.lease_until.is_(None), submissions.c.lease_until <= now, submissions.c.lease_holder == holder
+    )
+    taken = connection.execute(
+        update(submissions)
+        .where(submissions.c.batch_id == batch_id, is_free)
+        .values(
+            lease_holder=holder,
+            lease_until=now + LEASE_LIFE,
+            lease_items=items,
+            started_at=func.coalesce(submissions.c.started_at, now),
+            ended_at=None,
+        )
+    )
+    return taken.rowcount == 1
+
+
+def renew(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> bool:
+    """Keep the lease. False when it was lost: whoever hears that must stop."""
+    kept = connection.execute(
+        update(submissions)
+        .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)
+        .values(lease_until=now + LEASE_LIFE)
+    )
+    return kept.rowcount == 1
+
+
+def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime, has_ended: bool) -> None:
+    """Give the lease back: for good, or to wait for the next turn."""
+    values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": 0}
+    values |= {"ended_at": now, "again": None} if has_ended else {"ready_at": now}
+    connection.execute(
+        update(submissions)
+        .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)
+        .values(values)
+    )
+
+
+def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:
+    """Put a batch that has ended in line once more, for what failed with one of these codes until now."""
+    values = {"again": sorted(codes), "again_before": now, "ready_at": now, "ended_at": None, "cancel_at": None}
+    connection.execute(update(submissions).where(submissions.c.batch_id == batch_id).values(values))
+    connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(state=BatchState.SEALED))
+
+
+def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> None:
+    """Call a batch off. One that nobody works on is cancelled at once; else its worker finds the note."""
+    noted = update(submissions).where(submissions.c.batch_id == batch_id).values(cancel_at=now)
+    connection.execute(noted)
+    is_idle = or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now)
+    idle = select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id, is_idle)
+    going = (BatchState.OPEN, *_GOING)
+    connection.execute(
+        update(batches)
+        .where(batches.c.batch_id.in_(idle), batches.c.state.in_(going))
+        .values(state=BatchState.CANCELLED)
+    )
+    connection.execute(
+        update(submissions).where(submissions.c.batch_id == batch_id, is_idle).values(ended_at=now, upload_key=None)
+    )
+
+
+def is_called_off(connection: Connection, batch_id: BatchId) -> bool:
+    """Whether the customer wants no more of this batch."""
+    query = select(submissions.c.cancel_at).where(submissions.c.batch_id == batch_id)
+    return connection.execute(query).scalar() is not None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an account, or everybody, has under way: batches and photos that are open, waiting or being worked on."""
+
+    batches: int
+    items: int
+
+
+def load_of(connection: Connection, now: datetime, account_id: AccountId | None = None) -> Load:
+    """Open, waiting and running batches whose time is not over."""
+    left = func.coalesce(func.sum(batches.c.items - batches.c.done - batches.c.failed), 0)
+    query = select(func.count(), left).where(batches.c.state.in_((BatchState.OPEN, *_GOING)), batches.c.purge_at > now)
+    if account_id is not None:
+        query = query.where(batches.c.account_id == account_id)
+    count, items = connection.execute(query).one()
+    return Load(count, items)
+
+
+class Share(Record):
+    """An account's place in the fair share, and its own limits where it has some."""
+
+    account_id: AccountId
+    finish_tag: float = 0.0
+    weight: float = 1.0
+    most_batches: int | None = None
+    most_items: int | None = None
+
+
+def read_shares(connection: Connection) -> dict[AccountId, Share]:
+    """Those that there are."""
+    rows = connection.execute(select(shares)).mappings()
+    return {AccountId(row["account_id"]): Share.model_validate(dict(row)) for row in rows}
+
+
+def write_share(connection: Connection, share: Share) -> None:
+    """Note it. Call it in the transaction that read it."""
+    values = share.model_dump()
+    known = connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
+    if known.rowcount == 0:
+        connection.execute(insert(shares).values(values))

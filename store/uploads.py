@@ -1,0 +1,138 @@
+"""Uploads of an open batch: whole ones, and resumable ones in parts. All of it lies in the transient store.
+
+    <batch>/upload/<token>.json        the photo's path and announced size, and its own options
+    <batch>/upload/<token>/000000000000   a part of a resumable upload, named by where it begins
+    <batch>/source/<token>             the bytes, once they are complete
+
+A token is a keyed hash of the photo's path under a key of the batch, which the records forget when the batch is sealed.
+The same path is the same upload, so sending a photo twice replaces it; no name stands in any key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from schemas.batch import Item, Stamp
+from schemas.errors import UserError, WrongOffset, WrongState
+from schemas.ids import BatchId
+from schemas.options import CutoutOptions
+from schemas.record import Record
+from store.transient import TransientStore, batch_prefix, uploaded_key
+
+_READERS = 16
+
+
+class Announced(Record):
+    """What is to come, or has come, under a token. `size` in bytes."""
+
+    path: str
+    size: int
+    options: CutoutOptions | None = None
+
+
+def token_of(upload_key: str, path: str) -> str:
+    """Names the upload of a path; says nothing about it without the key."""
+    return hmac.new(bytes.fromhex(upload_key), path.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+class Uploads:
+    """The uploads of one open batch."""
+
+    def __init__(self, transient: TransientStore, stamp: Stamp, most_bytes: int) -> None:
+        self._transient = transient
+        self._stamp = stamp
+        self._most_bytes = most_bytes
+        self._folder = f"{batch_prefix(stamp.batch_id)}/upload"
+
+    def put(self, token: str, photo: Announced, data: bytes) -> None:
+        """A whole photo at once. One over the limit is noted without its bytes and gets its own result later."""
+        self.announce(token, photo)
+        if photo.size <= self._most_bytes:
+            self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), data)
+
+    def announce(self, token: str, photo: Announced) -> None:
+        """Note what is to come. Raises `UserError` for a path that cannot be."""
+        try:
+            Item(number=1, path=photo.path, size=photo.size)
+        except ValueError:
+            raise UserError(
+                "A photo's path is relative, with forward slashes, without `..`, empty or hidden parts."
+            ) from None
+        self._transient.write(self._stamp, f"{self._folder}/{token}.json", photo.model_dump_json().encode())
+
+    def announced(self, token: str) -> Announced:
+        """What was announced under a token. Raises `NotFound`."""
+        return Announced.model_validate_json(self._transient.read(f"{self._folder}/{token}.json"))
+
+    def offset(self, token: str) -> int:
+        """How many bytes have come so far. Raises `NotFound`."""
+        photo = self.announced(token)
+        if self._transient.objects.exists(uploaded_key(self._stamp.batch_id, token)):
+            return photo.size
+        return sum(size for _, size in self._parts(token))
+
+    def append(self, token: str, offset: int, data: bytes) -> int:
+        """Add a part that begins at `offset`; returns where the upload stands then. Raises `WrongOffset`."""
+        photo, stands = self.announced(token), self.offset(token)
+        if offset != stands or offset + len(data) > photo.size:
+            raise WrongOffset(f"The upload stands at byte {stands}. Ask for the offset again and go on from there.")
+        if offset + len(data) < photo.size:
+            if data:
+                self._transient.write(self._stamp, f"{self._folder}/{token}/{offset:012d}", data)
+            return offset + len(data)
+        before = [self._transient.read(key) for key, _ in self._parts(token)]
+        self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), b"".join((*before, data)))
+        self._transient.objects.delete_folder(f"{self._folder}/{token}")
+        return photo.size
+
+    def remove(self, token: str) -> None:
+        """Take an upload back, whatever has come of it. Raises `NotFound`."""
+        self.announced(token)
+        keys = [f"{self._folder}/{token}.json", uploaded_key(self._stamp.batch_id, token)]
+        self._transient.objects.delete(keys)
+        self._transient.objects.delete_folder(f"{self._folder}/{token}")
+
+    def items(self) -> tuple[Item, ...]:
+        """All uploads as items, in order of their paths. Raises `WrongState` when one is not complete."""
+        prefix = f"{batch_prefix(self._stamp.batch_id)}/source/"
+        have = {
+            found.key.removeprefix(prefix): found.size for found in self._transient.objects.walk(prefix.rstrip("/"))
+        }
+        photos = dict(self._all())
+        missing = [
+            token for token, photo in photos.items() if photo.size <= self._most_bytes and have.get(token) != photo.size
+        ]
+        if missing:
+            raise WrongState(
+                f"{len(missing)} of {len(photos)} photos are not complete. Send what is missing, or take them out."
+            )
+        ordered = sorted(photos.items(), key=lambda pair: pair[1].path)
+        return tuple(
+            Item(number=number, path=photo.path, size=photo.size, source=f"upload:{token}", options=photo.options)
+            for number, (token, photo) in enumerate(ordered, start=1)
+        )
+
+    def _all(self) -> Iterator[tuple[str, Announced]]:
+        tokens = [name.removesuffix(".json") for name in self._transient.objects.files(self._folder)]
+        with ThreadPoolExecutor(_READERS) as readers:
+            yield from zip(tokens, readers.map(self.announced, tokens), strict=True)
+
+    def _parts(self, token: str) -> list[tuple[str, int]]:
+        """Key and size of each part, in order, as far as they follow one another."""
+        found = sorted((each.key, each.size) for each in self._transient.objects.walk(f"{self._folder}/{token}"))
+        parts, stands = [], 0
+        for key, size in found:
+            if key.rpartition("/")[2] == f"{stands:012d}":
+                parts.append((key, size))
+                stands += size
+        return parts
+
+
+def require_open(batch_id: BatchId, upload_key: str | None) -> str:
+    """The key of an open batch's uploads. Raises `WrongState`."""
+    if upload_key is None:
+        raise WrongState(f"Batch {batch_id} takes no more photos: it is sealed or was called off. Open another one.")
+    return upload_key
