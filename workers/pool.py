@@ -38,7 +38,7 @@ def connect(settings: Settings) -> None:
     """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent."""
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
+    quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
     if settings.ray_address:
         ray.init(address=settings.ray_address, namespace=_NAMESPACE, log_to_driver=False)
     else:
@@ -61,8 +61,9 @@ class _Calls:
 class Pool:
     """Segmenter actors for one kind of settings. Opened once per process; see `open_pool`."""
 
-    def __init__(self, settings: Settings, size: int) -> None:
+    def __init__(self, settings: Settings, size: int, kind: type[SegmenterActor] = SegmenterActor) -> None:
         self._settings = settings
+        self._kind = kind
         self._actors: list[ActorHandle[Any]] = [self._start(place) for place in range(size)]
 
     @property
@@ -171,7 +172,9 @@ class Pool:
         if settings.ray_address:
             name = f"segmenter-{_kind(settings)}-{place}"
             options |= {"name": name, "get_if_exists": True, "lifetime": "detached", "namespace": _NAMESPACE}
-        return ray.remote(SegmenterActor).options(**options).remote(settings.without_secrets())
+        remote: Any = ray.remote(self._kind)
+        handle: ActorHandle[Any] = remote.options(**options).remote(settings.without_secrets())
+        return handle
 
 
 def open_pool(settings: Settings) -> Pool:

@@ -1,0 +1,133 @@
+"""The command line as a dealer meets it, in processes of its own: real Prefect, real Ray, kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.results import results_by_number
+from store.settings import Settings
+from store.transient import open_transient
+from tests.flows.conftest import photo
+
+BGBATCH = [sys.executable, "-c", "from portal.cli.app import main; main()"]
+
+
+class Shell:
+    """Runs commands on one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.env = os.environ | {"BGBATCH_HOME": str(home), "BGBATCH_ACTORS": "2", "BGBATCH_SHARD_ITEMS": "2"}
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run([*BGBATCH, *words], env=self.env, capture_output=True, text=True, timeout=180)
+        assert done.returncode == code, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr
+        self.said = done.stderr
+        return done.stdout
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen([*BGBATCH, *words], env=self.env, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    shell = Shell(tmp_path / "home")
+    shell.run("account", "create", "Acme", "--email", "owner@acme.example")
+    return shell
+
+
+def lay_out(folder: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+def test_bad_photos_cost_their_own_result_and_both_number_ones_live(shell: Shell, tmp_path: Path) -> None:
+    files = {
+        "VIN1/1.jpg": photo("motorcycle"),
+        "VIN2/1.jpg": photo("coffee"),
+        "VIN2/damaged.jpg": photo()[:9000],
+        "VIN2/list.jpg": b"milk, eggs\n",
+    }
+    folder = lay_out(tmp_path / "photos", files)
+    (folder / "VIN3").mkdir()
+    cutouts = tmp_path / "cutouts"
+    said = shell.run(
+        "submit", str(folder), "--account", "Acme", "--industry", "automotive", "--to", str(cutouts), "--json", code=3
+    )
+    batch = json.loads(said)
+    assert batch["state"] == "partially_completed"
+    codes = {failure["path"]: failure["code"] for failure in batch["failures"]}
+    assert codes == {"VIN2/damaged.jpg": "damaged_image", "VIN2/list.jpg": "not_an_image"}
+    assert all(failure["sentence"].endswith(".") for failure in batch["failures"])
+    assert {path.relative_to(cutouts).as_posix() for path in cutouts.rglob("*.png")} == {"VIN1/1.png", "VIN2/1.png"}
+    assert batch["refusals"] == {"no_grant": 2}
+
+    for place in (shell.home / "prefect", shell.home / "records.db"):
+        for path in [place] if place.is_file() else [each for each in place.rglob("*") if each.is_file()]:
+            assert b"VIN2/" not in path.read_bytes(), "a customer's file name is kept by the engine"
+
+
+def test_a_flow_killed_in_mid_batch_is_run_again_and_does_only_the_rest(shell: Shell, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "photos", {f"VIN{n:02d}/1.jpg": photo() for n in range(60)})
+    process = shell.start("submit", str(folder), "--account", "Acme")
+    transient = open_transient(Settings(home=shell.home), lambda: None)  # type: ignore[arg-type, return-value]
+    done_before = wait_for_reports(transient, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (batch,) = json.loads(shell.run("status", "--json"))
+    batch_id = batch["stamp"]["batch_id"]
+    assert 0 < len(done_before) < 60
+    written = {number: result.finished_at for number, result in done_before.items()}
+    again = json.loads(shell.run("run", batch_id, "--json"))
+    assert (again["state"], again["counts"]["done"]) == ("completed", 60)
+    results = results_by_number(transient.reports(batch_id))
+    assert sorted(results) == list(range(1, 61)), "every item has one result"
+    for number, moment in written.items():
+        assert results[number].finished_at == moment, "what was done is not done again"
+
+
+def wait_for_reports(transient, process):
+    """Results of the one batch in the store, as soon as there are some."""
+    while process.poll() is None:
+        for hour in transient.objects.folders(""):
+            for batch_id in transient.objects.folders(hour):
+                results = results_by_number(transient.reports(batch_id))
+                if results:
+                    return results
+        time.sleep(0.05)
+    raise AssertionError("the process ended before it could be killed")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("submit", "/nowhere", "--account", "Acme"), 2),
+        (("submit", ".", "--account", "Acme", "--format", "gif"), 2),
+        (("submit", ".", "--account", "Acme", "--industry", "aviation"), 2),
+        (("status", "01a20f60-1afe-7ce2-a865-0a6976a259ec"), 2),
+        (("download", "01a20f60-1afe-7ce2-a865-0a6976a259ec", "--to", "x"), 2),
+    ],
+)
+def test_a_mistake_gets_a_sentence_and_exit_code_2(shell: Shell, words: tuple[str, ...], code: int) -> None:
+    shell.run(*words, code=code)
+    assert ": " in shell.said
+    assert shell.said.strip().endswith(".")
+
+
+def test_an_empty_folder_is_no_batch(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shell.run("submit", str(tmp_path / "empty"), "--account", "Acme", code=2)
+    assert "empty_batch" in shell.said
+    assert json.loads(shell.run("status", "--json")) == []

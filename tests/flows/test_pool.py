@@ -1,0 +1,101 @@
+"""A real Ray on this machine: workers are killed, photos kill workers, and every item ends with exactly one result."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from flows import steps
+from flows.parts import Parts
+from schemas.batch import BatchState
+from schemas.errors import DeviceAbsent, WeightsInvalid
+from schemas.ids import BatchId
+from schemas.results import Done, results_by_number
+from store.transient import cutout_key
+from tests.flows.conftest import Place, photo
+from workers.actor import SegmenterActor
+from workers.pool import Pool, connect
+
+POISON = b"a photo that takes its worker down with it"
+
+
+class KnownActor(SegmenterActor):
+    """Tells which process it is."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class FragileActor(SegmenterActor):
+    """Dies as a process does when a codec crashes: in the middle of a call, without a word."""
+
+    def process(self, batch_id, numbers, clock) -> bytes:
+        from store.transient import open_transient, source_key
+
+        transient = open_transient(self._settings, clock)
+        if any(transient.read(source_key(batch_id, number)) == POISON for number in numbers):
+            os._exit(139)
+        return super().process(batch_id, numbers, clock)
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from store.settings import Settings
+
+    connect(Settings(home=tmp_path_factory.mktemp("ray")))
+    yield
+    ray.shutdown()
+
+
+def numbers_of(parts: Parts, batch_id: BatchId) -> list[int]:
+    return [item.number for item in parts.transient.manifest(batch_id).items]
+
+
+def test_a_worker_killed_in_mid_batch_costs_no_item_and_doubles_none(place: Place, on_ray: None) -> None:
+    stamp = place.send({f"VIN{n}/1.jpg": photo() for n in range(8)})
+    pool = Pool(place.parts.settings, 2, KnownActor)
+    victim, _ = ray.get([actor.pid.remote() for actor in pool.actors])
+    killed = []
+
+    def kill_one(*args) -> Iterator:
+        for report in pool.run(*args):
+            if not killed:
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)
+            yield report
+
+    counts = steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), kill_one)
+    assert killed
+    assert counts.done == 8
+    results = results_by_number(place.parts.transient.reports(stamp.batch_id))
+    assert sorted(results) == numbers_of(place.parts, stamp.batch_id)
+    for number, result in results.items():
+        assert isinstance(result, Done)
+        assert place.parts.transient.objects.exists(cutout_key(stamp.batch_id, number, ".png"))
+    assert steps.plan(place.parts, stamp.batch_id) == []
+
+
+def test_a_photo_that_kills_its_worker_costs_its_own_result_only(place: Place, on_ray: None) -> None:
+    files = {f"{n}.jpg": photo() for n in range(6)} | {"3.jpg": POISON}
+    stamp = place.send(files)
+    pool = Pool(place.parts.settings, 2, FragileActor)
+    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    counts = steps.finish(place.parts, stamp.batch_id)
+    assert (counts.done, counts.failed, counts.state) == (5, 1, BatchState.PARTIALLY_COMPLETED)
+    results = results_by_number(place.parts.transient.reports(stamp.batch_id))
+    codes = Counter(getattr(result, "code", "done") for result in results.values())
+    assert codes == {"done": 5, "worker_lost": 1}
+    assert results[4].code == "worker_lost"
+
+
+def test_a_device_that_is_not_there_ends_the_batch_with_its_name(place: Place, on_ray: None) -> None:
+    settings = place.parts.settings.model_copy(update={"weights": place.folder / "nowhere.safetensors"})
+    stamp = place.send({"1.jpg": photo()})
+    pool = Pool(settings, 1)
+    with pytest.raises((WeightsInvalid, DeviceAbsent)):
+        steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
