@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit promise serve bench clean
+.PHONY: help demo test lint unit promise histories serve bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -28,6 +28,9 @@ lint: $(VENV)/.tests ## Style, types and the direction of imports
 
 unit: $(VENV)/.tests system ## Every test, against real servers (pass ARGS=… to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+histories: $(VENV)/.tests system ## A million random histories of consent against a ten-line reference (half an hour)
+	HISTORIES=1000000 $(BIN)/python -m pytest tests/consent/test_histories.py --durations=5 $(ARGS)
 
 serve: $(VENV)/.runs ## The portal at http://127.0.0.1:8080
 	$(BIN)/bgbatch serve
