@@ -1,0 +1,112 @@
+"""How fast is the consent gate? A million rows through `consent.gate.gate`, beside the policy asked row by row.
+
+`python -m bench.gate` writes its section of bench/RESULTS.md, and writes nothing unless both say the same of every row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import pyarrow as pa
+
+from bench.results import write_section
+from consent.gate import gate
+from consent.policy import Facts, decide
+from schemas.consent import Grant
+from schemas.ids import AccountId, GrantId
+from schemas.industries import Industry
+
+ROWS, GRANTS, ROWS_PER_BATCH = 1_000_000, 10_000, 500
+RUNS = 5
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+_Answer = TypeVar("_Answer")
+
+
+def main() -> None:
+    """Measure both, compare what they say, write the section."""
+    grants, rows = make_grants(), make_rows()
+    print(f"{ROWS:,} rows, {GRANTS:,} grants")
+    seconds, result = best_of(RUNS, lambda: gate(rows, grants, NOON))
+    one_by_one, counted = best_of(1, lambda: ask_each(rows, grants))
+    if counted != Counter({reason.value: count for reason, count in result.refusals.items()}):
+        raise SystemExit("The gate and the policy disagree.")
+    lines = [
+        f"{ROWS:,} rows of {ROWS // ROWS_PER_BATCH:,} batches, {GRANTS:,} grants (a fifth of them withdrawn); "
+        f"{result.admitted.num_rows:,} rows admitted, refusals counted for {len(result.refusals_by_batch):,} batches.",
+        "",
+        "| | seconds | rows per second |",
+        "|---|---:|---:|",
+        f"| gate over Arrow, best of {RUNS} | {seconds:.2f} | {ROWS / seconds:,.0f} |",
+        f"| `decide` row by row | {one_by_one:.2f} | {ROWS / one_by_one:,.0f} |",
+        "",
+        f"The gate is {one_by_one / seconds:.1f} times as fast, and said the same of every row.",
+    ]
+    print("\n".join(lines))
+    write_section("Consent gate", lines)
+
+
+def make_grants() -> list[Grant]:
+    """Grants of many accounts; every fifth was withdrawn, every seventh is younger than the batches."""
+    return [
+        Grant(
+            grant_id=GrantId(f"g{number:032x}"),
+            account_id=AccountId(f"a{number:032x}"),
+            industry=list(Industry)[number % len(Industry)],
+            granted_at=NOON - timedelta(hours=1 if number % 7 == 0 else 48),
+            withdrawn_at=NOON - timedelta(minutes=1) if number % 5 == 0 else None,
+            notice_version="1",
+        )
+        for number in range(GRANTS)
+    ]
+
+
+def make_rows() -> pa.Table:
+    """What a night's batches offer: some without a tag, some without a grant, some with another industry's."""
+    batches = [number // ROWS_PER_BATCH for number in range(ROWS)]
+    grant = [(batch * 37) % GRANTS for batch in batches]
+    tags = [each.value for each in Industry]
+    return pa.table(
+        {
+            "batch_id": pa.array([f"batch-{batch}" for batch in batches]),
+            "received_at": pa.array([NOON - timedelta(hours=2)] * ROWS, pa.timestamp("us", "UTC")),
+            "industry": pa.array(
+                [
+                    None if batch % 11 == 0 else tags[(number if batch % 13 else number + 1) % len(tags)]
+                    for batch, number in zip(batches, grant, strict=True)
+                ]
+            ),
+            "grant_id": pa.array(
+                [None if batch % 3 == 0 else f"g{number:032x}" for batch, number in zip(batches, grant, strict=True)]
+            ),
+        }
+    )
+
+
+def ask_each(rows: pa.Table, grants: list[Grant]) -> Counter[str]:
+    """The same, by asking the policy once for each row."""
+    known = {grant.grant_id: grant for grant in grants}
+    refusals: Counter[str] = Counter()
+    for row in rows.to_pylist():
+        facts = Facts(row["received_at"], row["industry"], row["grant_id"])
+        reason = decide(facts, known.get(row["grant_id"]), NOON, None).reason
+        if reason is not None:
+            refusals[reason.value] += 1
+    return refusals
+
+
+def best_of(runs: int, work: Callable[[], _Answer]) -> tuple[float, _Answer]:
+    """The least wall seconds of so many runs, and the answer."""
+    times = []
+    for _ in range(runs):
+        before = time.perf_counter()
+        answer = work()
+        times.append(time.perf_counter() - before)
+    return min(times), answer
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Where figures go: each bench writes its own section of bench/RESULTS.md, with the day and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def write_section(title: str, lines: Sequence[str], device: str = "") -> None:
+    """Put `lines` under `## title`, in place of what stood there. `device`: if not this machine's CPU."""
+    where = device or f"{_cpu()}, {len(os.sched_getaffinity(0))} cores"
+    stamp = f"{datetime.now(UTC):%Y-%m-%d}, {where}, Python {platform.python_version()}."
+    section = "\n".join([f"## {title}", "", stamp, "", *lines]) + "\n"
+    text = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
+    old = re.compile(rf"^## {re.escape(title)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    text = old.sub(lambda _: f"{section}\n", text) if old.search(text) else f"{text.rstrip()}\n\n{section}"
+    RESULTS.write_text(text.rstrip() + "\n")
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
