@@ -25,10 +25,12 @@ def mark_duplicates(labels: pa.Table) -> pa.Table:
     Needs the columns candidate_id, grant_id, received_at, image_sha256 and phash. The order of rows stays.
     """
     place = pa.array(np.arange(labels.num_rows))
-    ordered = labels.select(["grant_id", "received_at", "candidate_id"]).append_column("place", place)
+    grant_ids = labels["grant_id"].cast(pa.string())
+    ordered = labels.select(["received_at", "candidate_id"]).append_column("grant_id", grant_ids)
+    ordered = ordered.append_column("place", place)
     order = ordered.sort_by([("grant_id", "ascending"), ("received_at", "ascending"), ("candidate_id", "ascending")])
     order_np = order["place"].to_numpy()
-    grants = _codes(labels["grant_id"])[order_np]
+    grants = _codes(grant_ids)[order_np]
     same = _first_of(grants, _codes(labels["image_sha256"])[order_np])
     near = _near(grants, labels["phash"].combine_chunks().take(pa.array(order_np)))
     near = np.where(same != np.arange(len(same)), same, near)

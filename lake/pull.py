@@ -1,35 +1,78 @@
-"""A copy of candidates for the ML team: only rows whose grant is live at the moment that they are read."""
+"""A copy of candidates for the ML team: only rows whose grant is live at the moment that they are read.
+
+Each part is read, its grant asked for once more, and then written whole; a pull that was interrupted goes on where it
+stopped. At its end every grant is asked for again, and what ended meanwhile is not in the copy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from lake.admission import AdmittedFile, admitted_files
-from lake.parquet import to_parquet
+from lake.copies.card import card, plot
+from lake.copies.choose import choose, cut, summarise
+from lake.copies.formats import encode
+from lake.copies.manifest import (
+    CARD,
+    DONE,
+    MANIFEST,
+    PLAN,
+    PLOTS,
+    CopiedFile,
+    DonePart,
+    Kind,
+    Manifest,
+    Part,
+    Plan,
+    Split,
+    Wanted,
+)
+from lake.duplicates import mark_duplicates
+from lake.pulls import finish_pull, mark_cleared, record_pull
 from lake.query import Query, as_filter
+from lake.reading import Lake, LiveGrants, Snapshot, as_read
+from schemas.candidate import LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
-from schemas.errors import NotFound
-from schemas.ids import GrantId
+from schemas.errors import NotFound, StoreFault, UserError
+from schemas.ids import GrantId, Randomness
+from store.folder import Folder
 from store.objects import ObjectStore
 from store.records import Records
 
-LiveGrants = Callable[[], Collection[GrantId]]
-"""Asks the ledger which grants are live now."""
+_LOOKS = 10
+
+
+class CopyInTheWay(UserError):
+    """The place for a copy holds something else."""
+
+    code = "copy_in_the_way"
+
+
+@dataclass(frozen=True)
+class Order:
+    """`kind`: what the copy's files are. `recipient`: who gets it, as customers may read it. `place`: where it goes."""
+
+    kind: Kind = Kind.PARQUET
+    recipient: str = "the ML team"
+    place: str = ""
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What was copied. `files`: relative to the folder."""
+    """What was copied. `files`: relative to the copy. `resumed`: parts that an interrupted pull had written before."""
 
+    pull_id: str
     rows: int
     bytes: int
     files: tuple[str, ...]
     grants: tuple[GrantId, ...]
+    resumed: int
 
 
 def pull(
@@ -37,45 +80,194 @@ def pull(
     records: Records,
     live: Collection[GrantId] | LiveGrants,
     query: Query,
-    to: Path,
+    to: Path | ObjectStore,
     clock: Clock,
-    on_file: Callable[[int, int], None] = lambda done, of: None,
+    on_part: Callable[[int, int], None] = lambda done, of: None,
+    order: Order = Order(),
+    randomness: Randomness = os.urandom,
 ) -> Pulled:
-    """Copy what `query` asks for into `to`, as Parquet in the lake's own folders. Raises `StoreFault`, `BadQuery`.
+    """Copy what `query` asks for. Raises `BadQuery`, `CopyInTheWay`, `StoreFault`.
 
-    `on_file` is told how many files of how many are done.
+    A finished copy of an earlier pull in the same place is replaced. `on_part` is told how many parts of how many are
+    done.
     """
-    ask = live if callable(live) else lambda: live
-    keep = as_filter(query.where)
-    live_now = ask()  # not inside the transaction: asking may take one of its own, and SQLite has one at a time
-    with records.transaction() as connection:
-        files = admitted_files(connection, query.industry, live_now)
-    rows = size = 0
-    written: list[tuple[str, GrantId]] = []
-    for place, file in enumerate(files, start=1):
-        left = None if query.limit is None else query.limit - rows
-        if left == 0:
-            break
-        table = _read(lake, file, ask)
-        if table is not None:
-            table = table if keep is None else table.filter(keep)
-            table = table if left is None else table.slice(0, left)
-        if table is not None and table.num_rows:
-            data = to_parquet(table)
-            target = to / file.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            rows, size = rows + table.num_rows, size + len(data)
-            written.append((file.key, file.grant_id))
-        on_file(place, len(files))
-    grants = tuple(sorted({grant_id for _, grant_id in written}))
-    return Pulled(rows, size, tuple(key for key, _ in written), grants)
+    as_filter(query.where)
+    reader = Lake(lake, records, live if callable(live) else lambda: live)
+    copy = ObjectStore(Folder(str(to))) if isinstance(to, Path) else to
+    plan = _unfinished(copy, query, order)
+    if plan is None:
+        _clear_old(copy, records, clock)
+        plan = _new_plan(reader, query, order, clock, randomness)
+        with records.transaction() as connection:
+            record_pull(connection, plan, order.place)
+        copy.write(PLAN, plan.model_dump_json().encode())
+    known = {name.removesuffix(".json") for name in copy.files(DONE)}
+    for place, part in enumerate(plan.parts, start=1):
+        if part.name not in known:
+            _copy_part(reader, copy, plan.kind, part)
+        on_part(place, len(plan.parts))
+    manifest = _finish(reader, copy, plan, clock)
+    return Pulled(
+        pull_id=plan.pull_id,
+        rows=manifest.rows,
+        bytes=sum(file.bytes for file in manifest.files),
+        files=tuple(file.path for file in manifest.files),
+        grants=tuple(sorted(manifest.rows_by_grant)),
+        resumed=len(known),
+    )
 
 
-def _read(lake: ObjectStore, file: AdmittedFile, ask: LiveGrants) -> pa.Table | None:
-    """The file's rows; None when its grant has ended, asked after reading."""
+def read_manifest(copy: ObjectStore) -> Manifest | None:
+    """What a finished copy says of itself; None where there is none."""
     try:
-        table = pq.read_table(pa.BufferReader(lake.read(file.key)))
+        return Manifest.model_validate_json(copy.read(MANIFEST))
     except NotFound:
         return None
-    return table if file.grant_id in ask() else None
+
+
+def write_manifest(copy: ObjectStore, manifest: Manifest) -> None:
+    """Write it, and the card that says the same to people."""
+    copy.write(CARD, card(manifest).encode())
+    copy.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def _unfinished(copy: ObjectStore, query: Query, order: Order) -> Plan | None:
+    try:
+        plan = Plan.model_validate_json(copy.read(PLAN))
+    except NotFound:
+        return None
+    if (plan.wanted, plan.kind) != (_wanted(query), order.kind):
+        raise CopyInTheWay("An interrupted pull of something else is there. Ask for the same, or choose another place.")
+    return plan
+
+
+def _clear_old(copy: ObjectStore, records: Records, clock: Clock) -> None:
+    old = read_manifest(copy)
+    if old is None:
+        if next(copy.walk(""), None) is not None:
+            raise CopyInTheWay("There are files that are no copy of candidates. Choose an empty place.")
+        return
+    for top in ("data", PLOTS):
+        copy.delete_folder(top)
+    copy.delete([CARD, MANIFEST])
+    with records.transaction() as connection:
+        mark_cleared(connection, old.pull_id, None, clock())
+
+
+def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: Randomness) -> Plan:
+    started = clock()
+    snapshot, labels = _labels(lake, query)
+    chosen = choose(mark_duplicates(labels), query)
+    sizes = {file.key: file.bytes / file.rows for file in snapshot.files}
+    return Plan(
+        pull_id="c" + randomness(16).hex(),
+        kind=order.kind,
+        recipient=order.recipient,
+        wanted=_wanted(query),
+        lake_state=snapshot.state,
+        started_at=started,
+        parts=tuple(cut(chosen, sizes, query.hardest_first)),
+        summary=summarise(chosen),
+    )
+
+
+def _labels(lake: Lake, query: Query) -> tuple[Snapshot, pa.Table]:
+    columns = [name for name in LABELS if name != "licence"]
+    for _ in range(_LOOKS):
+        snapshot = lake.snapshot(query.industry)
+        try:
+            return snapshot, lake.labels_of(snapshot, columns)
+        except NotFound:
+            continue
+    raise StoreFault("The lake's files keep changing while they are read. Try again.")
+
+
+def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:
+    rows = _rows_of(lake, part)
+    files = []
+    if rows is not None and part.grant_id in lake.live():  # asked after reading
+        for path, data, count in encode(kind, part, rows):
+            copy.write(path, data)
+            digest = hashlib.sha256(data).hexdigest()
+            files.append(
+                CopiedFile(
+                    path=path, sha256=digest, bytes=len(data), rows=count, grant_id=part.grant_id, split=part.split
+                )
+            )
+    done = DonePart(name=part.name, rows=rows.num_rows if rows is not None and files else 0, files=tuple(files))
+    copy.write(f"{DONE}/{part.name}.json", done.model_dump_json().encode())
+
+
+def _rows_of(lake: Lake, part: Part) -> pa.Table | None:
+    """The part's candidates in its order; None when they were taken back."""
+    wanted = [candidate for source in part.sources for candidate in source.candidates]
+    try:
+        found = [_from_file(lake, source.key, source.candidates) for source in part.sources]
+    except NotFound:  # merged into another file, or erased
+        keys = [file.key for file in lake.snapshot(part.industry).files if file.grant_id == part.grant_id]
+        try:
+            found = [_from_file(lake, key, wanted) for key in keys]
+        except NotFound:
+            return None
+    if not found:
+        return None
+    table = pa.concat_tables(found)
+    if table["candidate_id"].to_pylist() == wanted:
+        return table
+    place = pc.index_in(pa.array(wanted), value_set=table["candidate_id"].combine_chunks())
+    return table.take(place.drop_null())
+
+
+def _from_file(lake: Lake, key: str, wanted: Iterable[str]) -> pa.Table:
+    """Those of `wanted` that are in the file; only row groups that hold one are read."""
+    reader = lake.open(key)
+    ids = reader.read(["candidate_id"])["candidate_id"].combine_chunks()
+    place = pc.index_in(pa.array(list(wanted), pa.string()), value_set=ids).drop_null()
+    if len(place) == len(ids) and place.equals(pa.array(range(len(ids)), pa.int32())):
+        return as_read(reader.read())
+    wide = max(reader.metadata.row_group(0).num_rows, 1)
+    groups = sorted({each // wide for each in place.to_pylist()})
+    starts = {group: number * wide for number, group in enumerate(groups)}
+    table = as_read(reader.read_row_groups(groups)) if groups else as_read(reader.schema_arrow.empty_table())
+    return table.take(pa.array([starts[each // wide] + each % wide for each in place.to_pylist()], pa.int64()))
+
+
+def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest:
+    done = [DonePart.model_validate_json(copy.read(f"{DONE}/{part.name}.json")) for part in plan.parts]
+    live = set(lake.live())
+    ended = [file.path for part in done for file in part.files if file.grant_id not in live]
+    copy.delete(ended)
+    by_grant: dict[GrantId, int] = {}
+    by_split: dict[Split, int] = {}
+    for part, result in zip(plan.parts, done, strict=True):
+        if result.rows and part.grant_id in live:
+            by_grant[part.grant_id] = by_grant.get(part.grant_id, 0) + result.rows
+            by_split[part.split] = by_split.get(part.split, 0) + result.rows
+    manifest = Manifest(
+        **plan.model_dump(exclude={"parts"}),
+        finished_at=clock(),
+        licence=LICENCE,
+        schema_version=SCHEMA_VERSION,
+        rows=sum(by_grant.values()),
+        rows_by_grant=by_grant,
+        rows_by_split=by_split,
+        files=tuple(file for result in done for file in result.files if file.grant_id in live),
+    )
+    for name, bars in plan.summary.plots.items():
+        copy.write(f"{PLOTS}/{name}.svg", plot(name, bars).encode())
+    write_manifest(copy, manifest)
+    with lake.records.transaction() as connection:
+        finish_pull(connection, plan.pull_id, by_grant, clock())
+    copy.delete([PLAN])
+    copy.delete_folder(DONE)
+    return manifest
+
+
+def _wanted(query: Query) -> Wanted:
+    return Wanted(
+        industry=query.industry,
+        where=query.where,
+        limit=query.limit,
+        hardest_first=query.hardest_first,
+        leave_out=query.leave_out,
+    )

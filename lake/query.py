@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,12 +41,16 @@ class BadQuery(UserError):
 
 @dataclass(frozen=True)
 class Query:
-    """Which candidates. `where`: a condition on labels; `limit`: at most so many; `hardest_first`: uncertain edges."""
+    """Which candidates. `where`: a condition on labels; `limit`: at most so many; `hardest_first`: uncertain edges.
+
+    `leave_out`: `exact` leaves out the same image again, `near` also what looks like another of the same grant.
+    """
 
     industry: Industry
     where: str | None = None
     limit: int | None = None
     hardest_first: bool = False
+    leave_out: Literal["exact", "near"] | None = None
 
 
 def columns_of(where: str | None) -> set[str]:

@@ -15,7 +15,7 @@ from schemas.batch import PROMISED_LIFE
 from schemas.consent import Grant
 from schemas.ids import GrantId
 from schemas.receipt import Erased, Receipt
-from store.tables import admissions, erasures, receipts
+from store.tables import admissions, erasures, pulled_grants, pulls, receipts
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class FromBatch:
     batch_id: str
     images: int
     admitted_at: datetime
+
+
+@dataclass(frozen=True)
+class TakenCopy:
+    """A copy that somebody took for training: who, when, how many images; when they were erased from it."""
+
+    recipient: str
+    taken_at: datetime
+    images: int
+    cleared_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Contribution:
     batches: tuple[FromBatch, ...]
     receipts: tuple[Receipt, ...]
     is_erasing: bool
+    copies: tuple[TakenCopy, ...] = ()
 
     @property
     def images(self) -> int:
@@ -62,6 +73,7 @@ def contributions(connection: Connection, grants: Iterable[Grant]) -> dict[Grant
     wanted = {grant.grant_id: grant for grant in grants}
     batches = _batches(connection, wanted)
     done = _receipts(connection, wanted)
+    copies = _copies(connection, wanted)
     begun = set(
         connection.execute(
             select(erasures.c.subject).where(erasures.c.kind == Erased.GRANT, erasures.c.subject.in_(wanted))
@@ -73,6 +85,7 @@ def contributions(connection: Connection, grants: Iterable[Grant]) -> dict[Grant
             batches=tuple(batches.get(grant_id, ())),
             receipts=tuple(done.get(grant_id, ())),
             is_erasing=grant_id in begun,
+            copies=tuple(copies.get(grant_id, ())),
         )
         for grant_id, grant in wanted.items()
     }
@@ -93,6 +106,20 @@ def _batches(connection: Connection, wanted: Iterable[GrantId]) -> dict[str, lis
     found: dict[str, list[FromBatch]] = {}
     for row in connection.execute(query):
         found.setdefault(row.grant_id, []).append(FromBatch(row.batch_id, int(row.images), row.admitted_at))
+    return found
+
+
+def _copies(connection: Connection, wanted: Iterable[GrantId]) -> dict[str, list[TakenCopy]]:
+    query = (
+        select(pulled_grants, pulls.c.recipient, pulls.c.started_at)
+        .join_from(pulled_grants, pulls, pulled_grants.c.pull_id == pulls.c.pull_id)
+        .where(pulled_grants.c.grant_id.in_(wanted), pulled_grants.c.rows > 0)
+        .order_by(pulls.c.started_at.desc())
+    )
+    found: dict[str, list[TakenCopy]] = {}
+    for row in connection.execute(query):
+        taken = TakenCopy(row.recipient, row.started_at, row.rows, row.erased_at)
+        found.setdefault(row.grant_id, []).append(taken)
     return found
 
 

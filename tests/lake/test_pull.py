@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tarfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from lake.pull import pull
+import lake.pull as pull_module
+from lake.copies.choose import split_of
+from lake.copies.manifest import Kind, Split
+from lake.pull import CopyInTheWay, Order, Pulled, pull, read_manifest
+from lake.pulls import list_pulls
 from lake.query import BadQuery, Query
+from schemas.candidate import LICENCE
 from schemas.industries import Industry
+from store.folder import Folder
+from store.objects import ObjectStore, open_store
+from store.settings import Settings
 from tests.lake.conftest import AUTO, World, a_photo
+from tests.lake.test_compact import ids as ids_of
+from tests.lake.test_compact import merge, sweep
+from tests.lake.test_duplicates import changed
+from tests.lake.test_strip import telling
 
 
 def ids(folder: Path) -> list[str]:
@@ -43,12 +58,206 @@ def test_a_grant_that_ends_during_the_pull_is_left_out_from_then_on(world: World
     assert pulled.grants == (first.grant_id,)
 
 
-def test_a_condition_and_a_limit(world: World, tmp_path: Path) -> None:
+ALL = Query(AUTO)
+
+
+def take(world: World, folder: Path, query: Query = ALL, **order: object) -> Pulled:
+    return pull(world.lake, world.records, world.live, query, folder, world.clock, order=Order(**order))
+
+
+def test_a_condition_picks_rows(world: World, tmp_path: Path) -> None:
     world.give(world.grant(), 8)
-    query = Query(AUTO, "edge_uncertainty > 0.3 AND item <> 5", limit=2)
-    pulled = pull(world.lake, world.records, world.live(), query, tmp_path / "copy", world.clock)
-    assert [each[-1] for each in ids(tmp_path / "copy")] == ["4", "6"]
-    assert pulled.rows == 2
+    pulled = take(world, tmp_path / "copy", Query(AUTO, "edge_uncertainty > 0.3 AND item <> 5"))
+    assert [each[-1] for each in ids(tmp_path / "copy")] == ["4", "6", "7", "8"]
+    assert pulled.rows == 4
+
+
+def test_the_hardest_come_first(world: World, tmp_path: Path) -> None:
+    world.give(world.grant(), 8)
+    pulled = take(world, tmp_path / "copy", Query(AUTO, limit=3, hardest_first=True))
+    table = pq.read_table(tmp_path / "copy" / pulled.files[0])
+    assert table["edge_uncertainty"].to_pylist() == pytest.approx([0.8, 0.7, 0.6])
+
+
+def test_a_limit_alone_takes_the_same_sample_each_time_and_of_all_customers(world: World, tmp_path: Path) -> None:
+    for _ in range(4):
+        world.give(world.grant(), 6)
+    first = take(world, tmp_path / "one", Query(AUTO, limit=12))
+    assert first.rows == 12
+    assert len(first.grants) == 4
+    take(world, tmp_path / "two", Query(AUTO, limit=12))
+    assert ids(tmp_path / "one") == ids(tmp_path / "two")
+
+
+def test_duplicates_are_marked_and_left_out_when_asked(world: World, tmp_path: Path) -> None:
+    grant, photo = world.grant(), a_photo(1, (320, 240))
+    world.admit(world.write(world.batch(grant, [photo, a_photo(2), photo, changed(photo, quality=40)])))
+    pulled = take(world, tmp_path / "all")
+    rows = pq.read_table(tmp_path / "all" / pulled.files[0]).to_pylist()
+    first = rows[0]["candidate_id"]
+    assert [row["duplicate_of"] for row in rows] == [None, None, first, None]
+    assert [row["near_duplicate_of"] for row in rows] == [None, None, first, first]
+    assert take(world, tmp_path / "exact", Query(AUTO, leave_out="exact")).rows == 3
+    assert take(world, tmp_path / "near", Query(AUTO, leave_out="near")).rows == 2
+
+
+def test_a_customer_is_wholly_in_one_split_and_stays_there(world: World, tmp_path: Path) -> None:
+    for _ in range(30):
+        world.give(world.grant(), 1)
+    take(world, tmp_path / "copy")
+    manifest = read_manifest(open_store(str(tmp_path / "copy"), Settings()))
+    assert manifest is not None
+    splits = {file.grant_id: file.split for file in manifest.files}
+    assert set(splits.values()) == set(Split)
+    assert all(splits[grant_id] is split_of(grant_id) for grant_id in splits)
+    assert all(f"/{file.split}/" in file.path for file in manifest.files)
+
+
+def test_the_manifest_says_what_is_there(world: World, tmp_path: Path) -> None:
+    one, other = world.grant(), world.grant()
+    world.give(one, 2)
+    world.give(other, 3)
+    pulled = take(world, tmp_path / "copy", recipient="the matting team")
+    manifest = read_manifest(open_store(str(tmp_path / "copy"), Settings()))
+    assert manifest is not None
+    assert manifest.rows_by_grant == {one.grant_id: 2, other.grant_id: 3}
+    assert manifest.lake_state == world.reader().snapshot(AUTO).state
+    assert (manifest.rows, manifest.pull_id, manifest.licence) == (5, pulled.pull_id, LICENCE)
+    for file in manifest.files:
+        data = (tmp_path / "copy" / file.path).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)
+    left = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    plots = {f"plots/{name}.svg" for name in manifest.summary.plots}
+    assert left == {file.path for file in manifest.files} | plots | {"manifest.json", "README.md"}
+    assert "edge_uncertainty" in manifest.summary.plots
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert LICENCE in card
+    assert "the matting team" in card
+    with world.records.transaction() as connection:
+        (known,) = list_pulls(connection)
+    assert known.grants == manifest.rows_by_grant
+    assert (known.recipient, known.finished_at) == ("the matting team", world.now)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_of_copy_holds_the_same_bytes(world: World, tmp_path: Path, kind: Kind) -> None:
+    photos = [a_photo(1), telling("PNG", 6), telling("WEBP", 1)]
+    grant = world.grant()
+    world.admit(world.write(world.batch(grant, photos)))
+    take(world, tmp_path / "copy", kind=kind)
+    expected = world.reader().dataset(AUTO).to_table().sort_by("item")
+    read = {Kind.PARQUET: _from_parquet, Kind.HF: _from_hf, Kind.WEBDATASET: _from_tar, Kind.FILES: _from_files}[kind]
+    columns = [expected[name].to_pylist() for name in ("candidate_id", "image", "mask_png")]
+    assert read(tmp_path / "copy") == list(zip(*columns, strict=True))
+
+
+def _from_parquet(folder: Path) -> list[tuple[str, bytes, bytes]]:
+    (file,) = folder.rglob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    assert rows[0]["industry"] == "automotive"
+    return [(row["candidate_id"], row["image"], row["mask_png"]) for row in rows]
+
+
+def _from_hf(folder: Path) -> list[tuple[str, bytes, bytes]]:
+    (file,) = folder.rglob("*.parquet")
+    rows = pq.read_table(file).to_pylist()
+    assert [row["image"]["path"].rsplit(".", 1)[1] for row in rows] == ["jpg", "png", "webp"]
+    return [(row["candidate_id"], row["image"]["bytes"], row["mask"]["bytes"]) for row in rows]
+
+
+def _from_tar(folder: Path) -> list[tuple[str, bytes, bytes]]:
+    (file,) = folder.rglob("*.tar")
+    samples: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(file) as tar:
+        for member in tar:
+            stem, kind = member.name.split(".", 1)
+            content = tar.extractfile(member)
+            assert content is not None
+            samples.setdefault(stem, {})[kind] = content.read()
+    kinds = [set(each) for each in samples.values()]
+    assert kinds == [{kind, "json", "mask.png"} for kind in ("jpg", "png", "webp")]
+    for stem, each in samples.items():
+        assert json.loads(each["json"])["candidate_id"] == stem
+    return [
+        (stem, next(data for kind, data in each.items() if kind in ("jpg", "png", "webp")), each["mask.png"])
+        for stem, each in samples.items()
+    ]
+
+
+def _from_files(folder: Path) -> list[tuple[str, bytes, bytes]]:
+    (lines,) = folder.rglob("*.jsonl")
+    found = []
+    for line in lines.read_text().splitlines():
+        stem = json.loads(line)["candidate_id"]
+        (image,) = [each for each in lines.parent.glob(f"{stem}.*") if not each.name.endswith(".mask.png")]
+        found.append((stem, image.read_bytes(), (lines.parent / f"{stem}.mask.png").read_bytes()))
+    return found
+
+
+def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Path) -> None:
+    grants = [world.grant() for _ in range(3)]
+    for grant in grants:
+        world.give(grant, 1)
+
+    def killed(done: int, of: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, killed)
+    with pytest.raises(CopyInTheWay):
+        take(world, tmp_path / "copy", Query(AUTO, "width > 3"))
+    for grant in sorted(grants, key=lambda each: each.grant_id)[:1]:
+        world.withdraw(grant)
+    world.give(grants[2], 1)
+    pulled = take(world, tmp_path / "copy")
+    assert (pulled.resumed, pulled.rows) == (2, 2)
+    assert set(pulled.grants) == set(world.live())
+    assert len(ids(tmp_path / "copy")) == 2, "what was written for a grant that ended meanwhile is gone"
+    with world.records.transaction() as connection:
+        (known,) = list_pulls(connection)
+        assert known.must_go(world.live()) == {}
+
+
+def test_rows_that_were_merged_after_the_plan_are_found(world: World, tmp_path: Path) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+
+    def stop(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    plan_only = ObjectStore(Folder(str(tmp_path / "copy")))
+    copy_part = pull_module._copy_part
+    pull_module._copy_part = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.lake, world.records, world.live, Query(AUTO), plan_only, world.clock, stop)
+    pull_module._copy_part = copy_part
+    before = ids_of(world)
+    merge(world, least_files=2)
+    world.pass_time(hours=1)
+    sweep(world)
+    assert take(world, tmp_path / "copy").rows == 4
+    assert ids(tmp_path / "copy") == before
+
+
+def test_pulling_again_replaces_the_copy(world: World, tmp_path: Path) -> None:
+    grant = world.grant()
+    world.give(grant)
+    first = take(world, tmp_path / "copy")
+    world.withdraw(grant)
+    assert take(world, tmp_path / "copy").rows == 0
+    assert not (tmp_path / "copy" / first.files[0]).exists()
+    with world.records.transaction() as connection:
+        assert [each.must_go([]) for each in list_pulls(connection)] == [{}, {}]
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(world: World, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "README.md").write_text("mine")
+    with pytest.raises(CopyInTheWay):
+        take(world, tmp_path / "copy")
+    assert (tmp_path / "copy" / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,123 @@
+"""Which candidates a pull takes, into which split each goes, and in what portions. Pure: labels in, parts out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.copies.manifest import Part, Source, Split, Summary
+from lake.query import Query, as_filter
+from lake.reading import FILE
+from schemas.ids import GrantId
+from schemas.industries import Industry
+
+PART_ROWS = 1000
+PART_BYTES = 128 * 1024 * 1024
+"""Of images: a part is made in memory."""
+
+_SHARES = ((0.8, Split.TRAIN), (0.9, Split.VALIDATION), (1.0, Split.TEST))
+_PLOTTED = ("edge_uncertainty", "coverage", "sharpness", "exposure", "cut_by_frame")
+_BINS = 10
+
+
+def split_of(grant_id: GrantId) -> Split:
+    """Eight grants in ten train. It depends on the grant alone, so none moves to another split in a later pull."""
+    drawn = int(hashlib.sha256(f"split/{grant_id}".encode()).hexdigest()[:8], 16) / 2**32
+    return next(split for share, split in _SHARES if drawn < share)
+
+
+def choose(labels: pa.Table, query: Query) -> pa.Table:
+    """The rows that `query` asks for; `labels` carry the marks of duplicates. Raises `BadQuery`.
+
+    A limit takes the hardest, or else a sample that is the same each time and leans to no customer.
+    """
+    keep = as_filter(query.where)
+    if keep is not None:
+        labels = labels.filter(keep)
+    if query.leave_out is not None:
+        labels = labels.filter(pc.is_null(labels[f"{'near_' if query.leave_out == 'near' else ''}duplicate_of"]))
+    if query.hardest_first:
+        labels = labels.sort_by([("edge_uncertainty", "descending"), ("candidate_id", "ascending")])
+    if query.limit is not None and query.limit < labels.num_rows:
+        if not query.hardest_first:
+            drawn = [hashlib.sha256(each.encode()).digest() for each in labels["candidate_id"].to_pylist()]
+            labels = labels.take(pa.array(np.argsort(np.array(drawn))))
+        labels = labels.slice(0, query.limit)
+    return labels
+
+
+def cut(chosen: pa.Table, row_bytes: Mapping[str, float], hardest_first: bool = False) -> list[Part]:
+    """Portions of one grant each. `row_bytes`: a file's bytes per row. Within a grant the order of `chosen` is kept
+    when the hardest are to come first, and is that of the lake's files otherwise.
+    """
+    chosen = chosen.set_column(chosen.column_names.index(FILE), FILE, chosen[FILE].cast(pa.string()))
+    if not hardest_first:
+        chosen = chosen.sort_by([(FILE, "ascending"), ("candidate_id", "ascending")])
+    columns = ("industry", "grant_id", FILE, "candidate_id", "duplicate_of", "near_duplicate_of")
+    by_grant: dict[tuple[str, str], list[tuple[str, str, str | None, str | None]]] = {}
+    for industry, grant_id, *row in zip(*(chosen[name].to_pylist() for name in columns), strict=True):
+        by_grant.setdefault((industry, grant_id), []).append(tuple(row))
+    return [
+        _part(Industry(industry), GrantId(grant_id), number, some)
+        for (industry, grant_id), rows in sorted(by_grant.items())
+        for number, some in enumerate(_portions(rows, row_bytes))
+    ]
+
+
+def summarise(chosen: pa.Table) -> Summary:
+    """What the card shows."""
+    plots = {name: _histogram(chosen[name]) for name in _PLOTTED}
+    pixels = pc.divide(pc.multiply(chosen["width"].cast(pa.float64()), chosen["height"].cast(pa.float64())), 1e6)
+    plots["megapixels"] = _histogram(pixels)
+    weeks = pc.strftime(chosen["received_at"], format="%G-W%V").value_counts()
+    plots["week"] = tuple(sorted((each["values"].as_py(), each["counts"].as_py()) for each in weeks))
+    return Summary(
+        plots={name: bars for name, bars in plots.items() if bars},
+        duplicates=chosen.num_rows - chosen["duplicate_of"].null_count,
+        near_duplicates=chosen.num_rows - chosen["near_duplicate_of"].null_count,
+        networks=tuple(sorted(set(chosen["network"].to_pylist()))),
+    )
+
+
+def _portions(
+    rows: list[tuple[str, str, str | None, str | None]], row_bytes: Mapping[str, float]
+) -> Iterator[list[tuple[str, str, str | None, str | None]]]:
+    some: list[tuple[str, str, str | None, str | None]] = []
+    size = 0.0
+    for row in rows:
+        weight = row_bytes.get(row[0], 0.0)
+        if some and (len(some) >= PART_ROWS or size + weight > PART_BYTES):
+            yield some
+            some, size = [], 0.0
+        some.append(row)
+        size += weight
+    yield some
+
+
+def _part(
+    industry: Industry, grant_id: GrantId, number: int, rows: list[tuple[str, str, str | None, str | None]]
+) -> Part:
+    sources: dict[str, list[str]] = {}
+    for key, candidate, _, _ in rows:
+        sources.setdefault(key, []).append(candidate)
+    return Part(
+        name=f"{grant_id}-{number:05d}",
+        split=split_of(grant_id),
+        industry=industry,
+        grant_id=grant_id,
+        sources=tuple(Source(key=key, candidates=tuple(some)) for key, some in sources.items()),
+        duplicate_of={candidate: first for _, candidate, first, _ in rows if first is not None},
+        near_duplicate_of={candidate: first for _, candidate, _, first in rows if first is not None},
+    )
+
+
+def _histogram(column: pa.ChunkedArray) -> tuple[tuple[str, int], ...]:
+    values = column.drop_null().to_numpy()
+    if not len(values):
+        return ()
+    counts, edges = np.histogram(values, _BINS)
+    return tuple((f"{low:.3g} to {high:.3g}", int(n)) for low, high, n in zip(edges, edges[1:], counts, strict=False))

@@ -1,0 +1,100 @@
+"""The record of copies: who took what. Written before a copy's first byte, so that a withdrawal finds every copy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from lake.copies.manifest import Plan
+from schemas.ids import GrantId
+from schemas.industries import Industry
+from schemas.record import Moment, Record
+from store.tables import pulled_grants, pulls
+
+
+class Pull(Record):
+    """A copy. `grants`: rows that it holds of each grant; `cleared`: those that were erased from it."""
+
+    pull_id: str
+    industry: Industry
+    recipient: str
+    place: str
+    kind: str
+    lake_state: str
+    started_at: Moment
+    finished_at: Moment | None
+    grants: dict[GrantId, int]
+    cleared: dict[GrantId, Moment]
+
+    def must_go(self, live: Collection[GrantId]) -> dict[GrantId, int]:
+        """Rows of grants that have ended and were not erased from this copy yet."""
+        return {each: rows for each, rows in self.grants.items() if each not in live and each not in self.cleared}
+
+
+def record_pull(connection: Connection, plan: Plan, place: str) -> None:
+    """Note a copy that is about to be made."""
+    rows: dict[GrantId, int] = {}
+    for part in plan.parts:
+        rows[part.grant_id] = rows.get(part.grant_id, 0) + part.rows
+    connection.execute(
+        insert(pulls).values(
+            pull_id=plan.pull_id,
+            industry=plan.wanted.industry,
+            recipient=plan.recipient,
+            place=place,
+            kind=plan.kind,
+            query=plan.wanted.model_dump(mode="json"),
+            lake_state=plan.lake_state,
+            started_at=plan.started_at,
+        )
+    )
+    for grant_id, count in rows.items():
+        connection.execute(insert(pulled_grants).values(pull_id=plan.pull_id, grant_id=grant_id, rows=count))
+
+
+def finish_pull(connection: Connection, pull_id: str, rows: Mapping[GrantId, int], now: datetime) -> None:
+    """Note what the copy holds. Grants that ended while it was made are not in it."""
+    connection.execute(update(pulls).where(pulls.c.pull_id == pull_id).values(finished_at=now))
+    for grant_id, count in rows.items():
+        connection.execute(
+            update(pulled_grants)
+            .where(pulled_grants.c.pull_id == pull_id, pulled_grants.c.grant_id == grant_id)
+            .values(rows=count)
+        )
+    mark_cleared(connection, pull_id, None, now, kept=tuple(rows))
+
+
+def mark_cleared(
+    connection: Connection,
+    pull_id: str,
+    grants: Collection[GrantId] | None,
+    now: datetime,
+    kept: Collection[GrantId] = (),
+) -> None:
+    """Note that a copy holds nothing more of these grants (None: of any but `kept`)."""
+    change = update(pulled_grants).where(pulled_grants.c.pull_id == pull_id, pulled_grants.c.erased_at.is_(None))
+    if grants is not None:
+        change = change.where(pulled_grants.c.grant_id.in_(grants))
+    connection.execute(change.where(pulled_grants.c.grant_id.not_in(kept)).values(erased_at=now))
+
+
+def list_pulls(connection: Connection) -> list[Pull]:
+    """All copies that were ever taken, the newest first."""
+    of_pull: dict[str, list[tuple[GrantId, int, datetime | None]]] = {}
+    for each in connection.execute(select(pulled_grants).order_by(pulled_grants.c.grant_id)):
+        of_pull.setdefault(each.pull_id, []).append((GrantId(each.grant_id), each.rows, each.erased_at))
+    query = select(pulls).order_by(pulls.c.started_at.desc(), pulls.c.pull_id)
+    found = []
+    for row in connection.execute(query).mappings():
+        grants = of_pull.get(row["pull_id"], [])
+        fields = {name: row[name] for name in Pull.model_fields if name in row}
+        found.append(
+            Pull(
+                **fields,
+                grants={grant_id: rows for grant_id, rows, _ in grants},
+                cleared={grant_id: at for grant_id, _, at in grants if at is not None},
+            )
+        )
+    return found

@@ -1,0 +1,125 @@
+"""Compares a copy with the live grants and with what it said of itself; erases from it what was taken back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from lake.copies.manifest import CARD, DONE, MANIFEST, PLAN, PLOTS, DonePart, Manifest, Plan, TakenBack
+from lake.pull import read_manifest, write_manifest
+from lake.pulls import mark_cleared
+from schemas.clock import Clock
+from schemas.errors import NotFound, UserError
+from schemas.ids import GrantId
+from store.objects import ObjectStore
+from store.records import Records
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found. `must_go`: files of grants that have ended; `erased`: whether they are gone now.
+
+    `missing`, `changed`: files that are not as the manifest says. `unknown`: files that it does not name.
+    """
+
+    pull_id: str
+    rows: int
+    must_go: tuple[str, ...]
+    must_go_rows: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    unknown: tuple[str, ...]
+    erased: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the copy holds what it may, unchanged, and nothing else."""
+        must_go = () if self.erased else self.must_go
+        return not (must_go or self.missing or self.changed or self.unknown)
+
+
+def verify(
+    copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool = False
+) -> Verified:
+    """Check every file of a copy. `live`: read now. Raises `NotFound` where there is no copy, `StoreFault`.
+
+    With `erase`, what must go is deleted, the card and the manifest say so, and the records learn of it.
+    """
+    manifest = read_manifest(copy)
+    if manifest is None:
+        return _verify_unfinished(copy, records, live, clock, erase)
+    gone = [file for file in manifest.files if file.grant_id not in live]
+    missing, changed = [], []
+    for file in manifest.files:
+        if file.grant_id in live:
+            try:
+                if hashlib.sha256(copy.read(file.path)).hexdigest() != file.sha256:
+                    changed.append(file.path)
+            except NotFound:
+                missing.append(file.path)
+    own = {file.path for file in manifest.files} | {CARD, MANIFEST}
+    unknown = [each.key for each in copy.walk("") if each.key not in own and not each.key.startswith(f"{PLOTS}/")]
+    rows = sum(count for grant_id, count in manifest.rows_by_grant.items() if grant_id not in live)
+    if erase and gone:
+        copy.delete([file.path for file in gone])
+        copy.tidy("data")
+        write_manifest(copy, _without(manifest, live, clock))
+        with records.transaction() as connection:
+            mark_cleared(connection, manifest.pull_id, {file.grant_id for file in gone}, clock())
+    return Verified(
+        pull_id=manifest.pull_id,
+        rows=manifest.rows,
+        must_go=tuple(file.path for file in gone),
+        must_go_rows=rows,
+        missing=tuple(missing),
+        changed=tuple(changed),
+        unknown=tuple(unknown),
+        erased=erase,
+    )
+
+
+def _verify_unfinished(
+    copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool
+) -> Verified:
+    """A pull that was interrupted holds images, too."""
+    try:
+        plan = Plan.model_validate_json(copy.read(PLAN))
+    except NotFound:
+        raise UserError("There is no copy of candidates there: neither manifest.json nor plan.json.") from None
+    ended = {part.grant_id for part in plan.parts if part.grant_id not in live}
+    gone = [found.key for found in copy.walk("data") if any(grant_id in found.key for grant_id in ended)]
+    if erase and ended:
+        copy.delete(gone)
+        copy.tidy("data")
+        for part in plan.parts:
+            if part.grant_id in ended:
+                empty = DonePart(name=part.name, rows=0, files=())
+                copy.write(f"{DONE}/{part.name}.json", empty.model_dump_json().encode())
+        with records.transaction() as connection:
+            mark_cleared(connection, plan.pull_id, ended, clock())
+    rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
+    return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
+
+
+def _without(manifest: Manifest, live: Collection[GrantId], clock: Clock) -> Manifest:
+    now = clock()
+    taken = tuple(
+        TakenBack(grant_id=grant_id, rows=rows, erased_at=now)
+        for grant_id, rows in manifest.rows_by_grant.items()
+        if grant_id not in live
+    )
+    split_of = {file.grant_id: file.split for file in manifest.files}
+    by_split = dict(manifest.rows_by_split)
+    for each in taken:
+        by_split[split_of[each.grant_id]] -= each.rows
+    kept = {grant_id: rows for grant_id, rows in manifest.rows_by_grant.items() if grant_id in live}
+    return manifest.model_copy(
+        update={
+            "files": tuple(file for file in manifest.files if file.grant_id in live),
+            "rows_by_grant": kept,
+            "rows_by_split": by_split,
+            "rows": sum(kept.values()),
+            "taken_back": (*manifest.taken_back, *taken),
+        }
+    )

@@ -1,0 +1,100 @@
+"""A copy that left the lake can be taken back, too: what must go is named, and goes when asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lake.copies.manifest import Kind
+from lake.pull import Order, pull
+from lake.pulls import list_pulls
+from lake.query import Query
+from lake.verify import Verified, verify
+from portal.web.contributions import contributions
+from schemas.errors import UserError
+from store.objects import open_store
+from store.settings import Settings
+from tests.lake.conftest import AUTO, World
+
+
+def check(world: World, folder: Path, erase: bool = False) -> Verified:
+    return verify(open_store(str(folder), Settings()), world.records, world.live(), world.clock, erase)
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> Path:
+    for count in (2, 3):
+        world.give(world.grant(), count)
+    pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, order=Order(Kind.FILES))
+    return tmp_path / "copy"
+
+
+def test_a_fresh_copy_is_good(world: World, copy: Path) -> None:
+    found = check(world, copy)
+    assert found.is_good
+    assert found.rows == 5
+
+
+def test_after_a_withdrawal_the_copy_names_what_must_go_and_loses_it_when_asked(world: World, copy: Path) -> None:
+    grant = next(iter(world.grants.values()))
+    world.withdraw(grant)
+    found = check(world, copy)
+    assert (found.is_good, found.must_go_rows) == (False, 2)
+    assert all(grant.grant_id in path for path in found.must_go)
+    with world.records.transaction() as connection:
+        assert list_pulls(connection)[0].must_go(world.live()) == {grant.grant_id: 2}
+    world.pass_time(hours=1)
+    assert check(world, copy, erase=True).is_good
+    assert not [path for path in copy.rglob("*") if grant.grant_id in str(path)]
+    again = check(world, copy)
+    assert again.is_good
+    assert again.rows == 3
+    assert "2 images" in (copy / "README.md").read_text()
+    with world.records.transaction() as connection:
+        assert list_pulls(connection)[0].must_go(world.live()) == {}
+
+
+def test_missing_changed_and_unknown_files_are_named(world: World, copy: Path) -> None:
+    missing, changed, *_ = sorted(copy.rglob("*.jpg"))
+    missing.unlink()
+    changed.write_bytes(b"x")
+    (copy / "data" / "notes.txt").write_text("mine")
+    found = check(world, copy)
+    assert found.missing == (missing.relative_to(copy).as_posix(),)
+    assert found.changed == (changed.relative_to(copy).as_posix(),)
+    assert found.unknown == ("data/notes.txt",)
+
+
+def test_an_interrupted_pull_can_be_taken_back_too(world: World, tmp_path: Path) -> None:
+    grant = world.grant()
+    world.give(grant)
+
+    def killed(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, killed)
+    world.withdraw(grant)
+    assert check(world, tmp_path / "copy").must_go_rows == 2
+    check(world, tmp_path / "copy", erase=True)
+    assert list((tmp_path / "copy").rglob("*.parquet")) == []
+    assert pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock).rows == 0
+
+
+def test_a_place_without_a_copy_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        check(world, tmp_path / "nothing")
+
+
+def test_the_account_page_knows_who_has_what(world: World, copy: Path) -> None:
+    grant = next(iter(world.grants.values()))
+    with world.records.transaction() as connection:
+        (taken,) = contributions(connection, [grant])[grant.grant_id].copies
+    assert (taken.recipient, taken.images, taken.taken_at, taken.cleared_at) == ("the ML team", 2, world.now, None)
+    world.withdraw(grant)
+    world.pass_time(hours=2)
+    check(world, copy, erase=True)
+    with world.records.transaction() as connection:
+        (taken,) = contributions(connection, [grant])[grant.grant_id].copies
+    assert taken.cleared_at == world.now
