@@ -14,8 +14,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import ray
+import ray._private.services
 from ray.actor import ActorHandle
 
 from schemas.clock import Clock
@@ -43,7 +45,15 @@ def connect(settings: Settings) -> None:
         ray.init(address=settings.ray_address, namespace=_NAMESPACE, log_to_driver=False)
     else:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
-        ray.init(address="local", namespace=_NAMESPACE, object_store_memory=80 * 2**20, **quiet)
+        # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
+        with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):
+            ray.init(
+                address="local",
+                _node_ip_address="127.0.0.1",
+                namespace=_NAMESPACE,
+                object_store_memory=80 * 2**20,
+                **quiet,
+            )
 
 
 @dataclass

@@ -99,3 +99,7 @@ def test_a_device_that_is_not_there_ends_the_batch_with_its_name(place: Place, o
     pool = Pool(settings, 1)
     with pytest.raises((WeightsInvalid, DeviceAbsent)):
         steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+
+
+def test_ray_started_here_listens_on_this_machine_only(on_ray: None) -> None:
+    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
