@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from sqlalchemy import Connection
 
@@ -11,7 +13,7 @@ from consent.grants import Grants, grants_of
 from consent.ledger import read_events
 from consent.notice import RECONSENT_FROM
 from portal.web.contributions import Contribution, contributions
-from schemas.consent import ConsentEvent, ConsentState
+from schemas.consent import Act, ConsentEvent, ConsentState, Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
 from store.people import Account, Person, Role, find_account
@@ -43,13 +45,44 @@ class IndustryView:
 
 
 @dataclass(frozen=True)
+class HistoryStep:
+    """What was done with one press (or one command): the same act for one or several industries."""
+
+    act: Act
+    at: datetime
+    method: Method
+    reason: str
+    industries: tuple[Industry, ...]
+
+    @property
+    def what(self) -> str:
+        """For which industries, in words."""
+        if len(self.industries) == len(Industry):
+            return "every industry"
+        return ", ".join(industry.label for industry in self.industries)
+
+    @property
+    def how(self) -> str:
+        """How it came in, in words."""
+        return _HOW[self.method] + (f": {self.reason}" if self.reason else "")
+
+
+_HOW = {
+    Method.BUTTON: "on this page",
+    Method.COMMAND_LINE: "by an operator",
+    Method.API: "by a program",
+    Method.OPERATOR: "by an operator",
+}
+
+
+@dataclass(frozen=True)
 class AccountView:
     """The page. `history` is newest first. `is_damaged`: the ledger does not replay, so nothing is on."""
 
     account: Account
     person: Person
     industries: tuple[IndustryView, ...]
-    history: tuple[ConsentEvent, ...]
+    history: tuple[HistoryStep, ...]
     now: datetime
     is_damaged: bool
 
@@ -63,6 +96,11 @@ class AccountView:
         """Withdrawn grants of all industries, the last to end first."""
         ended = [given for each in self.industries for given in each.ended]
         return tuple(sorted(ended, key=lambda given: given.grant.withdrawn_at or self.now, reverse=True))
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether somebody took images for training that were taken back later."""
+        return any(given.copies for given in self.withdrawn)
 
     @property
     def images(self) -> int:
@@ -87,7 +125,7 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         account=find_account(connection, person.account_id),
         person=person,
         industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
-        history=tuple(reversed(events)),
+        history=_steps(events),
         now=now,
         is_damaged=is_damaged,
     )
@@ -98,6 +136,13 @@ def time_left(until: datetime, now: datetime) -> str:
     minutes = max(until - now, timedelta()) // timedelta(minutes=1)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def _steps(events: Sequence[ConsentEvent]) -> tuple[HistoryStep, ...]:
+    """Newest first; what came in together stands together."""
+    together = groupby(events, key=lambda event: (event.act, event.received_at, event.method, event.reason))
+    steps = [HistoryStep(*key, tuple(event.industry for event in group)) for key, group in together]
+    return tuple(reversed(steps))
 
 
 def _industry(grants: Grants, given: list[Contribution], person: Person, industry: Industry) -> IndustryView:
