@@ -37,6 +37,7 @@ def rgb(image: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> Pixels
     `at_least`: (height, width) that suffice; a JPEG is then decoded at a half, a quarter or an eighth if it can.
     Raises `ValueError` for what does not decode.
     """
+    image = memoryview(image).cast("B")  # Arrow's buffers are of signed bytes, which simplejpeg refuses
     if bytes(image[:2]) == b"\xff\xd8":
         with suppress(ValueError):  # CMYK and other rare kinds: pillow knows them
             pixels = simplejpeg.decode_jpeg(image, min_height=at_least[0], min_width=at_least[1], min_factor=1)

@@ -1,48 +1,224 @@
-"""lake pull: what an ML team does with the lake. A row without a live permission never comes along."""
+"""lake pull|verify|pulls|stats|audit|compact: what an ML team and its operators do with the lake."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from portal.cli.terminal import exit_codes, get_ready, out, progress_bar, show_json
-from schemas.ids import GrantId
+from portal.cli.terminal import SOME_FAILED, err, exit_codes, get_ready, out, progress_bar, show_json, show_table
+from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
+from store.objects import ObjectStore, open_store
+from store.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them.")
+app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")]
+AnyIndustry = Annotated[str | None, typer.Option("--industry", help="Only this one.")]
+_KINDS = ("parquet", "webdataset", "files", "hf")
+_TILE = 260
 
 
 @app.command()
 def pull(
-    industry: Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")],
-    to: Annotated[Path, typer.Option(help="Folder for the copy.")],
-    where: Annotated[str | None, typer.Option(help="Condition on labels: edge_uncertainty > 0.3")] = None,
+    industry: AnIndustry,
+    to: Annotated[str, typer.Option(help="Where the copy goes: an empty folder, or s3://bucket/prefix.")],
+    where: Annotated[str | None, typer.Option(help='Condition on labels: "edge_uncertainty > 0.3".')] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images.")] = None,
+    hardest_first: Annotated[bool, typer.Option("--hardest-first", help="Uncertain edges first.")] = False,
+    without_duplicates: Annotated[
+        str | None, typer.Option(help="exact: leave out the same image again; near: also what looks like another.")
+    ] = None,
+    as_kind: Annotated[str, typer.Option("--as", help=f"What the files are: {', '.join(_KINDS)}.")] = "parquet",
+    recipient: Annotated[str, typer.Option("--for", help="Who gets it: customers read this.")] = "the ML team",
     as_json: AsJson = False,
 ) -> None:
-    """Copy the candidates of one industry, of live grants only."""
+    """Copy the candidates of one industry whose permission is live. Run it again to go on after an interruption.
+
+    The copy's README.md says what is in it; `bgbatch lake verify` says later what must go from it.
+    """
     with exit_codes():
-        from consent.ledger import live_grants
+        from flows.candidates import lake_of
+        from lake.copies.manifest import Kind
+        from lake.pull import Order
         from lake.pull import pull as pull_copy
         from lake.query import Query
 
-        query = Query(parse_industry(industry), where, limit)
+        if as_kind not in _KINDS:
+            raise UserError(f"A copy cannot be {as_kind!r}. Choose one of: {', '.join(_KINDS)}.")
+        if without_duplicates not in (None, "exact", "near"):
+            raise UserError("Leave out `exact` or `near` duplicates.")
         parts = get_ready()
-
-        def ask() -> set[GrantId]:
-            with parts.records.transaction() as connection:
-                return {grant.grant_id for grant in live_grants(connection)}
-
-        with progress_bar("Pulling", None) as bar:
-
-            def show(done: int, of: int) -> None:
-                bar.update(bar.task_ids[0], completed=done, total=of)
-
-            pulled = pull_copy(parts.lake, parts.records, ask, query, to, parts.clock, show)
+        query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
+        order = Order(Kind(as_kind), recipient, place=to)
+        copy = _place(to, parts.settings)
+        with _bar("Pulling") as show:
+            live = lake_of(parts).live
+            pulled = pull_copy(parts.lake, parts.records, live, query, copy, parts.clock, show, order)
         if as_json:
-            show_json({"rows": pulled.rows, "bytes": pulled.bytes, "files": pulled.files, "grants": pulled.grants})
+            show_json({**dataclasses.asdict(pulled), "to": to})
         else:
-            out.print(f"{pulled.rows} candidates of {len(pulled.grants)} grants in {to}")
+            resumed = f"; {pulled.resumed} parts were there already" if pulled.resumed else ""
+            size = f"{pulled.bytes / 1e6:.1f} MB"
+            out.print(f"{pulled.rows} candidates of {len(pulled.grants)} customers in {to}: {size}{resumed}.")
+
+
+@app.command()
+def verify(
+    copy: Annotated[str, typer.Argument(help="A pulled copy: its folder, or s3://bucket/prefix.")],
+    erase: Annotated[bool, typer.Option("--erase", help="Delete what must go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a copy with the live permissions: what must go, and whether its files are as they were.
+
+    Exit code 0: all well (now); 3: something must go, or is missing, changed or unknown.
+    """
+    with exit_codes():
+        from flows.candidates import lake_of
+        from lake.verify import verify as verify_copy
+
+        parts = get_ready()
+        found = verify_copy(
+            _place(copy, parts.settings, must_exist=True), parts.records, lake_of(parts).live(), parts.clock, erase
+        )
+        if as_json:
+            show_json({**dataclasses.asdict(found), "is_good": found.is_good})
+        else:
+            done = "erased" if erase else "must go: run it again with --erase"
+            out.print(
+                f"{found.rows} candidates in the copy; {found.must_go_rows} {done if found.must_go else 'must go'}."
+            )
+            listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
+            listed |= {"changed": found.changed, "unknown": found.unknown}
+            for what, paths in listed.items():
+                for path in paths if what else ():
+                    out.print(f"  {what}: {path}", highlight=False, soft_wrap=True)
+        if not found.is_good:
+            raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def pulls(as_json: AsJson = False) -> None:
+    """Show who has which copy, and what must still be erased from it after a withdrawal."""
+    with exit_codes():
+        from flows.candidates import lake_of
+        from lake.pulls import list_pulls
+
+        parts = get_ready()
+        live = lake_of(parts).live()
+        with parts.records.transaction() as connection:
+            found = list_pulls(connection)
+        if as_json:
+            show_json([each.model_dump(mode="json") | {"must_go": each.must_go(live)} for each in found])
+            return
+        rows = [
+            (
+                f"{each.started_at:%Y-%m-%d %H:%M}",
+                each.recipient,
+                each.industry,
+                each.kind,
+                sum(each.grants.values()),
+                sum(each.must_go(live).values()) or "",
+                each.place,
+            )
+            for each in found
+        ]
+        show_table(("taken (UTC)", "for", "industry", "as", "images", "must go", "where"), rows)
+
+
+@app.command()
+def stats(
+    industry: AnyIndustry = None,
+    sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this PNG file.")] = None,
+    images: Annotated[int, typer.Option(min=1, max=200, help="How many candidates are on it.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Show what lies in the lake, by industry and week; with --sheet, some candidates to look at."""
+    with exit_codes():
+        from flows.candidates import lake_of
+        from lake.stats import look_at, weekly
+        from portal.contact_sheet import contact_sheet
+
+        lake = lake_of(get_ready())
+        tag = parse_industry(industry) if industry else None
+        weeks = weekly(lake, tag)
+        if as_json:
+            show_json([dataclasses.asdict(each) for each in weeks])
+        else:
+            columns = ("industry", "week", "customers", "images", "megapixels", "edges", "same again", "look alike")
+            rows = [
+                (
+                    each.industry,
+                    each.week,
+                    each.grants,
+                    each.images,
+                    f"{each.megapixels:.1f}",
+                    f"{each.edge_uncertainty:.2f}",
+                    each.duplicates,
+                    each.near_duplicates,
+                )
+                for each in weeks
+            ]
+            show_table(columns, rows)
+        if sheet is not None:
+            sheet.write_bytes(contact_sheet(look_at(lake, tag, images, _TILE)))
+            err.print(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
+
+
+@app.command()
+def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
+    """Read every file with two independent readers, and compare them with each other and with the records."""
+    with exit_codes():
+        from flows.candidates import lake_of
+        from lake.audit import audit as audit_lake
+
+        lake = lake_of(get_ready())
+        with _bar("Reading twice") as show:
+            found = audit_lake(lake, parse_industry(industry) if industry else None, show)
+        if as_json:
+            show_json(dataclasses.asdict(found))
+        else:
+            out.print(f"{found.files} files, {found.rows} candidates, {len(found.faults)} faults.")
+            for key, fault in found.faults:
+                out.print(f"  {key}: {fault}", highlight=False, soft_wrap=True)
+        if found.faults:
+            raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def compact(as_json: AsJson = False) -> None:
+    """Merge small files of one customer into larger ones. Run it at night; readers notice nothing."""
+    with exit_codes():
+        parts = get_ready()
+        from flows.compact import compact as compact_flow
+        from flows.parts import using
+
+        with using(parts):
+            done = compact_flow()
+        if as_json:
+            show_json(dataclasses.asdict(done))
+        else:
+            out.print(f"{done.files} files became {done.merged}; {done.rows} candidates, {done.bytes / 1e6:.1f} MB.")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    with progress_bar(what, None) as bar:
+        yield lambda done, of: bar.update(bar.task_ids[0], completed=done, total=of)
+
+
+def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:
+    """A copy's place. It lies outside the lake and the transient store, which are swept."""
+    if must_exist and not url.startswith("s3://") and not Path(url).is_dir():
+        raise UserError("There is no such folder.")
+    asked = url if url.startswith("s3://") else str(Path(url).absolute())
+    for root in (settings.lake_root, settings.transient_root):
+        own = root if root.startswith("s3://") else str(Path(root).absolute())
+        if f"{asked.rstrip('/')}/".startswith(f"{own.rstrip('/')}/"):
+            raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")
+    return open_store(url, settings)

@@ -1,0 +1,230 @@
+"""Whoever reads finds the live rows: pyarrow, DuckDB, Polars, Ray Data, Hugging Face datasets, fastparquet."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import fastparquet
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lake.audit import audit
+from lake.stats import look_at, weekly
+from schemas.candidate import IMAGE_COLUMNS, LABELS, READ
+from schemas.errors import NotFound
+from schemas.industries import Industry
+from tests.lake.conftest import AUTO, World, a_photo
+
+VERSIONS = sorted((Path(__file__).parent / "versions").glob("*.parquet"))
+
+
+@pytest.fixture
+def filled(world: World) -> World:
+    """Two live customers with three rows each, one who withdrew, one of another industry."""
+    for _ in range(2):
+        world.give(world.grant(), 3)
+    ended = world.grant()
+    world.give(ended)
+    world.give(world.grant(Industry.STUDIO))
+    world.withdraw(ended)
+    return world
+
+
+def test_a_dataset_holds_live_rows_with_their_industry_and_grant(filled: World) -> None:
+    table = filled.reader().dataset(AUTO).to_table()
+    assert table.num_rows == 6
+    assert set(table["grant"].to_pylist()) == set(filled.live()) - {_studio(filled)}
+    assert set(table["industry"].to_pylist()) == {"automotive"}
+    images = table["image"].to_pylist()
+    assert [hashlib.sha256(each).hexdigest() for each in images] == table["image_sha256"].to_pylist()
+    assert filled.reader().dataset().to_table().num_rows == 8
+
+
+def test_a_dataset_of_nothing_is_empty(world: World) -> None:
+    assert world.reader().dataset(AUTO).to_table().num_rows == 0
+    assert world.reader().labels(AUTO).num_rows == 0
+
+
+def test_labels_say_where_each_row_lies(filled: World) -> None:
+    reader = filled.reader()
+    for row in reader.labels(AUTO, ("candidate_id",)).to_pylist():
+        there = reader.open(row["file"]).read(["candidate_id"])["candidate_id"][row["row"]].as_py()
+        assert there == row["candidate_id"]
+        assert row["grant_id"] in row["file"]
+
+
+def test_a_withdrawn_candidate_is_out_of_reach_before_it_is_gone(filled: World) -> None:
+    reader = filled.reader()
+    (file, *_) = reader.snapshot(AUTO).files
+    assert reader.read(file).num_rows == 3
+    filled.withdraw(filled.grants[file.grant_id])
+    with pytest.raises(NotFound):
+        reader.read(file)
+    assert file.grant_id not in set(reader.dataset(AUTO).to_table()["grant"].to_pylist())
+
+
+def test_the_state_of_the_lake_names_its_content(filled: World) -> None:
+    before = filled.reader().snapshot(AUTO).state
+    assert filled.reader().snapshot(AUTO).state == before
+    filled.give(filled.grant())
+    assert filled.reader().snapshot(AUTO).state != before
+
+
+def test_duckdb_reads_the_files(filled: World) -> None:
+    paths = filled.reader().paths("automotive")
+    counted = duckdb.sql(
+        f'SELECT "grant", count(*), avg(edge_uncertainty) FROM read_parquet({paths}, hive_partitioning = true) '
+        "WHERE width >= 40 GROUP BY ALL"
+    ).fetchall()
+    assert {grant: count for grant, count, _ in counted} == {
+        each: 3 for each in filled.live() if each != _studio(filled)
+    }
+
+
+def test_polars_reads_the_files(filled: World) -> None:
+    paths = filled.reader().paths("automotive")
+    hardest = pl.scan_parquet(paths, hive_partitioning=True).sort("edge_uncertainty", descending=True).head(2).collect()
+    assert hardest["edge_uncertainty"].to_list() == pytest.approx([0.3, 0.3])
+    assert hardest["industry"].to_list() == ["automotive"] * 2
+
+
+def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    paths = filled.reader().paths("automotive")
+    rows = list(datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True))
+    assert {row["candidate_id"] for row in rows} == _ids(filled)
+
+
+@pytest.mark.slow
+def test_ray_data_reads_the_files(filled: World) -> None:
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        rows = ray.data.read_parquet(filled.reader().paths("automotive"), columns=["candidate_id"]).take_all()
+    finally:
+        if started:
+            ray.shutdown()
+    assert {row["candidate_id"] for row in rows} == _ids(filled)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
+def test_a_file_of_every_version_is_readable_beside_new_ones(world: World, version: Path) -> None:
+    new = world.give(world.grant())
+    data = version.read_bytes()
+    old = replace(new, key=new.key.replace("000001.parquet", "000099.parquet"), items=(98, 99))
+    world.lake.write(old.key, data)
+    world.admit(replace(old, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
+    table = world.reader().dataset(AUTO).to_table()
+    assert table.num_rows == 4
+    assert {int(version.stem)} <= set(table["schema_version"].to_pylist())
+    assert audit(world.reader()).faults == []
+    paths = world.reader().paths(AUTO)
+    assert duckdb.sql(f"SELECT count(image) FROM read_parquet({paths}, union_by_name = true)").fetchall() == [(4,)]
+    assert pl.scan_parquet(paths, missing_columns="insert").select("candidate_id", "phash").collect().height == 4
+
+
+def test_there_is_a_kept_file_of_every_version() -> None:
+    from schemas.candidate import SCHEMA_VERSION
+
+    assert [path.stem for path in VERSIONS] == [str(number) for number in range(1, SCHEMA_VERSION + 1)]
+    newest = pq.read_schema(VERSIONS[-1])
+    assert newest.names == READ.names, "the columns changed: raise SCHEMA_VERSION, and keep a file of the new version"
+
+
+def test_labels_are_a_hundredth_of_a_file_of_real_photos(world: World) -> None:
+    """What a scan of labels reads: the footer, and the light columns' pages."""
+    photo = a_photo(1, (1600, 1200), quality=95)
+    file = world.write(world.batch(world.grant(), [photo] * 40))
+    reader = world.reader().open(file.key)
+    metadata = reader.metadata
+    light = sum(
+        metadata.row_group(group).column(column).total_compressed_size
+        for group in range(metadata.num_row_groups)
+        for column in range(len(LABELS))
+    )
+    assert metadata.num_row_groups == 2
+    assert (light + metadata.serialized_size) / file.bytes < 0.01
+    for column in range(len(LABELS), len(READ)):
+        heavy = metadata.row_group(0).column(column)
+        assert heavy.path_in_schema in IMAGE_COLUMNS
+        assert (heavy.compression, heavy.statistics) == ("UNCOMPRESSED", None)
+
+
+def test_the_audit_agrees(filled: World) -> None:
+    found = audit(filled.reader(), AUTO)
+    assert (found.files, found.rows, found.faults) == (2, 6, [])
+
+
+def test_the_audit_finds_a_file_that_was_changed(filled: World) -> None:
+    (file, *_) = filled.reader().snapshot(AUTO).files
+    table = pq.read_table(pa.BufferReader(filled.lake.read(file.key)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.slice(0, 2), sink)
+    filled.lake.write(file.key, sink.getvalue().to_pybytes())
+    assert [key for key, _ in audit(filled.reader(), AUTO).faults] == [file.key] * 2
+
+
+def test_the_audit_finds_an_image_that_does_not_fit_its_hash(filled: World) -> None:
+    (file, *_) = filled.reader().snapshot(AUTO).files
+    data = bytearray(filled.lake.read(file.key))
+    image = pq.read_table(pa.BufferReader(bytes(data)))["image"][0].as_py()
+    place = bytes(data).index(image) + len(image) // 2
+    data[place] ^= 1
+    filled.lake.write(file.key, bytes(data))
+    faults = {fault for _, fault in audit(filled.reader(), AUTO).faults}
+    assert "pyarrow reads an image that does not fit its hash" in faults
+    assert "fastparquet reads an image that does not fit its hash" in faults
+
+
+def test_the_audit_finds_what_is_missing_torn_or_twice(filled: World) -> None:
+    first, second = filled.reader().snapshot(AUTO).files
+    filled.lake.delete([first.key])
+    filled.lake.write(second.key, filled.lake.read(second.key)[:-10])
+    assert dict(audit(filled.reader(), AUTO).faults).keys() == {first.key, second.key}
+
+
+def test_both_readers_of_the_audit_read_every_type_alike(filled: World) -> None:
+    (path, *_) = filled.reader().paths(AUTO)
+    first, second = pq.read_table(path), fastparquet.ParquetFile(path).to_pandas()
+    for name in READ.names:
+        ours = first[name].to_pylist()
+        theirs = list(second[name])
+        if pa.types.is_timestamp(READ.field(name).type):
+            theirs = [each.tz_localize("UTC").to_pydatetime() for each in theirs]
+        assert ours == theirs, name
+
+
+def test_stats_count_by_industry_and_week(filled: World) -> None:
+    lines = weekly(filled.reader())
+    assert [(each.industry, each.week, each.grants, each.images) for each in lines] == [
+        ("automotive", "2026-W48", 2, 6),
+        ("studio", "2026-W48", 1, 2),
+    ]
+    assert lines[0].megapixels == pytest.approx(48 * 32 / 1e6)
+
+
+def test_stats_show_a_few_candidates(filled: World) -> None:
+    shown = look_at(filled.reader(), AUTO, 4, 100)
+    assert len(shown) == 4
+    for caption, photo, cutout in shown:
+        assert caption.startswith("automotive  48 x 32  edges")
+        assert photo.startswith(b"\x89PNG")
+        assert cutout.startswith(b"\x89PNG")
+
+
+def _studio(world: World) -> str:
+    return next(each.grant_id for each in world.grants.values() if each.industry is Industry.STUDIO)
+
+
+def _ids(world: World) -> set[str]:
+    return set(world.reader().labels(AUTO)["candidate_id"].to_pylist())

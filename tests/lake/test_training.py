@@ -1,0 +1,110 @@
+"""A training loop sees each live row once per epoch, whichever rank and worker it comes through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from lake.reading import Lake
+from lake.training import CandidateDataset, Reading, Sample
+from tests.lake.conftest import AUTO, World, a_photo, build_world
+
+
+def reopen(home: Path, live: list[str]) -> Lake:
+    """As another process does."""
+    world = build_world(home)
+    return Lake(world.lake, world.records, lambda: live)  # type: ignore[arg-type, return-value]
+
+
+def only_id(sample: Sample) -> str:
+    return sample.candidate_id
+
+
+def every_id(world: World) -> list[str]:
+    return sorted(world.reader().labels(AUTO)["candidate_id"].to_pylist())
+
+
+@pytest.fixture
+def filled(world: World) -> World:
+    for _ in range(4):
+        grant = world.grant()
+        facts = world.batch(grant, [a_photo(world.random.randrange(10**6)) for _ in range(5)])
+        for shard, some in enumerate((facts[:3], facts[3:])):
+            world.admit(world.write(some, shard))
+    return world
+
+
+def test_an_epoch_holds_each_row_once_in_another_order(filled: World) -> None:
+    dataset = filled.reader().torch_dataset(AUTO, only_id)
+    first, second = list(dataset), list(dataset)
+    assert sorted(first) == sorted(second) == every_id(filled)
+    assert first != second
+    again = filled.reader().torch_dataset(AUTO, only_id)
+    assert list(again) == first, "the same seed and epoch give the same order"
+
+
+def test_samples_are_decoded(filled: World) -> None:
+    (sample, *_) = filled.reader().torch_dataset(AUTO, shuffle=0)
+    assert isinstance(sample, Sample)
+    assert (sample.image.shape, sample.image.dtype) == ((32, 48, 3), np.uint8)
+    assert sample.mask is not None
+    assert sample.mask.shape == (32, 48)
+    assert sample.grant_id in filled.live()
+
+
+def test_masks_can_be_left_out_and_large_photos_decoded_small(world: World) -> None:
+    world.admit(world.write(world.batch(world.grant(), [a_photo(1, (640, 480))])))
+    (sample,) = world.reader().torch_dataset(AUTO, masks=False, at_least=(100, 100))
+    assert sample.mask is None
+    assert sample.image.shape == (120, 160, 3)
+
+
+def test_ranks_share_an_epoch(filled: World) -> None:
+    seen = Counter(
+        each for rank in range(3) for each in filled.reader().torch_dataset(AUTO, only_id, rank=rank, ranks=3)
+    )
+    assert sorted(seen) == every_id(filled)
+    assert set(seen.values()) == {1}
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_share_an_epoch(filled: World, tmp_path: Path, start: str) -> None:
+    dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO), only_id)
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=start)
+    assert sorted(loader) == every_id(filled)
+
+
+def test_a_condition_is_kept(filled: World) -> None:
+    found = list(filled.reader().torch_dataset(AUTO, only_id, where="item in (2, 4)"))
+    assert sorted({each[-1] for each in found}) == ["2", "4"]
+
+
+def test_what_was_withdrawn_is_left_out_from_the_next_epoch_on(filled: World) -> None:
+    dataset = filled.reader().torch_dataset(AUTO, only_id)
+    assert len(list(dataset)) == 20
+    filled.withdraw(filled.grants[filled.live()[0]])
+    assert len(list(dataset)) == 15
+
+
+def test_a_file_that_vanishes_in_an_epoch_is_left_out_at_once(filled: World) -> None:
+    epoch = iter(filled.reader().torch_dataset(AUTO, only_id, shuffle=0))
+    next(epoch)
+    filled.lake.delete_folder("")
+    assert len(list(epoch)) <= 2, "only what was read already"
+
+
+def test_an_image_that_does_not_decode_is_left_out(world: World) -> None:
+    photo = a_photo(1)
+    broken = photo[:400] + b"\xff\xd9"
+    world.admit(world.write([*world.batch(world.grant(), [photo])]))
+    facts = world.batch(world.grant(), [photo])
+    from store.transient import source_key
+
+    world.transient.objects.write(source_key(facts[0].batch_id, 1), broken)
+    world.admit(world.write(facts))
+    assert len(list(world.reader().torch_dataset(AUTO))) == 1
