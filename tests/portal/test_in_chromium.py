@@ -11,13 +11,14 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from sqlalchemy import insert
 
 from consent import ledger
+from lake.erase import LOOKED_INTO
 from schemas.consent import Act, Grant
 from schemas.ids import new_batch_id
 from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.people import Role, add_person
 from store.receipts import begin_erasure, finish_erasure
-from store.tables import admissions
+from store.tables import admissions, pulled_grants, pulls
 from tests.portal.chromium import SCREENSHOTS, another_site, launch, serving
 from tests.portal.conftest import Site
 from tests.portal.test_account_page import PAGE, acts, live
@@ -271,13 +272,39 @@ def test_every_state_is_accessible_and_is_pictured(
         page.get_by_role("button", name="Yes, turn it on").click()
         for grant in live(site, site.account("Acme")[0]):
             contribute(site, grant, 2 if grant.industry is AUTO else 1)
+            take(site, grant, "Vehicles team, model 2027-1", 128)
         page.goto(f"{address}/account")
         page.locator("summary").first.click()
         picture("4-granted")
         page.get_by_role("button", name="Turn off for all industries").click()
+        site.wait(hours=1, minutes=7)
         erase(site, STUDIO)
         page.goto(f"{address}/account")
+        expect(page.get_by_text("0 remaining in the folder of this permission")).to_be_visible()
+        expect(page.get_by_text("cannot unlearn")).to_be_visible()
         picture("5-withdrawn")
+        page.get_by_role("link", name="API keys").click()
+        picture("6-keys-none")
+        page.get_by_label("A new key, for").fill("nightly catalog run")
+        page.get_by_role("button", name="Make a key").click()
+        expect(page.locator("code.secret")).to_contain_text("bgb_")
+        picture("7-key-shown-once")
+        page.goto(f"{address}/account/keys")
+        page.get_by_role("button", name="Revoke the key for nightly catalog run").click()
+        expect(page.get_by_role("heading", name="Revoked")).to_be_visible()
+        page.goto(f"{address}/account/close")
+        picture("8-close")
+        page.get_by_label("To close it").fill("Acme")
+        page.get_by_role("button", name="Close the account for good").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("The account is closed")
+        picture("9-closed")
+        page.goto(f"{address}/sign-in")
+        picture("10-ways-in")
+        page.get_by_label("Get a one-time link by e-mail").fill("owner@acme.example")
+        page.get_by_role("button", name="Send me a link").click()
+        picture("11-letter-sent")
+        page.goto(f"{address}/sign-in/nothing")
+        picture("12-dead-link")
 
 
 def contribute(site: Site, grant: Grant, batches: int) -> None:
@@ -306,7 +333,28 @@ def erase(site: Site, industry: Industry) -> None:
         grant = next(each for each in given if each.industry is industry)
         assert grant.withdrawn_at is not None
         begin_erasure(connection, Erased.GRANT, grant.grant_id, 1, 10_000_000, site.now)
-        finish_erasure(connection, grant.grant_id, grant.withdrawn_at + timedelta(hours=24), 0, site.now)
+        deadline = grant.withdrawn_at + timedelta(hours=24)
+        finish_erasure(connection, grant.grant_id, deadline, 0, site.now, places=LOOKED_INTO)
+
+
+def take(site: Site, grant: Grant, recipient: str, images: int) -> None:
+    """As a pull for training is recorded."""
+    pull_id = "c" + site.randomness(16).hex()
+    with site.records.transaction() as connection:
+        connection.execute(
+            insert(pulls).values(
+                pull_id=pull_id,
+                industry=grant.industry,
+                recipient=recipient,
+                place="/data/training",
+                kind="parquet",
+                query={},
+                lake_state="0" * 64,
+                started_at=site.now,
+                finished_at=site.now,
+            )
+        )
+        connection.execute(insert(pulled_grants).values(pull_id=pull_id, grant_id=grant.grant_id, rows=images))
 
 
 def test_an_auditor_sees_and_cannot_press(context: BrowserContext, site: Site, address: str) -> None:
