@@ -154,6 +154,19 @@ class StillThere(StoreFault):
     code = "still_there"
 
 
+class BucketUnfit(BgbatchError):
+    """The bucket would keep bytes longer than promised, or show them to others. The sentence says how to mend it."""
+
+    code = "bucket_unfit"
+    fault = "user"
+
+
+class IntakeStopped(BgbatchError):
+    """Nothing is taken in, because what is taken in might not be gone in time. Over HTTP: 503."""
+
+    code = "intake_stopped"
+
+
 class DeviceAbsent(BgbatchError):
     """The device asked for (say `cuda`) is not on this machine. It is never replaced by another one silently."""
 

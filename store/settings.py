@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,12 +31,26 @@ class Settings(BaseSettings):
 
     purge_after_hours: float = Field(23.0, gt=0, le=23.5, description="Hours from receipt to purge; the promise is 24.")
 
+    cleanup_expected: bool = Field(
+        False,
+        description="Somebody runs `bgbatch cleanup` every 10 minutes: stop taking batches in when it falls silent.",
+    )
+    allow_versioned: bool = Field(
+        False, description="Take a bucket that keeps versions; the purge then removes every version, and looks again."
+    )
+    soft_delete_off: bool = Field(
+        False, description="You have turned off Google Cloud's soft delete, which the S3 interface does not show."
+    )
+
     ray_address: str = Field(
         "", description="A Ray cluster. Empty: Ray starts on this machine and ends with the program."
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:N. If it is not there, the start fails.")
     network: str = Field("u2netp", description="Which network segments.")
     weights: Path | None = Field(None, description="Its weights, safetensors. Empty: the file that ships with bgbatch.")
+    exact: bool = Field(
+        False, description="Run the network in 32 bits throughout, where 8 in its heaviest parts would be faster."
+    )
     actors: int = Field(0, ge=0, description="Segmenter actors. 0: one for each CPU or GPU.")
     gpu_share: float = Field(0.5, gt=0, le=1, description="How much of a GPU each actor takes: 0.5 puts two on one.")
     shard_items: int = Field(8, ge=1, le=64, description="Items per call to an actor.")
@@ -53,6 +69,20 @@ class Settings(BaseSettings):
     oidc_client_id: str = Field("", description="Our client id at the provider.")
     oidc_client_secret: SecretStr = Field(SecretStr(""), description="The secret that goes with it.")
     oidc_name: str = Field("single sign-on", description="What people call the provider: `Sign in with …`.")
+
+    @model_validator(mode="after")
+    def _stores_lie_apart(self) -> Self:
+        """Whatever lies in the transient store outside its layout is deleted as a stray: nothing else may be there."""
+        transient = _root(self.transient_root)
+        others = {"lake": self.lake_root, "home": str(self.home)}
+        if self.records_address.startswith("sqlite:///"):
+            others["records"] = self.records_address.removeprefix("sqlite:///")
+        for name, place in others.items():
+            if f"{_root(place)}/".startswith(f"{transient}/"):
+                raise ValueError(f"the {name} must not lie inside the transient store, which deletes all but batches")
+        if f"{transient}/".startswith(f"{_root(self.lake_root)}/"):
+            raise ValueError("the transient store must not lie inside the lake, which deletes all but candidates")
+        return self
 
     def without_secrets(self) -> dict[str, object]:
         """What may pass through Ray, which can keep what it is given. Each process adds secrets of its environment."""
@@ -77,3 +107,7 @@ class Settings(BaseSettings):
     def purge_after(self) -> timedelta:
         """From receipt to purge."""
         return timedelta(hours=self.purge_after_hours)
+
+
+def _root(place: str) -> str:
+    return place.rstrip("/") if place.startswith("s3://") else os.path.abspath(place.removeprefix("file://"))

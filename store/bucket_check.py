@@ -1,0 +1,149 @@
+"""Looks at a bucket before the first byte goes into it, and refuses one that would break the promise.
+
+Versions, locks, replicas and soft delete keep bytes that were deleted; public access shows them to others. What cannot
+be read counts against the bucket: any doubt is a no. Judging (`judge`) is pure; `check_bucket` asks the server.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import BucketUnfit
+from store.objects import ObjectStore
+from store.s3 import S3, error_code
+from store.settings import Settings
+
+_NONE_SET = {
+    "NoSuchBucketPolicy",
+    "NoSuchPublicAccessBlockConfiguration",
+    "NoSuchLifecycleConfiguration",
+    "ObjectLockConfigurationNotFoundError",
+    "ReplicationConfigurationNotFoundError",
+    "ServerSideEncryptionConfigurationNotFoundError",
+}
+_NOT_OFFERED = {"NotImplemented", "MethodNotAllowed", "XNotImplemented", "InvalidRequest"}
+_EVERYBODY = ("/groups/global/AllUsers", "/groups/global/AuthenticatedUsers")
+
+
+@dataclass(frozen=True)
+class BucketFacts:
+    """What the server said. None: it would not say."""
+
+    versioning: str | None = ""
+    mfa_delete: bool = False
+    object_lock: bool | None = False
+    replication: bool | None = False
+    public: bool | None = False
+    encryption: bool | None = True
+    is_google: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`problems` refuse the bucket; each says how to mend it. `advice` does not."""
+
+    problems: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def judge(facts: BucketFacts, allow_versioned: bool, soft_delete_off: bool) -> Verdict:
+    """Whether a bucket with these facts keeps the promise."""
+    problems, advice = [], []
+    unread = [name for name in ("versioning", "object_lock", "replication", "public") if getattr(facts, name) is None]
+    if unread:
+        names = ", ".join(unread)
+        problems.append(
+            f"its configuration cannot be read ({names}): allow this key s3:GetBucketVersioning, "
+            "s3:GetBucketObjectLockConfiguration, s3:GetReplicationConfiguration, s3:GetBucketPolicyStatus and "
+            "s3:GetBucketAcl"
+        )
+    if facts.mfa_delete:
+        problems.append("versions can only be deleted with a second factor: turn MFA delete off")
+    if facts.versioning in ("Enabled", "Suspended") and not allow_versioned:
+        problems.append(
+            f"versioning is {facts.versioning.lower()}, so a deletion keeps the bytes: use a bucket that never had "
+            "versions, or set BGBATCH_ALLOW_VERSIONED=true, and every version is removed by name"
+        )
+    if facts.object_lock:
+        problems.append("Object Lock is on, which can forbid deletion: use a bucket that was made without it")
+    if facts.replication:
+        problems.append("replication is on, and a copy is not deleted with its original: remove the replication rules")
+    if facts.public:
+        problems.append("it can be read by everybody: block public access, and remove public policies and grants")
+    if facts.is_google and not soft_delete_off:
+        problems.append(
+            "Google Cloud keeps deleted objects for 7 days by default: run `gcloud storage buckets update gs://BUCKET "
+            "--clear-soft-delete`, then set BGBATCH_SOFT_DELETE_OFF=true"
+        )
+    if not facts.encryption:
+        advice.append("it does not encrypt by default: turn on server-side encryption")
+    return Verdict(tuple(problems), tuple(advice))
+
+
+def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
+    """Ask and judge. A folder is always fit. Raises `BucketUnfit` with every problem, `StoreFault`."""
+    if not isinstance(store.storage, S3):
+        return Verdict((), ())
+    verdict = judge(read_facts(store.storage), settings.allow_versioned, settings.soft_delete_off)
+    if verdict.problems:
+        raise BucketUnfit("The bucket of the transient store cannot be used: " + "; ".join(verdict.problems) + ".")
+    return verdict
+
+
+def read_facts(s3: S3) -> BucketFacts:
+    """What the server says of the bucket."""
+    versioning = _ask(s3, "get_bucket_versioning")
+    lock = _ask(s3, "get_object_lock_configuration")
+    replication = _ask(s3, "get_bucket_replication")
+    encryption = _ask(s3, "get_bucket_encryption")
+    return BucketFacts(
+        versioning=None if versioning is None else versioning.get("Status", ""),
+        mfa_delete=bool(versioning) and (versioning or {}).get("MFADelete") == "Enabled",
+        object_lock=None if lock is None else bool(lock.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")),
+        replication=None if replication is None else bool(replication.get("ReplicationConfiguration", {}).get("Rules")),
+        public=_is_public(s3),
+        encryption=None
+        if encryption is None
+        else bool(encryption.get("ServerSideEncryptionConfiguration", {}).get("Rules")),
+        is_google="googleapis.com" in str(s3.filesystem.endpoint_url or ""),
+    )
+
+
+def _is_public(s3: S3) -> bool | None:
+    """By policy or by grant. The policy itself is read too: not every server judges it."""
+    status, grants, policy = (_ask(s3, f"get_bucket_{name}") for name in ("policy_status", "acl", "policy"))
+    if status is None or grants is None or policy is None:
+        return None
+    by_grant = any(
+        str(each.get("Grantee", {}).get("URI", "")).endswith(_EVERYBODY) for each in grants.get("Grants", ())
+    )
+    return bool(status.get("PolicyStatus", {}).get("IsPublic")) or by_grant or _lets_everybody_in(policy.get("Policy"))
+
+
+def _lets_everybody_in(policy: str | None) -> bool:
+    """Whether a statement allows anything to anybody without a condition."""
+    try:
+        statements = json.loads(policy or "{}").get("Statement", [])
+    except (ValueError, AttributeError):
+        return False  # rclone answers a listing here
+    statements = statements if isinstance(statements, list) else [statements]
+    everybody: tuple[Any, ...] = ("*", {"AWS": "*"}, {"AWS": ["*"]})
+    return any(
+        each.get("Effect") == "Allow" and each.get("Principal") in everybody and not each.get("Condition")
+        for each in statements
+    )
+
+
+def _ask(s3: S3, method: str) -> dict[str, Any] | None:
+    """The answer; empty when nothing is set or the server has no such thing; None when it refuses to say."""
+    try:
+        return s3.call(method)
+    except OSError as error:
+        code = error_code(error)
+        if code in _NONE_SET or code in _NOT_OFFERED:
+            return {}
+        if code in ("AccessDenied", "Forbidden", "403"):
+            return None
+        raise

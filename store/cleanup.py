@@ -1,0 +1,104 @@
+"""One cleanup from end to end: measure the clocks, purge, look at what is left, and say in the records that it ended.
+
+And the gate before intake: nothing is taken in that may not be gone in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from schemas.clock import Clock
+from schemas.errors import IntakeStopped, StoreFault
+from schemas.ids import Randomness
+from store.health import ALARMING_SKEW, Health, measure_skew, oldest_byte, read_health, why_stop
+from store.objects import ObjectStore
+from store.purge import Purge, PurgeReport
+from store.records import Records
+from store.settings import Settings
+from store.tables import cleanups
+
+REMEMBERED = timedelta(days=90)
+"""How long the records say what each cleanup did."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a cleanup works with. `clock` may be shifted in a demo; `real` is this machine's own."""
+
+    objects: ObjectStore
+    records: Records
+    purge_after: timedelta
+    clock: Clock
+    real: Clock
+    randomness: Randomness
+
+
+def clean_up(machine: Machine) -> PurgeReport:
+    """Purge what is due. What goes wrong is in the report's faults; the next cleanup tries again."""
+    started, faults = machine.clock(), []
+    try:
+        skew = measure_skew(machine.objects, machine.real)
+    except StoreFault as fault:
+        skew = timedelta()
+        faults.append(fault.code)
+    report = Purge(machine.objects, machine.records, machine.purge_after, machine.clock, skew).run()
+    report.faults += faults
+    report.skew = skew
+    if abs(skew) >= ALARMING_SKEW:
+        report.warnings.append("clock_skew")
+    try:
+        report.oldest_at = oldest_byte(machine.objects, machine.clock())
+    except StoreFault as fault:
+        report.faults.append(fault.code)
+    _record(machine, started, report)
+    return report
+
+
+def admit_intake(machine: Machine, settings: Settings) -> None:
+    """Refuse to take anything in while it might not be gone in time. Raises `IntakeStopped`, `StoreFault`.
+
+    Where cleanups are expected (`BGBATCH_CLEANUP_EXPECTED`: a server that somebody keeps running), a silent hour is
+    reason enough. On a machine where somebody types commands, nothing runs between them: there, intake cleans up
+    itself, first, whatever is due; and it stops only if that does not help.
+    """
+    now = machine.clock()
+    with machine.records.transaction() as connection:
+        health = read_health(machine.objects, connection, now)
+    if not settings.cleanup_expected and _has_something_due(health, now, machine.purge_after):
+        clean_up(machine)
+        with machine.records.transaction() as connection:
+            health = read_health(machine.objects, connection, now)
+    reason = why_stop(health, now, settings.cleanup_expected)
+    if reason is not None:
+        raise IntakeStopped(f"{reason} Nothing new is taken in until `bgbatch cleanup` has run without a fault.")
+
+
+def _has_something_due(health: Health, now: datetime, purge_after: timedelta) -> bool:
+    return health.overdue > 0 or (health.oldest_at is not None and now - health.oldest_at >= purge_after)
+
+
+def _record(machine: Machine, started: datetime, report: PurgeReport) -> None:
+    now = machine.clock()
+    try:
+        with machine.records.transaction() as connection:
+            connection.execute(delete(cleanups).where(cleanups.c.finished_at < now - REMEMBERED))
+            connection.execute(
+                insert(cleanups).values(
+                    cleanup_id="c" + machine.randomness(16).hex(),
+                    started_at=started,
+                    finished_at=now,
+                    objects=report.objects,
+                    bytes=report.bytes,
+                    receipts=len(report.receipts),
+                    strays=report.strays,
+                    faults=len(report.faults),
+                    oldest_at=report.oldest_at,
+                    skew_seconds=report.skew.total_seconds(),
+                )
+            )
+    except SQLAlchemyError:
+        report.faults.append("records_fault")

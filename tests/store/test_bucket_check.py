@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.errors import BucketUnfit
+from store.bucket_check import BucketFacts, check_bucket, judge
+from store.objects import ObjectStore
+from store.settings import Settings
+from tests.store.conftest import ceph_bucket, open_store, rclone_bucket, s3_of
+
+
+@pytest.mark.parametrize(
+    ("facts", "how_to_mend"),
+    [
+        (BucketFacts(versioning="Enabled"), "BGBATCH_ALLOW_VERSIONED"),
+        (BucketFacts(versioning="Suspended"), "BGBATCH_ALLOW_VERSIONED"),
+        (BucketFacts(versioning="Enabled", mfa_delete=True), "second factor"),
+        (BucketFacts(object_lock=True), "Object Lock"),
+        (BucketFacts(replication=True), "replication rules"),
+        (BucketFacts(public=True), "block public access"),
+        (BucketFacts(is_google=True), "--clear-soft-delete"),
+        (BucketFacts(versioning=None), "s3:GetBucketVersioning"),
+        (BucketFacts(object_lock=None), "s3:GetBucketObjectLockConfiguration"),
+        (BucketFacts(public=None), "s3:GetBucketAcl"),
+    ],
+)
+def test_a_bucket_that_would_break_the_promise_is_refused_with_a_remedy(facts: BucketFacts, how_to_mend: str) -> None:
+    assert how_to_mend in " ".join(judge(facts, allow_versioned=False, soft_delete_off=False).problems)
+
+
+def test_what_was_allowed_is_allowed_and_no_more() -> None:
+    assert judge(BucketFacts(), False, False).problems == ()
+    assert judge(BucketFacts(versioning="Enabled"), True, False).problems == ()
+    assert judge(BucketFacts(is_google=True), False, True).problems == ()
+    assert judge(BucketFacts(versioning="Enabled", object_lock=True, mfa_delete=True), True, True).problems != ()
+    assert judge(BucketFacts(encryption=False), False, False).advice != ()
+
+
+def test_a_plain_bucket_is_fit() -> None:
+    for url, settings in (ceph_bucket(), rclone_bucket()):
+        assert check_bucket(open_store(url, settings), settings).problems == ()
+
+
+def test_a_folder_is_fit(objects: ObjectStore) -> None:
+    if objects.storage.AT_ONCE == 1:
+        assert check_bucket(objects, Settings()).problems == ()
+
+
+def _version(store: ObjectStore) -> None:
+    s3_of(store).call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+
+
+def _suspend(store: ObjectStore) -> None:
+    _version(store)
+    s3_of(store).call("put_bucket_versioning", VersioningConfiguration={"Status": "Suspended"})
+
+
+def _open_to_all(store: ObjectStore) -> None:
+    s3_of(store).call("put_bucket_acl", ACL="public-read")
+
+
+def _open_by_policy(store: ObjectStore) -> None:
+    resource = f"arn:aws:s3:::{s3_of(store).bucket}/*"
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    s3_of(store).call("put_bucket_policy", Policy=json.dumps(policy))
+
+
+@pytest.mark.parametrize("spoil", [_version, _suspend, _open_to_all, _open_by_policy])
+def test_a_real_bucket_that_is_unfit_is_refused(spoil: Callable[[ObjectStore], None]) -> None:
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    spoil(store)
+    with pytest.raises(BucketUnfit):
+        check_bucket(store, settings)
+
+
+def test_a_real_bucket_with_object_lock_is_refused() -> None:
+    url, settings = ceph_bucket(ObjectLockEnabledForBucket=True)
+    with pytest.raises(BucketUnfit, match="Object Lock"):
+        check_bucket(open_store(url, settings), settings)
+
+
+def test_versions_are_taken_when_they_are_allowed() -> None:
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    _version(store)
+    check_bucket(store, settings.model_copy(update={"allow_versioned": True}))
+
+
+def test_a_key_that_may_not_look_is_refused() -> None:
+    from tests.store import ceph
+
+    url, settings = ceph_bucket()
+    other = settings.model_copy(
+        update={"s3_key": ceph.OTHER_KEY, "s3_secret": type(settings.s3_secret)(ceph.OTHER_SECRET)}
+    )
+    with pytest.raises(BucketUnfit, match="cannot be read"):
+        check_bucket(open_store(url, other), other)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"transient_url": "s3://b", "lake_url": "s3://b/lake"},
+        {"transient_url": "s3://b/x/", "lake_url": "s3://b/x"},
+        {"transient_url": "s3://b/lake/transient", "lake_url": "s3://b/lake"},
+        {"transient_url": "/tmp/home", "home": "/tmp/home"},
+        {"transient_url": "/tmp/t", "records_url": "sqlite:////tmp/t/records.db"},
+    ],
+)
+def test_a_transient_store_around_anything_else_is_refused(places: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must not lie inside"):
+        Settings(**places)
+    Settings(transient_url="s3://b/transient", lake_url="s3://b/lake")

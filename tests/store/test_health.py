@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from random import Random
+
+import pytest
+from sqlalchemy import select
+
+from schemas.clock import Clock
+from schemas.errors import IntakeStopped
+from store.cleanup import Machine, admit_intake, clean_up
+from store.health import Health, measure_skew, metrics_text, oldest_byte, read_health, why_stop
+from store.objects import ObjectStore
+from store.purge import PurgeReport
+from store.records import Records
+from store.settings import Settings
+from store.tables import cleanups
+from store.transient import source_key
+from tests.store.conftest import NOON, batch_at, deny, later, s3_of
+from tests.store.test_purge import put_batch, record
+
+EMPTY = Health(None, 0, None, None, 0, timedelta(), 0)
+SCHEDULED = Settings(cleanup_expected=True)
+
+
+def machine(objects: ObjectStore, records: Records, now: datetime, real: Clock | None = None) -> Machine:
+    return Machine(
+        objects, records, timedelta(hours=23), lambda: now, real or objects.now, Random(now.ctime()).randbytes
+    )
+
+
+def clean(objects: ObjectStore, records: Records, now: datetime) -> PurgeReport:
+    return clean_up(machine(objects, records, now))
+
+
+@pytest.mark.parametrize(
+    ("oldest", "last_good", "is_expected", "stops"),
+    [
+        (None, None, False, False),
+        (None, None, True, True),
+        (None, later(hours=-1), True, False),
+        (None, later(hours=-1, minutes=-1), True, True),
+        (None, later(hours=-99), False, False),
+        (later(hours=-23, minutes=-29), NOON, True, False),
+        (later(hours=-23, minutes=-30), NOON, True, True),
+        (later(hours=-23, minutes=-30), NOON, False, True),
+    ],
+)
+def test_intake_stops_when_what_comes_in_might_not_be_gone_in_time(
+    oldest: datetime | None, last_good: datetime | None, is_expected: bool, stops: bool
+) -> None:
+    health = Health(oldest, 0, last_good, last_good, 0, timedelta(), 0)
+    assert (why_stop(health, NOON, is_expected) is not None) is stops
+
+
+def test_the_oldest_byte_is_read_off_its_path(objects: ObjectStore) -> None:
+    assert oldest_byte(objects, NOON) is None
+    for minutes in (50, 10, 70):
+        put_batch(objects, batch_at(later(minutes=minutes)), 1)
+    assert oldest_byte(objects, NOON) == later(minutes=10)
+    objects.write("2026-11-25T12/stray", b"x")
+    assert oldest_byte(objects, NOON) == NOON
+
+
+def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, records: Records) -> None:
+    put_batch(objects, batch_at(NOON))
+    report = clean(objects, records, later(hours=23))
+    assert (report.objects, report.faults, report.oldest_at) == (3, [], None)
+    with records.transaction() as connection:
+        row = connection.execute(select(cleanups)).one()
+        assert (row.objects, row.bytes, row.receipts, row.faults) == (3, 15, 1, 0)
+        health = read_health(objects, connection, later(hours=23))
+    assert health == Health(None, 0, later(hours=23), later(hours=23), 0, timedelta(), 0)
+
+
+def test_a_cleanup_with_faults_is_no_good_cleanup(versioned: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(versioned, batch_id)
+    clean(versioned, records, later(hours=22, minutes=30))
+    deny(versioned, f"arn:aws:s3:::{s3_of(versioned).bucket}/transient/{source_key(batch_id, 1)}")
+    clean(versioned, records, later(hours=23))
+    with records.transaction() as connection:
+        health = read_health(versioned, connection, later(hours=23))
+    assert health.last_good_at == later(hours=22, minutes=30)
+    assert health.faults > 0
+    assert health.oldest_at == NOON
+    admit_intake(machine(versioned, records, later(hours=23)), SCHEDULED)
+    for settings in (SCHEDULED, Settings()):
+        with pytest.raises(IntakeStopped, match="bgbatch cleanup"):
+            admit_intake(machine(versioned, records, later(hours=23, minutes=31)), settings)
+    s3_of(versioned).call("delete_bucket_policy")
+    clean(versioned, records, later(hours=23, minutes=40))
+    admit_intake(machine(versioned, records, later(hours=23, minutes=41)), SCHEDULED)
+
+
+def test_where_cleanups_are_expected_their_silence_stops_intake(objects: ObjectStore, records: Records) -> None:
+    with pytest.raises(IntakeStopped):
+        admit_intake(machine(objects, records, NOON), SCHEDULED)
+    clean(objects, records, NOON)
+    admit_intake(machine(objects, records, later(hours=1)), SCHEDULED)
+    with pytest.raises(IntakeStopped):
+        admit_intake(machine(objects, records, later(hours=1, minutes=1)), SCHEDULED)
+
+
+def test_where_nobody_runs_cleanups_intake_cleans_up_first(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    admit_intake(machine(objects, records, later(hours=22)), Settings())
+    assert objects.files(f"2026-11-25T12/{batch_id}/source") != []
+    admit_intake(machine(objects, records, later(hours=40)), Settings())
+    assert list(objects.walk("")) == []
+
+
+def test_skew_is_measured_against_the_real_clock(objects: ObjectStore) -> None:
+    truth = objects.now
+
+    assert abs(measure_skew(objects, truth)) < timedelta(minutes=1)
+    slow = measure_skew(objects, lambda: truth() - timedelta(minutes=10))
+    assert timedelta(minutes=9) < slow < timedelta(minutes=11)
+
+
+def test_a_large_skew_is_warned_of_and_hastens_the_purge(objects: ObjectStore, records: Records) -> None:
+    put_batch(objects, batch_at(NOON))
+    truth = objects.now
+    report = clean_up(machine(objects, records, later(hours=22, minutes=55), lambda: truth() - timedelta(minutes=10)))
+    assert report.warnings == ["clock_skew"]
+    assert report.objects == 3
+
+
+def test_metrics_are_what_the_alert_rules_ask_for() -> None:
+    health = Health(later(hours=-2), 3, later(minutes=-10), NOON, 1, timedelta(seconds=4), 0)
+    text = metrics_text(health, NOON)
+    assert "bgbatch_transient_oldest_age_seconds 7200.0\n" in text
+    assert "bgbatch_purge_overdue_batches 3\n" in text
+    assert f"bgbatch_cleanup_last_success_timestamp_seconds {later(minutes=-10).timestamp()}\n" in text
+    names = set(re.findall(r"^# TYPE (\w+) gauge$", text, re.MULTILINE))
+    assert len(names) == 6
+    assert all(re.fullmatch(r"\w+ -?[0-9.e+]+", line) for line in text.splitlines() if not line.startswith("#"))
+    assert "bgbatch_transient_oldest_age_seconds 0.0\n" in metrics_text(EMPTY, NOON)
