@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from consent.suppression import open_suppressions, replay
 from schemas.batch import Counts
 from schemas.clock import Clock, system_clock
+from schemas.ids import BatchId
+from store.bucket_check import check_bucket
 from store.objects import ObjectStore, open_store
 from store.records import Records, open_records
 from store.settings import Settings
@@ -21,6 +23,9 @@ from store.transient import TransientStore, open_transient
 
 Watch = Callable[[Counts], None]
 """Is told how far a running batch is."""
+
+Stop = Callable[[BatchId], bool]
+"""Is asked, often, whether a running batch should give out no more work: called off, or another's turn."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,17 @@ class Parts:
     transient: TransientStore
     lake: ObjectStore
     watch: Watch = lambda counts: None
+    stop: Stop = lambda batch_id: False
 
 
 def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
-    """Open what the settings name. A ledger restored from a backup learns of later withdrawals before it serves."""
+    """Open what the settings name. A ledger restored from a backup learns of later withdrawals before it serves.
+
+    Raises `BucketUnfit` for a bucket that would keep what is deleted, or show it to others.
+    """
+    transient, lake = open_transient(settings, clock), open_store(settings.lake_root, settings)
+    for objects in (transient.objects, lake):
+        check_bucket(objects, settings)
     records = open_records(settings)
     with records.transaction() as connection:
         replay(connection, open_suppressions(settings), clock())
@@ -44,8 +56,8 @@ def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: N
         settings=settings,
         clock=clock,
         records=records,
-        transient=open_transient(settings, clock),
-        lake=open_store(settings.lake_root, settings),
+        transient=transient,
+        lake=lake,
         watch=watch,
     )
 

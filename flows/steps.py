@@ -7,6 +7,7 @@ may be run again after a crash at any line: what is done is found there and not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 from consent import ledger
 from consent.suppression import note, open_suppressions, replay
@@ -19,7 +20,7 @@ from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, results_by_number
-from store import batches
+from store import batches, line
 from workers.plan import OUR_CODES, Shard, plan_shards
 
 RunShards = Callable[
@@ -42,6 +43,12 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
     results = results_by_number(parts.transient.reports(batch_id))
+    with parts.records.transaction() as connection:
+        wish = line.find_submission(connection, batch_id)
+    if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
+        before, again = wish.again_before, frozenset(wish.again or ())
+        results = {n: each for n, each in results.items() if not _is_wanted_again(each, again, before)}
+        again = frozenset()
     return plan_shards([item.number for item in manifest.items], results, parts.settings.shard_items, again)
 
 
@@ -61,7 +68,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
         return counts
 
     counts = tell()
-    for report in run_shards(batch_id, shards, parts.clock, keep, lambda: False):
+    for report in run_shards(batch_id, shards, parts.clock, keep, lambda: parts.stop(batch_id)):
         fresh = {result.number: result for result in report.results}
         results |= {n: each for n, each in fresh.items() if not isinstance(results.get(n), Done)}
         counts = tell()
@@ -77,11 +84,15 @@ def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
 
 
 def finish(parts: Parts, batch_id: BatchId) -> Counts:
-    """Record how the batch ended: `completed`, `partially_completed` or `failed`; `running` if work is left."""
+    """Record how the batch ended: `completed`, `partially_completed` or `failed`.
+
+    If work is left it is `cancelled` when the customer called it off, else `running`.
+    """
     manifest = parts.transient.manifest(batch_id)
     counts = _counts(manifest, results_by_number(parts.transient.reports(batch_id)))
     with parts.records.transaction() as connection:
-        batches.set_progress(connection, batch_id, counts, counts.state)
+        is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
+        batches.set_progress(connection, batch_id, counts, BatchState.CANCELLED if is_off else counts.state)
     return counts
 
 
@@ -94,6 +105,10 @@ def reconcile(parts: Parts) -> Reconciled:
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
         ended = ledger.ended_grants(connection)
     return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
+
+
+def _is_wanted_again(result: Done | Failed, codes: frozenset[str], before: datetime) -> bool:
+    return isinstance(result, Failed) and result.code in codes and result.finished_at <= before
 
 
 def _counts(manifest: Manifest, results: dict[int, Done | Failed]) -> Counts:

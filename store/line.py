@@ -81,8 +81,9 @@ def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None
 
 def in_line(connection: Connection, now: datetime) -> list[InLine]:
     """Batches that anybody may claim now, the longest waiting first."""
+    columns = [*submissions.columns, batches.c.items, batches.c.done, batches.c.failed]
     query = (
-        select(*submissions.c, batches.c.items, batches.c.done, batches.c.failed)
+        select(*columns)
         .join_from(submissions, batches, submissions.c.batch_id == batches.c.batch_id)
         .where(
             submissions.c.ready_at.is_not(None),

@@ -1,7 +1,4 @@
-"""Taking a batch in: stamped before its first byte, uploaded item by item, sealed when complete.
-
-The stamp asks the ledger once whether a grant for the batch's industry is live now; nothing later can add one.
-"""
+"""A folder of photos: walked, copied into the transient store, sealed."""
 
 from __future__ import annotations
 
@@ -11,15 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from consent.ledger import live_grant
 from flows.parts import Parts
+from flows.receive import seal
 from schemas.batch import Item, Manifest, Stamp
 from schemas.errors import NothingToDo, UserError
-from schemas.ids import AccountId, Randomness, new_batch_id, received_at
-from schemas.industries import Industry
-from schemas.options import CutoutOptions
-from store import batches
-from store.people import require_open
 from store.transient import source_key
 
 PHOTO_SUFFIXES = frozenset(
@@ -60,30 +52,6 @@ def find_photos(folder: Path) -> Found:
     return Found(photos=dict(sorted(photos.items())), left_out=left_out)
 
 
-def stamp_batch(
-    parts: Parts,
-    account_id: AccountId,
-    industry: Industry | None,
-    options: CutoutOptions,
-    randomness: Randomness = os.urandom,
-) -> Stamp:
-    """Open a batch: fix its times and its grant, once. The deadline counts from here. Raises `NotFound` (account)."""
-    batch_id = new_batch_id(parts.clock(), randomness)
-    with parts.records.transaction() as connection:
-        require_open(connection, account_id)
-        grant = live_grant(connection, account_id, industry) if industry is not None else None
-        stamp = Stamp(
-            batch_id=batch_id,
-            received_at=received_at(batch_id),
-            purge_at=received_at(batch_id) + parts.settings.purge_after,
-            industry=industry,
-            grant_id=grant.grant_id if grant else None,
-            options=options,
-        )
-        batches.open_batch(connection, stamp, account_id)
-    return stamp
-
-
 def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callable[[], None]) -> Manifest:
     """Copy the photos into the transient store and seal the batch. Raises `PastDeadline`, `StoreFault`, `UserError`."""
     items = []
@@ -93,11 +61,7 @@ def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callabl
             parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         items.append(Item(number=number, path=relative, size=size))
         on_item()
-    manifest = Manifest(stamp=stamp, items=tuple(items))
-    parts.transient.seal(manifest)
-    with parts.records.transaction() as connection:
-        batches.seal(connection, stamp.batch_id, len(items))
-    return manifest
+    return seal(parts, stamp, items)
 
 
 def _files(folder: Path) -> Iterator[Path]:

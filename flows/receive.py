@@ -1,0 +1,75 @@
+"""Receiving a batch: stamped before its first byte, sealed when it is complete.
+
+The stamp asks the ledger once whether a grant for the batch's industry is live now; nothing later can add one. From the
+seal on the batch stands in line, and whoever works on it finds all that it needs in the stores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+
+from consent.ledger import live_grant
+from flows.cleaning import cleaning
+from flows.parts import Parts
+from schemas.batch import Item, Manifest, Stamp
+from schemas.errors import NothingToDo
+from schemas.ids import AccountId, BatchId, Randomness, new_batch_id, received_at
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import batches, line
+from store.cleanup import admit_intake
+from store.early import life_of
+from store.people import require_open
+
+
+def stamp_batch(
+    parts: Parts,
+    account_id: AccountId,
+    industry: Industry | None,
+    options: CutoutOptions,
+    randomness: Randomness = os.urandom,
+    due_at: datetime | None = None,
+    takes_uploads: bool = False,
+    trace: str | None = None,
+) -> Stamp:
+    """Open a batch: fix its times and its grant, once. The deadline counts from here.
+
+    Raises `NotFound` (account), `IntakeStopped` while what comes in might not be gone in time.
+    """
+    admit_intake(cleaning(parts, randomness), parts.settings)
+    batch_id = new_batch_id(parts.clock(), randomness)
+    with parts.records.transaction() as connection:
+        require_open(connection, account_id)
+        grant = live_grant(connection, account_id, industry) if industry is not None else None
+        stamp = Stamp(
+            batch_id=batch_id,
+            received_at=received_at(batch_id),
+            purge_at=received_at(batch_id) + life_of(connection, account_id, parts.settings.purge_after),
+            industry=industry,
+            grant_id=grant.grant_id if grant else None,
+            options=options,
+        )
+        batches.open_batch(connection, stamp, account_id)
+        upload_key = randomness(32).hex() if takes_uploads else None
+        line.enter(connection, stamp.batch_id, account_id, upload_key, due_at, trace)
+    return stamp
+
+
+def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
+    """Declare the batch complete and put it in line. Raises `NothingToDo`, `PastDeadline`, `StoreFault`."""
+    if not items:
+        raise NothingToDo("The batch holds no photo. Send some, then seal it.")
+    manifest = Manifest(stamp=stamp, items=tuple(items))
+    parts.transient.seal(manifest)
+    with parts.records.transaction() as connection:
+        batches.seal(connection, stamp.batch_id, len(items))
+        line.make_ready(connection, stamp.batch_id, parts.clock())
+    return manifest
+
+
+def stop_note(parts: Parts, batch_id: BatchId) -> bool:
+    """Whether the customer has called the batch off."""
+    with parts.records.transaction() as connection:
+        return line.is_called_off(connection, batch_id)
