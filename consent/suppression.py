@@ -48,7 +48,7 @@ class _Purges(Record):
 
 def open_suppressions(settings: Settings) -> ObjectStore:
     """The folder or prefix beside the lake. It is backed up with nothing and restored from nothing."""
-    return open_store(f"{settings.lake_root.rstrip('/')}-suppressions", settings)
+    return open_store(settings.suppressions_root, settings)
 
 
 def note(connection: Connection, objects: ObjectStore) -> int:

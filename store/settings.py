@@ -24,6 +24,9 @@ class Settings(BaseSettings):
         "", description="Transient store: a folder or s3://bucket/prefix. Empty: HOME/transient."
     )
     lake_url: str = Field("", description="Lake: a folder or s3://bucket/prefix. Empty: HOME/lake.")
+    suppressions_url: str = Field(
+        "", description="Withdrawals that no restore may undo. Empty: beside the lake, its name with -suppressions."
+    )
     records_url: str = Field("", description="Records: an SQLAlchemy URL. Empty: SQLite at HOME/records.db.")
     s3_endpoint: str = Field("", description="Address of an S3 server other than AWS.")
     s3_key: str = Field("", description="Access key; empty: what the environment offers.")
@@ -97,6 +100,11 @@ class Settings(BaseSettings):
     def lake_root(self) -> str:
         """`lake_url`, or its default."""
         return self.lake_url or str(self.home / "lake")
+
+    @property
+    def suppressions_root(self) -> str:
+        """`suppressions_url`, or its default."""
+        return self.suppressions_url or f"{self.lake_root.rstrip('/')}-suppressions"
 
     @property
     def records_address(self) -> str:

@@ -142,7 +142,7 @@ def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, 
     owner.press(AUTO)
     with owner.records.transaction() as connection:
         ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
-    folder = Path(f"{home.lake_root}-suppressions")
+    folder = Path(home.suppressions_root)
     folder.rmdir()
     folder.write_text("a file where the folder was")
     note_soon(owner.records, objects)

@@ -1,0 +1,141 @@
+"""bgbatch consent and bgbatch account, as an operator uses them. Nothing here can grant."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from sqlalchemy import text
+from typer.main import Typer
+from typer.testing import CliRunner
+
+from consent import ledger
+from consent.suppression import open_suppressions
+from portal.cli import account, consent
+from schemas.clock import system_clock
+from schemas.consent import Act, Method
+from schemas.industries import Industry
+from store.people import link_is_good
+from store.records import Records, open_records
+from store.settings import Settings
+from tests.consent.conftest import Owner, new_owner
+
+AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
+    return Settings()
+
+
+@pytest.fixture
+def records(settings: Settings) -> Iterator[Records]:
+    records = open_records(settings)
+    yield records
+    records.engine.dispose()
+
+
+@pytest.fixture
+def owner(records: Records) -> Owner:
+    return new_owner(records)
+
+
+def run(app: Typer, *words: str, answer: str = "") -> Result:
+    return CliRunner().invoke(app, list(words), input=answer)
+
+
+def test_an_operator_withdraws_with_a_reason(settings: Settings, records: Records, owner: Owner) -> None:
+    grants = owner.press(AUTO, STUDIO)
+    done = run(consent.app, "withdraw", "Acme Motors", "--reason", "asked by letter", "--industry", "studio")
+    assert done.exit_code == 0, done.output
+    assert "studio" in done.output
+    assert "automotive" not in done.output
+    with records.transaction() as connection:
+        assert ledger.live_grants(connection) == [grants[0]]
+        event = ledger.read_events(connection)[-1]
+    assert (event.actor, event.method, event.reason) == (None, Method.COMMAND_LINE, "asked by letter")
+    assert open_suppressions(settings).files("grants") == [f"{grants[1].grant_id}.json"]
+    again = run(consent.app, "withdraw", "Acme Motors", "--reason", "again", "--json")
+    assert [each["grant_id"] for each in json.loads(again.stdout)["withdrawn"]] == [grants[0].grant_id]
+    nothing = run(consent.app, "withdraw", "Acme Motors", "--reason", "again")
+    assert (nothing.exit_code, "Nothing was on" in nothing.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("withdraw", "Acme Motors", "--reason", "  "),
+        ("withdraw", "Acme Motors"),
+        ("withdraw", "Nobody", "--reason", "x"),
+        ("withdraw", "Acme Motors", "--reason", "x", "--industry", "aviation"),
+        ("withdraw", "Acme Motors", "--reason", "x" * 501),
+        ("show", "Nobody"),
+        ("grant", "Acme Motors"),
+    ],
+)
+def test_a_callers_mistake_changes_nothing_and_exits_with_2(
+    records: Records, owner: Owner, words: tuple[str, ...]
+) -> None:
+    owner.press(AUTO)
+    assert run(consent.app, *words).exit_code == 2
+    with records.transaction() as connection:
+        assert len(ledger.read_events(connection)) == 1
+
+
+def test_show_tells_states_grants_and_history(records: Records, owner: Owner) -> None:
+    (grant,) = owner.press(AUTO)
+    shown = json.loads(run(consent.app, "show", "Acme Motors", "--json").stdout)
+    assert shown["industries"]["automotive"] == "granted"
+    assert shown["industries"]["studio"] == "never_asked"
+    assert [each["grant_id"] for each in shown["grants"]] == [grant.grant_id]
+    assert [each["act"] for each in shown["events"]] == [Act.GRANTED]
+    assert "automotive" in run(consent.app, "show").output
+    assert json.loads(run(consent.app, "show", "--json").stdout)[owner.account_id]["automotive"] == "granted"
+    assert "never asked" in run(consent.app, "show", owner.account_id).output
+
+
+def test_verify_names_what_was_changed(records: Records, owner: Owner) -> None:
+    owner.press(AUTO, STUDIO)
+    assert json.loads(run(consent.app, "verify", "--json").stdout) == {"events": 2, "intact": True}
+    with records.transaction() as connection:
+        connection.execute(text("DROP TRIGGER consent_events_no_update"))
+        connection.execute(text("UPDATE consent_events SET industry = 'pipeline' WHERE sequence = 2"))
+    broken = run(consent.app, "verify")
+    assert broken.exit_code == 1
+    assert re.search(r"ledger_broken.*Event 2 .*was changed", broken.output.replace("\n", " "))
+
+
+def test_an_account_is_created_with_a_link_that_works(records: Records, settings: Settings) -> None:
+    made = json.loads(run(account.app, "create", "Bazaar", "--email", "b@x.example", "--json").stdout)
+    token = made["sign_in"].rpartition("/")[2]
+    with records.transaction() as connection:
+        assert link_is_good(connection, token, system_clock())
+    more = run(account.app, "add-person", "Bazaar", "--email", "c@x.example", "--role", "auditor", "--json")
+    assert json.loads(more.stdout)["role"] == "auditor"
+    link = json.loads(run(account.app, "link", "Bazaar", "--email", "C@x.example", "--json").stdout)
+    assert link["account_id"] == made["account_id"]
+    assert run(account.app, "add-person", "Bazaar", "--email", "d@x.example", "--role", "king").exit_code == 2
+    assert run(account.app, "link", "Bazaar", "--email", "e@x.example").exit_code == 2
+    assert run(account.app, "create", "Bazaar", "--email", "b@x.example").exit_code == 2
+    assert "Bazaar" in run(account.app, "list").output
+
+
+def test_closing_asks_first(records: Records, owner: Owner) -> None:
+    owner.press(AUTO)
+    words = ("close", "Acme Motors", "--reason", "contract ended")
+    assert run(account.app, *words, answer="n\n").exit_code == 1
+    with records.transaction() as connection:
+        assert len(ledger.live_grants(connection)) == 1
+    closed = run(account.app, *words, "--yes", "--json")
+    assert json.loads(closed.stdout)["grants_ended"] == 1
+    with records.transaction() as connection:
+        assert ledger.live_grants(connection) == []
+    assert run(account.app, *words, "--yes").exit_code == 2, "there is no account of that name any more"
+    assert "Acme" not in run(account.app, "list").output
+    assert run(consent.app, "show", owner.account_id).exit_code == 0, "its history can still be shown by its id"
