@@ -64,7 +64,7 @@ def _play(folder: Path, settings: Settings) -> None:
         _say("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
         for key in story.lake_files():
             out.print(f"  lake/{key}", highlight=False)
-        pulled = story.pull()
+        pulled = story.pull("pulled")
         out.print(f"The ML team pulled {pulled} automotive candidates. Of Corner Bazaar's photos there is none.")
 
         _say(
@@ -72,7 +72,11 @@ def _play(folder: Path, settings: Settings) -> None:
             "One press on the account page; unreadable at once, erased by the next reconcile.",
         )
         story.turn_off(visitor)
-        out.print(f"A pull now gives {story.pull()} rows. Reconcile erased {story.reconcile()} lake files.")
+        out.print(f"A pull now gives {story.pull('pulled-later')} rows.")
+        out.print(
+            f"From the copy pulled before, `bgbatch lake verify --erase` erased {story.take_back_from('pulled')}."
+        )
+        out.print(f"Reconcile erased {story.reconcile()} lake files, and left a receipt.")
         visitor.close()
 
     _say("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")

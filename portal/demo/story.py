@@ -14,13 +14,14 @@ from pathlib import Path
 
 import uvicorn
 
-from consent.ledger import live_grants
+from flows.candidates import lake_of
 from flows.cleanup import cleanup
 from flows.parts import Parts, open_parts, using
 from flows.process_batch import process_batch
 from flows.reconcile import reconcile
-from lake.pull import pull
+from lake.pull import Order, pull
 from lake.query import Query
+from lake.verify import verify
 from portal.contact_sheet import contact_sheet
 from portal.delivery import deliver
 from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
@@ -30,12 +31,13 @@ from portal.web.app import create_app
 from schemas.batch import Counts, Stamp
 from schemas.clock import ShiftedClock, system_clock
 from schemas.errors import BgbatchError
-from schemas.ids import AccountId, GrantId
+from schemas.ids import AccountId
 from schemas.naming import delivery_paths
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed, results_by_number
 from store import people
+from store.objects import open_store
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
 
@@ -136,16 +138,19 @@ class Story:
         """How many objects lie in the transient store now."""
         return sum(1 for _ in self._parts.transient.objects.walk(""))
 
-    def pull(self) -> int:
-        """What the ML team gets of the dealer's industry now, into a folder of its own. Returns the rows."""
+    def pull(self, to: str) -> int:
+        """What the ML team gets of the dealer's industry now, into a folder of that name. Returns the rows."""
+        lake = lake_of(self._parts)
         query = Query(industry=DEALER.industry)
-        return pull(
-            self._parts.lake, self._parts.records, self._live, query, self.folder / "pulled", self._parts.clock
-        ).rows
+        order = Order(place=to)
+        copy = self.folder / to
+        return pull(self._parts.lake, self._parts.records, lake.live, query, copy, self._parts.clock, order=order).rows
 
-    def _live(self) -> set[GrantId]:
-        with self._parts.records.transaction() as connection:
-            return {grant.grant_id for grant in live_grants(connection)}
+    def take_back_from(self, pulled: str) -> int:
+        """What `bgbatch lake verify --erase` does to a copy that was pulled. Returns the rows erased from it."""
+        copy = open_store(str(self.folder / pulled), self._parts.settings)
+        live = lake_of(self._parts).live()
+        return verify(copy, self._parts.records, live, self._parts.clock, erase=True).must_go_rows
 
     def reconcile(self) -> int:
         """One reconcile; returns how many lake files it erased."""
