@@ -1,4 +1,4 @@
-"""The README is true as printed: each command exists with each option, each link leads somewhere, each target is made."""
+"""The README is true as printed: each command exists with each option, each link leads somewhere, each target exists."""
 
 from __future__ import annotations
 
