@@ -6,18 +6,21 @@ import os
 from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
 from portal.api import consent
+from portal.api.app import create_api
 from portal.api.keys import KeyNeeded
+from portal.api.problem import Problem
 from portal.mail import open_post
 from portal.oidc import open_provider
 from portal.web import account, account_close, account_keys, provider, sign_in
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
-from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
+from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries, UserError
 from schemas.ids import Randomness
 from store.records import Records
 from store.settings import Settings
@@ -61,10 +64,12 @@ def create_app(
     )
     app.middleware("http")(_safety_headers)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)
+    app.add_exception_handler(RequestValidationError, _say_what_is_misshapen)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for router in (provider.router, sign_in.router, account.router, account_keys.router, account_close.router):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
     app.include_router(consent.router, prefix="/api/v1")
+    app.mount("/v1", create_api(app.state.portal))
     return app
 
 
@@ -84,18 +89,29 @@ async def _safety_headers(request: Request, call_next: Callable[[Request], Await
 
 
 def _say_what_went_wrong(request: Request, error: Exception) -> Response:
-    portal: Portal = request.app.state.portal
     if isinstance(error, SignInNeeded) and request.method == "GET":
         return RedirectResponse("/sign-in", status_code=303)
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
-    answer: Response
-    if request.url.path.startswith("/api/"):
-        code = error.code if isinstance(error, BgbatchError) else BgbatchError.code
-        answer = JSONResponse({"code": code, "sentence": str(error)}, status)
-    else:
-        answer = portal.page("problem.html", status, sentence=str(error))
+    code = error.code if isinstance(error, BgbatchError) else BgbatchError.code
+    answer = _problem(request, status, code, str(error))
     if isinstance(error, Wait):
         answer.headers["Retry-After"] = str(error.seconds)
     return answer
+
+
+def _say_what_is_misshapen(request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    # Where and what, without what was sent: that may be a name.
+    where = {".".join(str(part) for part in fault["loc"]): fault["msg"] for fault in faults}
+    sentence = "; ".join(f"{place}: {message}" for place, message in where.items())
+    return _problem(request, 422, UserError.code, f"The request is not of the right form ({sentence}).")
+
+
+def _problem(request: Request, status: int, code: str, sentence: str) -> Response:
+    """As JSON for programs, as a page for people."""
+    if request.url.path.startswith("/api/"):
+        return JSONResponse(Problem(code=code, sentence=sentence).model_dump(), status)
+    portal: Portal = request.app.state.portal
+    return portal.page("problem.html", status, sentence=sentence)

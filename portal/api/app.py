@@ -1,0 +1,56 @@
+"""The REST API under /v1, described by /v1/openapi.json. It shares the portal's parts and nothing of its pages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from flows.parts import Parts
+from portal.api import batches, consent, problems, uploads
+from portal.web.portal import Portal
+from schemas.errors import LineTooLong
+from store.objects import open_store
+
+_DESCRIPTION = (
+    "Remove the backgrounds of whole photo catalogs. Nothing is kept over 24 hours, and nothing is used to improve a "
+    "model unless the account's owner turned on AI Training Data on the account page; no key can turn it on."
+)
+
+
+class Room:
+    """How many photos may be in memory at once on their way to the store. Beyond it, senders wait outside (429)."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+
+    @asynccontextmanager
+    async def for_one(self) -> AsyncIterator[None]:
+        """Hold one place. Raises `LineTooLong`."""
+        if self._free <= 0:
+            raise LineTooLong("Too many photos are coming in at this moment. Send this one again.", 1)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+def create_api(portal: Portal) -> FastAPI:
+    """The API on the portal's parts."""
+    api = FastAPI(title="bgbatch", version="1", description=_DESCRIPTION, docs_url=None, redoc_url=None)
+    settings = portal.settings
+    api.state.portal = portal
+    api.state.room = Room(settings.uploads_at_once)
+    api.state.parts = Parts(
+        settings=settings,
+        clock=portal.clock,
+        records=portal.records,
+        transient=portal.transient,
+        lake=open_store(settings.lake_root, settings),
+    )
+    problems.install(api)
+    for router in (batches.router, uploads.router, consent.router):
+        api.include_router(router, responses=problems.RESPONSES)  # type: ignore[arg-type]
+    return api

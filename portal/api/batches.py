@@ -1,0 +1,334 @@
+"""Batches over REST: open, send, seal, watch, fetch, retry, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from flows.receive import seal, stamp_batch
+from portal.api.sender import Sender, TheSender
+from portal.api.shapes import (
+    BatchAnswer,
+    ItemAnswer,
+    Items,
+    NewBatch,
+    Page,
+    Retry,
+    Uploaded,
+    batch_answer,
+)
+from portal.delivery import Results, read_results, zip_stream
+from portal.intake.addresses import items_of_addresses
+from portal.intake.place import items_in_place
+from schemas.batch import BatchState
+from schemas.errors import BgbatchError, LineTooLong, NotFound, UserError, WrongState
+from schemas.receipt import Receipt
+from schemas.results import Done, Failed
+from store import idempotency, line
+from store.batches import BatchRecord, page_of
+from store.receipts import list_receipts
+from store.transient import cutout_key
+from store.uploads import Announced, Uploads, require_open, token_of
+
+router = APIRouter(tags=["batches"])
+Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+_PRESENT_FOR = 900
+_POLL_SECONDS = 0.7
+_WAIT = 30
+
+
+@router.post("/batches", status_code=201, response_model=BatchAnswer)
+async def open_batch(sender: TheSender, wanted: NewBatch, request: Request, key: Key = None) -> Response:
+    """Open a batch. With an Idempotency-Key the same request, sent again within a day, opens no second one."""
+    body = await request.body()
+    status, answer = await run_in_threadpool(_once, sender, key, body, wanted)
+    return JSONResponse(answer, status, headers={"Location": f"/v1/batches/{answer['batch_id']}"})
+
+
+@router.get("/batches")
+def list_batches(
+    sender: TheSender,
+    before: Annotated[str | None, Query(max_length=36)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Page:
+    """The account's batches, the newest first."""
+    with sender.portal.records.transaction() as connection:
+        found = page_of(connection, sender.account_id, before, limit + 1)
+    shown = found[:limit]
+    return Page(
+        batches=tuple(map(batch_answer, shown)),
+        next=shown[-1].stamp.batch_id if len(found) > limit else None,
+    )
+
+
+@router.get("/batches/{batch_id}")
+def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
+    """How far a batch is, and when it will be gone."""
+    return batch_answer(sender.batch(batch_id))
+
+
+@router.put("/batches/{batch_id}/items/{path:path}", status_code=201)
+async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
+    """Send one photo: its bytes are the body. The same path again replaces it."""
+    record = await run_in_threadpool(sender.batch, batch_id)
+    most = int(sender.portal.settings.max_megabytes * 1e6)
+    async with request.app.state.room.for_one():
+        data, size = await read_body(request, most)
+        await run_in_threadpool(_put, sender, record, path, data, size)
+    return Uploaded(path=path, size=size, bytes_received=size)
+
+
+@router.delete("/batches/{batch_id}/items/{path:path}", status_code=204)
+def remove_item(sender: TheSender, batch_id: str, path: str) -> None:
+    """Take a photo out of a batch that is still open."""
+    record = sender.batch(batch_id)
+    uploads_of(sender, record).remove(token_of(upload_key(sender, record), path))
+
+
+@router.post("/batches/{batch_id}/seal")
+def seal_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
+    """Say that all photos have come. Sealing twice changes nothing."""
+    record = sender.batch(batch_id)
+    if record.state is BatchState.OPEN:
+        seal(sender.parts, record.stamp, uploads_of(sender, record).items())
+    elif record.state is BatchState.CANCELLED:
+        raise WrongState(f"Batch {record.stamp.batch_id} was called off. Open another one.")
+    return batch_answer(sender.batch(batch_id))
+
+
+@router.get("/batches/{batch_id}/items")
+def list_items(
+    sender: TheSender,
+    batch_id: str,
+    after: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 200,
+    outcome: Annotated[str | None, Query(pattern="^(done|failed|waiting)$")] = None,
+) -> Items:
+    """The photos of a sealed batch and what became of each, by number."""
+    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    found = (item_answer(results, number) for number in range(after + 1, len(results.manifest.items) + 1))
+    page: list[ItemAnswer] = []
+    for each in found:
+        if outcome in (None, each.outcome):
+            page.append(each)
+        if len(page) > limit:
+            break
+    return Items(items=tuple(page[:limit]), next=page[limit - 1].number if len(page) > limit else None)
+
+
+@router.get(
+    "/batches/{batch_id}/items/{number}/cutout",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}, 307: {"description": "To a link that is good for 15 minutes."}},
+)
+def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
+    """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
+    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    if not isinstance(results.by_number.get(number), Done):
+        raise NotFound("There is no cutout of that number.")
+    options = results.options_of(number)
+    key = cutout_key(results.stamp.batch_id, number, options.format.suffix)
+    address = sender.portal.transient.link(results.stamp, key, _PRESENT_FOR) if link else None
+    if address is not None:
+        return Response(status_code=307, headers={"Location": address})
+    return Response(sender.portal.transient.read(key), media_type=options.format.media_type)
+
+
+@router.get(
+    "/batches/{batch_id}/results.zip",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}},
+)
+def fetch_all(sender: TheSender, batch_id: str) -> Response:
+    """All cutouts in one zip file, in the folders of their photos; streamed."""
+    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    headers = {"Content-Disposition": f'attachment; filename="{results.stamp.batch_id}.zip"'}
+    stream = zip_stream(sender.portal.transient, results)
+    return StreamingResponse(stream, media_type="application/zip", headers=headers)
+
+
+@router.post("/batches/{batch_id}/retry")
+def retry(sender: TheSender, batch_id: str, wanted: Retry = Retry()) -> BatchAnswer:  # noqa: B008
+    """Try again what failed, all of it or by code. What is done stays done."""
+    record = alive(sender.batch(batch_id))
+    ask_again(sender, record, wanted.codes)
+    return batch_answer(sender.batch(batch_id))
+
+
+@router.post("/batches/{batch_id}/cancel")
+def cancel(sender: TheSender, batch_id: str) -> BatchAnswer:
+    """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
+    record = sender.batch(batch_id)
+    if not record.state.has_ended:
+        with sender.portal.records.transaction() as connection:
+            line.ask_to_stop(connection, record.stamp.batch_id, sender.portal.clock())
+    return batch_answer(sender.batch(batch_id))
+
+
+@router.get("/batches/{batch_id}/receipts")
+def receipts(sender: TheSender, batch_id: str) -> list[Receipt]:
+    """The receipts of the batch's deletion."""
+    record = sender.batch(batch_id)
+    with sender.portal.records.transaction() as connection:
+        return list_receipts(connection, record.stamp.batch_id)
+
+
+@router.get(
+    "/batches/{batch_id}/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
+    """Server-sent events: `progress` with the batch whenever it changes, `end` once it has ended."""
+    await run_in_threadpool(sender.batch, batch_id)
+    return StreamingResponse(_events(sender, batch_id, request), media_type="text/event-stream")
+
+
+def alive(record: BatchRecord) -> BatchRecord:
+    """The batch, if its photos and cutouts are still there. Raises `WrongState`, `NotFound`."""
+    if record.purged_at is not None:
+        raise NotFound(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
+    if record.state is BatchState.OPEN or (record.state is BatchState.CANCELLED and not record.counts.items):
+        raise WrongState("The batch was not sealed, so it has no results.")
+    return record
+
+
+def ask_again(sender: Sender, record: BatchRecord, codes: tuple[str, ...] | None) -> None:
+    """Put an ended batch in line for its failures. Raises `WrongState`, `UserError`."""
+    if not record.state.has_ended:
+        raise WrongState("The batch has not ended yet. Retry what failed when it has.")
+    results = read_results(sender.portal.transient, record.stamp.batch_id)
+    failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}
+    chosen = failed if codes is None else failed & set(codes)
+    if not chosen and record.counts.done + record.counts.failed == record.counts.items:
+        raise UserError("No photo failed with such a code, so there is nothing to try again.")
+    with sender.portal.records.transaction() as connection:
+        line.ask_again(connection, record.stamp.batch_id, chosen, sender.portal.clock())
+
+
+def upload_key(sender: Sender, record: BatchRecord) -> str:
+    """The key of an open batch's uploads. Raises `WrongState`."""
+    with sender.portal.records.transaction() as connection:
+        known = line.find_submission(connection, record.stamp.batch_id)
+    return require_open(record.stamp.batch_id, known.upload_key if known else None)
+
+
+def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:
+    """The uploads of a batch."""
+    most = int(sender.portal.settings.max_megabytes * 1e6)
+    return Uploads(sender.portal.transient, record.stamp, most)
+
+
+async def read_body(request: Request, most: int) -> tuple[bytes, int]:
+    """The body and its size. A body over the limit is read to its end, and not kept."""
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size <= most:
+            pieces.append(piece)
+        elif size > 20 * most:
+            raise LineTooLong("That is far over the limit for one photo.", _WAIT)
+    return (b"".join(pieces) if size <= most else b""), size
+
+
+def item_answer(results: Results, number: int) -> ItemAnswer:
+    """What the API says of one photo."""
+    item = results.manifest.items[number - 1]
+    answer = ItemAnswer(number=number, path=item.path, size=item.size, outcome="waiting")
+    result = results.by_number.get(number)
+    if isinstance(result, Done):
+        place = f"/v1/batches/{results.stamp.batch_id}/items/{number}/cutout"
+        facts = {"outcome": "done", "width": result.width, "height": result.height, "flags": result.flags}
+        return answer.model_copy(update=facts | {"cutout": place, "cutout_path": results.names[number]})
+    if isinstance(result, Failed):
+        return answer.model_copy(update={"outcome": "failed", "code": result.code, "sentence": result.sentence})
+    return answer
+
+
+def _put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int) -> None:
+    token = token_of(upload_key(sender, record), path)
+    uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
+
+
+def _once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tuple[int, dict[str, object]]:
+    if key is None:
+        return 201, _open(sender, wanted)
+    records, now = sender.portal.records, sender.portal.clock()
+    with records.transaction() as connection:
+        known = idempotency.begin(connection, sender.account_id, key, body, now)
+    if known is not None:
+        return known.status, known.answer
+    try:
+        answer = _open(sender, wanted)
+    except BgbatchError:
+        with records.transaction() as connection:
+            idempotency.forget(connection, sender.account_id, key)
+        raise
+    with records.transaction() as connection:
+        idempotency.finish(connection, sender.account_id, key, idempotency.Answered(201, answer))
+    return 201, answer
+
+
+def _open(sender: Sender, wanted: NewBatch) -> dict[str, object]:
+    if wanted.items is not None and wanted.source is not None:
+        raise UserError("Give items or a source, not both.")
+    check_line(sender)
+    items = None
+    if wanted.items is not None:
+        items = items_of_addresses(sender.parts, sender.account_id, wanted.items)
+    elif wanted.source is not None:
+        items = items_in_place(sender.parts, sender.account_id, wanted.source)
+    stamp = stamp_batch(
+        sender.parts,
+        sender.account_id,
+        wanted.industry,
+        wanted.options,
+        sender.portal.randomness,
+        due_at=wanted.due_at,
+        takes_uploads=items is None,
+    )
+    if items is not None:
+        seal(sender.parts, stamp, items)
+    answer: dict[str, object] = batch_answer(sender.batch(stamp.batch_id)).model_dump(mode="json")
+    return answer
+
+
+def check_line(sender: Sender) -> None:
+    """Back-pressure: whoever has too much waiting sends no more for now. Raises `LineTooLong`."""
+    settings, now = sender.portal.settings, sender.portal.clock()
+    with sender.portal.records.transaction() as connection:
+        own = line.load_of(connection, now, sender.account_id)
+        everybody = line.load_of(connection, now)
+        share = line.read_shares(connection).get(sender.account_id)
+    most_batches = (share.most_batches if share else None) or settings.account_batches
+    most_items = (share.most_items if share else None) or settings.account_items
+    if own.batches >= most_batches or own.items >= most_items:
+        raise LineTooLong(
+            f"The account has {own.batches} batches with {own.items} photos under way, and may have {most_batches} "
+            f"with {most_items}. Wait until some are done, or call some off.",
+            _WAIT,
+        )
+    if everybody.items >= settings.line_items:
+        raise LineTooLong("So much is waiting that nothing more is taken in for now. Nothing was lost.", 2 * _WAIT)
+
+
+async def _events(sender: Sender, batch_id: str, request: Request) -> AsyncIterator[str]:
+    shown = ""
+    while not await request.is_disconnected():
+        answer = batch_answer(await run_in_threadpool(sender.batch, batch_id))
+        body = json.dumps(answer.model_dump(mode="json"))
+        if body != shown:
+            shown = body
+            yield f"event: progress\ndata: {body}\n\n"
+        else:
+            yield ": still here\n\n"
+        if answer.state.has_ended:
+            yield f"event: end\ndata: {body}\n\n"
+            return
+        await asyncio.sleep(_POLL_SECONDS)

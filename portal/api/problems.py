@@ -1,0 +1,109 @@
+"""What a program is told when something goes wrong: RFC 9457 problem details, with the stable codes of `schemas.errors`."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from portal.api.keys import KeyNeeded
+from portal.web.limits import Wait
+from portal.web.portal import SignInNeeded
+from schemas import errors
+from schemas.record import Record
+
+MEDIA_TYPE = "application/problem+json"
+
+_STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
+    (KeyNeeded, 401),
+    (SignInNeeded, 401),
+    (errors.NotAllowed, 403),
+    (errors.NotFound, 404),
+    (errors.WrongState, 409),
+    (errors.BatchNotSealed, 409),
+    (errors.KeyReused, 409),
+    (errors.AlreadyExists, 409),
+    (errors.WrongOffset, 409),
+    (errors.PastDeadline, 410),
+    (errors.FileTooLarge, 413),
+    (errors.BadManifest, 422),
+    (errors.BadOptions, 422),
+    (errors.UnknownIndustry, 422),
+    (errors.LineTooLong, 429),
+    (errors.TooManyTries, 429),
+)
+
+
+class Problem(Record):
+    """What went wrong. `code` is stable: depend on it; `detail` is for people and may be put better one day."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+RESPONSES: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": words}
+    for status, words in {
+        400: "The request cannot be understood.",
+        401: "No key, or one that is not in use.",
+        403: "The key may not do this.",
+        404: "There is no such thing in the account.",
+        409: "Not in this state, or not twice.",
+        410: "The batch's purge time has come.",
+        413: "Too large.",
+        422: "A value cannot be.",
+        429: "Too much at once; Retry-After says when to ask again.",
+    }.items()
+}
+"""What every operation may answer besides its success."""
+
+
+def status_of(error: errors.BgbatchError) -> int:
+    """The HTTP status that goes with an error."""
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return status
+    return 400 if error.fault == "user" else 500
+
+
+def install(api: FastAPI) -> None:
+    """Answer every error of the API in this form."""
+    api.add_exception_handler(errors.BgbatchError, _ours)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _http)
+
+
+def problem(status: int, code: str, detail: str) -> Response:
+    """One answer."""
+    body = Problem(type="about:blank", title=code.replace("_", " "), status=status, code=code, detail=detail)
+    return JSONResponse(body.model_dump(), status, media_type=MEDIA_TYPE)
+
+
+def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.BgbatchError)
+    answer = problem(status_of(error), error.code, str(error))
+    if isinstance(error, errors.LineTooLong):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, Wait):
+        answer.headers["Retry-After"] = str(error.seconds)
+    return answer
+
+
+def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:10]]
+    return problem(422, errors.UserError.code, "; ".join(faults))
+
+
+def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = re.sub(r"\W+", "_", str(error.detail).lower()).strip("_")
+    answer = problem(error.status_code, code, f"{error.detail}. The API is described at /v1/openapi.json.")
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,67 @@
+"""Whose batches are asked for: the account of a key, or of a person who is signed in on our own pages.
+
+A page's script sends the session's cookie and, for whatever changes something, the form token in `x-form-token`; the
+browser must say that our own page sent it. An auditor may only look.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Security
+
+from flows.parts import Parts
+from portal.api.keys import KeyNeeded, _header, caller
+from portal.web.portal import Portal, ThePortal, same_site
+from schemas.errors import NotAllowed, NotFound
+from schemas.ids import AccountId, parse_batch_id
+from store.batches import BatchRecord, get_batch
+from store.people import Role, find_session
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who asks, for what their account has."""
+
+    portal: Portal
+    parts: Parts
+    account_id: AccountId
+
+    def batch(self, batch_id: str) -> BatchRecord:
+        """One of the account's own batches. Raises `NotFound` for others' as for none."""
+        known = parse_batch_id(batch_id)
+        if known is not None:
+            with self.portal.records.transaction() as connection:
+                record = get_batch(connection, known)
+            if record.account_id == self.account_id:
+                return record
+        raise NotFound("There is no batch of that id in your account.")
+
+
+def sender(
+    request: Request,
+    portal: ThePortal,
+    key: Annotated[str | None, Security(_header)] = None,
+    form_token: Annotated[str, Header(alias="x-form-token", include_in_schema=False)] = "",
+) -> Sender:
+    """Who asks. Raises `KeyNeeded`, `NotAllowed`."""
+    parts: Parts = request.app.state.parts
+    cookie = request.cookies.get(portal.cookie_name)
+    if key is not None or cookie is None:
+        return Sender(portal, parts, caller(portal, key).account_id)
+    with portal.records.transaction() as connection:
+        session = find_session(connection, cookie, portal.clock())
+    if session is None:
+        raise KeyNeeded("You are not signed in any more. Sign in, or send a key in the x-api-key header.")
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        same_site(request, portal)
+        if not hmac.compare_digest(session.form_token.encode(), form_token.encode()):
+            raise NotAllowed("This page is out of date. Load it again.")
+        if session.person.role is Role.AUDITOR:
+            raise NotAllowed("An auditor may look at batches, but not change them.")
+    return Sender(portal, parts, session.person.account_id)
+
+
+TheSender = Annotated[Sender, Depends(sender)]

@@ -1,0 +1,114 @@
+"""What goes in and out of the REST API. The names are the API: docs/api.md."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from schemas.batch import BatchState
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from schemas.record import Moment, Record
+from store.batches import BatchRecord
+
+MOST_ITEMS = 100_000
+
+
+class NewItem(Record):
+    """A photo at an address that is fetched, or in a place that the account may use. `path`: what to call it."""
+
+    url: Annotated[str, Field(max_length=2_000)]
+    path: Annotated[str | None, Field(max_length=1_000)] = None
+    options: CutoutOptions | None = None
+
+
+class NewBatch(Record):
+    """A batch to open. With `items` or `source` it is sealed at once; else photos are sent, and then it is sealed.
+
+    `source`: a place whose photos are read where they are. `due_at`: when the cutouts are needed.
+    """
+
+    industry: Industry | None = None
+    options: CutoutOptions = CutoutOptions()
+    due_at: Moment | None = None
+    items: Annotated[tuple[NewItem, ...] | None, Field(max_length=MOST_ITEMS)] = None
+    source: Annotated[str | None, Field(max_length=500)] = None
+
+
+class BatchAnswer(Record):
+    """A batch: numbers, states and times."""
+
+    batch_id: str
+    state: BatchState
+    industry: Industry | None
+    options: CutoutOptions
+    items: int
+    done: int
+    failed: int
+    received_at: Moment
+    purge_at: Moment
+    purged_at: Moment | None
+    may_train_models: bool
+
+
+class Page(Record):
+    """Batches, the newest first. `next`: give it as `before` for the page after this one."""
+
+    batches: tuple[BatchAnswer, ...]
+    next: str | None
+
+
+class ItemAnswer(Record):
+    """A photo and what became of it. `cutout`: where its cutout is while the batch lives."""
+
+    number: int
+    path: str
+    size: int
+    outcome: str
+    code: str | None = None
+    sentence: str | None = None
+    width: int | None = None
+    height: int | None = None
+    flags: tuple[str, ...] = ()
+    cutout: str | None = None
+    cutout_path: str | None = None
+
+
+class Items(Record):
+    """One page of a batch's photos. `next`: give it as `after` for the page after this one."""
+
+    items: tuple[ItemAnswer, ...]
+    next: int | None
+
+
+class Retry(Record):
+    """Which failures to try again, by code; all when left out."""
+
+    codes: Annotated[tuple[str, ...] | None, Field(max_length=50)] = None
+
+
+class Uploaded(Record):
+    """A photo that has come."""
+
+    path: str
+    size: int
+    bytes_received: int
+
+
+def batch_answer(record: BatchRecord) -> BatchAnswer:
+    """What the API says of a batch."""
+    stamp = record.stamp
+    return BatchAnswer(
+        batch_id=stamp.batch_id,
+        state=record.state,
+        industry=stamp.industry,
+        options=stamp.options,
+        items=record.counts.items,
+        done=record.counts.done,
+        failed=record.counts.failed,
+        received_at=stamp.received_at,
+        purge_at=stamp.purge_at,
+        purged_at=record.purged_at,
+        may_train_models=stamp.grant_id is not None,
+    )

@@ -1,0 +1,111 @@
+"""Resumable uploads by the tus protocol 1.0.0 (https://tus.io/protocols/resumable-upload): creation, termination.
+
+    POST   /v1/batches/{id}/uploads           Upload-Length, Upload-Metadata: filename <base64 of the path>  -> Location
+    HEAD   /v1/batches/{id}/uploads/{token}   -> Upload-Offset
+    PATCH  /v1/batches/{id}/uploads/{token}   Upload-Offset, application/offset+octet-stream
+    DELETE /v1/batches/{id}/uploads/{token}
+
+When a connection drops in mid-part, what had come of it is kept, and the client goes on from there.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+
+from portal.api.batches import upload_key, uploads_of
+from portal.api.sender import TheSender
+from schemas.errors import FileTooLarge, UserError
+from store.uploads import Announced, token_of
+
+router = APIRouter(tags=["resumable uploads"])
+_TUS = {"Tus-Resumable": "1.0.0"}
+_MOST_PART = 16 * 2**20
+
+
+@router.options("/batches/{batch_id}/uploads", status_code=204)
+def offer(batch_id: str) -> Response:
+    """What of the protocol there is."""
+    return Response(status_code=204, headers=_TUS | {"Tus-Version": "1.0.0", "Tus-Extension": "creation,termination"})
+
+
+@router.post("/batches/{batch_id}/uploads", status_code=201, response_class=Response)
+def create(
+    sender: TheSender,
+    batch_id: str,
+    length: Annotated[int, Header(alias="Upload-Length", ge=0, le=10**12)],
+    metadata: Annotated[str, Header(alias="Upload-Metadata", max_length=4_000)],
+) -> Response:
+    """Announce a photo. The same path again goes on with the same upload, if it has the same length."""
+    record, path = sender.batch(batch_id), _path_in(metadata)
+    token, uploads = token_of(upload_key(sender, record), path), uploads_of(sender, record)
+    place = f"/v1/batches/{record.stamp.batch_id}/uploads/{token}"
+    most = int(sender.portal.settings.max_megabytes * 1e6)
+    offset = uploads.announce_again(token, Announced(path=path, size=length))
+    if length > most:
+        offset = length  # it gets its own result; its bytes need not come
+    return Response(status_code=201, headers=_TUS | {"Location": place, "Upload-Offset": str(offset)})
+
+
+@router.head("/batches/{batch_id}/uploads/{token}", response_class=Response)
+def stand(sender: TheSender, batch_id: str, token: str) -> Response:
+    """Where the upload stands."""
+    record = sender.batch(batch_id)
+    upload_key(sender, record)
+    uploads = uploads_of(sender, record)
+    size = uploads.announced(token).size
+    return Response(headers=_TUS | {"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(size)})
+
+
+@router.patch("/batches/{batch_id}/uploads/{token}", status_code=204, response_class=Response)
+async def append(
+    sender: TheSender,
+    batch_id: str,
+    token: str,
+    request: Request,
+    offset: Annotated[int, Header(alias="Upload-Offset", ge=0)],
+) -> Response:
+    """Send the next part."""
+    record = await run_in_threadpool(sender.batch, batch_id)
+    await run_in_threadpool(upload_key, sender, record)
+    uploads = uploads_of(sender, record)
+    async with request.app.state.room.for_one():
+        data = await _part(request)
+        stands = await run_in_threadpool(uploads.append, token, offset, data)
+    return Response(status_code=204, headers=_TUS | {"Upload-Offset": str(stands)})
+
+
+@router.delete("/batches/{batch_id}/uploads/{token}", status_code=204, response_class=Response)
+def remove(sender: TheSender, batch_id: str, token: str) -> Response:
+    """Take the photo back."""
+    record = sender.batch(batch_id)
+    upload_key(sender, record)
+    uploads_of(sender, record).remove(token)
+    return Response(status_code=204, headers=_TUS)
+
+
+async def _part(request: Request) -> bytes:
+    """What came, also when the connection broke off before the end."""
+    data = bytearray()
+    try:
+        async for piece in request.stream():
+            data += piece
+            if len(data) > _MOST_PART:
+                raise FileTooLarge(f"Send parts of at most {_MOST_PART} bytes.")
+    except ClientDisconnect:
+        pass
+    return bytes(data)
+
+
+def _path_in(metadata: str) -> str:
+    fields = dict(pair.strip().partition(" ")[::2] for pair in metadata.split(","))
+    try:
+        return base64.b64decode(fields["filename"], validate=True).decode()
+    except (KeyError, binascii.Error, UnicodeDecodeError):
+        raise UserError("Upload-Metadata must hold `filename` and its value in base64.") from None
