@@ -81,7 +81,7 @@ def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None
 
 def in_line(connection: Connection, now: datetime) -> list[InLine]:
     """Batches that anybody may claim now, the longest waiting first."""
-    columns = [*submissions.columns, batches.c.items, batches.c.done, batches.c.failed]
+    columns = [*submissions.columns, batches.c["items"], batches.c.done, batches.c.failed]
     query = (
         select(*columns)
         .join_from(submissions, batches, submissions.c.batch_id == batches.c.batch_id)
@@ -186,7 +186,7 @@ class Load:
 
 def load_of(connection: Connection, now: datetime, account_id: AccountId | None = None) -> Load:
     """Open, waiting and running batches whose time is not over."""
-    left = func.coalesce(func.sum(batches.c.items - batches.c.done - batches.c.failed), 0)
+    left = func.coalesce(func.sum(batches.c["items"] - batches.c.done - batches.c.failed), 0)
     query = select(func.count(), left).where(batches.c.state.in_((BatchState.OPEN, *_GOING)), batches.c.purge_at > now)
     if account_id is not None:
         query = query.where(batches.c.account_id == account_id)
