@@ -9,14 +9,13 @@ from fastapi import APIRouter, BackgroundTasks, Body
 from consent.ledger import LONGEST_REASON, Refusal, read_grants, withdraw
 from consent.suppression import note_soon, open_suppressions
 from portal.api.keys import Caller
-from portal.api.problem import problems
 from portal.web.portal import ThePortal
 from schemas.batch import PROMISED_LIFE
 from schemas.consent import ConsentState, Grant, Method
 from schemas.industries import Industry
 from schemas.record import Moment, Record
 
-router = APIRouter(prefix="/consent", tags=["consent"], responses=problems(500))
+router = APIRouter(prefix="/consent", tags=["consent"])
 
 _MOST_OF_REASON = LONGEST_REASON - 50
 

@@ -48,7 +48,7 @@ class Problem(Record):
 
 
 RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"model": Problem, "description": words}
+    status: {"description": words, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
     for status, words in {
         400: "The request cannot be understood.",
         401: "No key, or one that is not in use.",

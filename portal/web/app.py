@@ -7,20 +7,17 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from portal.api import consent
 from portal.api.app import create_api
-from portal.api.keys import KeyNeeded
-from portal.api.problem import Problem
 from portal.mail import open_post
 from portal.oidc import open_provider
 from portal.web import account, account_close, account_keys, provider, sign_in
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
-from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries, UserError
+from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
 from schemas.ids import Randomness
 from store.records import Records
 from store.settings import Settings
@@ -40,7 +37,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_STATUS = {KeyNeeded: 401, NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502}
+_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502}
 
 
 def create_app(
@@ -68,7 +65,6 @@ def create_app(
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for router in (provider.router, sign_in.router, account.router, account_keys.router, account_close.router):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
-    app.include_router(consent.router, prefix="/api/v1")
     app.mount("/v1", create_api(app.state.portal))
     return app
 
@@ -89,29 +85,20 @@ async def _safety_headers(request: Request, call_next: Callable[[Request], Await
 
 
 def _say_what_went_wrong(request: Request, error: Exception) -> Response:
+    portal: Portal = request.app.state.portal
     if isinstance(error, SignInNeeded) and request.method == "GET":
         return RedirectResponse("/sign-in", status_code=303)
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
-    code = error.code if isinstance(error, BgbatchError) else BgbatchError.code
-    answer = _problem(request, status, code, str(error))
+    answer = portal.page("problem.html", status, sentence=str(error))
     if isinstance(error, Wait):
         answer.headers["Retry-After"] = str(error.seconds)
     return answer
 
 
 def _say_what_is_misshapen(request: Request, error: Exception) -> Response:
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    # Where and what, without what was sent: that may be a name.
-    where = {".".join(str(part) for part in fault["loc"]): fault["msg"] for fault in faults}
-    sentence = "; ".join(f"{place}: {message}" for place, message in where.items())
-    return _problem(request, 422, UserError.code, f"The request is not of the right form ({sentence}).")
-
-
-def _problem(request: Request, status: int, code: str, sentence: str) -> Response:
-    """As JSON for programs, as a page for people."""
-    if request.url.path.startswith("/api/"):
-        return JSONResponse(Problem(code=code, sentence=sentence).model_dump(), status)
+    """A form without its fields: none of ours, or sent by hand. What was sent is not repeated."""
     portal: Portal = request.app.state.portal
-    return portal.page("problem.html", status, sentence=sentence)
+    sentence = "The form did not come whole, so nothing was changed. Go back to the page and try again."
+    return portal.page("problem.html", 422, sentence=sentence)

@@ -43,7 +43,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_every_address_is_answered(site: Site) -> None:
     answered = {path for path, _ in paths_of(site.app.routes)}
     named = re.findall(r"`(?:POST )?(/[a-z0-9/-]+)`", TEXT)
-    assert {"/api/v1/consent/withdrawals", "/sign-in/provider/back"} <= set(named)
+    assert {"/v1/consent/withdrawals", "/sign-in/provider/back"} <= set(named)
     assert set(named) <= answered
 
 

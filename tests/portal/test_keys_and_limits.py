@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from starlette.routing import Mount
 
 from consent import ledger
 from consent.notice import CURRENT
@@ -43,34 +44,34 @@ def test_a_key_opens_the_api_until_it_is_revoked(site: Site) -> None:
     browser = site.sign_in()
     key = make_key(browser)
     program = site.browser().client
-    assert program.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+    assert program.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
     browser.open("/account/keys").press("Revoke")
     assert "revoked" in browser.words
-    answer = program.get("/api/v1/consent", headers={"x-api-key": key})
+    answer = program.get("/v1/consent", headers={"x-api-key": key})
     assert (answer.status_code, answer.json()["code"]) == (401, "key_needed")
 
 
 @pytest.mark.parametrize("header", [{}, {"x-api-key": ""}, {"x-api-key": "bgb_" + "0" * 64}, {"authorization": "x"}])
 def test_without_a_key_the_api_is_closed(site: Site, header: dict[str, str]) -> None:
     program = site.sign_in().client  # a signed-in browser's cookie is no key
-    assert program.get("/api/v1/consent", headers=header).status_code == 401
-    assert program.post("/api/v1/consent/withdrawals", headers=header, json={}).status_code == 401
+    assert program.get("/v1/consent", headers=header).status_code == 401
+    assert program.post("/v1/consent/withdrawals", headers=header, json={}).status_code == 401
 
 
 def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) -> None:
     account_id, _ = site.account("Acme")
     browser = say_yes(site.sign_in(), AUTO, STUDIO)
     program = site.browser(headers={"x-api-key": make_key(browser)}).client
-    states = {each["industry"]: each["state"] for each in program.get("/api/v1/consent").json()}
+    states = {each["industry"]: each["state"] for each in program.get("/v1/consent").json()}
     assert states == {each.value: "granted" if each in (AUTO, STUDIO) else "never_asked" for each in Industry}
     (grant,) = [each for each in live(site, account_id) if each.industry is AUTO]
     body = {"industries": ["automotive"], "reason": "season ended"}
-    (ended,) = program.post("/api/v1/consent/withdrawals", json=body).json()
+    (ended,) = program.post("/v1/consent/withdrawals", json=body).json()
     assert ended["grant_id"] == grant.grant_id
     assert [each.industry for each in live(site, account_id)] == [STUDIO]
     assert open_suppressions(site.settings).files("grants") == [f"{grant.grant_id}.json"]
-    assert len(program.post("/api/v1/consent/withdrawals", json={}).json()) == 1, "all that is left"
-    assert program.post("/api/v1/consent/withdrawals", json={}).json() == [], "asked again, it changes nothing"
+    assert len(program.post("/v1/consent/withdrawals", json={}).json()) == 1, "all that is left"
+    assert program.post("/v1/consent/withdrawals", json={}).json() == [], "asked again, it changes nothing"
     with site.records.transaction() as connection:
         event = ledger.read_events(connection)[2]
     assert (event.method, event.actor, event.act) == (Method.API, None, Act.WITHDRAWN)
@@ -87,8 +88,8 @@ def test_a_key_can_never_grant(site: Site) -> None:
     body = {**fields, "industry": "automotive", "industries": ["automotive"], "state": "granted", "act": "granted"}
     program = site.browser(headers={"x-api-key": key}).client
     posts = [path for path, methods in paths_of(site.app.routes) if methods & {"POST", "PUT", "PATCH", "DELETE"}]
-    assert {f"{PAGE}/grant", "/api/v1/consent/withdrawals"} <= set(posts)
-    for path in (*posts, "/api/v1/consent", "/api/v1/consent/grants", "/api/v1/account", "/api/v1/consent/automotive"):
+    assert {f"{PAGE}/grant", "/v1/consent/withdrawals"} <= set(posts)
+    for path in (*posts, "/v1/consent", "/v1/consent/grants", "/v1/account", "/v1/consent/automotive"):
         address = re.sub(r"\{[^}]*\}", account_id, path)
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             program.request(method, address, json=body)
@@ -107,6 +108,8 @@ def paths_of(routes, prefix: str = "") -> Iterator[tuple[str, set[str]]]:
         included = getattr(route, "original_router", None)
         if included is not None:
             yield from paths_of(included.routes, prefix + route.include_context.prefix)
+        elif isinstance(route, Mount):
+            yield from paths_of(route.routes or (), prefix + route.path)
         elif getattr(route, "methods", None):
             yield prefix + route.path, set(route.methods)
 
@@ -121,7 +124,7 @@ def test_only_an_owner_makes_and_revokes_keys(site: Site, role: Role) -> None:
     assert other.send("/account/keys", [token, ("name", "mine")]).status == 403
     revoke = next(each.action for each in owner.open("/account/keys").forms if "Revoke" in each.buttons)
     assert other.send(revoke, [token]).status == 403
-    assert site.browser().client.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+    assert site.browser().client.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
 
 
 def test_another_accounts_keys_are_out_of_reach(site: Site) -> None:
@@ -131,10 +134,10 @@ def test_another_accounts_keys_are_out_of_reach(site: Site) -> None:
     revoke = next(each.action for each in acme.open("/account/keys").forms if "Revoke" in each.buttons)
     token = ("form_token", dict(bazaar.forms[0].fields)["form_token"])
     assert bazaar.send(revoke, [token]).status == 404
-    assert site.browser().client.get("/api/v1/consent", headers={"x-api-key": key}).status_code == 200
+    assert site.browser().client.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
     say_yes(bazaar, AUTO)
     program = site.browser(headers={"x-api-key": key}).client
-    assert program.post("/api/v1/consent/withdrawals", json={}).json() == []
+    assert program.post("/v1/consent/withdrawals", json={}).json() == []
     assert len(live(site, site.account("Bazaar")[0])) == 1
 
 
