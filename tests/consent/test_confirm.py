@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
-import pytest
 from sqlalchemy import insert, select, update
 
 from consent import ledger
@@ -17,7 +16,7 @@ from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.records import Records
 from store.tables import admissions, consent_events
-from tests.consent.conftest import NOON, Owner, later
+from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.consent.test_ledger import tampered
 
 AUTO = Industry.AUTOMOTIVE
@@ -44,9 +43,8 @@ def test_a_damaged_ledger_confirms_nothing(owner: Owner) -> None:
     assert decision.reason is Reason.LEDGER_UNREADABLE
 
 
-def test_a_transaction_that_reads_the_past_confirms_nothing(owner: Owner) -> None:
-    if owner.records.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite's writers wait for each other")
+def test_a_transaction_that_reads_the_past_confirms_nothing(postgres: Records) -> None:
+    owner = new_owner(postgres)
     (grant,) = owner.press(AUTO)
     engine = owner.records.engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.begin() as connection:
@@ -91,9 +89,8 @@ def test_an_admission_waits_for_a_withdrawal_that_was_first(owner: Owner) -> Non
     assert [each.reason for each in decisions] == [Reason.WITHDRAWN]
 
 
-def test_admissions_do_not_wait_for_each_other_on_postgresql(owner: Owner) -> None:
-    if owner.records.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite's writers wait for each other")
+def test_admissions_do_not_wait_for_each_other_on_postgresql(postgres: Records) -> None:
+    owner = new_owner(postgres)
     (grant,) = owner.press(AUTO)
     with owner.records.transaction() as one, owner.records.transaction() as two:
         assert confirm(one, grant.grant_id, "automotive", NOON, NOON).admitted

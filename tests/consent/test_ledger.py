@@ -15,7 +15,7 @@ from schemas.errors import LedgerBroken, UserError
 from schemas.industries import Industry
 from store.records import Records
 from store.tables import consent_events
-from tests.consent.conftest import NOON, Owner, later
+from tests.consent.conftest import NOON, Owner, later, new_owner
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 
@@ -92,11 +92,11 @@ def test_the_database_refuses_to_change_or_delete(history: Records, change: obje
         assert ledger.verify(connection) == 6
 
 
-def test_postgresql_refuses_to_truncate(history: Records) -> None:
-    if history.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has no TRUNCATE")
-    with pytest.raises(DatabaseError, match="append-only"), history.transaction() as connection:
-        connection.execute(text("TRUNCATE consent_events"))
+def test_postgresql_refuses_to_truncate(postgres: Records) -> None:
+    new_owner(postgres).press(Industry.AUTOMOTIVE)
+    for table in ("consent_events", "receipts"):
+        with pytest.raises(DatabaseError, match="append-only"), postgres.transaction() as connection:
+            connection.execute(text(f"TRUNCATE {table}"))
 
 
 @pytest.mark.parametrize(
