@@ -1,0 +1,74 @@
+"""A database restored from yesterday's backup: whatever begins on it, what was taken back since stays taken back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from consent import ledger
+from consent.suppression import open_suppressions
+from flows import steps
+from flows.parts import open_parts
+from schemas.consent import Method
+from schemas.errors import LedgerBroken
+from schemas.industries import Industry
+from store.records import open_records
+from store.settings import Settings
+from tests.consent.conftest import NOON, later, new_owner
+from tests.consent.test_suppression import backed_up, home, restored
+
+__all__ = ["home"]
+AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
+
+
+def withdrawn_after_the_backup(home: Settings):
+    """Yes for two industries, a backup, one taken back and noted by a reconcile, the backup restored."""
+    records = open_records(home)
+    owner = new_owner(records)
+    withdrawn, kept = owner.press(AUTO, STUDIO)
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    records.engine.dispose()
+    parts = open_parts(home, lambda: later(2))
+    steps.reconcile(parts)
+    parts.records.engine.dispose()
+    restored(backup, home).engine.dispose()
+    return owner, withdrawn, kept
+
+
+def test_whatever_opens_the_parts_serves_no_permission_that_was_taken_back(home: Settings) -> None:
+    _, withdrawn, kept = withdrawn_after_the_backup(home)
+    parts = open_parts(home, lambda: later(60))
+    with parts.records.transaction() as connection:
+        assert ledger.live_grants(connection) == [kept]
+        event = ledger.read_events(connection)[-1]
+    assert (event.grant_id, event.method) == (withdrawn.grant_id, Method.OPERATOR)
+    assert "restored" in event.reason
+    parts.records.engine.dispose()
+
+
+def test_a_reconcile_repairs_a_database_that_was_restored_under_running_programs(home: Settings) -> None:
+    parts = open_parts(home, lambda: later(60))
+    owner = new_owner(parts.records)
+    _, kept = owner.press(AUTO, STUDIO)
+    backup = backed_up(parts.records, home)
+    with parts.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    steps.reconcile(parts)
+    parts.records.engine.dispose()
+    restored(backup, home).engine.dispose()
+    with parts.records.transaction() as connection:
+        assert len(ledger.live_grants(connection)) == 2, "the running program now sees the past"
+    steps.reconcile(parts)
+    with parts.records.transaction() as connection:
+        assert ledger.live_grants(connection) == [kept]
+    parts.records.engine.dispose()
+
+
+def test_nothing_begins_while_a_suppression_cannot_be_read(home: Settings) -> None:
+    _, withdrawn, _ = withdrawn_after_the_backup(home)
+    open_suppressions(home).write(f"grants/{withdrawn.grant_id}.json", b"no json")
+    with pytest.raises(LedgerBroken):
+        open_parts(home, lambda: NOON + timedelta(days=1))
