@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")
     max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")
 
+    account_batches: int = Field(200, ge=1, description="Batches that an account may have open, waiting or running.")
+    account_items: int = Field(500_000, ge=1, description="Photos that an account may have waiting.")
+    line_items: int = Field(5_000_000, ge=1, description="Photos that may be waiting altogether; beyond it: 429.")
+    uploads_at_once: int = Field(32, ge=1, description="Photos in memory at once on their way in; beyond it: 429.")
+
     portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
     smtp_url: SecretStr = Field(
         SecretStr(""),

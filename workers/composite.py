@@ -65,10 +65,19 @@ def _on_opaque(rgb, alpha, red, green, blue):  # type: ignore[no-untyped-def]
     for y in range(height):
         for x in range(width):
             a = np.uint32(alpha[y, x])
-            rest = np.uint32(255) - a
-            out[y, x, 0] = _over_255(np.uint32(rgb[y, x, 0]) * a + np.uint32(red) * rest)
-            out[y, x, 1] = _over_255(np.uint32(rgb[y, x, 1]) * a + np.uint32(green) * rest)
-            out[y, x, 2] = _over_255(np.uint32(rgb[y, x, 2]) * a + np.uint32(blue) * rest)
+            if a == 255:
+                out[y, x, 0] = rgb[y, x, 0]
+                out[y, x, 1] = rgb[y, x, 1]
+                out[y, x, 2] = rgb[y, x, 2]
+            elif a == 0:
+                out[y, x, 0] = red
+                out[y, x, 1] = green
+                out[y, x, 2] = blue
+            else:
+                rest = np.uint32(255) - a
+                out[y, x, 0] = _over_255(np.uint32(rgb[y, x, 0]) * a + np.uint32(red) * rest)
+                out[y, x, 1] = _over_255(np.uint32(rgb[y, x, 1]) * a + np.uint32(green) * rest)
+                out[y, x, 2] = _over_255(np.uint32(rgb[y, x, 2]) * a + np.uint32(blue) * rest)
     return out
 
 

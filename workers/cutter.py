@@ -15,6 +15,8 @@ from schemas.results import Scores
 from store.settings import Settings
 from workers.decode import Limits, Picture, decode
 from workers.encode import encode
+from workers.memory import keep_freed_memory
+from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
 from workers.networks.registry import find_network
 from workers.networks.weights import load_weights, weights_path
 from workers.png import write_png
@@ -47,14 +49,14 @@ class Cutter:
         self.weights_sha256 = weights_sha256
         self.device = str(segmenter.device)
         self.limits = limits
-        self._segmenter = segmenter
+        self.segmenter = segmenter
 
     def cut(self, source: bytes, options: CutoutOptions, want_mask: bool) -> Cut:
         """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then."""
         picture = decode(source, self.limits)
-        small = self._segmenter.reduce(picture.rgb)
-        mask = self._segmenter.segment([small])[0]
-        scores = score(mask, small.pixels)
+        small = self.segmenter.halve(picture.rgb)
+        mask = self.segmenter.segment([small])[0]
+        scores = score(mask, small)
         width, height = fitted(picture.width, picture.height, options.size.max_pixels)
         rgb = picture.rgb
         if (width, height) != (picture.width, picture.height):
@@ -81,10 +83,14 @@ def open_cutter(settings: Settings) -> Cutter:
     """The cutter that the settings name, warm. Raises `DeviceAbsent`, `WeightsInvalid`."""
     device = find_device(settings.device)
     network = find_network(settings.network)
-    module, digest = load_weights(network, weights_path(network, settings.weights))
+    path = weights_path(network, settings.weights)
+    module, digest = load_weights(network, path)
+    keep_freed_memory()
     cv2.setNumThreads(1)
     if device.type == "cpu":  # actors share the CPUs: as many threads each as there are CPUs for one
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.actors) if settings.actors else 1)
+        if not settings.exact and can_run_here():
+            module = in_eight_bits(module, ranges_beside(path))
     limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e6))
     cutter = Cutter(Segmenter(module, network.preparation, device), network.name, digest, limits)
     cutter.warm_up()

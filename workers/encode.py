@@ -11,7 +11,7 @@ from PIL import Image
 
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.composite import cut_out, on_colour
-from workers.png import write_png
+from workers.png import write_cutout, write_png
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -21,6 +21,8 @@ WEBP_QUALITY = 85
 
 def encode(rgb: Pixels, alpha: Pixels, options: CutoutOptions) -> bytes:
     """The file: `rgb` with `alpha` as the options want them put together."""
+    if options.format is Format.PNG and options.channels is Channels.RGBA and options.background is None:
+        return write_cutout(rgb, alpha)
     if options.channels is Channels.ALPHA:
         pixels = alpha
     elif options.background is None:
@@ -43,7 +45,7 @@ def write_jpeg(pixels: Pixels) -> bytes:
         return bytes(simplejpeg.encode_jpeg(gray, quality=JPEG_QUALITY, colorspace="GRAY", colorsubsampling="Gray"))
     return bytes(
         simplejpeg.encode_jpeg(
-            np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444"
+            np.ascontiguousarray(pixels), quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"
         )
     )
 

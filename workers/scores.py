@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.results import Scores
+from workers.reduce import halved
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,6 +26,7 @@ def score(mask: Pixels, photo: Pixels) -> Scores:
     alpha = mask.astype(np.float32) / 255
     subject = alpha > 0.05
     soft = subject & (alpha < 0.95)
+    photo = halved(photo, 214)  # to 640 to 1,280 pixels, whatever the network was given
     gray = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     weight = np.asarray(cv2.resize(mask, gray.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
     return Scores(

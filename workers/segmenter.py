@@ -12,7 +12,7 @@ from torch import nn
 
 from schemas.errors import DeviceAbsent
 from workers.networks.registry import Preparation
-from workers.reduce import Reduced, reduced, squeezed
+from workers.reduce import halved, squeezed
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,22 +23,22 @@ class Segmenter:
     def __init__(self, module: nn.Module, preparation: Preparation, device: torch.device) -> None:
         self.device = device
         self._preparation = preparation
-        self._module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def reduce(self, photo: Pixels) -> Reduced:
-        """A photo (height × width × 3, sRGB) made as small as the network can do with."""
-        return reduced(photo, self._preparation.side)
+    def halve(self, photo: Pixels) -> Pixels:
+        """A photo (height × width × 3, sRGB) made about as small as the network can do with."""
+        return halved(photo, self._preparation.side)
 
-    def segment(self, photos: Sequence[Reduced]) -> list[Pixels]:
-        """One mask, side × side, for each photo."""
+    def segment(self, photos: Sequence[Pixels]) -> list[Pixels]:
+        """One mask, side × side, for each photo, which may be of any size; large ones are better halved first."""
         batch = torch.from_numpy(np.stack([prepared(photo, self._preparation) for photo in photos]))
         with torch.inference_mode():
-            output = self._module(batch.to(self.device).to(memory_format=torch.channels_last))
+            output = self.module(batch.to(self.device).to(memory_format=torch.channels_last))
         raw = output.float().cpu().numpy()[:, 0]
         return [to_mask(each, self._preparation) for each in raw]
 
 
-def prepared(photo: Reduced, wants: Preparation) -> npt.NDArray[np.float32]:
+def prepared(photo: Pixels, wants: Preparation) -> npt.NDArray[np.float32]:
     """3 × side × side, as the network was trained."""
     small = squeezed(photo, wants.side)
     peak = max(float(small.max()), 1e-6) if wants.divide_by_peak else 255.0

@@ -107,7 +107,7 @@ class Rsu(nn.Module):
             x = self.get_submodule(f"rebnconv{level}d")(
                 torch.cat((resized(x, levels[level - 1]), levels[level - 1]), 1)
             )
-        return cast(Tensor, x + entry)
+        return x.add_(entry) if not torch.is_grad_enabled() else x + entry
 
 
 class FlatRsu(nn.Module):
@@ -135,7 +135,7 @@ class FlatRsu(nn.Module):
         x = self.rebnconv3d(torch.cat((x, third), 1))
         x = self.rebnconv2d(torch.cat((x, second), 1))
         x = self.rebnconv1d(torch.cat((x, first), 1))
-        return cast(Tensor, x + entry)
+        return x.add_(entry) if not torch.is_grad_enabled() else x + entry
 
 
 class U2Net(nn.Module):

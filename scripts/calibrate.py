@@ -1,0 +1,107 @@
+"""Measure what flows into a network's convolutions, and what 8 bits there do to its masks; write the ranges to use.
+
+    python scripts/calibrate.py workers/weights/u2netp.safetensors --network u2netp PHOTO…
+
+For each large convolution it prints the mean difference of the mask (in 255ths) with that one alone in 8 bits. It
+keeps, greedily from the cheapest difference for the work saved, as many as stay under the bound together on every photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from workers.decode import Limits, decode
+from workers.memory import keep_freed_memory
+from workers.networks.eight_bits import Ranges, in_eight_bits
+from workers.networks.registry import find_network
+from workers.networks.u2net import ConvRelu
+from workers.networks.weights import load_weights
+from workers.reduce import halved
+from workers.segmenter import prepared, to_mask
+
+BOUND = 1.25
+"""Mean difference to the 32-bit mask, in 255ths, on the worst photo. The goal is 2; the resize has its share too."""
+
+QUANTILE = 0.9999
+
+
+def main() -> None:
+    """Calibrate one weights file."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("weights", type=Path)
+    arguments.add_argument("photos", type=Path, nargs="+")
+    arguments.add_argument("--network", default="u2netp")
+    chosen = arguments.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    network = find_network(chosen.network)
+    module = load_weights(network, chosen.weights)[0].to(memory_format=torch.channels_last)
+    images = [image for path in chosen.photos for image in _inputs(path, network.preparation)]
+    ranges, work = measure(module, images)
+    wants = network.preparation
+    exact = [_mask(module, image, wants) for image in images]
+
+    def worst(some: Ranges) -> float:
+        rounded = in_eight_bits(copy.deepcopy(module), some)
+        return max(float(np.abs(_mask(rounded, i, wants) - e).mean()) for i, e in zip(images, exact, strict=True))
+
+    large = [name for name in ranges if work[name] > 0.02 * sum(work.values())]
+    alone = {name: worst({name: ranges[name]}) for name in large}
+    kept: Ranges = {}
+    for name in sorted(large, key=lambda name: alone[name] / work[name]):
+        together = worst(kept | {name: ranges[name]})
+        fits = together <= BOUND
+        print(
+            f"{name:24} alone {alone[name]:6.2f}  together {together:6.2f}  {'kept' if fits else 'left in 32 bits'}",
+            flush=True,
+        )
+        if fits:
+            kept[name] = ranges[name]
+    chosen.weights.with_suffix(".ranges.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict[str, int]]:
+    """Range of what flows into each block, and the multiplications that it takes."""
+    ranges: Ranges = {}
+    work: dict[str, int] = {}
+
+    def look(name: str, block: ConvRelu, x: torch.Tensor) -> None:
+        if float(x.min()) >= 0:
+            top = float(np.quantile(x.numpy().ravel()[::7], QUANTILE))
+            ranges[name] = round(max(ranges.get(name, 0.0), top), 4)
+            work[name] = block.conv_s1.weight.numel() * x.shape[2] * x.shape[3]
+
+    hooks = [
+        block.register_forward_pre_hook(lambda block, args, name=name: look(name, block, args[0]))
+        for name, block in module.named_modules()
+        if isinstance(block, ConvRelu)
+    ]
+    with torch.inference_mode():
+        for image in images:
+            module(image)
+    for hook in hooks:
+        hook.remove()
+    return ranges, work
+
+
+def _inputs(path: Path, wants) -> list[torch.Tensor]:
+    photo = decode(path.read_bytes(), Limits(100_000_000, 100_000_000)).rgb
+    sides = (photo, photo[photo.shape[0] // 5 :, ::-1])
+    arrays = [prepared(halved(np.ascontiguousarray(side), wants.side), wants) for side in sides]
+    return [torch.from_numpy(each)[None].to(memory_format=torch.channels_last) for each in arrays]
+
+
+def _mask(module: nn.Module, image: torch.Tensor, wants) -> np.ndarray:
+    with torch.inference_mode():
+        return to_mask(module(image)[0, 0].numpy(), wants).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()

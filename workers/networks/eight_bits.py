@@ -1,0 +1,87 @@
+"""The heaviest convolutions of a network in 8 bits, on CPUs that multiply bytes four times as fast as floats (VNNI).
+
+Weights are rounded by output channel, what flows in by one range that was measured beforehand. Only
+convolutions whose rounding hardly moves the mask are chosen (`scripts/calibrate.py` measures each): all of them
+together must stay under 2/255 on every photo, which a test holds. Results stay 32-bit between them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from numba import njit
+from torch import Tensor, nn
+
+from workers.networks.u2net import ConvRelu
+
+Ranges = dict[str, float]
+"""Name of a `ConvRelu` → the largest value that flows into it; the least is 0, as all of them follow a ReLU."""
+
+
+def ranges_beside(weights: Path) -> Ranges:
+    """The measured ranges that lie beside a weights file; none when there are none."""
+    path = weights.with_suffix(".ranges.json")
+    return cast(Ranges, json.loads(path.read_text())) if path.is_file() else {}
+
+
+def can_run_here() -> bool:
+    """Whether this CPU multiplies bytes, and this torch has the operators."""
+    return bool(torch.cpu._is_vnni_supported()) and hasattr(torch.ops.onednn, "qconv2d_pointwise")
+
+
+def in_eight_bits(module: nn.Module, ranges: Ranges) -> nn.Module:
+    """The module itself, with the named blocks replaced."""
+    for name, top in ranges.items():
+        parent, _, leaf = name.rpartition(".")
+        block = module.get_submodule(name)
+        if not isinstance(block, ConvRelu):
+            raise TypeError(f"{name} is no convolution with a ReLU")
+        setattr(module.get_submodule(parent), leaf, EightBitConvRelu(block.conv_s1, top))
+    return module
+
+
+class EightBitConvRelu(nn.Module):
+    """Convolution and ReLU: floats in, rounded to 0…255 steps of `top / 255`, floats out."""
+
+    def __init__(self, conv: nn.Conv2d, top: float) -> None:
+        super().__init__()
+        self.step = top / 255
+        weight, self.bias = conv.weight.detach(), conv.bias
+        self.scales = (weight.abs().amax((1, 2, 3)) / 127).clamp(min=1e-12)
+        rounded = torch.round(weight / self.scales[:, None, None, None]).to(torch.int8)
+        self.zeros = torch.zeros(conv.out_channels, dtype=torch.int64)
+        self.padding, self.dilation = list(cast(tuple[int, ...], conv.padding)), list(conv.dilation)
+        self.packed = torch.ops.onednn.qconv_prepack(
+            rounded, self.scales, self.step, 0, [1, 1], self.padding, self.dilation, 1, None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve and rectify."""
+        return cast(
+            Tensor,
+            torch.ops.onednn.qconv2d_pointwise(
+                rounded_to_bytes(x, self.step),
+                self.step, 0, self.packed, self.scales, self.zeros, self.bias,
+                [1, 1], self.padding, self.dilation, 1, 1.0, 0, torch.float32, "relu", [None], None,
+            ),
+        )  # fmt: skip
+
+
+def rounded_to_bytes(x: Tensor, step: float) -> Tensor:
+    """The tensor in whole steps from 0 to 255, laid out channels last."""
+    values = x.permute(0, 2, 3, 1).contiguous()
+    flat = _rounded(values.numpy().reshape(-1), np.float32(1 / step))
+    return torch.from_numpy(flat).view(values.shape).permute(0, 3, 1, 2)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _rounded(values: npt.NDArray[np.float32], per_step: np.float32) -> npt.NDArray[np.uint8]:
+    out = np.empty(values.size, np.uint8)
+    for i in range(values.size):
+        out[i] = np.uint8(min(values[i] * per_step + np.float32(0.5), np.float32(255)))
+    return out
