@@ -46,6 +46,7 @@ def mail_server(
     options: dict[str, object] = {"tls_context": tls}
     if login is not None:
         options |= {"authenticator": is_right, "auth_required": True, "auth_require_tls": tls is not None}
+        options["auth_exclude_mechanism"] = ["LOGIN"]  # after a wrong password it would wait for a second one
     controller = Controller(box, hostname="127.0.0.1", port=_free_port(), ssl_context=smtps, **options)
     controller.start()
     try:
