@@ -17,7 +17,7 @@ from schemas.clock import Clock, system_clock
 from schemas.ids import BatchId
 from store.bucket_check import check_bucket
 from store.objects import ObjectStore, open_store
-from store.records import Records, open_records
+from store.records import Records, open_records, unopened_records
 from store.settings import Settings
 from store.transient import TransientStore, open_transient
 
@@ -52,6 +52,18 @@ def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: N
     records = open_records(settings)
     with records.transaction() as connection:
         replay(connection, open_suppressions(settings), clock())
+    return _parts(settings, clock, records, transient, lake, watch)
+
+
+def parts_without_records(settings: Settings, clock: Clock) -> Parts:
+    """For a cleanup while the records are down: it purges all the same, and says that they could not be reached."""
+    transient, lake = open_transient(settings, clock), open_store(settings.lake_root, settings)
+    return _parts(settings, clock, unopened_records(settings), transient, lake, lambda counts: None)
+
+
+def _parts(
+    settings: Settings, clock: Clock, records: Records, transient: TransientStore, lake: ObjectStore, watch: Watch
+) -> Parts:
     return Parts(
         settings=settings,
         clock=clock,

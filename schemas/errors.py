@@ -187,6 +187,12 @@ class WorkersLost(BgbatchError):
     code = "workers_lost"
 
 
+class VersionSkew(BgbatchError):
+    """A driver and a segmenter actor are of different versions or settings: neither may guess what the other means."""
+
+    code = "version_skew"
+
+
 class ItemError(BgbatchError):
     """One item could not become a cutout. It costs its own result and nothing else."""
 

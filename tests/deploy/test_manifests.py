@@ -1,0 +1,124 @@
+"""The manifests against Kubernetes' own schemas, and against what we ask of ourselves."""
+
+from __future__ import annotations
+
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from store.settings import Settings
+from tests.deploy.files import BASE, DEPLOY, called, containers, manifests, pods
+
+OWN_KINDS = {"RayCluster", "PrometheusRule"}  # of operators: their pods are checked as pods below
+
+
+@pytest.mark.parametrize("manifest", manifests(), ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+def test_each_manifest_is_as_kubernetes_describes_it(manifest: dict) -> None:
+    if manifest["kind"] not in OWN_KINDS:
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
+
+
+@pytest.mark.parametrize(("name", "template"), pods(), ids=[name for name, _ in pods()])
+def test_each_pod_is_as_kubernetes_describes_it(name: str, template: dict) -> None:
+    metadata = template["metadata"] | {"name": "x"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    kubernetes_validate.validate(pod, "1.37", strict=True)
+
+
+def test_every_file_is_named_in_the_kustomization() -> None:
+    named = set(yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"])
+    assert named == {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+@pytest.mark.parametrize(("name", "container", "is_first"), containers(), ids=[name for name, *_ in containers()])
+def test_every_container_has_limits_probes_a_pinned_image_and_few_rights(
+    name: str, container: dict, is_first: bool
+) -> None:
+    image = container["image"]
+    assert image == "bgbatch" or re.fullmatch(r"[a-z./-]+:\d[\w.-]*", image), "an image without a version"
+    assert {"cpu", "memory"} <= set(container["resources"]["limits"])
+    assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert is_first or {"readinessProbe", "livenessProbe"} <= set(container)
+
+
+@pytest.mark.parametrize(("name", "template"), pods(), ids=[name for name, _ in pods()])
+def test_no_pod_runs_as_root_or_holds_a_key_to_kubernetes(name: str, template: dict) -> None:
+    spec = template["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec.get("hostNetwork")
+    assert not spec.get("hostPID")
+    if name != "RayCluster/bgbatch/head":  # the operator gives the head an account with which it asks for workers
+        assert spec["automountServiceAccountToken"] is False
+
+
+def test_secrets_come_by_reference_and_each_is_explained() -> None:
+    explained = set(re.findall(r"^\| `([a-z-]+)` \|", (BASE / "secrets.md").read_text(), re.M))
+    used = set()
+    for _, template in pods():
+        used |= {each["secret"]["secretName"] for each in template["spec"].get("volumes", []) if "secret" in each}
+    for name, container, _ in containers():
+        used |= {each["secretRef"]["name"] for each in container.get("envFrom", []) if "secretRef" in each}
+        for variable in container.get("env", []):
+            if "valueFrom" in variable:
+                used.add(variable["valueFrom"]["secretKeyRef"]["name"])
+            else:
+                assert not re.search(r"SECRET|PASSWORD|TOKEN|AUTH_STRING|RECORDS_URL", variable["name"]), name
+    assert used == explained
+    assert not [each for each in manifests() if each["kind"] == "Secret"]
+
+
+def test_ray_asks_for_a_token_and_speaks_tls_everywhere() -> None:
+    security = called("ConfigMap", "ray-security")["data"]
+    assert (security["RAY_AUTH_MODE"], security["RAY_USE_TLS"]) == ("token", "1")
+    joined = [(name, each) for name, each, _ in containers() if each["name"] in ("ray", "ray-node", "portal")]
+    assert len(joined) == 5
+    for _, container in joined:
+        assert {"configMapRef": {"name": "ray-security"}} in container["envFrom"]
+        assert "ray-tls" in {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_workers_hold_no_password_for_the_records_and_none_for_prefect() -> None:
+    for name, container, _ in containers():
+        if name.startswith("RayCluster"):
+            secrets = [each["secretRef"]["name"] for each in container["envFrom"] if "secretRef" in each]
+            assert secrets == ["worker"]
+    (row,) = (line for line in (BASE / "secrets.md").read_text().splitlines() if line.startswith("| `worker`"))
+    assert "RECORDS" not in row
+    assert "PREFECT" not in row
+
+
+def test_the_cleanup_needs_neither_ray_nor_prefects_server_nor_the_portal() -> None:
+    (container,) = called("Deployment", "cleanup")["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"] for each in container.get("env", [])} | set(called("ConfigMap", "settings")["data"])
+    assert not {"PREFECT_API_URL", "BGBATCH_RAY_ADDRESS"} & variables
+    assert [each for each in container["envFrom"] if "secretRef" in each] == [{"secretRef": {"name": "cleanup"}}]
+    assert called("PodDisruptionBudget", "cleanup")["spec"]["minAvailable"] >= 1
+
+
+def test_what_is_not_allowed_is_forbidden_and_every_pod_has_a_policy() -> None:
+    policies = [each for each in manifests() if each["kind"] == "NetworkPolicy"]
+    (nobody,) = (each["spec"] for each in policies if each["metadata"]["name"] == "nobody")
+    assert nobody == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    apps = {template["metadata"]["labels"]["app"] for _, template in pods()}
+    assert apps <= {each["spec"]["podSelector"].get("matchLabels", {}).get("app") for each in policies}
+    (cleanup,) = (each["spec"] for each in policies if each["metadata"]["name"] == "cleanup")
+    assert "ingress" not in cleanup
+
+
+def test_budgets_select_pods_that_there_are() -> None:
+    labels = [template["metadata"]["labels"] for _, template in pods()]
+    for budget in (each for each in manifests() if each["kind"] == "PodDisruptionBudget"):
+        wanted = budget["spec"]["selector"]["matchLabels"]
+        assert any(wanted.items() <= each.items() for each in labels), budget["metadata"]["name"]
+
+
+def test_every_variable_of_ours_is_a_setting() -> None:
+    files = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.md"), DEPLOY / "Dockerfile"]
+    known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE"}
+    for path in files:
+        assert set(re.findall(r"\bBGBATCH_[A-Z_0-9]+[A-Z0-9]\b", path.read_text())) <= known, path.name

@@ -1,0 +1,57 @@
+"""Alerts, dashboard and Prefect's deployments name things that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+
+from store.health import OLDEST, SILENCE, Health, metrics_text
+from tests.deploy.files import DEPLOY, ROOT
+
+MONITORING = DEPLOY / "kubernetes" / "monitoring"
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
+    for rule in group["rules"]
+]
+
+
+def metrics() -> set[str]:
+    nothing = Health(None, 0, None, None, 0, timedelta(), 0)
+    return set(re.findall(r"^# TYPE (\S+)", metrics_text(nothing, NOON), re.M))
+
+
+def test_rules_and_dashboard_ask_for_metrics_that_we_tell() -> None:
+    asked = set(re.findall(r"\bbgbatch_\w+", " ".join(rule["expr"] for rule in RULES)))
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    shown = {target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
+    assert asked == metrics()
+    assert set(re.findall(r"\bbgbatch_\w+", " ".join(shown))) == metrics()
+
+
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.M))
+    for rule in RULES:
+        assert rule["alert"] in headings
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_alerts_ring_before_the_intake_stops() -> None:
+    expressions = {rule["alert"]: rule["expr"] for rule in RULES}
+    (late,) = re.findall(r"> (\d+)$", expressions["CleanupIsLate"])
+    assert timedelta(seconds=int(late)) < SILENCE
+    (hours,) = re.findall(r"> ([\d.]+) \* 3600$", expressions["DeadlineAtRisk"])
+    assert timedelta(hours=float(hours)) < OLDEST
+
+
+def test_prefects_deployments_name_flows_and_a_pool_that_there_are() -> None:
+    deployments = yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
+    assert deployments
+    for each in deployments:
+        assert load_flow_from_entrypoint(each["entrypoint"]).name
+        assert each["work_pool"]["name"] in (DEPLOY / "kubernetes/base/prefect-worker.yaml").read_text()
