@@ -41,12 +41,11 @@ def mail_server(
 
     def is_right(server: SMTP, session, envelope, mechanism: str, data) -> AuthResult:
         given = (data.login.decode(), data.password.decode())
-        return AuthResult(success=given == login)
+        return AuthResult(success=given == login, handled=False)
 
     options: dict[str, object] = {"tls_context": tls}
     if login is not None:
         options |= {"authenticator": is_right, "auth_required": True, "auth_require_tls": tls is not None}
-        options["auth_exclude_mechanism"] = ["LOGIN"]  # after a wrong password it would wait for a second one
     controller = Controller(box, hostname="127.0.0.1", port=_free_port(), ssl_context=smtps, **options)
     controller.start()
     try:
