@@ -4,6 +4,7 @@
 since the one before. All are written whole and never changed. `note` writes what is missing: after a withdrawal, and on
 every reconcile. `replay` runs before a ledger serves: a grant that is live there but withdrawn here is withdrawn there,
 too. `purges.json` says how far the receipts are written, so that `note` need not read what it has noted.
+`ledger.json` holds the ledger's newest event: the chain alone cannot show that its end was cut off.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from consent.append import Draft, append, read_event, select_events
 from consent.ledger import live_grants
@@ -32,11 +33,11 @@ from store.tables import consent_events, receipts
 
 _REASON = "withdrawn before the records were restored from a backup"
 _AnyRecord = TypeVar("_AnyRecord", bound=Record)
-_GRANTS, _PURGES, _MARK = "grants", "purges", "purges.json"
+_GRANTS, _PURGES, _MARK, _END = "grants", "purges", "purges.json", "ledger.json"
 
 
 class _Mark(Record):
-    """The newest receipt that was written here: `hash` tells it from another of the same `sequence`."""
+    """The newest receipt or event that was noted: `hash` tells it from another of the same `sequence`."""
 
     sequence: int
     hash: str
@@ -53,6 +54,7 @@ def open_suppressions(settings: Settings) -> ObjectStore:
 
 def note(connection: Connection, objects: ObjectStore) -> int:
     """Write every withdrawal and every purge of a batch that is not written yet. Returns how many. `StoreFault`."""
+    _note_end(connection, objects)
     return _note_withdrawals(connection, objects) + _note_purges(connection, objects)
 
 
@@ -79,6 +81,38 @@ def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[
     ]
 
 
+def check_end(connection: Connection, objects: ObjectStore) -> None:
+    """Raises `LedgerBroken` when the ledger does not hold the event that was its newest once."""
+    noted = _mark(objects, _END)
+    if noted is not None and not _holds(connection, consent_events, noted):
+        raise LedgerBroken(
+            f"Event {noted.sequence} of the consent ledger is missing, or another one than was noted beside the lake: "
+            "the ledger's end was cut off, or an older backup was restored."
+        )
+
+
+def accept_end(connection: Connection, objects: ObjectStore) -> None:
+    """Note the ledger's end as it is now, after an operator has said that a backup was restored."""
+    newest = _newest(connection)
+    if newest is None:
+        objects.delete([_END])
+    else:
+        objects.write(_END, newest.model_dump_json().encode())
+
+
+def _note_end(connection: Connection, objects: ObjectStore) -> None:
+    """Move the mark forward. One that the ledger does not hold stays, until somebody has looked: `check_end`."""
+    noted, newest = _mark(objects, _END), _newest(connection)
+    if newest is not None and newest != noted and (noted is None or _holds(connection, consent_events, noted)):
+        objects.write(_END, newest.model_dump_json().encode())
+
+
+def _newest(connection: Connection) -> _Mark | None:
+    query = select(consent_events.c.sequence, consent_events.c.hash).order_by(consent_events.c.sequence.desc())
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else _Mark(sequence=row.sequence, hash=row.hash)
+
+
 def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
     noted = set(objects.files(_GRANTS))
     withdrawn = select_events().where(consent_events.c.act == Act.WITHDRAWN)
@@ -90,9 +124,9 @@ def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
 
 
 def _note_purges(connection: Connection, objects: ObjectStore) -> int:
-    mark = _mark(objects)
+    mark = _mark(objects, _MARK)
     # A database that does not hold the marked receipt is another one, or was restored: then all of its are written.
-    after = mark.sequence if mark is not None and _holds(connection, mark) else 0
+    after = mark.sequence if mark is not None and _holds(connection, receipts, mark) else 0
     query = select(receipts).where(receipts.c.sequence > after).order_by(receipts.c.sequence)
     found = [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
     if not found:
@@ -106,8 +140,8 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
 
 
 def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
-    mark = _mark(objects)
-    if mark is None or _holds(connection, mark):
+    mark = _mark(objects, _MARK)
+    if mark is None or _holds(connection, receipts, mark):
         return
     for receipt in _noted_purges(objects):
         batch_id = BatchId(receipt.subject)
@@ -121,15 +155,15 @@ def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
             yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
 
 
-def _mark(objects: ObjectStore) -> _Mark | None:
+def _mark(objects: ObjectStore, key: str) -> _Mark | None:
     try:
-        return _read(objects, _MARK, _Mark)
+        return _read(objects, key, _Mark)
     except NotFound:
         return None
 
 
-def _holds(connection: Connection, mark: _Mark) -> bool:
-    query = select(receipts.c.sequence).where(receipts.c.sequence == mark.sequence, receipts.c.hash == mark.hash)
+def _holds(connection: Connection, chain: Table, mark: _Mark) -> bool:
+    query = select(chain.c.sequence).where(chain.c.sequence == mark.sequence, chain.c.hash == mark.hash)
     return connection.execute(query).first() is not None
 
 

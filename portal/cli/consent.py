@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from consent.grants import Grants, grants_of
 from consent.ledger import Refusal, read_events, verify, withdraw
-from consent.suppression import note_soon, open_suppressions
+from consent.suppression import accept_end, check_end, note_soon, open_suppressions
 from portal.cli.terminal import exit_codes, get_ready, out, show_json, show_table
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.errors import UserError
@@ -67,12 +67,21 @@ def take_back(
 
 
 @app.command("verify")
-def check(as_json: AsJson = False) -> None:
+def check(
+    restored: Annotated[
+        bool, typer.Option("--restored", help="A backup was restored: take the ledger's end for what it is now.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check that no event of the ledger was changed, removed or re-ordered. Exit code 1 names the first that was."""
     with exit_codes():
         parts = get_ready()
+        beside = open_suppressions(parts.settings)
         with parts.records.transaction() as connection:
             count = verify(connection)
+            if restored:
+                accept_end(connection, beside)
+            check_end(connection, beside)
         if as_json:
             show_json({"events": count, "intact": True})
         else:

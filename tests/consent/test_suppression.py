@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from consent import ledger
-from consent.suppression import note, note_soon, open_suppressions, replay
+from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
 from schemas.batch import Stamp
 from schemas.errors import LedgerBroken
 from schemas.ids import new_batch_id, received_at
@@ -79,8 +79,8 @@ def test_a_withdrawal_survives_the_restore_of_an_older_database(home: Settings, 
         assert again in ledger.live_grants(connection)
 
 
-def new_press(records: Records, owner: Owner):
-    return Owner(records, owner.account_id, owner.person_id, owner.act).press(AUTO, at=later(70))
+def new_press(records: Records, owner: Owner, industry: Industry = AUTO):
+    return Owner(records, owner.account_id, owner.person_id, owner.act).press(industry, at=later(70))
 
 
 def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objects: ObjectStore) -> None:
@@ -136,6 +136,31 @@ def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: S
             assert note(connection, objects) == 1
     noted = [objects.read(f"purges/{name}").decode() for name in objects.files("purges")]
     assert all(sum(subject in text for text in noted) == 1 for subject in subjects)
+
+
+def test_an_end_that_was_cut_off_is_found_and_stays_found(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    owner = new_owner(records)
+    owner.press(AUTO)
+    backup = backed_up(records, home)
+    owner.press(STUDIO, at=later(1))
+    with records.transaction() as connection:
+        check_end(connection, objects)
+        note(connection, objects)
+        check_end(connection, objects)
+    records.engine.dispose()
+    records = restored(backup, home)
+    with records.transaction() as connection:
+        assert ledger.verify(connection) == 1, "the chain alone cannot tell"
+    new_press(records, owner, Industry.PIPELINE)  # a second event again, but another one
+    for _ in range(2):
+        with records.transaction() as connection:
+            note(connection, objects)
+            with pytest.raises(LedgerBroken, match="Event 2"):
+                check_end(connection, objects)
+    with records.transaction() as connection:
+        accept_end(connection, objects)
+        check_end(connection, objects)
 
 
 def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, objects: ObjectStore) -> None:

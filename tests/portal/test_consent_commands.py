@@ -14,7 +14,7 @@ from typer.main import Typer
 from typer.testing import CliRunner
 
 from consent import ledger
-from consent.suppression import open_suppressions
+from consent.suppression import note, open_suppressions
 from portal.cli import account, consent
 from schemas.clock import system_clock
 from schemas.consent import Act, Method
@@ -109,6 +109,20 @@ def test_verify_names_what_was_changed(records: Records, owner: Owner) -> None:
     broken = run(consent.app, "verify")
     assert broken.exit_code == 1
     assert re.search(r"ledger_broken.*Event 2 .*was changed", broken.output.replace("\n", " "))
+
+
+def test_verify_tells_a_cut_off_end_until_an_operator_has_looked(
+    records: Records, settings: Settings, owner: Owner
+) -> None:
+    owner.press(AUTO, STUDIO)
+    with records.transaction() as connection:
+        note(connection, open_suppressions(settings))
+        connection.execute(text("DROP TRIGGER consent_events_no_delete"))
+        connection.execute(text("DELETE FROM consent_events WHERE sequence = 2"))
+    cut = run(consent.app, "verify")
+    assert (cut.exit_code, "Event 2" in cut.output) == (1, True)
+    assert run(consent.app, "verify", "--restored").exit_code == 0
+    assert run(consent.app, "verify").exit_code == 0
 
 
 def test_an_account_is_created_with_a_link_that_works(records: Records, settings: Settings) -> None:
