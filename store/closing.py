@@ -13,7 +13,31 @@ from sqlalchemy import Connection, delete, select, update
 from schemas.errors import NotFound
 from schemas.ids import AccountId, BatchId
 from store.batches import hasten
-from store.tables import accounts, api_keys, batches, people, sessions, sign_in_links
+from store.line import ask_to_stop
+from store.tables import (
+    account_places,
+    accounts,
+    api_keys,
+    batches,
+    consent_events,
+    fingerprints,
+    idempotency_keys,
+    nights,
+    people,
+    schedules,
+    sessions,
+    shares,
+    sign_in_links,
+    submissions,
+    webhook_events,
+    webhooks,
+)
+
+ERASED = (account_places, idempotency_keys, schedules, webhooks)
+"""Tables whose rows of a closed account are deleted."""
+
+KEPT = (accounts, api_keys, batches, consent_events, nights, people, shares, submissions)
+"""Tables whose rows stay under the random id, with numbers, times and ids only."""
 
 
 def erase_account(connection: Connection, account_id: AccountId, now: datetime) -> list[BatchId]:
@@ -35,8 +59,20 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
     keys = update(api_keys).where(api_keys.c.account_id == account_id)
     connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     connection.execute(keys.values(name=api_keys.c.key_id))
+    _erase_what_was_set_up(connection, account_id)
     query = select(batches.c.batch_id).where(batches.c.account_id == account_id, batches.c.purged_at.is_(None))
     unpurged = [BatchId(each) for each in connection.execute(query).scalars()]
     for batch_id in unpurged:
+        ask_to_stop(connection, batch_id, now)
         hasten(connection, batch_id, now)
     return unpurged
+
+
+def _erase_what_was_set_up(connection: Connection, account_id: AccountId) -> None:
+    """Schedules, webhooks and the like: they hold addresses, and would go on by themselves."""
+    own_schedules = select(schedules.c.schedule_id).where(schedules.c.account_id == account_id)
+    own_webhooks = select(webhooks.c.webhook_id).where(webhooks.c.account_id == account_id)
+    connection.execute(delete(fingerprints).where(fingerprints.c.schedule_id.in_(own_schedules)))
+    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id.in_(own_webhooks)))
+    for table in ERASED:
+        connection.execute(delete(table).where(table.c.account_id == account_id))

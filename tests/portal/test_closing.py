@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from sqlalchemy import insert, select
 
 from consent import ledger
 from consent.ledger import Refusal
@@ -22,8 +23,9 @@ from schemas.consent import Act, Method
 from schemas.errors import NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, people
+from store import api_keys, people, tables
 from store.batches import get_batch
+from store.closing import ERASED, KEPT
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, later, new_owner
@@ -118,11 +120,56 @@ def test_nothing_personal_remains_in_the_records(parts: Parts, owner: Owner, tmp
         )
         api_keys.create_key(connection, owner.account_id, owner.person_id, "Annabel, laptop", NOON, Random(7).randbytes)
         people.set_identity(connection, owner.person_id, "https://provider.example", "smith-1")
+    set_up(parts, owner)
     send(parts, owner, tmp_path)
-    words = ("smith", "annabel", "example.com", "vin1", "laptop")
+    words = ("smith", "annabel", "example.com", "vin1", "laptop", "bucket-of-ours", "hooks-of-ours")
     assert words_in(parts, words) == {*words} - {"vin1"}, "they were there before"
     close(parts, owner)
     assert words_in(parts, words) == set()
+
+
+def set_up(parts: Parts, owner: Owner) -> None:
+    """Whatever else an account can have: a schedule with what it knows, a webhook with what it tells."""
+    account = {"account_id": owner.account_id, "created_at": NOON}
+    place = "s3://bucket-of-ours/in"
+    with parts.records.transaction() as connection:
+        connection.execute(insert(tables.account_places).values(url=place, **account))
+        connection.execute(
+            insert(tables.schedules).values(
+                schedule_id="s1",
+                cron="0 2 * * *",
+                timezone="UTC",
+                source=place,
+                options={},
+                overlap="skip",
+                fingerprint_key="f" * 64,
+                **account,
+            )
+        )
+        connection.execute(insert(tables.fingerprints).values(schedule_id="s1", path_hmac="a", content_hmac="b"))
+        webhook = {"webhook_id": "w1", "url": "https://hooks-of-ours.net/x", "secret": "s"}
+        connection.execute(insert(tables.webhooks).values(**webhook, **account))
+        connection.execute(
+            insert(tables.webhook_events).values(
+                event_id="e1", webhook_id="w1", kind="batch.completed", body={}, created_at=NOON
+            )
+        )
+        connection.execute(
+            insert(tables.idempotency_keys).values(key_sha256="k", request_sha256="r", answer={}, **account)
+        )
+
+
+def test_what_was_set_up_goes_too_and_nothing_runs_any_more(parts: Parts, owner: Owner) -> None:
+    set_up(parts, owner)
+    close(parts, owner)
+    with parts.records.transaction() as connection:
+        for table in (*ERASED, tables.fingerprints, tables.webhook_events):
+            assert connection.execute(select(table)).all() == [], table.name
+
+
+def test_every_table_of_accounts_is_either_erased_or_kept_on_purpose() -> None:
+    of_accounts = {table.name for table in tables.metadata.tables.values() if "account_id" in table.c}
+    assert of_accounts == {table.name for table in (*ERASED, *KEPT)}
 
 
 def words_in(parts: Parts, words: tuple[str, ...]) -> set[str]:
