@@ -36,10 +36,10 @@ def launch(playwright: Playwright) -> Browser:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """The app's address while the block runs."""
+def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
+    """The app's address while the block runs; on a free port, or on one that was free."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", port))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -75,3 +75,10 @@ def another_site(page: str) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now, for a server that must know its own address beforehand."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from email.message import EmailMessage
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
+
+from tests.portal.chromium import free_port
 
 
 class LetterBox:
@@ -46,15 +47,9 @@ def mail_server(
     options: dict[str, object] = {"tls_context": tls}
     if login is not None:
         options |= {"authenticator": is_right, "auth_required": True, "auth_require_tls": tls is not None}
-    controller = Controller(box, hostname="127.0.0.1", port=_free_port(), ssl_context=smtps, **options)
+    controller = Controller(box, hostname="127.0.0.1", port=free_port(), ssl_context=smtps, **options)
     controller.start()
     try:
         yield box, controller.port
     finally:
         controller.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

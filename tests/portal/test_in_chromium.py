@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from pydantic import SecretStr
 from sqlalchemy import insert
 
 from consent import ledger
@@ -18,9 +20,11 @@ from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.people import Role, add_person
 from store.receipts import begin_erasure, finish_erasure
+from store.settings import Settings
 from store.tables import admissions, pulled_grants, pulls
-from tests.portal.chromium import SCREENSHOTS, another_site, launch, serving
-from tests.portal.conftest import Site
+from tests.portal.chromium import SCREENSHOTS, another_site, free_port, launch, serving
+from tests.portal.conftest import Site, opened
+from tests.portal.provider_server import CLIENT, SECRET, identity_provider
 from tests.portal.test_account_page import PAGE, acts, live
 
 pytestmark = pytest.mark.slow
@@ -242,6 +246,40 @@ def test_the_pages_run_no_inline_script_and_load_nothing_from_elsewhere(
     page.evaluate("""() => { const script = document.createElement('script');
         script.textContent = 'window.broken = true'; document.body.append(script); }""")
     assert page.evaluate("window.broken === undefined"), "the content security policy must stop it"
+
+
+def test_through_an_identity_provider_on_another_site(context: BrowserContext, tmp_path: Path) -> None:
+    """There and back with real cookies: the way back comes from another site, and the cookie comes with it."""
+    port = free_port()
+    with identity_provider() as provider:
+        provider.issuer = provider.issuer.replace("127.0.0.1", "localhost")
+        provider.person = {"sub": "1", "email": "owner@acme.example", "email_verified": True}
+        settings = Settings(
+            home=tmp_path / "portal",
+            portal_url=f"http://127.0.0.1:{port}",
+            oidc_issuer=provider.issuer,
+            oidc_client_id=CLIENT,
+            oidc_client_secret=SecretStr(SECRET),
+            oidc_name="Acme ID",
+        )
+        with opened(settings) as site, serving(site.app, port) as address:
+            provider.now = lambda: site.now.timestamp()
+            site.account("Acme")
+            page = context.new_page()
+            page.goto(f"{address}/account")
+            expect(page).to_have_url(f"{address}/sign-in")
+            page.screenshot(path=SCREENSHOTS / "13-provider-desktop-light.png", full_page=True)
+            assert is_accessible(page)
+            page.get_by_role("link", name="Sign in with Acme ID").click()
+            expect(page).to_have_url(f"{address}/account")
+            expect(page.locator(".state")).to_have_text("Off")
+            assert {each["name"] for each in context.cookies()} == {"bgbatch"}, "the provider's cookie is gone"
+            say_yes(page, AUTO)
+            assert acts(site) == [Act.GRANTED]
+            page.get_by_role("button", name="Sign out").click()
+            provider.person = {}
+            page.get_by_role("link", name="Sign in with Acme ID").click()
+            expect(page.get_by_role("alert")).to_contain_text("did not sign you in")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
