@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from PIL import ImageColor
@@ -15,11 +16,13 @@ Rgba = tuple[int, int, int, int]
 
 
 class Format(StrEnum):
-    """What file a cutout is."""
+    """What file a cutout is. `jxl` is lossless; `zip` holds the photo's own bytes and the mask as a PNG beside them."""
 
     PNG = "png"
     JPG = "jpg"
     WEBP = "webp"
+    JXL = "jxl"
+    ZIP = "zip"
 
     @property
     def suffix(self) -> str:
@@ -29,7 +32,7 @@ class Format(StrEnum):
     @property
     def media_type(self) -> str:
         """Its media type (IANA)."""
-        return "image/jpeg" if self is Format.JPG else f"image/{self.value}"
+        return {Format.JPG: "image/jpeg", Format.ZIP: "application/zip"}.get(self, f"image/{self.value}")
 
 
 class Channels(StrEnum):
@@ -65,15 +68,51 @@ _MAX_PIXELS = {
 WHITE: Rgba = (255, 255, 255, 255)
 
 
+class Margin(Record):
+    """Room around a cropped subject: `amount` pixels of the photo, or percent of the subject's own size."""
+
+    amount: float
+    is_percent: bool
+
+    def pixels(self, length: int) -> int:
+        """In pixels, for a subject of this length."""
+        return round(length * self.amount / 100) if self.is_percent else round(self.amount)
+
+
 class CutoutOptions(Record):
-    """How each item of a batch is to come out. Use `parse_options` on what a person typed."""
+    """How each item of a batch is to come out. Use `parse_options` on what a person typed.
+
+    `crop`: to the subject, with `crop_margin` around it: one value, two (above and below, left and right) or four
+    (above, right, below, left), each such as `30px` or `10%`. `bg_image`: the path of one of the batch's own photos to
+    put behind the subjects. `despill`: no colour of the old background in soft edges. `shadow`: a soft one on the
+    ground. `consistent`: every subject of the same height and on the same line, for the photos of one vehicle.
+    """
 
     format: Format = Format.PNG
     channels: Channels = Channels.RGBA
     size: Size = Size.AUTO
     crop: bool = False
+    crop_margin: str = "0px"
     bg_color: str | None = None
+    bg_image: str | None = None
     despill: bool = False
+    shadow: bool = False
+    consistent: bool = False
+
+    @field_validator("crop_margin")
+    @classmethod
+    def _is_a_margin(cls, value: str) -> str:
+        _margins(value)
+        return value.strip().lower()
+
+    @field_validator("bg_image")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and (not value or len(value) > 1000 or "://" in value or value.startswith("data:")):
+            raise ValueError(
+                "bg_image is the relative path of one of the batch's own photos, such as backdrops/wall.jpg."
+            )
+        return value
 
     @field_validator("bg_color")
     @classmethod
@@ -84,12 +123,36 @@ class CutoutOptions(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> CutoutOptions:
-        if self.channels is Channels.ALPHA and self.bg_color is not None:
-            raise ValueError("bg_color cannot go with channels=alpha: a mask has no background colour. Leave one out.")
-        for name in ("crop", "despill"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is not offered yet. Leave it out.")
+        for one, other, why in self._contradictions():
+            raise ValueError(f"{one} cannot go with {other}: {why}. Leave one out.")
         return self
+
+    def _contradictions(self) -> list[tuple[str, str, str]]:
+        said = {
+            name for name in ("crop", "bg_color", "bg_image", "despill", "shadow", "consistent") if getattr(self, name)
+        }
+        found: list[tuple[str, str, str]] = []
+        if self.channels is Channels.ALPHA:
+            colours = sorted(said & {"bg_color", "bg_image", "despill", "shadow"})
+            found += [(name, "channels=alpha", "a mask has neither colours nor a background") for name in colours]
+        if self.format is Format.ZIP:
+            found += [(name, "format=zip", "a zip holds the photo as it came") for name in sorted(said)]
+            if self.channels is Channels.ALPHA:
+                found.append(("channels=alpha", "format=zip", "a zip holds photo and mask"))
+            if self.size not in (Size.FULL, Size.AUTO):
+                found.append((f"size={self.size}", "format=zip", "a zip holds the photo as it came"))
+        if {"bg_color", "bg_image"} <= said:
+            found.append(("bg_color", "bg_image", "only one can lie behind the subject"))
+        if {"crop", "consistent"} <= said:
+            found.append(("crop", "consistent", "both say where the subject stands"))
+        if self.crop_margin != "0px" and not self.crop:
+            found.append(("crop_margin", "crop=false", "there is nothing for a margin to lie around"))
+        return found
+
+    @property
+    def margins(self) -> tuple[Margin, Margin, Margin, Margin]:
+        """Above, right, below, left."""
+        return _margins(self.crop_margin)
 
     @property
     def background(self) -> Rgba | None:
@@ -124,3 +187,20 @@ def _rgba(colour: str) -> Rgba:
             f"{colour!r} is no colour. Use a name (white), hex (fff, #81d4fa, 81d4fa77) or rgb(129, 212, 250)."
         ) from None
     return red, green, blue, alpha[0] if alpha else 255
+
+
+_MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,2})?)(px|%)")
+
+
+def _margins(text: str) -> tuple[Margin, Margin, Margin, Margin]:
+    parts = [_MARGIN.fullmatch(part) for part in text.strip().lower().split()]
+    found = [Margin(amount=float(part[1]), is_percent=part[2] == "%") for part in parts if part is not None]
+    is_within = all(margin.amount <= (50 if margin.is_percent else 500) for margin in found)
+    if len(found) != len(parts) or len(found) not in (1, 2, 4) or not is_within:
+        raise ValueError("A margin is one, two or four values of up to 500px or 50%, such as 30px or 10% 20%.")
+    if len(found) == 1:
+        found = found * 4
+    if len(found) == 2:
+        found = found * 2
+    above, right, below, left = found
+    return above, right, below, left

@@ -31,6 +31,11 @@ def on_colour(rgb: Pixels, alpha: Pixels, colour: Rgba) -> Pixels:
     return cast(Pixels, _on_translucent(np.ascontiguousarray(rgb), alpha, red, green, blue, opacity))
 
 
+def on_image(rgb: Pixels, alpha: Pixels, behind: Pixels) -> Pixels:
+    """Height × width × 3, on another image of the same size."""
+    return cast(Pixels, _on_image(np.ascontiguousarray(rgb), alpha, np.ascontiguousarray(behind)))
+
+
 @njit(cache=True, nogil=True)
 def _cut_out(rgb, alpha):  # type: ignore[no-untyped-def]
     height, width = alpha.shape
@@ -96,4 +101,18 @@ def _on_translucent(rgb, alpha, red, green, blue, opacity):  # type: ignore[no-u
                     mixed = rgb[y, x, channel] * front + colour[channel] * behind
                     out[y, x, channel] = (mixed + whole // 2) // whole
                 out[y, x, 3] = (whole + 127) // 255
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _on_image(rgb, alpha, behind):  # type: ignore[no-untyped-def]
+    out = behind.copy()
+    for y in range(alpha.shape[0]):
+        for x in range(alpha.shape[1]):
+            a = np.uint32(alpha[y, x])
+            if a:
+                rest = np.uint32(255) - a
+                for channel in range(3):
+                    mixed = np.uint32(rgb[y, x, channel]) * a + np.uint32(behind[y, x, channel]) * rest
+                    out[y, x, channel] = _over_255(mixed)
     return out

@@ -14,7 +14,9 @@ from schemas.options import CutoutOptions, Format
 from schemas.results import Scores
 from store.settings import Settings
 from workers.decode import Limits, Picture, decode
-from workers.encode import encode
+from workers.encode import encode, write_zip
+from workers.foreground import despilled
+from workers.framing import Frame, frame_for, through
 from workers.memory import keep_freed_memory
 from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
 from workers.networks.registry import find_network
@@ -22,6 +24,7 @@ from workers.networks.weights import load_weights, weights_path
 from workers.png import write_png
 from workers.scores import flags, score
 from workers.segmenter import Segmenter, find_device
+from workers.shadow import with_shadow
 from workers.sizes import fitted
 
 Pixels = npt.NDArray[np.uint8]
@@ -51,26 +54,61 @@ class Cutter:
         self.limits = limits
         self.segmenter = segmenter
 
-    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool) -> Cut:
-        """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then."""
+    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, background: bytes | None = None) -> Cut:
+        """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then.
+
+        `background`: the photo that `options.bg_image` names.
+        """
         picture = decode(source, self.limits)
         small = self.segmenter.halve(picture.rgb)
         mask = self.segmenter.segment([small])[0]
+        return self.finish(source, picture, small, mask, options, want_mask, background)
+
+    def finish(
+        self,
+        source: bytes,
+        picture: Picture,
+        small: Pixels,
+        mask: Pixels,
+        options: CutoutOptions,
+        want_mask: bool,
+        background: bytes | None = None,
+    ) -> Cut:
+        """All that comes after the network. `small`: the picture as the network was given it."""
+        alpha = _full_alpha(mask, picture)
+        frame = frame_for(alpha, options)
+        width, height = fitted(frame.width, frame.height, options.size.max_pixels)
         scores = score(mask, small)
-        width, height = fitted(picture.width, picture.height, options.size.max_pixels)
-        rgb = picture.rgb
-        if (width, height) != (picture.width, picture.height):
-            rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         return Cut(
-            file=encode(rgb, _full_alpha(mask, picture, width, height), options),
+            file=self._file(source, picture, alpha, frame, (width, height), options, background),
             width=width,
             height=height,
             source_width=picture.width,
             source_height=picture.height,
             scores=scores,
             flags=flags(scores),
-            mask_png=write_png(_full_alpha(mask, picture, picture.width, picture.height)) if want_mask else None,
+            mask_png=write_png(alpha) if want_mask else None,
         )
+
+    def _file(
+        self,
+        source: bytes,
+        picture: Picture,
+        alpha: Pixels,
+        frame: Frame,
+        size: tuple[int, int],
+        options: CutoutOptions,
+        background: bytes | None,
+    ) -> bytes:
+        if options.format is Format.ZIP:
+            return write_zip(source, alpha)
+        rgb, alpha = through(frame, picture.rgb, *size), through(frame, alpha, *size)
+        if options.despill:
+            rgb = despilled(rgb, alpha)
+        if options.shadow:
+            rgb, alpha = with_shadow(rgb, alpha)
+        behind = decode(background, self.limits).rgb if background is not None else None
+        return encode(rgb, alpha, options, behind)
 
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""
@@ -97,9 +135,9 @@ def open_cutter(settings: Settings) -> Cutter:
     return cutter
 
 
-def _full_alpha(mask: Pixels, picture: Picture, width: int, height: int) -> Pixels:
-    alpha = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+def _full_alpha(mask: Pixels, picture: Picture) -> Pixels:
+    """The mask in the picture's size. What the source itself left transparent stays so."""
+    alpha = np.asarray(cv2.resize(mask, (picture.width, picture.height), interpolation=cv2.INTER_CUBIC), np.uint8)
     if picture.alpha is None:
         return alpha
-    own = np.asarray(cv2.resize(picture.alpha, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.multiply(alpha, own, scale=1 / 255), np.uint8)
+    return np.asarray(cv2.multiply(alpha, picture.alpha, scale=1 / 255), np.uint8)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
-from schemas.errors import BgbatchError, ItemError, OutOfMemory
+from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, cutout_key, mask_key
 from workers.cutter import Cut, Cutter
@@ -53,7 +53,9 @@ def _process(transient: TransientStore, cutter: Cutter, manifest: Manifest, item
 
 def _done(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item, clock: Clock) -> Done:
     stamp, options = manifest.stamp, item.options or manifest.stamp.options
-    cut = cutter.cut(_source(transient, cutter, manifest, item), options, want_mask=stamp.grant_id is not None)
+    source = _source(transient, cutter, manifest, item)
+    behind = _background(transient, cutter, manifest, options.bg_image) if options.bg_image is not None else None
+    cut = cutter.cut(source, options, want_mask=stamp.grant_id is not None, background=behind)
     transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
     if cut.mask_png is not None:
         transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)
@@ -64,6 +66,14 @@ def _source(transient: TransientStore, cutter: Cutter, manifest: Manifest, item:
     if item.size > cutter.limits.bytes:  # such a source was not even uploaded
         raise too_many_bytes(cutter.limits)
     return transient.source(manifest.stamp, item)
+
+
+def _background(transient: TransientStore, cutter: Cutter, manifest: Manifest, path: str) -> bytes:
+    """The bytes of the batch's own photo at `path`."""
+    item = next((each for each in manifest.items if each.path == path), None)
+    if item is None:
+        raise SourceMissing("The photo that bg_image names is not in the batch. Add it to the batch, or name another.")
+    return _source(transient, cutter, manifest, item)
 
 
 def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:

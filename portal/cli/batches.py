@@ -43,6 +43,14 @@ def submit(
     ),
     size: Annotated[str, typer.Option(help=f"Largest size: {', '.join(Size)}. Never scales up.")] = Size.AUTO,
     bg_color: Annotated[str | None, typer.Option(help="Colour behind the subject: white, 81d4fa, #81d4fa77.")] = None,
+    bg_image: Annotated[
+        str | None, typer.Option(help="One of the folder's photos to put behind the others, by its relative path.")
+    ] = None,
+    crop: Annotated[bool, typer.Option("--crop", help="Crop to the subject.")] = False,
+    crop_margin: Annotated[str, typer.Option(help="Room around a cropped subject: 30px, 10%, or two or four.")] = "0px",
+    despill: Annotated[bool, typer.Option("--despill", help="Take the old background out of soft edges.")] = False,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Put a soft shadow on the ground.")] = False,
+    consistent: Annotated[bool, typer.Option("--consistent", help="Same height and line for every subject.")] = False,
     to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +59,20 @@ def submit(
     Exit code 0: all done; 3: some photos failed; 4: all failed. Nothing is kept over 24 hours.
     """
     with exit_codes():
-        options = parse_options({"format": format, "channels": channels, "size": size, "bg_color": bg_color})
+        options = parse_options(
+            {
+                "format": format,
+                "channels": channels,
+                "size": size,
+                "bg_color": bg_color,
+                "bg_image": bg_image,
+                "crop": crop,
+                "crop_margin": crop_margin,
+                "despill": despill,
+                "shadow": shadow,
+                "consistent": consistent,
+            }
+        )
         tag = parse_industry(industry) if industry is not None else None
         found = find_photos(folder)
         parts = get_ready()

@@ -118,6 +118,24 @@ def test_different_items_never_share_a_report_key():
     assert len(keys) == 5
 
 
+def test_another_photo_of_the_batch_can_lie_behind_the_subjects(transient, cutter):
+    behind = CutoutOptions(bg_image=f"{SECRET}/2.jpg")
+    manifest = manifest_of([PHOTO, PHOTOS[0].read_bytes()], transient)
+    stamp = manifest.stamp.model_copy(update={"options": behind})
+    (done,) = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1], lambda: NOW).results
+    file = transient.read(cutout_key(stamp.batch_id, 1, ".png"))
+    assert done.outcome == "done"
+    assert cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED).shape[2] == 3
+
+
+def test_a_background_that_is_not_in_the_batch_is_said_to_be_missing(transient, cutter):
+    manifest = manifest_of([PHOTO], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image="absent.jpg")})
+    (failed,) = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1], lambda: NOW).results
+    assert failed.code == "source_missing"
+    assert "bg_image" in failed.sentence
+
+
 def test_past_the_deadline_nothing_is_written(tmp_path, transient, cutter):
     manifest = manifest_of([PHOTO], transient)
     late = TransientStore(transient.objects, lambda: manifest.stamp.purge_at)
@@ -129,7 +147,7 @@ def test_past_the_deadline_nothing_is_written(tmp_path, transient, cutter):
 def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient, cutter, monkeypatch, caplog):
     manifest = manifest_of([PHOTO, PHOTO], transient)
 
-    def fails(source, options, want_mask):
+    def fails(*_, **__):
         raise RuntimeError(f"cannot open {SECRET}")
 
     monkeypatch.setattr(cutter, "cut", fails)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import io
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from schemas.errors import BadOptions
+from schemas.options import CutoutOptions, parse_options
+from tests.workers.photos import PHOTOS
+from workers.composite import cut_out, on_colour
+from workers.cutter import Cutter
+from workers.encode import encode
+from workers.foreground import despilled
+from workers.framing import Frame, frame_for, through
+from workers.png import write_cutout, write_png
+from workers.shadow import with_shadow
+from workers.sizes import fitted
+
+PHOTO = PHOTOS[2].read_bytes()
+RNG = np.random.default_rng(4)
+
+
+def opened(file: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(file))
+    image.load()
+    return image
+
+
+def pixels(file: bytes) -> np.ndarray:
+    return np.asarray(opened(file))
+
+
+def cut(cutter: Cutter, **options: object):
+    return cutter.cut(PHOTO, parse_options(options), want_mask=True)
+
+
+def disk(width: int = 200, height: int = 160, blur: float = 3) -> np.ndarray:
+    mask = cv2.circle(np.zeros((height, width), np.uint8), (width // 2, height // 2), 50, 255, -1)
+    return cv2.GaussianBlur(mask, (0, 0), blur)
+
+
+NOISE = RNG.integers(0, 255, (160, 200, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("format", "kind", "mode"),
+    [("png", "PNG", "RGBA"), ("jpg", "JPEG", "RGB"), ("webp", "WEBP", "RGBA"), ("jxl", "JXL", "RGBA")],
+)
+def test_each_format_is_what_it_says(cutter, format, kind, mode):
+    image = opened(cut(cutter, format=format).file)
+    assert (image.format, image.mode, image.size) == (kind, mode, (600, 400))
+
+
+@pytest.mark.parametrize("format", ["png", "jpg", "webp", "jxl"])
+def test_the_mask_alone_is_gray(cutter, format):
+    image = opened(cut(cutter, format=format, channels="alpha").file)
+    assert np.asarray(image.convert("L")).shape == (400, 600)
+    if format != "webp":  # which has no gray
+        assert image.mode == "L"
+
+
+@pytest.mark.parametrize("format", ["png", "jxl"])
+def test_lossless_formats_keep_the_photos_own_colour_even_where_it_is_half_transparent(format):
+    file = encode(NOISE, disk(), parse_options({"format": format}))
+    rgba = pixels(file)
+    seen = disk() > 0
+    assert np.array_equal(rgba[seen][:, :3], NOISE[seen]), "premultiplied colour would be darker here"
+    assert np.array_equal(rgba[:, :, 3], disk())
+    assert not rgba[~seen].any(), "what is cut away is gone, not hidden"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 1), (50, 70), (700, 130)])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_banded_png_is_the_plain_one(shape, smooth):
+    rgb = RNG.integers(0, 255, (*shape, 3), dtype=np.uint8)
+    rgb = cv2.GaussianBlur(rgb, (0, 0), 9) if smooth else rgb
+    alpha = RNG.integers(0, 255, shape, dtype=np.uint8) * RNG.integers(0, 2, shape, dtype=np.uint8)
+    assert np.array_equal(pixels(write_cutout(rgb, alpha)), cut_out(rgb, alpha))
+    assert np.array_equal(pixels(write_png(rgb)), rgb)
+    assert np.array_equal(pixels(write_png(alpha)), alpha)
+
+
+@pytest.mark.parametrize("colour", ["white", "000", "81d4fa", "rgb(12, 34, 56)"])
+def test_a_colour_behind_is_blended_in_by_alpha(colour):
+    options = parse_options({"bg_color": colour})
+    rgb = pixels(encode(NOISE, disk(), options))
+    share = disk()[:, :, None] / 255
+    expected = NOISE * share + np.array(options.background[:3]) * (1 - share)
+    assert np.abs(rgb - expected).max() <= 0.51
+
+
+def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
+    rgba = pixels(encode(NOISE, np.zeros((160, 200), np.uint8), parse_options({"bg_color": "ff000080"})))
+    assert tuple(rgba[5, 5]) == (255, 0, 0, 128)
+    file = encode(NOISE, np.zeros((160, 200), np.uint8), parse_options({"bg_color": "ff000080", "format": "jpg"}))
+    assert np.abs(pixels(file)[80, 100].astype(int) - (255, 127, 127)).max() <= 3
+
+
+def test_a_translucent_colour_behind_adds_up():
+    rgba = on_colour(NOISE, disk(), (0, 0, 0, 100))
+    a, b = disk() / 255, 100 / 255
+    assert np.abs(rgba[:, :, 3] / 255 - (a + b * (1 - a))).max() < 0.005
+
+
+@pytest.mark.parametrize(("size", "limit"), [("preview", 250_000), ("medium", 1_500_000), ("hd", 4_000_000)])
+def test_sizes_are_caps_and_never_scale_up(cutter, size, limit):
+    done = cut(cutter, size=size)
+    assert opened(done.file).size == (done.width, done.height)
+    assert done.width * done.height <= min(limit, 240_000)
+    assert (done.source_width, done.source_height) == (600, 400)
+
+
+def test_a_large_photo_is_scaled_in_proportion():
+    assert fitted(4000, 3000, 1_500_000) == (1414, 1060)
+    assert fitted(100_000, 10, 250_000) == (50_000, 5)
+    assert fitted(500, 500, 250_000) == (500, 500)
+
+
+def test_the_mask_for_the_lake_is_whole_whatever_the_customer_gets(cutter):
+    done = cut(cutter, size="preview", crop=True, format="jpg")
+    assert pixels(done.mask_png).shape == (400, 600)
+
+
+def test_a_crop_keeps_the_subject_and_its_margin():
+    mask = np.zeros((100, 200), np.uint8)
+    mask[40:60, 50:90] = 255
+    assert frame_for(mask, parse_options({"crop": True})) == Frame(50, 40, 40, 20)
+    assert frame_for(mask, parse_options({"crop": True, "crop_margin": "5px"})) == Frame(45, 35, 50, 30)
+    assert frame_for(mask, parse_options({"crop": True, "crop_margin": "50% 10%"})) == Frame(46, 30, 48, 40)
+    assert frame_for(mask, parse_options({"crop": True, "crop_margin": "1px 2px 3px 4px"})) == Frame(46, 39, 46, 24)
+    assert frame_for(mask, parse_options({"crop": True, "crop_margin": "500px"})) == Frame(0, 0, 200, 100)
+
+
+def test_a_photo_without_a_subject_is_not_cropped_to_nothing():
+    assert frame_for(np.zeros((10, 20), np.uint8), parse_options({"crop": True})) == Frame(0, 0, 20, 10)
+
+
+def test_a_cropped_file_has_the_size_that_its_result_says(cutter):
+    done = cut(cutter, crop=True, crop_margin="3%")
+    assert opened(done.file).size == (done.width, done.height)
+    assert done.width < 600
+
+
+@pytest.mark.parametrize("box", [(20, 180, 40, 60), (300, 390, 10, 500), (0, 400, 0, 300), (150, 160, 0, 600)])
+def test_consistent_photos_have_the_same_height_and_line(box):
+    top, bottom, left, right = box
+    mask = np.zeros((400, 600), np.uint8)
+    mask[top:bottom, left:right] = 255
+    frame = frame_for(mask, parse_options({"consistent": True}))
+    width, height = fitted(frame.width, frame.height, 250_000)
+    seen = through(frame, mask, width, height) > 127
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    assert rows[-1] / height == pytest.approx(0.78, abs=0.02)
+    assert (columns[0] + columns[-1]) / 2 / width == pytest.approx(0.5, abs=0.02)
+    share = (rows[-1] - rows[0] + 1) / height
+    if (right - left) / (bottom - top) < 3:
+        assert share == pytest.approx(0.38, abs=0.02)
+    assert columns[-1] - columns[0] <= 0.93 * width
+
+
+def test_nothing_huge_is_made_of_a_consistent_photo(cutter):
+    done = cut(cutter, consistent=True, size="preview")
+    assert opened(done.file).size == (done.width, done.height)
+    assert done.width * done.height <= 250_000
+
+
+def test_a_photo_of_the_batch_lies_behind_the_subject(cutter):
+    wall = io.BytesIO()
+    Image.new("RGB", (90, 300), (10, 200, 30)).save(wall, "PNG")
+    done = cutter.cut(PHOTO, parse_options({"bg_image": "wall.png"}), False, background=wall.getvalue())
+    image = pixels(done.file)
+    assert image.shape == (400, 600, 3)
+    assert tuple(image[2, 2]) == pytest.approx((10, 200, 30), abs=2)
+
+
+def test_despill_takes_the_old_background_out_of_soft_pixels():
+    alpha = disk(blur=6)
+    share = alpha[:, :, None].astype(np.float32) / 255
+    subject, behind = np.array((200, 40, 60), np.float32), np.array((20, 220, 30), np.float32)
+    photo = (subject * share + behind * (1 - share) + 0.5).astype(np.uint8)
+    soft = (alpha > 60) & (alpha < 250)
+    before = np.abs(photo[soft] - subject).mean()
+    after = np.abs(despilled(photo, alpha)[soft] - subject).mean()
+    assert before > 30
+    assert after < 6
+
+
+def test_despill_leaves_alpha_and_solid_pixels_alone():
+    out = despilled(NOISE, disk())
+    assert np.array_equal(out[disk() == 255], NOISE[disk() == 255])
+
+
+def test_despill_of_a_mask_without_soft_pixels_is_the_photo():
+    assert np.array_equal(despilled(NOISE, np.full((160, 200), 255, np.uint8)), NOISE)
+
+
+def test_a_shadow_lies_under_the_subject_and_not_on_it():
+    rgb, alpha = with_shadow(NOISE, disk())
+    assert np.array_equal(rgb[disk() == 255], NOISE[disk() == 255])
+    below, above = alpha[131:140, 80:120].mean(), alpha[20:28, 80:120].mean()
+    assert below > 25 > 5 > above
+    only_shadow = (disk(blur=1) == 0) & (alpha > 10)
+    assert only_shadow.any()
+    assert not with_shadow(NOISE, disk(blur=1))[0][only_shadow].any()
+
+
+def test_a_zip_holds_the_photos_own_bytes_and_its_mask(cutter):
+    done = cut(cutter, format="zip")
+    with zipfile.ZipFile(io.BytesIO(done.file)) as archive:
+        assert archive.namelist() == ["photo.jpg", "mask.png"]
+        assert archive.read("photo.jpg") == PHOTO
+        assert archive.read("mask.png") == done.mask_png
+
+
+def test_the_same_photo_gives_the_same_bytes(cutter):
+    for format in ("png", "jpg", "webp", "jxl", "zip"):
+        assert cut(cutter, format=format).file == cut(cutter, format=format).file
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"format": "gif"},
+        {"bg_color": "ultrawhite"},
+        {"crop_margin": "10%"},
+        {"crop": True, "crop_margin": "-3px"},
+        {"crop": True, "crop_margin": "51%"},
+        {"crop": True, "crop_margin": "1px 2px 3px"},
+        {"channels": "alpha", "despill": True},
+        {"channels": "alpha", "shadow": True},
+        {"channels": "alpha", "bg_color": "white"},
+        {"bg_color": "white", "bg_image": "wall.jpg"},
+        {"bg_image": "https://example.com/wall.jpg"},
+        {"crop": True, "consistent": True},
+        {"format": "zip", "crop": True},
+        {"format": "zip", "size": "preview"},
+        {"format": "zip", "channels": "alpha"},
+        {"shdow": True},
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_sent(wrong):
+    with pytest.raises(BadOptions, match=r"^The cutout options cannot be used: "):
+        parse_options(wrong)
+
+
+def test_options_without_a_word_are_a_transparent_png():
+    assert CutoutOptions().background is None
+    assert CutoutOptions().format == "png"
