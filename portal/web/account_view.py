@@ -9,8 +9,8 @@ from itertools import groupby
 
 from sqlalchemy import Connection
 
-from consent.grants import Grants, grants_of
-from consent.ledger import read_events
+from consent.grants import Grants
+from consent.ledger import read_events, read_grants
 from consent.notice import RECONSENT_FROM
 from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
@@ -77,7 +77,7 @@ _HOW = {
 
 @dataclass(frozen=True)
 class AccountView:
-    """The page. `history` is newest first. `is_damaged`: the ledger does not replay, so nothing is on."""
+    """The page. `history` is newest first. `is_damaged`: the ledger does not verify, so nothing is on."""
 
     account: Account
     person: Person
@@ -114,10 +114,10 @@ class AccountView:
 
 
 def view_account(connection: Connection, person: Person, now: datetime) -> AccountView:
-    """Read what the page says of the person's own account. A ledger that does not replay shows nothing as on."""
+    """Read what the page says of the person's own account. A ledger that does not verify shows nothing as on."""
     events = read_events(connection, person.account_id)
     try:
-        grants, is_damaged = grants_of(events), False
+        grants, is_damaged = read_grants(connection, person.account_id), False
     except LedgerBroken:
         grants, is_damaged = Grants(), True
     given = contributions(connection, grants.by_id.values())
