@@ -373,8 +373,13 @@ schedules = Table(
     Column("deadline_minutes", Integer),
     Column("fingerprint_key", String(64), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("paused_at", UtcTime),
+    Column("resumed_at", UtcTime),
 )
-"""Runs that start themselves. `source` and `deliver` are the customer's settings and go with the schedule."""
+"""Runs that start themselves. `source` and `deliver` are the customer's settings and go with the schedule.
+
+Paused since `paused_at`, or going again since `resumed_at`: what was missed in between is not caught up.
+"""
 
 nights = Table(
     "nights",
@@ -398,9 +403,14 @@ nights = Table(
     Column("deadline_at", UtcTime),
     Column("estimate_at", UtcTime),
     Column("alerted_at", UtcTime),
+    Column("lease_holder", String(64)),
+    Column("lease_until", UtcTime),
     UniqueConstraint("schedule_id", "due_at"),
 )
-"""One run of a schedule: numbers and codes. A due time is run once, however often it is asked for."""
+"""One run of a schedule: numbers and codes. A due time is run once, however often it is asked for.
+
+The lease says which process works on it, and until when others keep off.
+"""
 
 fingerprints = Table(
     "fingerprints",
