@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     actors: int = Field(0, ge=0, description="Segmenter actors. 0: one for each CPU or GPU.")
     gpu_share: float = Field(0.5, gt=0, le=1, description="How much of a GPU each actor takes: 0.5 puts two on one.")
+    actor_idle_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="On a cluster, an actor idle for so long leaves, and its machine can go. 0: never.",
+    )
+    recycle_items: int = Field(50_000, ge=0, description="An actor is replaced after so many photos. 0: never.")
+    recycle_gigabytes: float = Field(8.0, ge=0, description="Or when it holds so much memory. 0: never.")
     shard_items: int = Field(8, ge=1, le=64, description="Items per call to an actor.")
 
     max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")

@@ -2,21 +2,39 @@
 
 Only ids, item numbers and a clock come in, and a report without names goes back. Settings come in without their
 secrets; each process finds those in its own environment, because Ray may write what it is given to disk.
+
+A process that can no longer be trusted ends itself: the pool makes its calls again elsewhere.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.clock import Clock
+from schemas.errors import ItemError
 from schemas.ids import BatchId
+from schemas.results import Failed
 from store.settings import Settings
+from workers.identity import identity, require_same
+from workers.limits import is_worn
 
 if TYPE_CHECKING:
     from schemas.batch import Manifest
     from workers.cutter import Cutter
+
+_DEVICE_BROKEN, _IDLE = 70, 0  # exit codes, for whoever reads Ray's log
+
+
+class Answer(NamedTuple):
+    """What a call gives back: the `ShardReport` as JSON, and whether the actor should be replaced when it is idle."""
+
+    report: bytes
+    is_worn: bool
 
 
 class SegmenterActor:
@@ -28,6 +46,11 @@ class SegmenterActor:
     def __init__(self, settings: dict[str, object]) -> None:
         self._settings = Settings(**settings)  # type: ignore[arg-type]
         self._manifest: Manifest | None = None
+        self._items = 0
+        self._is_busy = False
+        self._last_call = time.monotonic()
+        if self._settings.ray_address and self._settings.actor_idle_minutes:
+            threading.Thread(target=self._leave_when_idle, daemon=True).start()
 
     @cached_property
     def _cutter(self) -> Cutter:
@@ -38,20 +61,60 @@ class SegmenterActor:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         return open_cutter(self._settings)
 
-    def process(self, batch_id: BatchId, numbers: tuple[int, ...], clock: Clock) -> bytes:
-        """Cut these items; returns the `ShardReport` as JSON.
+    def ready(self, driver: str) -> str:
+        """Load the network; answers with the device that it runs on. `driver`: who asks, as `identity` says.
+
+        Raises `VersionSkew`, `DeviceAbsent`, `WeightsInvalid`.
+        """
+        require_same(driver, identity(self._settings))
+        self._last_call = time.monotonic()
+        return self._cutter.device
+
+    def process(self, batch_id: BatchId, numbers: tuple[int, ...], clock: Clock) -> Answer:
+        """Cut these items.
 
         Raises `StoreFault`, `PastDeadline`, `BatchNotSealed`, `DeviceAbsent`, `WeightsInvalid`.
         """
         from store.transient import open_transient
         from workers.shard import process_shard
 
-        transient = open_transient(self._settings, clock)
-        if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
-            self._manifest = transient.manifest(batch_id)
-        report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
-        return report.model_dump_json().encode()
+        self._is_busy = True
+        try:
+            transient = open_transient(self._settings, clock)
+            if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
+                self._manifest = transient.manifest(batch_id)
+            report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
+        finally:
+            self._is_busy, self._last_call = False, time.monotonic()
+        if any(isinstance(each, Failed) and each.code == ItemError.code for each in report.results):
+            self._leave_when_broken()
+        self._items += len(numbers)
+        return Answer(report.model_dump_json().encode(), self._is_worn())
 
-    def ready(self) -> str:
-        """Load the network; answers with the device that it runs on. Raises `DeviceAbsent`, `WeightsInvalid`."""
-        return self._cutter.device
+    def _is_worn(self) -> bool:
+        most = int(self._settings.recycle_gigabytes * 1e9)
+        return is_worn(self._items, _resident_bytes(), self._settings.recycle_items, most)
+
+    def _try_device(self) -> None:
+        """Raises when the device does not calculate any more: a CUDA context stays broken until its process ends."""
+        import torch
+
+        torch.ones(8, device=self._cutter.device).sum().item()
+
+    def _leave_when_broken(self) -> None:
+        """What failed for no reason of the item's may have failed by the device; then the next would, too."""
+        try:
+            self._try_device()
+        except Exception:  # noqa: BLE001  # of whatever kind: a sound device adds eight ones
+            os._exit(_DEVICE_BROKEN)
+
+    def _leave_when_idle(self) -> None:
+        """So that the cluster can give the machine back."""
+        limit = self._settings.actor_idle_minutes * 60
+        while self._is_busy or time.monotonic() - self._last_call < limit:
+            time.sleep(min(limit, 5.0))
+        os._exit(_IDLE)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

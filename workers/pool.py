@@ -2,23 +2,22 @@
 
 Calls are at least once: an actor that dies costs its calls in flight, which are made again; writes are whole objects
 under the same keys, so a second time changes nothing. What a photo that kills its worker costs is its own result.
-On a cluster the actors are named and detached: they stay warm between batches and outlive this process.
+An actor gets work once it has answered, so one that waits for a machine holds nothing up; one that takes longer than
+any healthy one could is stopped; one that is worn is replaced between calls.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
-from unittest.mock import patch
 
 import ray
-import ray._private.services
 from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
 
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, StoreFault, WorkerLost, WorkersLost
@@ -26,65 +25,80 @@ from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store.settings import Settings
 from workers.actor import SegmenterActor
+from workers.identity import identity
+from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, seconds_for
+from workers.placement import connect, places, start, stop
 from workers.plan import Shard, after_loss
 
-_NAMESPACE = "bgbatch"
-_CALLS_PER_ACTOR = 2  # one runs, one waits: the actor never idles, and little is lost or left over on a cancel
+__all__ = ["Pool", "connect", "open_pool"]
+
 _MAX_DEATHS_IN_A_ROW = 8
 _STORE_TRIES = 3
+_LAST_CALLS = 5.0  # seconds that calls under way get to end after a cancel
 
 Cancelled = Callable[[], bool]
+Limit = Callable[[int], float]
+"""Seconds within which a call with so many items must have ended."""
 
 
-def connect(settings: Settings) -> None:
-    """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent."""
-    if ray.is_initialized():
-        return
-    quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
-    if settings.ray_address:
-        ray.init(address=settings.ray_address, namespace=_NAMESPACE, log_to_driver=False)
-    else:
-        # "local": never another cluster that happens to run here. Images do not pass through the object store.
-        # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
-        with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):
-            ray.init(
-                address="local",
-                _node_ip_address="127.0.0.1",
-                namespace=_NAMESPACE,
-                object_store_memory=80 * 2**20,
-                **quiet,
-            )
+@dataclass(eq=False)
+class _Place:
+    """An actor and what it has to do. When it dies, another place with the same number takes over."""
+
+    number: int
+    actor: ActorHandle[Any]
+    hello: ray.ObjectRef[str]
+    since: float
+    is_ready: bool = False
+    was_ready: bool = False
+    is_worn: bool = False
+    queue: deque[ray.ObjectRef[Any]] = field(default_factory=deque)
+    """In the order in which it does them; `since`: when the first of them became the first."""
 
 
 @dataclass
 class _Calls:
-    """What is under way."""
+    """What one batch has under way."""
 
     waiting: deque[Shard]
     keep: Callable[[ShardReport], None]
-    running: dict[ray.ObjectRef[bytes], tuple[Shard, int]] = field(default_factory=dict)
+    running: dict[ray.ObjectRef[Any], tuple[Shard, _Place]] = field(default_factory=dict)
     losses: Counter[Shard] = field(default_factory=Counter)
     store_faults: Counter[Shard] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
 
 
 class Pool:
-    """Segmenter actors for one kind of settings. Opened once per process; see `open_pool`."""
+    """Segmenter actors for one kind of settings. Opened once per process; see `open_pool`.
 
-    def __init__(self, settings: Settings, size: int, kind: type[SegmenterActor] = SegmenterActor) -> None:
+    It begins with `size` actors and grows to `most` as the queue asks. `limit`: how long a call may take.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        size: int,
+        kind: type[SegmenterActor] = SegmenterActor,
+        most: int = 0,
+        limit: Limit | None = None,
+    ) -> None:
         self._settings = settings
         self._kind = kind
-        self._actors: list[ActorHandle[Any]] = [self._start(place) for place in range(size)]
+        self._most = max(most, size)
+        self._limit = limit or (lambda items: seconds_for(items, settings.max_megapixels))
+        self._identity = identity(settings)
+        self._lock = RLock()  # several batches may share a pool
+        self._places = [self._open(number) for number in range(size)]
 
     @property
     def size(self) -> int:
         """How many actors there are."""
-        return len(self._actors)
+        return len(self._places)
 
     @property
     def actors(self) -> tuple[ActorHandle[Any], ...]:
         """The actors, for whoever watches them."""
-        return tuple(self._actors)
+        return tuple(place.actor for place in self._places)
 
     def run(
         self,
@@ -99,58 +113,144 @@ class Pool:
         Workers keep their reports themselves; `keep` is given those that a dead one could not.
 
         Raises `StoreFault`, `PastDeadline` and others that concern the whole batch, `WorkersLost` when actors keep
-        dying, `DeviceAbsent` and `WeightsInvalid` when none can start. Stops giving out work once `cancelled()`.
+        dying or none starts, `VersionSkew`, `DeviceAbsent` and `WeightsInvalid` when they cannot be used. Stops
+        giving out work once `cancelled()`, and returns some seconds later, whatever still runs.
         """
         calls = _Calls(deque(shards), keep)
+        self._greet_again()
+        began = time.monotonic()
         try:
             while calls.waiting or calls.running:
                 if cancelled():
-                    calls.waiting.clear()
+                    yield from self._wind_up(calls, clock)
+                    return
+                self._grow(len(calls.waiting))
                 self._give_out(calls, batch_id, clock)
-                if not calls.running:
-                    continue
-                ready, _ = ray.wait(list(calls.running), num_returns=1, timeout=1.0)
-                for call in ready:
+                self._stop_hung()
+                self._meet(calls)
+                if not calls.running and time.monotonic() - began > STARTS_WITHIN:
+                    raise WorkersLost("No worker has started for 15 minutes. Look at the cluster, then run it again.")
+                for call in self._wait(calls):
                     yield from self._take_back(calls, call, clock)
+                    began = time.monotonic()
         finally:
             for call in calls.running:
                 ray.cancel(call)
+            with self._lock:
+                for left, (_, place) in calls.running.items():
+                    self._leave_queue(place, left)
+
+    def _open(self, number: int) -> _Place:
+        actor = start(self._kind, self._settings, number)
+        return _Place(number, actor, actor.ready.remote(self._identity), time.monotonic())
+
+    def _reopen(self, place: _Place) -> None:
+        """Put a new actor in this one's place, unless another batch did."""
+        with self._lock:
+            if self._places[place.number] is place:
+                self._places[place.number] = self._open(place.number)
+
+    def _greet_again(self) -> None:
+        """An idle actor may have gone since the last batch; better that a greeting finds out than a call."""
+        with self._lock:
+            for place in self._places:
+                if place.is_ready and not place.queue:
+                    place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
+
+    def _grow(self, shards: int) -> None:
+        with self._lock:
+            for number in range(self.size, actors_worth(shards, self._most)):
+                self._places.append(self._open(number))
 
     def _give_out(self, calls: _Calls, batch_id: BatchId, clock: Clock) -> None:
-        load = Counter(place for _, place in calls.running.values())
-        while calls.waiting:
-            place = min(range(len(self._actors)), key=lambda each: load[each])
-            if load[place] >= _CALLS_PER_ACTOR:
-                return
-            shard = calls.waiting.popleft()
-            calls.running[self._actors[place].process.remote(batch_id, shard, clock)] = (shard, place)
-            load[place] += 1
+        with self._lock:
+            while calls.waiting:
+                able = [each for each in self._places if each.is_ready and not each.is_worn]
+                place = min(able, key=lambda each: len(each.queue), default=None)
+                if place is None or len(place.queue) >= CALLS_PER_ACTOR:
+                    return
+                shard = calls.waiting.popleft()
+                call = place.actor.process.remote(batch_id, shard, clock)
+                if not place.queue:
+                    place.since = time.monotonic()
+                place.queue.append(call)
+                calls.running[call] = (shard, place)
 
-    def _take_back(self, calls: _Calls, call: ray.ObjectRef[bytes], clock: Clock) -> Iterator[ShardReport]:
+    def _wait(self, calls: _Calls) -> list[ray.ObjectRef[Any]]:
+        """Calls that have ended, within a second; sooner when an actor answers its greeting."""
+        greetings = [place.hello for place in self._places if not place.is_ready]
+        if not calls.running and not greetings:  # another batch has all of them in its hands
+            time.sleep(0.05)
+            return []
+        ended, _ = ray.wait([*calls.running, *greetings], num_returns=1, timeout=1.0)
+        return [call for call in ended if call in calls.running]
+
+    def _meet(self, calls: _Calls) -> None:
+        """Take up those that have answered their greeting; replace those that died over it."""
+        for place in [each for each in self._places if not each.is_ready]:
+            ended, _ = ray.wait([place.hello], timeout=0)
+            if not ended:
+                continue
+            try:
+                ray.get(place.hello)
+            except ActorUnavailableError:
+                time.sleep(0.2)
+                place.hello = place.actor.ready.remote(self._identity)
+            except RayTaskError as fault:
+                raise _ours(fault.cause) from None
+            except RayActorError as death:
+                if not place.was_ready:
+                    self._count_death(calls, death)
+                self._reopen(place)
+            else:
+                place.is_ready = place.was_ready = True
+
+    def _stop_hung(self) -> None:
+        """An actor whose first call takes longer than any healthy one's is stopped; its calls end as lost ones do."""
+        with self._lock:
+            now = time.monotonic()
+            for place in self._places:
+                if place.queue and now - place.since > self._limit(self._settings.shard_items):
+                    place.since = now
+                    stop(place.actor, self._settings, place.number)
+                    self._reopen(place)
+
+    def _take_back(self, calls: _Calls, call: ray.ObjectRef[Any], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
+        with self._lock:
+            self._leave_queue(place, call)
         try:
-            report = ShardReport.model_validate_json(ray.get(call))
-        except ray.exceptions.RayActorError as death:
-            yield from self._after_death(calls, shard, place, death, clock)
-        except ray.exceptions.RayTaskError as fault:
+            answer = ray.get(call)
+            report = ShardReport.model_validate_json(answer.report)
+        except RayTaskError as fault:
             self._after_fault(calls, shard, fault)
+        except RayError as death:  # the actor or its machine died, or could not be reached
+            yield from self._after_death(calls, shard, place, death, clock)
         else:
             calls.deaths_in_a_row = 0
+            place.is_worn = place.is_worn or answer.is_worn
+            self._replace_worn(place)
             yield report
 
+    def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
+        if call in place.queue:
+            place.queue.remove(call)
+            place.since = time.monotonic()
+
+    def _replace_worn(self, place: _Place) -> None:
+        with self._lock:
+            if place.is_worn and not place.queue and self._places[place.number] is place:
+                stop(place.actor, self._settings, place.number)
+                self._reopen(place)
+
     def _after_death(
-        self, calls: _Calls, shard: Shard, place: int, death: ray.exceptions.RayActorError, clock: Clock
+        self, calls: _Calls, shard: Shard, place: _Place, death: RayError, clock: Clock
     ) -> Iterator[ShardReport]:
-        cause = getattr(death, "cause", None) or death.__cause__
-        _raise_ours(cause)
-        calls.deaths_in_a_row += 1
-        if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
-            raise WorkersLost(
-                f"{_MAX_DEATHS_IN_A_ROW} segmenter actors died one after another. Look into Ray's logs, then run the "
-                "batch again: what is done stays done."
-            )
-        if not isinstance(death, ray.exceptions.ActorUnavailableError):
-            self._actors[place] = self._start(place)
+        self._count_death(calls, death)
+        if isinstance(death, ActorUnavailableError):
+            place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
+        else:
+            self._reopen(place)
         calls.losses[shard] += 1
         portions = after_loss(shard, calls.losses[shard])
         calls.waiting.extendleft(reversed(portions))
@@ -159,50 +259,50 @@ class Pool:
             calls.keep(report)
             yield report
 
-    def _after_fault(self, calls: _Calls, shard: Shard, fault: ray.exceptions.RayTaskError) -> None:
-        cause = fault.cause
+    def _count_death(self, calls: _Calls, death: RayError) -> None:
+        cause = getattr(death, "cause", None) or death.__cause__
+        if isinstance(cause, BgbatchError):
+            raise cause
+        calls.deaths_in_a_row += 1
+        if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
+            raise WorkersLost(
+                f"{_MAX_DEATHS_IN_A_ROW} segmenter actors died one after another. Look into Ray's logs, then run the "
+                "batch again: what is done stays done."
+            )
+
+    def _after_fault(self, calls: _Calls, shard: Shard, fault: RayTaskError) -> None:
         calls.store_faults[shard] += 1
-        if isinstance(cause, StoreFault) and calls.store_faults[shard] < _STORE_TRIES:
+        if isinstance(fault.cause, StoreFault) and calls.store_faults[shard] < _STORE_TRIES:
             calls.waiting.append(shard)
             return
-        _raise_ours(cause)
-        # What a worker raised may quote what it worked on; its class is enough to look further in the worker's log.
-        raise BgbatchError(f"A worker failed with {type(cause).__name__}. This is a defect of bgbatch.") from None
+        raise _ours(fault.cause) from None
 
-    def _start(self, place: int) -> ActorHandle[Any]:
-        settings = self._settings
-        on_gpu = settings.device.startswith("cuda")
-        options: dict[str, object] = {
-            "num_cpus": 0 if on_gpu else 1,
-            "num_gpus": settings.gpu_share if on_gpu else 0,
-            "max_restarts": 0,  # the pool starts a new one itself, so that it knows which call was lost
-            "max_task_retries": 0,
-            "max_concurrency": 1,
-        }
-        if settings.ray_address:
-            name = f"segmenter-{_kind(settings)}-{place}"
-            options |= {"name": name, "get_if_exists": True, "lifetime": "detached", "namespace": _NAMESPACE}
-        remote: Any = ray.remote(self._kind)
-        handle: ActorHandle[Any] = remote.options(**options).remote(settings.without_secrets())
-        return handle
+    def _wind_up(self, calls: _Calls, clock: Clock) -> Iterator[ShardReport]:
+        """After a cancel: what waits is not begun, what runs has some seconds to end; it keeps its report itself."""
+        calls.waiting.clear()
+        for call, (_, place) in calls.running.items():
+            if place.queue and place.queue[0] is not call:
+                ray.cancel(call)
+        until = time.monotonic() + _LAST_CALLS
+        while calls.running and (left := until - time.monotonic()) > 0:
+            ended, _ = ray.wait(list(calls.running), num_returns=1, timeout=left)
+            for call in ended:
+                try:
+                    ray.get(call)
+                except (TaskCancelledError, RayActorError):
+                    _, place = calls.running.pop(call)
+                    with self._lock:
+                        self._leave_queue(place, call)
+                except RayError:
+                    calls.running.pop(call)
+                else:
+                    yield from self._take_back(calls, call, clock)
 
 
 def open_pool(settings: Settings) -> Pool:
-    """Warm actors: as many as the settings say, or one for each CPU or GPU share."""
+    """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work."""
     connect(settings)
-    return Pool(settings, settings.actors or _places(settings))
-
-
-def _places(settings: Settings) -> int:
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    if settings.device.startswith("cuda"):
-        return max(1, math.floor(resources.get("GPU", 0) / settings.gpu_share))
-    return max(1, int(resources.get("CPU", 1)))
-
-
-def _kind(settings: Settings) -> str:
-    """Actors of other settings are other actors: a driver never meets one that was started with something else."""
-    return hashlib.sha256(json.dumps(settings.without_secrets(), sort_keys=True).encode()).hexdigest()[:12]
+    return Pool(settings, 1, most=places(settings))
 
 
 def _lost(shard: Shard, clock: Clock) -> ShardReport:
@@ -213,6 +313,8 @@ def _lost(shard: Shard, clock: Clock) -> ShardReport:
     return ShardReport(first=shard[0], last=shard[-1], results=results)
 
 
-def _raise_ours(cause: object) -> None:
+def _ours(cause: BaseException) -> BgbatchError:
+    """What a worker raised may quote what it worked on; its class is enough to look further in the worker's log."""
     if isinstance(cause, BgbatchError):
-        raise cause
+        return cause
+    return BgbatchError(f"A worker failed with {type(cause).__name__}. This is a defect of bgbatch.")

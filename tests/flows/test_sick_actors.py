@@ -1,0 +1,174 @@
+"""Actors that hang, leak, break or differ, on a real Ray: each is dealt with, and every item ends with one result."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from flows import steps
+from schemas.batch import BatchState
+from schemas.errors import VersionSkew
+from schemas.ids import BatchId
+from schemas.results import Done, Failed, ShardReport, results_by_number
+from store.settings import Settings
+from tests.cluster.rehearsal import SCORES
+from tests.flows.conftest import Place
+from workers.actor import Answer, SegmenterActor
+from workers.limits import seconds_for
+from workers.pool import Pool, connect
+
+
+class QuickActor(SegmenterActor):
+    """Writes reports as the real one does, of photos that it does not look at; its process is told apart by its pid."""
+
+    def ready(self, driver: str) -> str:
+        from workers.identity import identity, require_same
+
+        require_same(driver, identity(self._settings))
+        return "cpu"
+
+    def process(self, batch_id: BatchId, numbers: tuple[int, ...], clock) -> Answer:
+        from store.transient import open_transient
+
+        self.before(numbers)
+        transient = open_transient(self._settings, clock)
+        results = tuple(self.result(number, clock) for number in numbers)
+        report = ShardReport(first=numbers[0], last=numbers[-1], results=results)
+        transient.write_report(transient.manifest(batch_id).stamp, report)
+        if any(isinstance(each, Failed) for each in results):
+            self._leave_when_broken()
+        self._items += len(numbers)
+        with self.mark("pids").open("a") as pids:
+            pids.write(f"{os.getpid()}\n")
+        return Answer(report.model_dump_json().encode(), self._is_worn())
+
+    def before(self, numbers: tuple[int, ...]) -> None:
+        pass
+
+    def result(self, number: int, clock) -> Done | Failed:
+        size = {"width": 1, "height": 1, "source_width": 1, "source_height": 1, "bytes": 1}
+        told = {"network": "none", "weights_sha256": "0" * 64, "device": "cpu", "finished_at": clock()}
+        return Done(number=number, scores=SCORES, **size, **told)
+
+    def mark(self, name: str) -> Path:
+        return self._settings.home / name
+
+    def is_first(self, name: str) -> bool:
+        """Whether no actor has come here before."""
+        try:
+            self.mark(name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+class HangingActor(QuickActor):
+    def before(self, numbers) -> None:
+        if 3 in numbers and self.is_first("hung"):
+            time.sleep(3600)
+
+
+class BrokenDeviceActor(QuickActor):
+    """From item 3 on nothing succeeds in this process, as after an error inside CUDA."""
+
+    broken = False
+
+    def result(self, number, clock):
+        self.broken = self.broken or (number == 3 and self.is_first("broken"))
+        if self.broken:
+            return Failed(number=number, code="item_failed", sentence="No reason of the item's.", finished_at=clock())
+        return super().result(number, clock)
+
+    def _try_device(self) -> None:
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class OldActor(QuickActor):
+    def ready(self, driver: str) -> str:
+        from workers.identity import require_same
+
+        require_same(driver, "0.0.9")
+        return "cpu"
+
+
+class SlowActor(QuickActor):
+    def before(self, numbers) -> None:
+        time.sleep(60)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    connect(Settings(home=tmp_path_factory.mktemp("ray")))
+    yield
+    ray.shutdown()
+
+
+def cut_all(place: Place, pool: Pool, photos: int = 8) -> dict[int, Done | Failed]:
+    stamp = place.send({f"{n}.jpg": b"a photo" for n in range(photos)})
+    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    assert steps.finish(place.parts, stamp.batch_id).state is BatchState.COMPLETED
+    return results_by_number(place.parts.transient.reports(stamp.batch_id))
+
+
+def pids(place: Place) -> list[str]:
+    return (place.parts.settings.home / "pids").read_text().split()
+
+
+def test_an_actor_that_hangs_is_stopped_and_its_calls_are_made_again(place: Place) -> None:
+    pool = Pool(place.parts.settings, 2, HangingActor, limit=lambda items: 2.0)
+    assert sorted(cut_all(place, pool)) == list(range(1, 9))
+    assert (place.parts.settings.home / "hung").exists()
+
+
+def test_an_actor_whose_device_broke_leaves_and_its_items_are_cut_elsewhere(place: Place) -> None:
+    results = cut_all(place, Pool(place.parts.settings, 1, BrokenDeviceActor))
+    assert all(isinstance(each, Done) for each in results.values())
+    assert (place.parts.settings.home / "broken").exists()
+
+
+def test_a_worn_actor_is_replaced_between_calls(place: Place) -> None:
+    worn = place.parts.settings.model_copy(update={"recycle_items": 4})
+    assert sorted(cut_all(place, Pool(worn, 1, QuickActor), photos=12)) == list(range(1, 13))
+    assert max(pids(place).count(each) for each in pids(place)) <= 3  # two calls of two items, and the one in line
+    assert len(set(pids(place))) >= 2
+
+
+def test_an_actor_of_another_version_is_refused_by_name(place: Place) -> None:
+    with pytest.raises(VersionSkew, match=r"0\.0\.9"):
+        cut_all(place, Pool(place.parts.settings, 1, OldActor))
+
+
+def test_the_pool_grows_with_the_queue_and_no_further(place: Place) -> None:
+    pool = Pool(place.parts.settings, 1, QuickActor, most=2)
+    cut_all(place, pool, photos=2)
+    assert pool.size == 1
+    cut_all(place, pool, photos=12)
+    assert pool.size == 2
+
+
+def test_a_cancel_returns_though_a_call_still_runs(place: Place) -> None:
+    stamp = place.send({f"{n}.jpg": b"a photo" for n in range(8)})
+    pool = Pool(place.parts.settings, 1, SlowActor)
+    off = threading.Event()
+    done = []
+
+    def run() -> None:
+        shards = steps.plan(place.parts, stamp.batch_id)
+        done.append(list(pool.run(stamp.batch_id, shards, place.parts.clock, lambda report: None, off.is_set)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not any(each.queue for each in pool._places):
+        time.sleep(0.05)
+    off.set()
+    thread.join(timeout=seconds_for(8, 50))  # a hung one would take that long
+    assert not thread.is_alive()
+    assert done == [[]]
+    assert not any(each.queue for each in pool._places)

@@ -1,0 +1,86 @@
+"""Where actors go: the cluster that is joined, what each actor takes of it, and under which name others find it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+from unittest.mock import patch
+
+import ray
+import ray._private.services
+from ray.actor import ActorHandle
+
+from store.settings import Settings
+from workers.identity import own_code, settings_digest
+from workers.limits import places_in
+
+NAMESPACE = "bgbatch"
+
+
+def connect(settings: Settings) -> None:
+    """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent."""
+    if ray.is_initialized():
+        return
+    quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
+    if settings.ray_address:
+        ray.init(address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False)
+    else:
+        # "local": never another cluster that happens to run here. Images do not pass through the object store.
+        # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
+        with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):
+            ray.init(
+                address="local",
+                _node_ip_address="127.0.0.1",
+                namespace=NAMESPACE,
+                object_store_memory=80 * 2**20,
+                **quiet,
+            )
+
+
+def places(settings: Settings) -> int:
+    """How many actors the settings ask for, or fit into the cluster as it is now."""
+    if settings.actors:
+        return settings.actors
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return places_in(has.get("CPU", 0), has.get("GPU", 0), settings.gpu_share if _is_on_gpu(settings) else None)
+
+
+def start(kind: type, settings: Settings, place: int) -> ActorHandle[Any]:
+    """The actor of this place. On a cluster it is named and detached: if it is there already, it is met, not made.
+
+    One that finds no room waits in Ray's queue, where an autoscaler sees what is asked for.
+    """
+    on_gpu = _is_on_gpu(settings)
+    options: dict[str, object] = {
+        "num_cpus": 0 if on_gpu else 1,
+        "num_gpus": settings.gpu_share if on_gpu else 0,
+        "max_restarts": 0,  # the pool starts a new one itself, so that it knows which call was lost
+        "max_task_retries": 0,
+        "max_concurrency": 1,
+    }
+    if settings.ray_address:
+        named = {"name": _name(settings, place), "get_if_exists": True, "lifetime": "detached", "namespace": NAMESPACE}
+        options |= named
+    remote: Any = ray.remote(kind)
+    handle: ActorHandle[Any] = remote.options(**options).remote(settings.without_secrets())
+    return handle
+
+
+def stop(actor: ActorHandle[Any], settings: Settings, place: int) -> None:
+    """End it now, and give its name back."""
+    ray.kill(actor)
+    if settings.ray_address:
+        with suppress(ValueError):  # raised once nobody has that name
+            for _ in range(50):
+                ray.get_actor(_name(settings, place), namespace=NAMESPACE)
+                time.sleep(0.1)
+
+
+def _name(settings: Settings, place: int) -> str:
+    """Actors of other code or settings are other actors: a driver meets none that was started by something else."""
+    return f"segmenter-{own_code()}-{settings_digest(settings)}-{place}"
+
+
+def _is_on_gpu(settings: Settings) -> bool:
+    return settings.device.startswith("cuda")
