@@ -1,23 +1,41 @@
-"""The cleanup flow: purge what is due. Every 10 minutes; killed anywhere, the next run finishes."""
+"""The cleanup flow: purge what is due, sweep what engines leave, look for canaries. Every 10 minutes.
+
+Killed anywhere, the next run finishes.
+"""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
+from flows.canary import look_for_canaries
+from flows.cleaning import cleaning
 from flows.parts import current_parts
 from schemas.errors import StoreFault
-from store.purge import Purge, PurgeReport
+from store.cleanup import clean_up
+from store.engine_history import forget_runs
+from store.purge import PurgeReport
+from store.ray_sessions import sweep_sessions
+from store.registry import ENGINE_LIFE, ray_folder
+
+_SHOWN = 200
 
 
 @flow(name="cleanup", persist_result=False)
 def cleanup() -> PurgeReport:
     """Purge expired batches and strays. Raises `StoreFault` when a deletion failed, after trying all others."""
     report = purge_what_is_due()
-    create_markdown_artifact(_page(report), key="cleanup", description="What the last cleanup deleted")
-    if report.faults:
+    swept, forgotten = sweep_engines()
+    found = look_for_our_canaries()
+    page = _page(report, swept, forgotten, found)
+    create_markdown_artifact(page, key="cleanup", description="What the last cleanup deleted")
+    if report.faults or found:
         raise StoreFault(
             f"{len(report.faults)} deletions failed ({', '.join(sorted(set(report.faults)))}); all else was purged. "
+            f"{len(found)} canaries were found after their deadline. "
             "Mend the store or the records; the next cleanup tries again."
         )
     return report
@@ -26,19 +44,42 @@ def cleanup() -> PurgeReport:
 @task(name="purge", retries=2, retry_delay_seconds=5, persist_result=False)
 def purge_what_is_due() -> PurgeReport:
     """Carry out one purge on the parts in use."""
+    return clean_up(cleaning(current_parts()))
+
+
+@task(name="sweep-engines", persist_result=False)
+def sweep_engines() -> tuple[int, int]:
+    """Delete the folders of dead Ray sessions, and what Prefect remembers for too long. Returns how many of each."""
     parts = current_parts()
-    return Purge(parts.transient.objects, parts.records, parts.settings.purge_after, parts.clock).run()
+    prefect = Path(os.environ.get("PREFECT_HOME", parts.settings.home / "prefect"))
+    return sweep_sessions(ray_folder()), forget_runs(prefect, parts.clock() - ENGINE_LIFE)
 
 
-def _page(report: PurgeReport) -> str:
+@task(name="look-for-canaries", persist_result=False)
+def look_for_our_canaries() -> dict[str, list[str]]:
+    """Canaries of ours that are somewhere after their deadline, by batch id: the names of the places."""
+    found = look_for_canaries(current_parts())
+    return {batch_id: names for batch_id, names in found.items() if names}
+
+
+def _page(report: PurgeReport, swept: int, forgotten: int, found: dict[str, list[str]]) -> str:
+    oldest = f"{report.oldest_at:%Y-%m-%d %H:%M} UTC" if report.oldest_at else "nothing is left"
     lines = [
         f"# Cleanup: {len(report.receipts)} batches purged, {report.strays} strays, {len(report.faults)} faults",
         "",
+        f"{report.objects} objects and {report.bytes} bytes deleted; {report.refusals} refusals, each tried again. "
+        f"Oldest byte left: {oldest}. Clock skew {report.skew.total_seconds():.0f} s. "
+        f"{swept} dead Ray sessions swept, {forgotten} rows of Prefect's forgotten. "
+        f"Canaries found after their deadline: {len(found)}.",
+        "",
+        *(f"- canary {batch_id}: {', '.join(names)}" for batch_id, names in found.items()),
         "| batch | objects | bytes | hours before the deadline |",
         "|---|---:|---:|---:|",
     ]
     lines += [
         f"| {each.subject} | {each.objects} | {each.bytes} | {each.margin_seconds / 3600:.2f} |"
-        for each in report.receipts
+        for each in report.receipts[:_SHOWN]
     ]
+    if len(report.receipts) > _SHOWN:
+        lines.append(f"\n… and {len(report.receipts) - _SHOWN} more: `bgbatch receipts`.")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from store.registry import ENGINE_LIFE
 from store.settings import Settings
 
 
@@ -23,6 +24,9 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_TASKS_REFRESH_CACHE": "true",
+        # By itself Prefect forgets events only, and keeps runs, logs and parameters for ever.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
     (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():

@@ -23,6 +23,7 @@ from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
+from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
 from store.settings import Settings
@@ -189,5 +190,6 @@ class TransientStore:
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:
-    """The transient store that the settings name."""
+    """The transient store that the settings name. Who opens it holds photos in memory: no core dumps from here on."""
+    forbid_core_dumps()
     return TransientStore(open_store(settings.transient_root, settings), clock, open_outside(settings))

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 
 import pytest
-from pydantic import SecretStr
 
 from schemas.errors import BucketUnfit
 from store.bucket_check import BucketFacts, check_bucket, judge

@@ -1,0 +1,111 @@
+"""Our own synthetic batches, to see that nothing stays: each carries a marker that follows from its id.
+
+The marker is kept nowhere, so whatever is found of it after the deadline is a copy that should not be. It is in the
+file's name, in its metadata and in its pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+from sqlalchemy import Connection, insert, select, update
+
+from schemas.ids import AccountId, BatchId
+from store.objects import ObjectStore
+from store.registry import Place
+from store.tables import accounts, canaries
+from store.traces import files_with
+from store.transient import batch_prefix
+
+ACCOUNT = AccountId("a" + hashlib.sha256(b"bgbatch canary").hexdigest()[:32])
+"""Nobody can sign in to it, so nobody can press its button."""
+SIZE = 64
+LOOKED_FOR = timedelta(days=1)
+"""So long after its purge a canary is looked for: later ones stand for it then."""
+
+
+def marker(batch_id: BatchId) -> bytes:
+    """32 hex digits that stand nowhere but in this canary."""
+    return hashlib.sha256(f"bgbatch canary {batch_id}".encode()).hexdigest()[:32].encode()
+
+
+def pixel_block(batch_id: BatchId) -> bytes:
+    """Three rows of the photo as they lie in memory, RGB."""
+    return _pixels(batch_id)[: SIZE * 3 * 3]
+
+
+def needles(batch_id: BatchId) -> tuple[bytes, ...]:
+    """What to look for: marker (name and metadata) and a pixel block."""
+    return marker(batch_id), pixel_block(batch_id)
+
+
+def photo(batch_id: BatchId) -> tuple[str, bytes]:
+    """The canary's file name and file: a PNG that decodes to the pixels, with the marker as its comment."""
+    word = marker(batch_id).decode()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Comment", word)
+    file = io.BytesIO()
+    Image.frombytes("RGB", (SIZE, SIZE), _pixels(batch_id)).save(file, "PNG", pnginfo=notes)
+    return f"canary/{word}.png", file.getvalue()
+
+
+def ensure_account(connection: Connection, now: datetime) -> None:
+    """The account that canaries belong to. It has no people."""
+    if connection.execute(select(accounts.c.account_id).where(accounts.c.account_id == ACCOUNT)).first() is None:
+        connection.execute(insert(accounts).values(account_id=ACCOUNT, name="canary of bgbatch", created_at=now))
+
+
+def remember(connection: Connection, batch_id: BatchId, purge_at: datetime) -> None:
+    """Note that this batch is a canary."""
+    connection.execute(insert(canaries).values(batch_id=batch_id, purge_at=purge_at, found_in=[]))
+
+
+def to_look_for(connection: Connection, now: datetime, after: timedelta) -> list[BatchId]:
+    """Canaries whose purge time passed at least `after` ago and that were not looked for since."""
+    query = select(canaries.c.batch_id).where(
+        canaries.c.purge_at <= now - after, canaries.c.purge_at > now - LOOKED_FOR, canaries.c.checked_at.is_(None)
+    )
+    return [BatchId(each) for each in connection.execute(query).scalars()]
+
+
+def look(batch_ids: Sequence[BatchId], objects: ObjectStore, places: Sequence[Place]) -> dict[BatchId, list[str]]:
+    """Names of the places in which anything of each canary is: by listing the store, and by reading local folders."""
+    found: dict[BatchId, list[str]] = {each: [] for each in batch_ids}
+    for batch_id in batch_ids:
+        if next(objects.walk(batch_prefix(batch_id)), None) is not None:
+            found[batch_id].append("transient store")
+    wanted = {batch_id: needles(batch_id) for batch_id in batch_ids}
+    everything = [needle for each in wanted.values() for needle in each]
+    for place in places if everything else ():
+        for path in files_with(everything, _outermost(place.folders), _of_others(place, places)):
+            for batch_id, each in wanted.items():
+                if place.name not in found[batch_id] and next(files_with(each, [path]), None) is not None:
+                    found[batch_id].append(place.name)
+    return found
+
+
+def note_look(connection: Connection, found: dict[BatchId, list[str]], now: datetime) -> None:
+    """Record what was found of each."""
+    for batch_id, names in found.items():
+        connection.execute(
+            update(canaries).where(canaries.c.batch_id == batch_id).values(checked_at=now, found_in=names)
+        )
+
+
+def _outermost(folders: Sequence[Path]) -> Iterator[Path]:
+    return (each for each in folders if each.exists())
+
+
+def _of_others(place: Place, places: Sequence[Place]) -> list[Path]:
+    """Folders inside this place that are places of their own: they are looked into once, under their own name."""
+    return [folder for other in places if other is not place for folder in other.folders]
+
+
+def _pixels(batch_id: BatchId) -> bytes:
+    seed = f"bgbatch canary pixels {batch_id}".encode()
+    return hashlib.shake_256(seed).digest(SIZE * SIZE * 3)

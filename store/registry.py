@@ -1,0 +1,206 @@
+"""Every place where a customer's bytes or names can come to lie: how long they stay, who erases them, who looks.
+
+`docs/places.md` is written from this list. A test fails when code of ours writes somewhere that is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from schemas.batch import PROMISED_LIFE
+from store.settings import Settings
+
+ENGINE_LIFE = timedelta(days=7)
+"""How long Prefect's runs and their logs stay: they hold ids and numbers only."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place. `folders`: where it is on this machine, for those who search it; none for what is elsewhere.
+
+    `may_hold`: what of a customer can be there at all. `retention` None: for as long as the records are needed.
+    `writers`: modules of ours that write there.
+    """
+
+    name: str
+    may_hold: str
+    retention: timedelta | None
+    eraser: str
+    verifier: str
+    writers: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+
+def places(settings: Settings) -> list[Place]:
+    """All of them, with these settings."""
+    prefect = Path(os.environ.get("PREFECT_HOME", settings.home / "prefect"))
+    return [
+        Place(
+            "transient store",
+            "photos, cutouts, masks, reports, file names (in the manifest)",
+            PROMISED_LIFE,
+            "`store.purge`, every 10 minutes: every object, version, delete marker and unfinished upload by its path",
+            "a listing after the deletion; `store.health.oldest_byte`; canaries",
+            ("store.folder", "store.s3", "store.objects", "store.transient"),
+            _local(settings.transient_root),
+        ),
+        Place(
+            "uploads in progress",
+            "photos in parts",
+            PROMISED_LIFE,
+            "they lie in the transient store, under their batch's hour, and S3's unfinished uploads are listed and "
+            "aborted by the same purge",
+            "as the transient store",
+            ("store.s3", "store.uploads"),
+        ),
+        Place(
+            "presigned links",
+            "an address that hands out one photo or cutout",
+            PROMISED_LIFE,
+            "`TransientStore.link`: a link ends with its batch at the latest",
+            "a test asks a real server for an object after its link's end",
+            ("store.transient",),
+        ),
+        Place(
+            "lake",
+            "photos and masks with a live grant, without names or accounts",
+            None,
+            "`lake.erase`: by reconcile within 10 minutes of the withdrawal",
+            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader",
+            ("lake.write", "lake.compact", "lake.parquet", "store.objects"),
+            _local(settings.lake_root),
+        ),
+        Place(
+            "records database",
+            "account names, people's addresses, ids, numbers; no file name, no address of a photo, no pixel",
+            None,
+            "sign-in links and sessions when they expire; names when an account is closed",
+            "canaries: its file is searched for markers",
+            ("store.records",),
+            _database(settings),
+        ),
+        Place(
+            "suppressions",
+            "ids of withdrawn grants and purged batches",
+            None,
+            "none needed: what they hold says nothing about a person or a photo",
+            "canaries",
+            ("consent.suppression",),
+        ),
+        Place(
+            "Ray sessions, spill folders and worker logs",
+            "nothing by design; spilled objects and tracebacks if the design fails",
+            timedelta(hours=1),
+            "`store.ray_sessions`: folders of sessions whose processes are gone, on every cleanup",
+            "canaries: searched for markers",
+            (),
+            (ray_folder(),),
+        ),
+        Place(
+            "plasma (shared memory)",
+            "nothing by design: photos do not pass through Ray",
+            timedelta(hours=1),
+            "the kernel, when Ray's processes end",
+            "canaries: searched for markers",
+            (),
+            (Path("/dev/shm"),),
+        ),
+        Place(
+            "Prefect's database, results and logs",
+            "ids and numbers",
+            ENGINE_LIFE,
+            "`store.engine_history` on every cleanup, and Prefect's own vacuum on a server",
+            "canaries: searched for markers",
+            ("flows.engine",),
+            (prefect,),
+        ),
+        Place(
+            "web server logs and temporary files",
+            "nothing: no access log is written, uploads stream into the transient store",
+            timedelta(),
+            "none needed",
+            "canaries: the temporary folder is searched for markers",
+            ("portal.cli.serve",),
+            (Path(tempfile.gettempdir()),),
+        ),
+        Place(
+            "browser cache",
+            "cutouts and pages with file names, on the customer's own machine",
+            timedelta(),
+            "`Cache-Control: no-store` on every page and file that is not static",
+            "a test reads the header of every route",
+            ("portal.web.app",),
+        ),
+        Place(
+            "core dumps",
+            "memory of a worker that crashed",
+            timedelta(),
+            "none is written: `store.no_core_dumps` sets the limit to 0 when a process opens the transient store",
+            "a test reads the limit",
+        ),
+        Place(
+            "the customer's own disk",
+            "cutouts that they downloaded, contact sheets, copies pulled by the ML team",
+            None,
+            "theirs; copies of the lake are listed and taken back by `bgbatch lake verify-copy`",
+            "theirs",
+            (
+                "portal.delivery",
+                "portal.contact_sheet",
+                "portal.cli.lake",
+                "portal.demo.story",
+                "portal.demo.people",
+                "lake.copies",
+                "lake.pull",
+                "lake.stats",
+                "consent.truth_table",
+            ),
+        ),
+    ]
+
+
+def ray_folder() -> Path:
+    """Where Ray keeps its sessions on this machine."""
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
+
+
+def places_page(settings: Settings) -> str:
+    """`docs/places.md`."""
+    lines = [
+        "# Where a customer's bytes or names can come to lie",
+        "",
+        "Written by `python -m store.registry > docs/places.md` from `store/registry.py`; a test compares them.",
+        "",
+        "| place | what may be there | stays at most | erased by | looked at by |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.name} | {each.may_hold} | {_words(each.retention)} | {each.eraser} | {each.verifier} |"
+        for each in places(settings)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _words(retention: timedelta | None) -> str:
+    if retention is None:
+        return "while it is needed"
+    hours = int(retention.total_seconds() // 3600)
+    return "not at all" if hours == 0 else f"{hours} h" if hours <= 24 else f"{hours // 24} days"
+
+
+def _local(root: str) -> tuple[Path, ...]:
+    return () if root.startswith("s3://") else (Path(root.removeprefix("file://")),)
+
+
+def _database(settings: Settings) -> tuple[Path, ...]:
+    address = settings.records_address
+    path = address.removeprefix("sqlite:///")
+    return tuple(Path(f"{path}{end}") for end in ("", "-wal", "-shm")) if path != address else ()
+
+
+if __name__ == "__main__":
+    print(places_page(Settings()), end="")  # noqa: T201

@@ -1,0 +1,165 @@
+"""Hand-made bugs, one for each rule that the promise rests on. The world must catch every one of them.
+
+Each is a patch: where, and what stands there instead. `seed`: where to begin to look for a walk that shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from unittest.mock import patch
+
+import flows.admission
+import flows.steps
+import store.purge
+from consent.gate import GateResult
+from consent.ledger import live_grant
+from consent.policy import Decision
+from flows.admission import Admitted, Write
+from flows.parts import Parts
+from lake.erase import Reconciled
+from schemas.batch import Stamp
+from schemas.results import Done
+from store.batches import get_batch, mark_purged, overdue
+from store.erase import Erasure
+from store.objects import ObjectStore
+from store.purge import Due, Purge, PurgeReport
+from store.storage import Kind, StoredObject
+from store.transient import TransientStore, batch_prefix
+from tests.promise.bucket import Bucket
+from tests.promise.world import World
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`rule`: what it breaks, in the words of the design."""
+
+    rule: str
+    place: object
+    name: str
+    bug: Callable[..., Any]
+    seed: int = 0
+
+
+_find = Bucket.find
+_is_due, _sweep = store.purge.is_due, Purge._erase
+_run, _admit_outputs = Purge.run, flows.steps.admit_outputs
+
+
+def _find_latest_only(self: Bucket, prefix: str) -> Iterator[StoredObject]:
+    """What a plain listing shows; deleting such a key hides it behind a marker."""
+    shown = {each.found for each in self.things if each.is_latest and each.found.kind is Kind.VERSION}
+    uploads = {each.found for each in self.things if each.found.kind is Kind.UPLOAD}
+    for found in _find(self, prefix):
+        if found in shown:
+            yield StoredObject(found.key, found.size)
+        elif found in uploads:
+            yield found
+
+
+def _find_no_uploads(self: Bucket, prefix: str) -> Iterator[StoredObject]:
+    return (found for found in _find(self, prefix) if found.kind is not Kind.UPLOAD)
+
+
+def _count_from_birth(self: Purge) -> PurgeReport:
+    """Each object dies 23 hours after its own birth."""
+    bucket = self._objects.storage
+    old = [each.found for each in bucket.things if each.born + self._purge_after <= self._now()]
+    with suppress(OSError):
+        bucket.remove(old)
+    return self.report
+
+
+def _trust_the_database(self: Purge) -> PurgeReport:
+    """Only what the records know of is purged."""
+    with self._records.transaction() as connection:
+        due = overdue(connection, self._now())
+    for batch_id in due:
+        self._objects.delete_folder(batch_prefix(batch_id))
+        with self._records.transaction() as connection:
+            mark_purged(connection, batch_id, self._now())
+    return self.report
+
+
+def _sweep_once(self: Purge, prefixes: Sequence[str]) -> None:
+    """An hour that was swept is done with."""
+    swept: set[str] = self._objects.storage.__dict__.setdefault("swept", set())
+    fresh = [prefix for prefix in prefixes if prefix not in swept]
+    swept.update(fresh)
+    _sweep(self, fresh)
+
+
+def _whole_hours_only(name: str, now: datetime, purge_after: timedelta) -> Due:
+    due = _is_due(name, now, purge_after)
+    return Due.NO if due is Due.PARTLY else due
+
+
+def _an_hour_too_late(name: str, now: datetime, purge_after: timedelta) -> Due:
+    return _is_due(name, now, purge_after + timedelta(hours=1, minutes=30))
+
+
+def _keep_strays(name: str, now: datetime, purge_after: timedelta) -> Due:
+    return Due.NO if store.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
+
+
+def _believe_the_store(self: ObjectStore, look: Any, before: Any = None, done: Any = None) -> Erasure:
+    """One request is enough: what it does not refuse is gone, and nobody looks again."""
+    found = list(look())
+    if before is not None:
+        before(found)
+    for start in range(0, len(found), self.storage.MOST_AT_ONCE):
+        self.storage.remove(found[start : start + self.storage.MOST_AT_ONCE])
+    return Erasure()
+
+
+def _receipt_first(self: Purge) -> PurgeReport:
+    """The receipt is written when the batch is due, the deletion comes later."""
+    with self._records.transaction() as connection:
+        due = overdue(connection, self._now())
+    self._leave_some(due)
+    return _run(self)
+
+
+def _write_without_a_fence(self: TransientStore, stamp: Stamp, key: str, data: bytes) -> None:
+    self.objects.write(key, data)
+
+
+def _stamp_looks_later(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
+    """Whatever grant the account has when the batch is admitted will do, as if it had been stamped with it."""
+    with parts.records.transaction() as connection:
+        account_id = get_batch(connection, stamp.batch_id).account_id
+        grant = live_grant(connection, account_id, stamp.industry) if stamp.industry else None
+    if grant is None:
+        return Admitted(0, 0, {})
+    everything = patch.object(flows.admission, "gate", lambda rows, *_: GateResult(rows, {}, {}))
+    with everything, patch.object(flows.admission, "confirm", lambda *_: Decision(None)):
+        return _admit_outputs(parts, stamp.model_copy(update={"grant_id": grant.grant_id}), done, write)
+
+
+def _no_reconcile(parts: object) -> Reconciled:
+    return Reconciled(objects=0, strays=0, retired=0, receipts=())
+
+
+def _readers_do_not_ask(self: World) -> list[object]:
+    return [each.grant_id for each in self.batches if each.grant_id]
+
+
+MUTANTS = [
+    Mutant("versions and markers are objects too", Bucket, "find", _find_latest_only),
+    Mutant("unfinished uploads are objects too", Bucket, "find", _find_no_uploads),
+    Mutant("the deadline counts from receipt, not from each object's birth", Purge, "run", _count_from_birth),
+    Mutant("purging needs no bookkeeping", Purge, "run", _trust_the_database),
+    Mutant("expired hours are swept again", Purge, "_erase", _sweep_once),
+    Mutant("a batch goes by its own age, not by its hour's end", store.purge, "is_due", _whole_hours_only),
+    Mutant("purge time leaves room before the deadline", store.purge, "is_due", _an_hour_too_late),
+    Mutant("strays go too", store.purge, "is_due", _keep_strays),
+    Mutant("absence is verified by listing again", ObjectStore, "erase", _believe_the_store),
+    Mutant("a receipt follows the deletion", Purge, "run", _receipt_first),
+    Mutant("late writers are fenced", TransientStore, "write", _write_without_a_fence),
+    Mutant("the grant is the one that was live at receipt", flows.steps, "admit_outputs", _stamp_looks_later),
+    Mutant("the lake is compared with the ledger on every run", flows.steps, "reconcile", _no_reconcile),
+    Mutant("readers check too", World, "_live_grants", _readers_do_not_ask),
+]
