@@ -6,6 +6,7 @@ A file that vanishes while it is read was merged into another or erased; the rec
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -154,6 +155,8 @@ def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
         through = storage.filesystem
         keys = {"access_key": through.key, "secret_key": through.secret} if through.key else {}
         where = {"endpoint_override": through.endpoint_url} if through.endpoint_url else {}
+        if where:  # servers other than AWS send checksums that its library cannot verify, or none (seen on rclone)
+            os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
         return pafs.S3FileSystem(**keys, **where), storage.root.removeprefix("s3://")
     raise StoreFault("This store has no file system that pyarrow can read.")
 

@@ -1,0 +1,174 @@
+"""The lake on S3 as in a folder: on a quick server, and on one that keeps versions and enforces policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+
+import duckdb
+import pytest
+
+from lake.audit import audit
+from lake.copies.manifest import Kind
+from lake.erase import READING, erase_grant
+from lake.pull import Order, pull
+from lake.query import Query
+from lake.reading import Lake
+from lake.verify import verify
+from schemas.errors import NotFound, StoreFault
+from store.objects import ObjectStore, open_store
+from store.s3 import S3
+from store.settings import Settings
+from tests.lake.conftest import AUTO, World, build_world
+from tests.lake.test_compact import ids, merge, sweep
+from tests.store import ceph
+from tests.store.conftest import ceph_bucket, rclone_bucket, s3_of
+
+POLICIES = Path(__file__).parents[2] / "deploy" / "s3-policies"
+
+
+def on_s3(home: Path, server: str) -> tuple[World, Settings]:
+    url, settings = rclone_bucket() if server == "rclone" else ceph_bucket()
+    lake_url = url.replace("transient", "lake")
+    world = build_world(
+        home, lake_url, s3_endpoint=settings.s3_endpoint, s3_key=settings.s3_key, s3_secret=settings.s3_secret
+    )
+    if server == "versions":
+        s3_of(world.lake).call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    return world, settings
+
+
+@pytest.fixture(params=["rclone", "versions"])
+def far(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[World, Settings]:
+    return on_s3(tmp_path, request.param)
+
+
+def test_a_grants_whole_life_on_s3(far: tuple[World, Settings], tmp_path: Path) -> None:
+    world, _ = far
+    mine, other = world.grant(), world.grant()
+    file = world.give(mine)
+    world.lake.write(file.key, world.lake.read(file.key))  # where versions are kept, the first stays beneath
+    world.give(mine)
+    kept = world.give(other)
+    everything = ids(world)
+    assert len(everything) == 6
+    assert world.reader().dataset(AUTO).to_table().num_rows == 6
+    assert audit(world.reader()).faults == []
+    assert merge(world, least_files=2).merged == 1
+    assert ids(world) == everything
+    world.now += READING
+    assert sweep(world).retired == 2
+    assert len(list(world.reader().torch_dataset(AUTO))) == 6
+    receipt = erase_grant(world.lake, world.records, world.withdraw(mine), world.clock)
+    assert receipt is not None
+    assert receipt.remaining == 0
+    assert {each.key for each in world.lake.walk("")} == {kept.key}, "versions and markers included"
+    assert len(ids(world)) == 2
+
+
+def test_a_copy_on_s3_can_be_taken_back(far: tuple[World, Settings]) -> None:
+    world, settings = far
+    ended = world.grant()
+    world.give(ended)
+    world.give(world.grant())
+    copy = open_store(f"s3://{s3_of(world.lake).bucket}/copies/one", settings)
+    order = Order(Kind.WEBDATASET)
+    assert pull(world.lake, world.records, world.live, Query(AUTO), copy, world.clock, order=order).rows == 4
+    assert verify(copy, world.records, world.live(), world.clock).is_good
+    world.withdraw(ended)
+    found = verify(copy, world.records, world.live(), world.clock, erase=True)
+    assert (found.must_go_rows, found.is_good) == (2, True)
+    assert not [each.key for each in copy.walk("") if ended.grant_id in each.key]
+
+
+def test_duckdb_reads_the_lake_in_place(tmp_path: Path) -> None:
+    world, _ = on_s3(tmp_path, "rclone")
+    world.give(world.grant(), 3)
+    filesystem = s3_of(world.lake).filesystem
+    connection = duckdb.connect()
+    connection.register_filesystem(filesystem)
+    paths = world.reader().paths(AUTO)
+    assert connection.sql(f"SELECT count(*), min(width) FROM read_parquet({paths})").fetchall() == [(3, 48)]
+
+
+def as_other(world: World, policy: str) -> ObjectStore:
+    """The lake as another user of the same server sees it, who has only this policy."""
+    s3 = s3_of(world.lake)
+    who = dict.fromkeys(("WORKER", "READER", "FLOWS", "CLEANUP"), "arn:aws:iam:::user/other")
+    text = Template((POLICIES / policy).read_text()).substitute(BUCKET=s3.bucket, LAKE="lake", **who)
+    s3.call("put_bucket_policy", Policy=text)
+    settings = Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
+    return ObjectStore(open_store(s3.root, settings).storage, pause=lambda seconds: None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "may"),
+    [
+        ("lake-worker.json", {"write"}),
+        ("lake-reader.json", {"read"}),
+        ("lake-compactor.json", {"write", "read", "list", "delete"}),
+        ("lake-cleanup.json", {"list", "delete"}),
+    ],
+)
+def test_each_policy_allows_its_own_work_and_no_more(tmp_path: Path, policy: str, may: set[str]) -> None:
+    world, _ = on_s3(tmp_path, "ceph")
+    key = world.give(world.grant()).key
+    other = as_other(world, policy)
+    tries: dict[str, Callable[[], object]] = {
+        "write": lambda: other.write(key.replace("000001", "000009"), b"x"),
+        "read": lambda: other.read(key),
+        "list": lambda: list(other.walk("")),
+        "delete": lambda: other.delete([key]),
+    }
+    assert {name for name, attempt in tries.items() if _is_allowed(attempt)} == may
+    with pytest.raises(StoreFault):
+        other.write("elsewhere", b"x")
+
+
+def test_cleanup_with_its_own_rights_erases_a_grant(tmp_path: Path) -> None:
+    world, _ = on_s3(tmp_path, "versions")
+    grant = world.grant()
+    world.give(grant)
+    other = as_other(world, "lake-cleanup.json")
+    assert erase_grant(other, world.records, world.withdraw(grant), world.clock) is not None
+    assert list(world.lake.walk("")) == []
+
+
+def test_the_pull_with_its_own_rights_copies(tmp_path: Path) -> None:
+    world, _ = on_s3(tmp_path, "ceph")
+    world.give(world.grant())
+    other = as_other(world, "lake-reader.json")
+    pulled = pull(other, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock)
+    assert pulled.rows == 2
+    assert len(Lake(other, world.records, world.live).labels(AUTO)) == 2
+
+
+def test_every_policy_is_valid_json_with_placeholders_only() -> None:
+    for path in POLICIES.glob("lake-*.json"):
+        policy = json.loads(path.read_text())
+        for statement in policy["Statement"]:
+            assert "*" not in statement["Principal"]["AWS"], path.name
+            assert not any(action.endswith("*") for action in statement["Action"]), path.name
+
+
+def _is_allowed(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except NotFound:
+        return True
+    except StoreFault:
+        return False
+    return True
+
+
+def test_cleanup_may_not_delete_beside_the_lake(tmp_path: Path) -> None:
+    world, settings = on_s3(tmp_path, "ceph")
+    other = as_other(world, "lake-cleanup.json")
+    beside = open_store(f"s3://{s3_of(world.lake).bucket}/elsewhere", settings)
+    beside.write("a", b"x")
+    theirs = Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
+    with pytest.raises(StoreFault):
+        ObjectStore(S3(f"s3://{s3_of(other).bucket}/elsewhere", theirs), pause=lambda seconds: None).delete(["a"])
+    assert beside.read("a") == b"x"
