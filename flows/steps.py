@@ -56,12 +56,15 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard."""
     manifest = parts.transient.manifest(batch_id)
     results = results_by_number(parts.transient.reports(batch_id))
+    done = {number for number, each in results.items() if isinstance(each, Done)}
+    failed = set(results) - done
+    del results  # a million of them would fill the memory; numbers do not
 
     def keep(report: ShardReport) -> None:
         parts.transient.write_report(manifest.stamp, report)
 
     def tell() -> Counts:
-        counts = _counts(manifest, results)
+        counts = Counts(items=len(manifest.items), done=len(done), failed=len(failed))
         with parts.records.transaction() as connection:
             batches.set_progress(connection, batch_id, counts, BatchState.RUNNING)
         parts.watch(counts)
@@ -69,8 +72,9 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
 
     counts = tell()
     for report in run_shards(batch_id, shards, parts.clock, keep, lambda: parts.stop(batch_id)):
-        fresh = {result.number: result for result in report.results}
-        results |= {n: each for n, each in fresh.items() if not isinstance(results.get(n), Done)}
+        done |= {each.number for each in report.results if isinstance(each, Done)}
+        failed |= {each.number for each in report.results}
+        failed -= {each.number for each in report.results} & done
         counts = tell()
     return counts
 

@@ -157,8 +157,12 @@ batches = Table(
     Column("purged_at", UtcTime),
     Column("purge_on_download", Boolean, nullable=False, server_default=false()),
     Index("ix_batches_account_received", "account_id", "received_at"),
+    Index("ix_batches_received_at", "received_at"),
 )
 """`refusals`: reason of the consent gate -> how many outputs of this batch it kept out of the lake."""
+
+_unpurged = batches.c.purged_at.is_(None)
+Index("ix_batches_unpurged", batches.c.purge_at, postgresql_where=_unpurged, sqlite_where=_unpurged)
 
 consent_events = Table(
     "consent_events",
