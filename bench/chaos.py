@@ -12,7 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from bench.results import table, write_section
+from bench.results import write_section
+from bench.tables import table
 from tests.cluster.trials import MORE_VICTIMS, Outcome, World, trial
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     write_section("Chaos", body(outcomes, how.first_seed))
 
 
-def body(outcomes: list[Outcome], first_seed: int) -> str:
+def body(outcomes: list[Outcome], first_seed: int) -> list[str]:
     """What each victim cost."""
     by_victim: dict[str, list[Outcome]] = defaultdict(list)
     for each in outcomes:
@@ -50,14 +51,15 @@ def body(outcomes: list[Outcome], first_seed: int) -> str:
         worst = max(each.runs for each in some)
         seconds = f"{median(each.seconds for each in some):.0f}"
         rows.append([victim, str(len(some)), str(by_itself), str(worst), ", ".join(said) or "nothing", seconds])
-    photos = outcomes[0].photos
-    return (
-        f"{len(outcomes)} trials (seeds {first_seed} to {first_seed + len(outcomes) - 1}) of {photos} photos each, on a "
-        "Ray head and three hosts, PostgreSQL and an S3 server, all real processes; the network sleeps 10 ms. In every "
-        "trial each photo had its result and its own cutout, nothing was left to plan, and a day later nothing was left "
-        "at all and one receipt said so.\n\n"
-        + table(["killed", "trials", "ended by itself", "most runs", "what a run said", "median s"], rows)
-    )
+    last_seed = first_seed + len(outcomes) - 1
+    return [
+        f"{len(outcomes)} trials (seeds {first_seed} to {last_seed}) of {outcomes[0].photos} photos each, on a Ray "
+        "head and three hosts, PostgreSQL and an S3 server, all real processes; the network sleeps 10 ms. In every trial "
+        "each photo had its result and its own cutout, nothing was left to plan, and a day later nothing was left at "
+        "all and one receipt said so.",
+        "",
+        *table(["killed", "trials", "ended by itself", "most runs", "what a run said", "median s"], rows),
+    ]
 
 
 if __name__ == "__main__":
