@@ -116,6 +116,19 @@ def test_the_promise_holds_whatever_happens() -> None:
     )
 
 
+def test_the_world_is_not_empty(tmp_path: Path) -> None:
+    """A promise about nothing would be easy to keep: a batch with a grant really ends in store and lake."""
+    world = World(0, tmp_path)
+    with world.its_clock():
+        world.press_button(0, Industry.AUTOMOTIVE)
+        world.submit_and_process(0, Industry.AUTOMOTIVE, 3)
+        assert len({thing.found.key for thing in world.bucket.things}) >= 3 * 3
+        assert len(world.lake.things) == 1
+        world.check_readers()
+        world.check_end()
+        assert len(world.lake.things) == 1
+
+
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_the_promise_holds_on_seeded_walks(first: int, tmp_path: Path) -> None:
     for seed in range(first, first + 20):

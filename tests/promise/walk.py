@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ def _choices(choose: Random) -> tuple[list[tuple[str, tuple[object, ...]]], list
         (6, "process", (choose.choice([0, 0, 1, 2]),)),
         (6, "press_button", (owner, industry)),
         (3, "withdraw", (owner, industry)),
+        (2, "change_mind_twice", (owner, industry)),
         (3, "write_late", (choose.randrange(4),)),
         (1, "stray", ()),
         (1, "download", (choose.randrange(3),)),
@@ -55,6 +57,7 @@ def _choices(choose: Random) -> tuple[list[tuple[str, tuple[object, ...]]], list
 
 
 def _walk_alone(seed: int) -> tuple[int, str]:
+    logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="bgbatch-promise-") as home:
         try:
             walk(seed, Path(home))

@@ -159,6 +159,13 @@ class World:
             ledger.withdraw(connection, by, industry, self.clock("portal")())
         self._look_up_grants()
 
+    def change_mind_twice(self, owner: int, industry: Industry) -> None:
+        """Off and on again between a batch's receipt and its end: the new grant is no grant for that batch."""
+        self.submit(owner, industry, 1)
+        self.withdraw(owner, industry)
+        self.press_button(owner, industry)
+        self.process(0)
+
     def write_late(self, batch: int) -> None:
         """A worker that hung writes on, hours later, maybe after the purge."""
         received = self._batch(batch)
@@ -425,7 +432,7 @@ class StandInCutter:
     device = "none"
     limits = Limits(pixels=1_000_000, bytes=1_000_000)
 
-    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool) -> Cut:
+    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, **_: object) -> Cut:
         return Cut(
             file=b"cutout of " + source[:8],
             width=16,

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from schemas.batch import Stamp
+from schemas.errors import PastDeadline
+from schemas.ids import received_at
+from schemas.options import CutoutOptions
+from store.bucket_check import check_bucket
+from store.health import metrics_text
+from store.objects import ObjectStore
+from store.transient import TransientStore, source_key
+from tests.store.conftest import NOON, batch_at, ceph_bucket, later, open_store, s3_of
+from tests.store.test_health import EMPTY
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+STAMP = Stamp(
+    batch_id=batch_at(NOON),
+    received_at=received_at(batch_at(NOON)),
+    purge_at=later(hours=23),
+    industry=None,
+    grant_id=None,
+    options=CutoutOptions(),
+)
+KEY = source_key(STAMP.batch_id, 1)
+
+
+def test_the_lifecycle_file_is_applied_and_read_back(versioned: ObjectStore) -> None:
+    rules = json.loads((DEPLOY / "s3/transient-lifecycle.json").read_text())
+    s3_of(versioned).call("put_bucket_lifecycle_configuration", LifecycleConfiguration=rules)
+    told = s3_of(versioned).call("get_bucket_lifecycle_configuration")["Rules"]
+    by_id = {rule["ID"]: rule for rule in told}
+    assert by_id["bgbatch-backstop"]["Expiration"] == {"Days": 1}
+    assert by_id["bgbatch-backstop"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert by_id["bgbatch-backstop"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert by_id["bgbatch-markers"]["Expiration"] == {"ExpiredObjectDeleteMarker": True}
+    assert all(rule["Status"] == "Enabled" for rule in told)
+
+
+def test_the_bucket_policy_is_applied_and_enforced() -> None:
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    s3 = s3_of(store)
+    store.write(KEY, b"x")
+    policy = json.loads((DEPLOY / "s3/transient-policy.json").read_text().replace("BUCKET", s3.bucket))
+    policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] != "OnlyOverTls"]  # this server has none
+    s3.call("put_bucket_policy", Policy=json.dumps(policy))
+    assert json.loads(s3.call("get_bucket_policy")["Policy"]) == policy
+    with pytest.raises(PermissionError):
+        s3.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    check_bucket(store, settings)
+    store.delete_folder("")
+
+
+def test_the_alert_rules_ask_for_metrics_that_there_are() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus/cleanup.rules.yml").read_text())["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"bgbatch_\w+", rule["expr"])}
+    told = set(re.findall(r"^# TYPE (\w+) gauge$", metrics_text(EMPTY, NOON), re.MULTILINE))
+    assert asked == told
+
+
+def test_nothing_is_written_past_the_deadline(objects: ObjectStore) -> None:
+    TransientStore(objects, lambda: later(hours=22, minutes=59)).write(STAMP, KEY, b"x")
+    with pytest.raises(PastDeadline):
+        TransientStore(objects, lambda: later(hours=23)).write(STAMP, KEY, b"y")
+    assert objects.read(KEY) == b"x"
+
+
+def test_a_write_that_ends_past_the_deadline_is_taken_back(objects: ObjectStore) -> None:
+    moments = iter([later(hours=22, minutes=59), later(hours=23, minutes=1)])
+    with pytest.raises(PastDeadline):
+        TransientStore(objects, lambda: next(moments)).write(STAMP, KEY, b"x")
+    assert list(objects.walk("")) == []
+
+
+def test_a_link_ends_with_its_batch_at_the_latest() -> None:
+    store = open_store(*ceph_bucket())
+    store.write(KEY, b"photo")
+    transient = TransientStore(store, lambda: STAMP.purge_at - timedelta(seconds=2))
+    link = transient.link(STAMP, KEY, timedelta(hours=1))
+    assert link is not None
+    with urllib.request.urlopen(link) as answer:
+        assert answer.read() == b"photo"
+    time.sleep(3)
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(link)
+    assert refusal.value.code == 403
+    with pytest.raises(PastDeadline):
+        TransientStore(store, lambda: STAMP.purge_at).link(STAMP, KEY, timedelta(hours=1))
