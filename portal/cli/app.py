@@ -6,7 +6,8 @@ import typer
 
 from portal.cli import account, batches, consent, lake, upkeep
 from portal.cli.demo import demo
-from portal.cli.serve import serve
+from portal.cli.serve import serve, work
+from portal.cli.serve import upkeep as upkeep_loop
 from portal.cli.terminal import quiet_libraries
 
 app = typer.Typer(
@@ -27,9 +28,11 @@ for command in (
     upkeep.receipts,
     upkeep.settings,
     serve,
+    work,
     demo,
 ):
     app.command()(command)
+app.command("upkeep")(upkeep_loop)
 app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")

@@ -1,0 +1,146 @@
+"""Work through the line: take the next turn by fair share, hold its lease, run the batch, give the lease back.
+
+All state is in the records, so any number of dispatchers may run, and one that dies loses nothing: its lease ends
+within a minute, and the batch goes on where it stopped. A batch that has had its turn lets others go first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from flows.fair_share import TURN_ITEMS, charged, next_turn
+from flows.parts import Parts
+from schemas.batch import BatchState, Counts
+from schemas.errors import BgbatchError
+from schemas.ids import BatchId
+from store import line
+from store.batches import get_batch
+from store.line import InLine, Share
+
+_log = logging.getLogger(__name__)
+
+_RENEW_EVERY = line.LEASE_LIFE.total_seconds() / 4
+_LOOK_EVERY = 1.0
+_FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
+
+Process = Callable[[Parts, BatchId], Counts]
+"""Runs what is left of a batch on these parts, and stops early when `parts.stop` says so."""
+
+
+@dataclass
+class _Turn:
+    """One batch at work: since when and with how many photos done, and whether the lease was lost."""
+
+    batch: InLine
+    started: float
+    done_before: int
+    lost: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    looked: float = 0.0
+    must_stop: bool = False
+    done: int = 0
+
+
+class Dispatcher:
+    """`holder` names this process in leases; `process` does the work; `ending` is set when this process should end."""
+
+    def __init__(self, parts: Parts, holder: str, process: Process, ending: threading.Event) -> None:
+        self._parts = parts
+        self._holder = holder
+        self._process = process
+        self._ending = ending
+        self._items_per_second = _FIRST_GUESS
+
+    def run(self, pause: float = 1.0, pause_after_fault: float = 30.0) -> None:
+        """Take turns until `ending` is set."""
+        while not self._ending.is_set():
+            try:
+                idle = not self.take_turn()
+            except BgbatchError as fault:
+                _log.warning("a turn ended with %s; the batch waits in line", fault.code)
+                self._ending.wait(pause_after_fault)
+                continue
+            if idle:
+                self._ending.wait(pause)
+
+    def take_turn(self) -> bool:
+        """Give one batch its turn. False when none waits. Raises what ended the turn, after giving the lease back."""
+        chosen = self._choose()
+        if chosen is None:
+            return False
+        with self._parts.records.transaction() as connection:
+            counts = get_batch(connection, chosen.batch_id).counts
+        turn = _Turn(chosen, time.monotonic(), counts.done + counts.failed)
+        keeper = threading.Thread(target=self._keep_lease, args=(turn,), daemon=True, name="lease")
+        keeper.start()
+        has_ended = False
+        try:
+            ended = self._process(self._watched(turn), chosen.batch_id)
+            has_ended = ended.state is not BatchState.RUNNING or self._is_called_off(chosen.batch_id)
+        except BgbatchError as fault:
+            has_ended = fault.fault == "user"  # past its deadline, or never sealed: trying again cannot help
+            if not has_ended:
+                raise
+        finally:
+            turn.over.set()
+            keeper.join()
+            self._give_back(turn, has_ended)
+        return True
+
+    def _choose(self) -> InLine | None:
+        now = self._parts.clock()
+        with self._parts.records.transaction() as connection:
+            waiting = line.in_line(connection, now)
+            chosen = next_turn(waiting, line.read_shares(connection), now, self._items_per_second)
+            if chosen is None or not line.claim(connection, chosen.batch_id, self._holder, now, chosen.left):
+                return None
+        return chosen
+
+    def _watched(self, turn: _Turn) -> Parts:
+        inner = self._parts.watch
+
+        def watch(counts: Counts) -> None:
+            turn.done = counts.done + counts.failed
+            inner(counts)
+
+        return replace(self._parts, watch=watch, stop=lambda batch_id: self._should_stop(turn))
+
+    def _should_stop(self, turn: _Turn) -> bool:
+        """Called off, the lease lost, this process ending, or the turn over while another account waits."""
+        if turn.must_stop or turn.lost.is_set() or self._ending.is_set():
+            return True
+        if time.monotonic() - turn.looked < _LOOK_EVERY:
+            return False
+        turn.looked = time.monotonic()
+        with self._parts.records.transaction() as connection:
+            turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
+            if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
+                waiting = line.in_line(connection, self._parts.clock())
+                turn.must_stop = any(each.account_id != turn.batch.account_id for each in waiting)
+        return turn.must_stop
+
+    def _keep_lease(self, turn: _Turn) -> None:
+        while not turn.over.wait(_RENEW_EVERY):
+            with self._parts.records.transaction() as connection:
+                if not line.renew(connection, turn.batch.batch_id, self._holder, self._parts.clock()):
+                    turn.lost.set()
+                    return
+
+    def _is_called_off(self, batch_id: BatchId) -> bool:
+        with self._parts.records.transaction() as connection:
+            return line.is_called_off(connection, batch_id)
+
+    def _give_back(self, turn: _Turn, has_ended: bool) -> None:
+        now, account_id = self._parts.clock(), turn.batch.account_id
+        items = max(0, turn.done - turn.done_before)
+        seconds = time.monotonic() - turn.started
+        if items and seconds > 0:
+            self._items_per_second += (items / seconds - self._items_per_second) / 4
+        with self._parts.records.transaction() as connection:
+            line.release(connection, turn.batch.batch_id, self._holder, now, has_ended)
+            share = line.read_shares(connection).get(account_id, Share(account_id=account_id))
+            line.write_share(connection, charged(share, items, now))

@@ -1,0 +1,137 @@
+"""The line is worked through: by fair share, on a lease, and a dispatcher that dies loses nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flows import steps
+from flows.dispatch import Dispatcher
+from flows.fair_share import TURN_ITEMS
+from flows.parts import Parts
+from schemas.batch import BatchState, Counts
+from schemas.errors import StoreFault
+from schemas.ids import BatchId
+from schemas.results import Failed, ShardReport
+from store import line
+from store.batches import get_batch
+from store.people import create_account
+from tests.flows.conftest import Place
+
+
+def pretend(parts: Parts, batch_id: BatchId) -> Counts:
+    """Process without pixels: each photo gets a result of its own, and `stop` is obeyed between shards."""
+
+    def run(batch_id, shards, clock, keep, stopped):
+        for shard in shards:
+            if stopped():
+                return
+            results = tuple(Failed(number=n, code="not_an_image", sentence="No.", finished_at=clock()) for n in shard)
+            report = ShardReport(first=shard[0], last=shard[-1], results=results)
+            keep(report)
+            yield report
+
+    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+    return steps.finish(parts, batch_id)
+
+
+def dispatcher(place: Place, process=pretend, holder: str = "one") -> Dispatcher:
+    return Dispatcher(place.parts, holder, process, threading.Event())
+
+
+def state(place: Place, batch_id: BatchId) -> BatchState:
+    with place.parts.records.transaction() as connection:
+        return get_batch(connection, batch_id).state
+
+
+def another_account(place: Place) -> Place:
+    with place.parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "o@bazaar.example", place.parts.clock(), os.urandom)
+    return replace(place, account_id=account_id)
+
+
+def test_a_sealed_batch_is_worked_on_once_and_then_nobody_waits(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+    assert not dispatcher(place).take_turn()
+
+
+def test_a_large_batch_lets_a_small_one_of_another_account_go_first(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    large = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)})
+    other = another_account(place)
+    order: list[BatchId] = []
+    small = None
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        nonlocal small
+        if small is None:
+            small = other.send({"1.jpg": b"x"})
+        order.append(batch_id)
+        return pretend(parts, batch_id)
+
+    one = dispatcher(place, process)
+    while one.take_turn():
+        pass
+    assert small is not None
+    assert order == [large.batch_id, small.batch_id, large.batch_id]
+    assert state(place, large.batch_id) is state(place, small.batch_id) is BatchState.FAILED
+
+
+def test_two_dispatchers_never_hold_the_same_batch(place: Place) -> None:
+    place.send({"1.jpg": b"x"})
+    seen: list[bool] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        seen.append(dispatcher(place, holder="two").take_turn())
+        return pretend(parts, batch_id)
+
+    assert dispatcher(place, process).take_turn()
+    assert seen == [False]
+
+
+def test_a_batch_whose_dispatcher_died_is_anybodys_when_the_lease_is_over(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "dead", place.parts.clock())
+    assert not dispatcher(place).take_turn()
+    later = replace(place.parts, clock=lambda: stamp.received_at + timedelta(minutes=5))
+    assert Dispatcher(later, "two", pretend, threading.Event()).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
+def test_a_fault_of_ours_puts_the_batch_back_in_line(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        raise StoreFault("The store is away.")
+
+    with pytest.raises(StoreFault):
+        dispatcher(place, process).take_turn()
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
+def test_a_batch_that_is_called_off_stops_and_keeps_what_is_done(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(10)})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        def watch(counts: Counts) -> None:
+            parts.watch(counts)
+            if counts.failed >= 4:
+                with place.parts.records.transaction() as connection:
+                    line.ask_to_stop(connection, batch_id, place.parts.clock())
+
+        return pretend(replace(parts, watch=watch), batch_id)
+
+    assert dispatcher(place, process).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.CANCELLED
+    with place.parts.records.transaction() as connection:
+        assert get_batch(connection, stamp.batch_id).counts.failed == 4
+    assert not dispatcher(place).take_turn()
