@@ -1,7 +1,7 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
 `serve` runs the portal and keeps two children: `work` takes batches from the line, `upkeep` purges, reconciles and
-sends canaries. A child that dies is started again; Ctrl-C or SIGTERM ends all, and what was under way goes on next time.
+sends canaries. A child that dies is started again; Ctrl-C or SIGTERM ends all; what was under way goes on later.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _keep_alive(child: str, ending: threading.Event) -> threading.Thread:
 
 
 def _run_child(child: str, ending: threading.Event) -> None:
-    """Run `bgbatch CHILD`, again whenever it ends by itself, until `ending`; then let it end, or kill it if it hangs."""
+    """Run `bgbatch CHILD`, again whenever it ends by itself, until `ending`; then let it end, or kill it."""
     command = [sys.executable, "-c", "from portal.cli.app import main; main()", child]
     while not ending.is_set():
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
