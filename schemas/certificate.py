@@ -1,0 +1,46 @@
+"""A customer's proof that a batch is gone, with the piece of hash chain that lets them check it themselves. Pure."""
+
+from __future__ import annotations
+
+from schemas.errors import LedgerBroken
+from schemas.receipt import Receipt, content_hash, link, receipt_hash
+from schemas.record import Moment, Record
+
+
+class Certificate(Record):
+    """`receipts`: every erasure of the batch, oldest first. `links`: the hashes of the contents of all receipts after
+    the first of them, up to `head`, the hash of the newest: they say nothing about other customers.
+
+    Whoever keeps two certificates can see that the later chain goes on from the earlier one.
+    """
+
+    batch_id: str
+    received_at: Moment
+    deadline: Moment
+    receipts: tuple[Receipt, ...]
+    links: tuple[str, ...]
+    head_sequence: int
+    head: str
+    issued_at: Moment
+
+
+def check_certificate(certificate: Certificate) -> int:
+    """How many links hold, from the first receipt to the head. Raises `LedgerBroken` that says what does not."""
+    if not certificate.receipts:
+        raise LedgerBroken("The certificate holds no receipt: it proves nothing.")
+    first = certificate.receipts[0]
+    by_sequence = {each.sequence: each for each in certificate.receipts}
+    for receipt in certificate.receipts:
+        if receipt.subject != certificate.batch_id or receipt.hash != receipt_hash(receipt) or receipt.remaining:
+            raise LedgerBroken(f"Receipt {receipt.sequence} does not say what its hash says, or not of this batch.")
+    at = first.hash
+    for sequence, content in enumerate(certificate.links, start=first.sequence + 1):
+        at = link(at, content)
+        known = by_sequence.get(sequence)
+        if known is not None and (known.hash != at or content_hash(known) != content):
+            raise LedgerBroken(f"Receipt {sequence} is not the one in the chain.")
+    if at != certificate.head or first.sequence + len(certificate.links) != certificate.head_sequence:
+        raise LedgerBroken("The chain does not lead from the receipt to the head.")
+    if by_sequence.keys() - set(range(first.sequence, certificate.head_sequence + 1)):
+        raise LedgerBroken("A receipt lies outside the chain that is shown.")
+    return len(certificate.links)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from schemas.certificate import Certificate, check_certificate
+from schemas.errors import LedgerBroken, NotFound
+from schemas.ids import BatchId
+from schemas.receipt import Erased
+from store.certificates import certify
+from store.receipts import begin_erasure, finish_erasure
+from store.records import Records
+from tests.store.conftest import NOON, batch_at, later
+
+
+def erase(records: Records, batch_id: BatchId, objects: int = 3) -> None:
+    with records.transaction() as connection:
+        begin_erasure(connection, Erased.BATCH, batch_id, objects, objects * 5, later(hours=23))
+        finish_erasure(connection, batch_id, later(hours=24), remaining=0, now=later(hours=23, minutes=1))
+
+
+@pytest.fixture
+def certificate(records: Records) -> Certificate:
+    ours = batch_at(NOON, seed=100)
+    for seed in range(3):
+        erase(records, batch_at(NOON, seed))
+    erase(records, ours)
+    for seed in range(3, 6):
+        erase(records, batch_at(NOON, seed))
+    erase(records, ours, objects=1)
+    erase(records, batch_at(NOON, 7))
+    with records.transaction() as connection:
+        return certify(connection, ours, later(hours=25))
+
+
+def test_a_certificate_can_be_checked_by_whoever_holds_it(certificate: Certificate) -> None:
+    again = Certificate.model_validate_json(certificate.model_dump_json())
+    assert check_certificate(again) == 5
+    assert [each.objects for each in again.receipts] == [3, 1]
+    assert again.deadline - again.received_at == timedelta(hours=24)
+    assert again.receipts[0].margin_seconds == 59 * 60
+
+
+def test_a_certificate_says_nothing_about_others(certificate: Certificate) -> None:
+    text = certificate.model_dump_json()
+    assert not any(batch_at(NOON, seed) in text for seed in range(8))
+
+
+def test_a_certificate_that_was_changed_does_not_hold(certificate: Certificate) -> None:
+    first, second = certificate.receipts
+    lies = [
+        {"receipts": (first.model_copy(update={"objects": 4}), second)},
+        {"receipts": (first.model_copy(update={"last_deletion": later(hours=22)}), second)},
+        {"receipts": ()},
+        {"receipts": (second, first)},
+        {"batch_id": batch_at(NOON, 1)},
+        {"links": certificate.links[:-1]},
+        {"links": certificate.links[::-1]},
+        {"head": "0" * 64},
+        {"head_sequence": 99},
+    ]
+    for lie in lies:
+        with pytest.raises(LedgerBroken):
+            check_certificate(certificate.model_copy(update=lie))
+
+
+def test_there_is_no_certificate_before_the_purge(records: Records) -> None:
+    with records.transaction() as connection, pytest.raises(NotFound):
+        certify(connection, batch_at(NOON), NOON)
