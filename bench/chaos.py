@@ -54,9 +54,9 @@ def body(outcomes: list[Outcome], first_seed: int) -> list[str]:
     last_seed = first_seed + len(outcomes) - 1
     return [
         f"{len(outcomes)} trials (seeds {first_seed} to {last_seed}) of {outcomes[0].photos} photos each, on a Ray "
-        "head and three hosts, PostgreSQL and an S3 server, all real processes; the network sleeps 10 ms. In every trial "
-        "each photo had its result and its own cutout, nothing was left to plan, and a day later nothing was left at "
-        "all and one receipt said so.",
+        "head and three hosts, PostgreSQL and an S3 server, all real processes; the network sleeps 10 ms. In every "
+        "trial each photo had its result and its own cutout, nothing was left to plan, and a day later nothing was "
+        "left at all and one receipt said so.",
         "",
         *table(["killed", "trials", "ended by itself", "most runs", "what a run said", "median s"], rows),
     ]

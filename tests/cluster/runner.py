@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import ray
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows import steps
 from flows.parts import open_parts
@@ -27,6 +28,8 @@ def main(batch_id: BatchId) -> None:
         steps.finish(parts, batch_id)
     except BgbatchError as fault:
         sys.exit(f"{fault.code}: {fault}")
+    except SQLAlchemyError as fault:  # as the command line says it
+        sys.exit(f"records_fault: {type(fault).__name__}")
     finally:
         ray.shutdown()
 

@@ -7,6 +7,7 @@ nothing of the batch is left and one receipt says so. Everything random comes fr
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,8 @@ def trial(world: World, seed: int, victim: str, photos: int) -> Outcome:
     """Run it; raises AssertionError when a photo is lost or doubled, or the batch does not end."""
     random, began = Random(seed), time.monotonic()
     batch_id = send(world.parts, world.account, photos, random)
-    moment, said = random.randrange(photos // 8, photos // 2), []
+    moment = random.randrange(photos // 8, photos // 2)
+    said: list[str] = []
     is_killed, runs = False, 0
     while runs < _MOST_RUNS:
         runs += 1
@@ -126,7 +128,7 @@ def trial(world: World, seed: int, victim: str, photos: int) -> Outcome:
             time.sleep(0.05)
         if process.returncode == 0:
             break
-        said.append(process.stderr.read().strip().splitlines()[-1:] if process.stderr else [])
+        said.append(_last_word(process))
     else:
         raise AssertionError(f"seed {seed}: {victim}: not done after {_MOST_RUNS} runs: {said}")
     assert is_killed, f"seed {seed}: the batch was done before anything was killed"
@@ -134,8 +136,7 @@ def trial(world: World, seed: int, victim: str, photos: int) -> Outcome:
         world.hosts.bring_one()
     _count(world.parts, batch_id, photos, seed)
     _purge(world.parts, batch_id, seed)
-    words = tuple(line.partition(":")[0] if line else "killed" for lines in said for line in (lines or [""]))
-    return Outcome(seed, victim, photos, runs, words, time.monotonic() - began)
+    return Outcome(seed, victim, photos, runs, tuple(said), time.monotonic() - began)
 
 
 def _start(world: World, batch_id: BatchId) -> subprocess.Popen[str]:
@@ -143,6 +144,16 @@ def _start(world: World, batch_id: BatchId) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, env=world.environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+
+
+def _last_word(process: subprocess.Popen[str]) -> str:
+    """The code of the fault that it ended with; other lines are Ray's."""
+    if process.returncode < 0:
+        return f"killed by signal {-process.returncode}"
+    assert process.stderr is not None
+    lines = process.stderr.read().strip().splitlines()
+    codes = [match.group(1) for line in lines if (match := re.match(r"([a-z]+_[a-z_]+): ", line))]
+    return codes[-1] if codes else (lines or ["nothing"])[-1][:60]
 
 
 def _done(parts: Parts, batch_id: BatchId) -> int:
