@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated
 
@@ -62,6 +63,8 @@ def work() -> None:
     with exit_codes():
         parts = get_ready()
         ending = _until_stopped()
+        from prefect.exceptions import TerminationSignal
+
         from flows.dispatch import Dispatcher
         from flows.parts import using
         from flows.process_batch import process_batch
@@ -72,7 +75,8 @@ def work() -> None:
                 return process_batch(batch_id)
 
         holder = f"{os.getpid()}-{os.urandom(6).hex()}"
-        Dispatcher(parts, holder, process, ending).run()
+        with suppress(TerminationSignal):  # SIGTERM in the middle of a flow; the lease is given back by then
+            Dispatcher(parts, holder, process, ending).run()
 
 
 def upkeep() -> None:
@@ -80,13 +84,15 @@ def upkeep() -> None:
     with exit_codes():
         parts = get_ready()
         ending = _until_stopped()
+        from prefect.exceptions import TerminationSignal
+
         from flows.canary import send_canary
         from flows.cleanup import cleanup
         from flows.parts import using
         from flows.reconcile import reconcile
 
         canary_at = parts.clock()
-        with using(parts):
+        with using(parts), suppress(TerminationSignal):
             while not ending.is_set():
                 _try("cleanup", cleanup)
                 _try("reconcile", reconcile)
@@ -128,7 +134,7 @@ def _run_child(child: str, ending: threading.Event) -> None:
         while process.poll() is None and not ending.wait(0.5):
             pass
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # Prefect breaks a flow off on SIGTERM; this lets it end its step
             try:
                 process.wait(timeout=60)
             except subprocess.TimeoutExpired:
