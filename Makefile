@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit promise histories serve bench clean
+.PHONY: help demo test lint unit promise histories chaos scale serve bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -32,11 +32,27 @@ unit: $(VENV)/.tests system ## Every test, against real servers (pass ARGS=… t
 histories: $(VENV)/.tests system ## A million random histories of consent against a ten-line reference (half an hour)
 	HISTORIES=1000000 $(BIN)/python -m pytest tests/consent/test_histories.py --durations=5 $(ARGS)
 
+promise: $(VENV)/.tests ## 10,000 random lives of the store under crashes, faults and wrong clocks (SEEDS=…; seeds are printed)
+	$(BIN)/python -m tests.promise.walk --seeds $(or $(SEEDS),10000)
+
+chaos: $(VENV)/.tests system ## 200 batches on several hosts, each with a kill -9 at a random moment (TRIALS=…, PHOTOS=…)
+	$(BIN)/python -m bench.chaos --trials $(or $(TRIALS),200) --photos $(or $(PHOTOS),2000)
+
+scale: $(VENV)/.tests system ## What distributing costs; writes bench/RESULTS.md
+	$(BIN)/python -m bench.scale
+
+bench: $(VENV)/.tests system ## Speed, quality, lake, gate and purge beside their peers; writes bench/RESULTS.md
+	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.rembg
+	$(BIN)/python -m bench.quality
+	$(BIN)/python -m bench.lake
+	$(BIN)/python -m bench.purge
+
 serve: $(VENV)/.runs ## The portal at http://127.0.0.1:8080
 	$(BIN)/bgbatch serve
 
 clean: ## Remove what make made
-	rm -rf $(VENV) build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .PHONY: system
 system: ## Debian packages that tests need: a browser, PostgreSQL, S3 servers
