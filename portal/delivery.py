@@ -1,16 +1,60 @@
-"""Handing cutouts over: each under its photo's relative path, each name once."""
+"""Handing cutouts over: each under its photo's relative path, once; to a folder, a zip, or their own place."""
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from schemas.batch import Manifest, Stamp
 from schemas.ids import BatchId
 from schemas.naming import delivery_paths
-from schemas.results import Done, results_by_number
+from schemas.options import CutoutOptions
+from schemas.results import Done, Failed, results_by_number
+from store.objects import ObjectStore
 from store.transient import TransientStore, cutout_key
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+@dataclass(frozen=True)
+class Results:
+    """A batch as its customer sees it. `names`: item number -> relative path of its cutout."""
+
+    manifest: Manifest
+    by_number: Mapping[int, Done | Failed]
+    names: Mapping[int, str]
+
+    @property
+    def stamp(self) -> Stamp:
+        """The batch's stamp."""
+        return self.manifest.stamp
+
+    @property
+    def done(self) -> list[int]:
+        """Numbers of the items that have a cutout."""
+        return [number for number, result in sorted(self.by_number.items()) if isinstance(result, Done)]
+
+    def options_of(self, number: int) -> CutoutOptions:
+        """How an item was to come out."""
+        return self.manifest.items[number - 1].options or self.stamp.options
+
+    def key(self, number: int) -> str:
+        """Where an item's cutout lies."""
+        return cutout_key(self.stamp.batch_id, number, self.options_of(number).format.suffix)
+
+
+def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
+    """What has become of a batch so far. Raises `BatchNotSealed`, `StoreFault`."""
+    manifest = transient.manifest(batch_id)
+    names = delivery_paths(manifest.items, manifest.stamp.options.format.suffix)
+    return Results(manifest, results_by_number(transient.reports(batch_id)), names)
 
 
 def deliver(transient: TransientStore, batch_id: BatchId, to: Path, on_item: Callable[[], None]) -> int:
@@ -18,16 +62,58 @@ def deliver(transient: TransientStore, batch_id: BatchId, to: Path, on_item: Cal
 
     A file appears whole under its name or not at all, so an interrupted download can be run again.
     """
-    manifest = transient.manifest(batch_id)
-    suffix = manifest.stamp.options.format.suffix
-    paths = delivery_paths(manifest.items, suffix)
-    results = results_by_number(transient.reports(batch_id))
-    done = [number for number, result in sorted(results.items()) if isinstance(result, Done)]
-    for number in done:
-        target = to / paths[number]
+    results = read_results(transient, batch_id)
+    for number in results.done:
+        target = to / results.names[number]
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        partial.write_bytes(transient.read(cutout_key(batch_id, number, suffix)))
+        partial.write_bytes(transient.read(results.key(number)))
         os.replace(partial, target)
         on_item()
-    return len(done)
+    return len(results.done)
+
+
+def deliver_to_place(transient: TransientStore, results: Results, place: ObjectStore) -> int:
+    """Write all cutouts of a batch into the customer's own place; returns how many. Raises `StoreFault`."""
+    for number in results.done:
+        place.write(results.names[number], transient.read(results.key(number)))
+    return len(results.done)
+
+
+class _Pipe(io.RawIOBase):
+    """What a zip file is written to: it gives the bytes on and keeps none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer) -> int:
+        piece = bytes(data)
+        self._pieces.append(piece)
+        self._at += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._at
+
+    def take(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+def zip_stream(transient: TransientStore, results: Results) -> Iterator[bytes]:
+    """A zip file of all cutouts, piece by piece; no more than one cutout is in memory. Images are not packed again."""
+    pipe = _Pipe()
+    when = results.stamp.received_at
+    moment = (when.year, when.month, when.day, when.hour, when.minute, when.second)
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        for number in results.done:
+            entry = zipfile.ZipInfo(results.names[number], moment)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, transient.read(results.key(number)))
+            yield pipe.take()
+    yield pipe.take()

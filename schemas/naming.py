@@ -14,6 +14,11 @@ from pathlib import PurePosixPath
 
 from schemas.batch import Item
 
+PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
+)
+"""What files are taken for by name when a place is looked through; what they are is found out when they are decoded."""
+
 
 def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
     """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot; an item's own wins."""

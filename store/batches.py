@@ -120,6 +120,14 @@ def list_batches(connection: Connection, account_id: AccountId | None = None, li
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
+def page_of(connection: Connection, account_id: AccountId, before: str | None, limit: int) -> list[BatchRecord]:
+    """An account's batches that came before the one named, or the newest."""
+    query = select(batches).where(batches.c.account_id == account_id).order_by(batches.c.batch_id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(batches.c.batch_id < before)
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
 def _update(connection: Connection, batch_id: BatchId, **values: object) -> None:
     found = connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(**values))
     if found.rowcount == 0:

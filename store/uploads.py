@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from schemas.batch import Item, Stamp
-from schemas.errors import UserError, WrongOffset, WrongState
+from schemas.errors import NotFound, UserError, WrongOffset, WrongState
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.record import Record
@@ -62,6 +62,20 @@ class Uploads:
                 "A photo's path is relative, with forward slashes, without `..`, empty or hidden parts."
             ) from None
         self._transient.write(self._stamp, f"{self._folder}/{token}.json", photo.model_dump_json().encode())
+
+    def announce_again(self, token: str, photo: Announced) -> int:
+        """Announce, or go on with an upload of the same path and size; returns where it stands."""
+        try:
+            if self.announced(token) == photo:
+                return self.offset(token)
+        except NotFound:
+            pass
+        else:
+            self.remove(token)
+        self.announce(token, photo)
+        if photo.size == 0:
+            self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), b"")
+        return 0
 
     def announced(self, token: str) -> Announced:
         """What was announced under a token. Raises `NotFound`."""

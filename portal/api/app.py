@@ -52,5 +52,5 @@ def create_api(portal: Portal) -> FastAPI:
     )
     problems.install(api)
     for router in (batches.router, uploads.router, consent.router):
-        api.include_router(router, responses=problems.RESPONSES)  # type: ignore[arg-type]
+        api.include_router(router, responses=problems.RESPONSES)
     return api

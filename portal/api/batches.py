@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -38,7 +39,7 @@ from store.uploads import Announced, Uploads, require_open, token_of
 
 router = APIRouter(tags=["batches"])
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
-_PRESENT_FOR = 900
+_PRESENT_FOR = timedelta(minutes=15)
 _POLL_SECONDS = 0.7
 _WAIT = 30
 

@@ -1,4 +1,4 @@
-"""What a program is told when something goes wrong: RFC 9457 problem details, with the stable codes of `schemas.errors`."""
+"""What a program is told when something goes wrong: RFC 9457, with the codes of `schemas.errors`."""
 
 from __future__ import annotations
 

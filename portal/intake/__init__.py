@@ -1,6 +1,7 @@
 """Taking a batch in, in every way that people have: a folder, a zip, a manifest, a place of theirs, addresses."""
 
 from flows.receive import stamp_batch
-from portal.intake.folder import PHOTO_SUFFIXES, Found, find_photos, upload
+from portal.intake.folder import Found, find_photos, upload
+from schemas.naming import PHOTO_SUFFIXES
 
 __all__ = ["PHOTO_SUFFIXES", "Found", "find_photos", "stamp_batch", "upload"]

@@ -12,12 +12,8 @@ from flows.parts import Parts
 from flows.receive import seal
 from schemas.batch import Item, Manifest, Stamp
 from schemas.errors import NothingToDo, UserError
+from schemas.naming import PHOTO_SUFFIXES
 from store.transient import source_key
-
-PHOTO_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
-)
-"""What a folder's files are taken for by name; what they are is found out when they are decoded."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""A list of addresses: checked whole before anything starts. http(s) is fetched later, places are read in place."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from flows.parts import Parts
+from schemas.batch import Item
+from schemas.errors import BadManifest, BgbatchError
+from schemas.ids import AccountId
+from schemas.options import CutoutOptions
+from store.outside import FETCHED, check_place
+
+_MOST_FAULTS = 20
+
+
+class Address(Protocol):
+    """A photo by its address. `path`: what to call it, if said."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+    @property
+    def path(self) -> str | None:
+        """What to call it."""
+
+    @property
+    def options(self) -> CutoutOptions | None:
+        """Instead of the batch's."""
+
+
+def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Address]) -> list[Item]:
+    """Items that say where their photos are. Raises `BadManifest` with every fault (the first 20) by its place."""
+    items: list[Item] = []
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    for number, each in enumerate(wanted, start=1):
+        try:
+            path = safe_path(each.path if each.path is not None else name_in(each.url))
+            source = source_of(parts, account_id, each.url)
+            items.append(Item(number=number, path=path, size=0, source=source, options=each.options))
+        except (BgbatchError, ValueError) as fault:
+            faults.append(f"item {number}: {fault if isinstance(fault, BgbatchError) else 'its path cannot be used'}")
+            continue
+        first = seen.setdefault(unicodedata.normalize("NFC", path), number)
+        if first != number:
+            faults.append(f"item {number}: it has the same path as item {first}. Give each photo a path of its own.")
+    if faults:
+        more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
+        raise BadManifest(f"Nothing was started. {' '.join(faults[:_MOST_FAULTS])}{more}")
+    return items
+
+
+def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
+    """The address, if it may be used. Raises `NotAllowed`, `UserError`."""
+    if url.startswith(FETCHED):
+        parsed = urlsplit(url)
+        if not parsed.hostname or "@" in parsed.netloc:
+            raise ValueError("no host, or a user name in the address")
+        return url
+    with parts.records.transaction() as connection:
+        return check_place(connection, account_id, url, parts.settings)
+
+
+def name_in(url: str) -> str:
+    """What to call a photo that has an address alone: host and path, so that equal file names stay apart."""
+    parsed = urlsplit(url)
+    return f"{parsed.hostname or parsed.netloc}{unquote(parsed.path)}".rstrip("/")
+
+
+def safe_path(path: str) -> str:
+    """A relative path that stays inside. Raises `ValueError`."""
+    path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
+    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise ValueError("absolute, or with control characters")
+    Item(number=1, path=path, size=0)
+    path.encode()
+    return path

@@ -1,0 +1,240 @@
+"""Batches over REST: sent photo by photo, cut, watched, fetched, tried again, called off; nobody sees another's."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+
+import pytest
+from PIL import Image
+
+from schemas.batch import BatchState
+from store import line
+from store.batches import get_batch
+from tests.api.conftest import Desk, jpeg, new_desk
+
+
+def test_a_batch_from_the_first_photo_to_the_zip(desk: Desk) -> None:
+    batch = desk.send({"VIN1/1.jpg": jpeg("red"), "VIN2/1.jpg": jpeg("blue"), "VIN2/broken.jpg": b"no image"})
+    assert desk.call("GET", f"/batches/{batch}").json()["state"] == "sealed"
+    desk.work(batch)
+    shown = desk.call("GET", f"/batches/{batch}").json()
+    assert (shown["state"], shown["items"], shown["done"], shown["failed"]) == ("partially_completed", 3, 2, 1)
+    items = desk.call("GET", f"/batches/{batch}/items").json()["items"]
+    assert [each["path"] for each in items] == ["VIN1/1.jpg", "VIN2/1.jpg", "VIN2/broken.jpg"]
+    assert items[2]["code"] == "not_an_image"
+    cutout = desk.call("GET", items[0]["cutout"].removeprefix("/v1"))
+    assert cutout.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(cutout.content)).mode == "RGBA"
+    with zipfile.ZipFile(io.BytesIO(desk.call("GET", f"/batches/{batch}/results.zip").content)) as archive:
+        assert archive.namelist() == ["VIN1/1.png", "VIN2/1.png"]
+        assert archive.testzip() is None
+        assert archive.read("VIN1/1.png") == cutout.content
+
+
+def test_pages_of_items_hold_each_once(desk: Desk) -> None:
+    batch = desk.send({f"{number}.jpg": b"x" for number in range(7)})
+    seen, after = [], 0
+    while after is not None:
+        page = desk.call("GET", f"/batches/{batch}/items", params={"after": after, "limit": 3}).json()
+        seen += [each["number"] for each in page["items"]]
+        after = page["next"]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_same_path_again_replaces_the_photo(desk: Desk) -> None:
+    batch = desk.open()
+    for data in (b"first", b"second!"):
+        desk.call("PUT", f"/batches/{batch}/items/a/b.jpg", content=data)
+    desk.call("POST", f"/batches/{batch}/seal")
+    manifest = desk.parts.transient.manifest(batch)
+    assert [(item.path, item.size) for item in manifest.items] == [("a/b.jpg", 7)]
+    assert desk.parts.transient.source(manifest.stamp, manifest.items[0]) == b"second!"
+
+
+@pytest.mark.parametrize("path", ["%2e%2e/x.jpg", "a/%2e%2e/x.jpg", "a%5Cb.jpg", "a//b.jpg", "/abs.jpg", "a/%00.jpg"])
+def test_a_path_that_leaves_its_folder_is_refused(desk: Desk, path: str) -> None:
+    batch = desk.open()
+    answer = desk.call("PUT", f"/batches/{batch}/items/{path}", content=b"x")
+    assert answer.status_code in (400, 404), answer.text
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "empty_batch"
+
+
+def test_a_photo_over_the_limit_costs_its_own_result(tmp_path) -> None:
+    desk = new_desk(tmp_path, max_megabytes=0.01)
+    batch = desk.send({"small.jpg": jpeg(), "large.jpg": bytes(20_000)})
+    desk.work(batch)
+    codes = {each["path"]: each["code"] for each in desk.call("GET", f"/batches/{batch}/items").json()["items"]}
+    assert codes == {"small.jpg": None, "large.jpg": "file_too_large"}
+
+
+def test_an_idempotency_key_opens_one_batch(desk: Desk) -> None:
+    first, second = (
+        desk.call("POST", "/batches", json={"industry": "automotive"}, headers={"Idempotency-Key": "k"})
+        for _ in range(2)
+    )
+    assert first.status_code == second.status_code == 201
+    assert first.json() == second.json()
+    other = desk.call("POST", "/batches", json={"industry": "studio"}, headers={"Idempotency-Key": "k"})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    bazaar = desk.call("POST", "/batches", "Bazaar", json={}, headers={"Idempotency-Key": "k"})
+    assert bazaar.json()["batch_id"] != first.json()["batch_id"]
+    assert len(desk.call("GET", "/batches").json()["batches"]) == 1
+
+
+def test_a_request_that_was_refused_may_be_made_again_with_its_key(desk: Desk) -> None:
+    wanted = {"source": "s3://elsewhere/x"}
+    for _ in range(2):
+        answer = desk.call("POST", "/batches", json=wanted, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+
+
+def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": jpeg()})
+    desk.work(batch)
+    for method, path in (
+        ("GET", ""),
+        ("GET", "/items"),
+        ("GET", "/items/1/cutout"),
+        ("GET", "/results.zip"),
+        ("GET", "/events"),
+        ("GET", "/receipts"),
+        ("POST", "/cancel"),
+        ("POST", "/retry"),
+        ("POST", "/seal"),
+        ("PUT", "/items/2.jpg"),
+        ("DELETE", "/items/1.jpg"),
+    ):
+        answer = desk.call(method, f"/batches/{batch}{path}", "Bazaar")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+    assert desk.call("GET", "/batches", "Bazaar").json()["batches"] == []
+
+
+def test_errors_are_problem_details(desk: Desk) -> None:
+    answer = desk.call("POST", "/batches", json={"industry": "cars"})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(answer.json()) == {"type", "title", "status", "code", "detail"}
+    assert desk.client.get("/v1/batches").json()["code"] == "key_needed"
+    assert desk.call("GET", "/nothing").json()["code"] == "not_found"
+    assert desk.call("GET", "/batches/not-a-batch").json()["code"] == "not_found"
+
+
+def test_failed_photos_are_tried_again_by_code_and_only_once(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": jpeg(), "2.jpg": b"no image", "3.jpg": b""})
+    desk.work(batch)
+    before = {e["number"]: e["code"] for e in desk.call("GET", f"/batches/{batch}/items").json()["items"]}
+    assert before == {1: None, 2: "not_an_image", 3: "empty_file"}
+    assert desk.call("POST", f"/batches/{batch}/retry", json={"codes": ["damaged_image"]}).status_code == 400
+    answer = desk.call("POST", f"/batches/{batch}/retry", json={"codes": ["not_an_image"]})
+    assert answer.json()["state"] == "sealed"
+    from flows import steps
+
+    assert steps.plan(desk.parts, batch) == [(2,)]
+    desk.work(batch)
+    assert steps.plan(desk.parts, batch) == [], "what failed again is not tried for ever"
+    assert desk.call("GET", f"/batches/{batch}").json()["state"] == "partially_completed"
+
+
+def test_a_batch_called_off_keeps_what_is_done_and_its_purge_time(desk: Desk) -> None:
+    batch = desk.send({f"{number}.jpg": jpeg() for number in range(6)})
+    purge_at = desk.call("GET", f"/batches/{batch}").json()["purge_at"]
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, batch, "worker", desk.parts.clock())
+    from dataclasses import replace
+
+    from flows.receive import stop_note
+
+    told = []
+
+    def watch(counts) -> None:
+        told.append(counts)
+        if counts.done == 2:
+            desk.call("POST", f"/batches/{batch}/cancel")
+
+    desk.parts = replace(desk.parts, watch=watch, stop=lambda batch_id: stop_note(desk.parts, batch_id))
+    desk.work(batch)
+    shown = desk.call("GET", f"/batches/{batch}").json()
+    assert (shown["state"], shown["done"], shown["purge_at"]) == ("cancelled", 2, purge_at)
+    assert len(desk.call("GET", f"/batches/{batch}/items", params={"outcome": "done"}).json()["items"]) == 2
+    with zipfile.ZipFile(io.BytesIO(desk.call("GET", f"/batches/{batch}/results.zip").content)) as archive:
+        assert len(archive.namelist()) == 2
+
+
+def test_a_waiting_batch_is_called_off_at_once_and_takes_no_photo(desk: Desk) -> None:
+    batch = desk.open()
+    assert desk.call("POST", f"/batches/{batch}/cancel").json()["state"] == "cancelled"
+    assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=b"x").json()["code"] == "wrong_state"
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "wrong_state"
+
+
+def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None:
+    desk = new_desk(tmp_path, account_batches=2)
+    desk.open(), desk.open()
+    answer = desk.call("POST", "/batches", json={})
+    assert (answer.status_code, answer.json()["code"]) == (429, "line_too_long")
+    assert int(answer.headers["retry-after"]) > 0
+    assert desk.call("POST", "/batches", "Bazaar", json={}).status_code == 201, "others are not stopped by it"
+
+
+def test_progress_comes_as_events_and_ends(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": jpeg()})
+    desk.work(batch)
+    with desk.client.stream("GET", f"/v1/batches/{batch}/events", headers={"x-api-key": desk.accounts["Acme"][1]}) as s:
+        lines = [each for each in s.iter_lines() if each]
+    assert lines[0] == "event: progress"
+    assert lines[-2] == "event: end"
+    assert json.loads(lines[-1].removeprefix("data: "))["state"] == BatchState.COMPLETED
+
+
+def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
+    batch, photo = desk.open(), jpeg(size=(200, 160))
+    name = base64.b64encode("VIN 1/größe.jpg".encode()).decode()
+    announce = {"Upload-Length": str(len(photo)), "Upload-Metadata": f"filename {name}"}
+    made = desk.call("POST", f"/batches/{batch}/uploads", headers=announce)
+    assert made.status_code == 201
+    place = made.headers["location"].removeprefix("/v1")
+    assert "gr" not in place.rpartition("/")[2] or len(place.rpartition("/")[2]) == 32
+
+    def send(offset: int, data: bytes) -> int:
+        head = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        return desk.call("PATCH", place, headers=head, content=data).status_code
+
+    assert send(0, photo[:100]) == 204
+    assert send(50, photo[50:]) == 409, "a part that does not begin where the upload stands"
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "wrong_state"
+    again = desk.call("POST", f"/batches/{batch}/uploads", headers=announce)
+    assert again.headers["upload-offset"] == "100", "a page that was loaded again goes on"
+    assert desk.call("HEAD", place).headers["upload-offset"] == "100"
+    assert send(100, photo[100:]) == 204
+    assert desk.call("HEAD", place).headers["upload-offset"] == str(len(photo))
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+    manifest = desk.parts.transient.manifest(batch)
+    assert manifest.items[0].path == "VIN 1/größe.jpg"
+    assert desk.parts.transient.source(manifest.stamp, manifest.items[0]) == photo
+
+
+def test_no_name_of_a_photo_stands_in_any_key_or_record(desk: Desk) -> None:
+    batch = desk.send({"Geheim/wagen.jpg": jpeg()})
+    desk.work(batch)
+    keys = [found.key for found in desk.parts.transient.objects.walk("")]
+    assert keys
+    assert not any("wagen" in key or "Geheim" in key for key in keys)
+    kept = b"".join(path.read_bytes() for path in desk.parts.settings.home.glob("records.db*"))
+    assert b"wagen" not in kept
+    with desk.parts.records.transaction() as connection:
+        assert line.find_submission(connection, batch).upload_key is None
+        assert get_batch(connection, batch).counts.done == 1
+
+
+def test_a_signed_in_page_may_send_and_a_forged_one_may_not(desk: Desk) -> None:
+    desk.client.get(desk.links["Acme"])
+    desk.client.post(desk.links["Acme"], headers={"sec-fetch-site": "same-origin"})
+    assert desk.client.get("/v1/batches").status_code == 200
+    assert desk.client.post("/v1/batches", json={}, headers={"sec-fetch-site": "same-origin"}).status_code == 403
+    token = desk.client.get("/account").text.split('name="form_token" value="')[1][:64]
+    good = {"sec-fetch-site": "same-origin", "x-form-token": token}
+    assert desk.client.post("/v1/batches", json={}, headers={**good, "sec-fetch-site": "cross-site"}).status_code == 403
+    assert desk.client.post("/v1/batches", json={}, headers=good).status_code == 201
