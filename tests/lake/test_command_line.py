@@ -1,0 +1,105 @@
+"""`bgbatch lake …` on a real ledger: a customer presses the button, the ML team pulls, the customer takes it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from consent import ledger
+from portal.cli.lake import app
+from portal.training import open_lake
+from schemas.consent import Grant
+from tests.consent.conftest import Owner, new_owner
+from tests.lake.conftest import AUTO, World, build_world
+
+
+@pytest.fixture
+def customer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[World, Owner, Grant]]:
+    """Three candidates of one customer in the lake that the environment names."""
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path))
+    world = build_world(tmp_path)
+    world.now = datetime.now(UTC).replace(microsecond=0)
+    owner = new_owner(world.records)
+    (grant,) = owner.press(AUTO)
+    world.grants[grant.grant_id] = grant
+    world.give(grant, 3)
+    yield world, owner, grant
+    world.records.engine.dispose()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def told(*arguments: str) -> object:
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
+    world, owner, grant = customer
+    copy = str(tmp_path / "copy")
+    pulled = told("pull", "--industry", "automotive", "--to", copy, "--for", "the matting team", "--as", "files")
+    assert (pulled["rows"], pulled["grants"]) == (3, [grant.grant_id])
+    assert told("verify", copy)["is_good"]
+    with world.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(world.now), AUTO, world.now)
+    found = run("verify", copy)
+    assert found.exit_code == 3
+    assert "3 must go" in found.stdout
+    assert grant.grant_id in found.stdout
+    (known,) = told("pulls")
+    assert (known["recipient"], known["must_go"]) == ("the matting team", {grant.grant_id: 3})
+    assert run("verify", copy, "--erase").exit_code == 0
+    assert not list((tmp_path / "copy").rglob("*.jpg"))
+    assert told("pulls")[0]["must_go"] == {}
+    assert told("pull", "--industry", "automotive", "--to", str(tmp_path / "other"))["rows"] == 0
+
+
+def test_stats_with_a_contact_sheet_and_the_audit(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
+    sheet = tmp_path / "look.png"
+    (line,) = told("stats", "--sheet", str(sheet))
+    assert (line["industry"], line["grants"], line["images"]) == ("automotive", 1, 3)
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert told("audit")["rows"] == 3
+
+
+def test_an_audit_with_a_finding_ends_with_3(customer: tuple[World, Owner, Grant]) -> None:
+    world, *_ = customer
+    world.lake.delete(world.keys())
+    found = run("audit")
+    assert found.exit_code == 3
+    assert "1 faults" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pull", "--industry", "space", "--to", "copy"),
+        ("pull", "--industry", "automotive", "--to", "copy", "--as", "zip"),
+        ("pull", "--industry", "automotive", "--to", "copy", "--where", "price > 3"),
+        ("pull", "--industry", "automotive", "--to", "copy", "--without-duplicates", "all"),
+        ("pull", "--industry", "automotive", "--to", "lake/copy"),
+        ("pull", "--industry", "automotive", "--to", "transient"),
+        ("verify", "nothing-there"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_exit_code_2(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert len(done.stderr.strip()) > 20
+
+
+def test_open_lake_reads_what_the_environment_names(customer: tuple[World, Owner, Grant]) -> None:
+    assert open_lake().dataset(industry="automotive").to_table().num_rows == 3
+    assert len(list(open_lake().torch_dataset(industry="automotive"))) == 3
