@@ -21,6 +21,7 @@ _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
     (KeyNeeded, 401),
     (SignInNeeded, 401),
     (errors.NotAllowed, 403),
+    (errors.IntakeStopped, 503),
     (errors.NotFound, 404),
     (errors.WrongState, 409),
     (errors.BatchNotSealed, 409),

@@ -1,15 +1,21 @@
-"""cleanup, reconcile, receipts, settings: an operator's commands."""
+"""cleanup, reconcile, receipts, certificate, audit, canary, settings: an operator's commands."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from sqlalchemy.exc import OperationalError
 
 from flows.parts import Parts, parts_without_records
-from portal.cli.terminal import exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
+from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
+from schemas.certificate import Certificate, check_certificate
 from schemas.clock import system_clock
+from store.batches import get_batch
+from store.certificates import certify
 from store.receipts import list_receipts, verify_receipts
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -79,6 +85,55 @@ def receipts(
             for each in found
         ]
         show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
+
+
+def certificate(
+    batch_id: Annotated[str | None, typer.Argument(help="The batch.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Check a certificate that was downloaded, without the records.")
+    ] = None,
+) -> None:
+    """Print the certificate that a batch is gone, as JSON; or check one."""
+    with exit_codes():
+        if check is not None:
+            links = check_certificate(Certificate.model_validate_json(check.read_bytes()))
+            out.print(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
+            return
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = certify(connection, get_batch(connection, batch_id or "").stamp.batch_id, parts.clock())
+        show_json(found.model_dump(mode="json"))
+
+
+def audit(
+    days: Annotated[float, typer.Option(help="How far back to look.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the promise held: replay ledger, receipts and listings, and read the lake with a second reader."""
+    with exit_codes():
+        parts = get_ready()
+        from portal.audit import audit as look
+
+        now = parts.clock()
+        result = look(parts, now - timedelta(days=days), now)
+        if as_json:
+            show_json({**asdict(result), "held": result.held})
+        else:
+            show_fields({**result.looked_at, "longest gap between good cleanups, min": result.longest_gap_minutes})
+            for each in result.broken:
+                out.print(f"[bold red]broken[/] {each}", soft_wrap=True)
+            out.print("The promise held." if result.held else f"The promise was broken in {len(result.broken)} ways.")
+        if not result.held:
+            raise typer.Exit(OUR_FAULT)
+
+
+def canary() -> None:
+    """Send a batch of our own, to see that nothing of it stays. Run it every hour; cleanups look for it."""
+    with exit_codes():
+        parts = get_ready()
+        from flows.canary import send_canary
+
+        out.print(send_canary(parts))
 
 
 def settings() -> None:

@@ -13,11 +13,11 @@ from fastapi.staticfiles import StaticFiles
 from portal.api.app import create_api
 from portal.mail import open_post
 from portal.oidc import open_provider
-from portal.web import account, account_close, account_keys, health, provider, sign_in
+from portal.web import account, account_close, account_keys, certificates, health, provider, sign_in
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
-from schemas.errors import BgbatchError, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
+from schemas.errors import BgbatchError, IntakeStopped, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
 from schemas.ids import Randomness
 from store.records import Records
 from store.settings import Settings
@@ -37,7 +37,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502}
+_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502, IntakeStopped: 503}
 
 
 def create_app(
@@ -63,7 +63,14 @@ def create_app(
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)
     app.add_exception_handler(RequestValidationError, _say_what_is_misshapen)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
-    for router in (provider.router, sign_in.router, account.router, account_keys.router, account_close.router):
+    for router in (
+        provider.router,
+        sign_in.router,
+        account.router,
+        account_keys.router,
+        account_close.router,
+        certificates.router,
+    ):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
     app.include_router(health.router)
     app.mount("/v1", create_api(app.state.portal))

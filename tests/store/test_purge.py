@@ -37,9 +37,9 @@ def put_batch(objects: ObjectStore, batch_id: BatchId, items: int = 3) -> None:
         objects.write(source_key(batch_id, number), b"12345")
 
 
-def record(records: Records, batch_id: BatchId, purge_after: timedelta = DAY) -> None:
+def stamp_of(batch_id: BatchId, purge_after: timedelta = DAY) -> Stamp:
     moment = received_at(batch_id)
-    stamp = Stamp(
+    return Stamp(
         batch_id=batch_id,
         received_at=moment,
         purge_at=moment + purge_after,
@@ -47,6 +47,10 @@ def record(records: Records, batch_id: BatchId, purge_after: timedelta = DAY) ->
         grant_id=None,
         options=CutoutOptions(),
     )
+
+
+def record(records: Records, batch_id: BatchId, purge_after: timedelta = DAY) -> None:
+    stamp = stamp_of(batch_id, purge_after)
     with records.transaction() as connection:
         if connection.execute(select(accounts)).first() is None:
             connection.execute(accounts.insert().values(account_id=ACCOUNT, name="Acme", created_at=NOON))

@@ -1,0 +1,146 @@
+"""Did the promise hold? Replays ledger, receipts and listings with readers of its own, over any period.
+
+It trusts no summary: consent events are replayed here, not by `consent`; the lake is read with fastparquet, not with
+the writer's library; ages are read off paths.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import fastparquet
+from sqlalchemy import Connection, select
+
+from consent.ledger import verify
+from flows.parts import Parts
+from schemas.batch import PROMISED_LIFE
+from schemas.errors import BgbatchError
+from schemas.ids import BatchId, parse_batch_id, received_at
+from schemas.receipt import Erased
+from store.receipts import list_receipts, verify_receipts
+from store.tables import batches, cleanups, consent_events
+
+
+@dataclass
+class Audit:
+    """`broken`: each way in which the promise did not hold. `looked_at`: how much was looked at, by kind."""
+
+    since: datetime
+    until: datetime
+    looked_at: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    longest_gap_minutes: float | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing was found."""
+        return not self.broken
+
+
+@dataclass(frozen=True)
+class _Grant:
+    industry: str
+    given_at: datetime
+    ended_at: datetime | None
+
+
+def audit(parts: Parts, since: datetime, until: datetime) -> Audit:
+    """Look at everything that was received, erased or is held, from `since` to `until` (for what is held: now)."""
+    result = Audit(since, until)
+    now = parts.clock()
+    with parts.records.transaction() as connection:
+        _chains(connection, result)
+        _batches(connection, result, now)
+        _cleanups(connection, result)
+        grants = _replay(connection)
+    _transient(parts, result, now)
+    _lake(parts, result, grants)
+    return result
+
+
+def _chains(connection: Connection, result: Audit) -> None:
+    try:
+        result.looked_at["consent events"] = verify(connection)
+        result.looked_at["receipts"] = verify_receipts(list_receipts(connection))
+    except BgbatchError as error:
+        result.broken.append(str(error))
+
+
+def _batches(connection: Connection, result: Audit, now: datetime) -> None:
+    """Every batch of the period whose day has passed has a receipt, in time, with nothing left."""
+    known = [each for each in list_receipts(connection) if each.kind is Erased.BATCH]
+    by_batch = {each.subject: each for each in reversed(known)}
+    for receipt in known:
+        age = receipt.last_deletion - received_at(BatchId(receipt.subject))
+        if result.since <= received_at(BatchId(receipt.subject)) <= result.until and (
+            age > PROMISED_LIFE or receipt.remaining
+        ):
+            result.broken.append(f"batch {receipt.subject} was gone {age} after its receipt")
+    query = select(batches.c.batch_id).where(
+        batches.c.received_at >= result.since,
+        batches.c.received_at <= min(result.until, now - PROMISED_LIFE),
+    )
+    ids = list(connection.execute(query).scalars())
+    result.looked_at["batches"] = len(ids)
+    result.broken += [f"batch {each} is past its day and has no receipt" for each in ids if each not in by_batch]
+
+
+def _cleanups(connection: Connection, result: Audit) -> None:
+    query = (
+        select(cleanups.c.finished_at)
+        .where(cleanups.c.faults == 0, cleanups.c.finished_at >= result.since, cleanups.c.finished_at <= result.until)
+        .order_by(cleanups.c.finished_at)
+    )
+    moments = list(connection.execute(query).scalars())
+    result.looked_at["good cleanups"] = len(moments)
+    gaps = [(later - earlier).total_seconds() / 60 for earlier, later in pairwise(moments)]
+    result.longest_gap_minutes = max(gaps, default=None)
+
+
+def _replay(connection: Connection) -> dict[str, _Grant]:
+    """Who allowed what, out of the bare events."""
+    grants: dict[str, _Grant] = {}
+    rows = connection.execute(select(consent_events).order_by(consent_events.c.sequence)).mappings()
+    for row in rows:
+        if row["act"] == "granted":
+            grants[row["grant_id"]] = _Grant(row["industry"], row["received_at"], None)
+        elif row["act"] == "withdrawn" and row["grant_id"] in grants:
+            given = grants[row["grant_id"]]
+            grants[row["grant_id"]] = _Grant(given.industry, given.given_at, row["received_at"])
+    return grants
+
+
+def _transient(parts: Parts, result: Audit, now: datetime) -> None:
+    """Nothing in the transient store is older than a day, and all of it lies in a batch."""
+    count = 0
+    for found in parts.transient.objects.walk(""):
+        count += 1
+        batch_id = parse_batch_id(found.key.split("/")[1]) if found.key.count("/") > 1 else None
+        if batch_id is None:
+            result.broken.append("something lies in the transient store outside any batch")
+        elif now - received_at(batch_id) > PROMISED_LIFE:
+            result.broken.append(f"something of batch {batch_id} is older than a day")
+    result.looked_at["objects in the transient store"] = count
+
+
+def _lake(parts: Parts, result: Audit, grants: dict[str, _Grant]) -> None:
+    """Every row of the lake has a grant that was live at receipt and is live now."""
+    rows = 0
+    for found in parts.lake.walk(""):
+        tag, _, rest = found.key.removeprefix("industry=").partition("/")
+        grant_id = rest.partition("/")[0].removeprefix("grant=")
+        grant = grants.get(grant_id)
+        if grant is None or grant.ended_at is not None or grant.industry != tag:
+            result.broken.append(f"a file lies in the lake under {grant_id}, which is no live grant for {tag}")
+            continue
+        frame = fastparquet.ParquetFile(io.BytesIO(parts.lake.read(found.key))).to_pandas(columns=["received_at"])
+        rows += len(frame)
+        for moment in frame["received_at"].drop_duplicates():
+            received = moment.to_pydatetime()
+            received = received if received.tzinfo else received.replace(tzinfo=UTC)
+            if received < grant.given_at:
+                result.broken.append(f"a row under {grant_id} was received before that grant was given")
+    result.looked_at["rows in the lake"] = rows

@@ -1,0 +1,35 @@
+"""The certificate of a batch: a page to print, and the same as JSON. Its own account alone sees it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from portal.web.portal import Portal, SignedIn, ThePortal
+from schemas.certificate import Certificate
+from schemas.errors import NotFound
+from store.batches import get_batch
+from store.certificates import certify
+from store.people import Session
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/batches/{batch_id}/certificate")
+def show(portal: ThePortal, session: SignedIn, batch_id: str) -> HTMLResponse:
+    """The certificate, to read and print."""
+    return portal.page("certificate.html", session=session, certificate=_certificate(portal, session, batch_id))
+
+
+@router.get("/batches/{batch_id}/certificate.json")
+def download(portal: ThePortal, session: SignedIn, batch_id: str) -> JSONResponse:
+    """The certificate, to check: `bgbatch certificate --check FILE`."""
+    return JSONResponse(_certificate(portal, session, batch_id).model_dump(mode="json"))
+
+
+def _certificate(portal: Portal, session: Session, batch_id: str) -> Certificate:
+    with portal.records.transaction() as connection:
+        batch = get_batch(connection, batch_id)
+        if batch.account_id != session.person.account_id:
+            raise NotFound("There is no such batch in your account.")
+        return certify(connection, batch.stamp.batch_id, portal.clock())

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from schemas.certificate import Certificate, check_certificate
+from schemas.ids import BatchId, new_batch_id, received_at
+from store import batches
+from store.purge import Purge
+from tests.portal.conftest import Site
+from tests.store.test_purge import stamp_of
+
+
+def _purged_batch(site: Site, name: str) -> BatchId:
+    account_id, _ = site.account(name)
+    batch_id = new_batch_id(site.now, site.randomness)
+    with site.records.transaction() as connection:
+        batches.open_batch(connection, stamp_of(batch_id), account_id)
+    store = site.app.state.portal.transient.objects
+    site.wait(hours=23)
+    Purge(store, site.records, timedelta(hours=23), lambda: site.now).run()
+    return batch_id
+
+
+def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -> None:
+    batch_id = _purged_batch(site, "Acme")
+    browser = site.sign_in("Acme")
+    page = browser.client.get(f"/batches/{batch_id}/certificate")
+    assert page.status_code == 200
+    assert batch_id in page.text
+    assert "1.00 hours" in page.text
+    told = Certificate.model_validate(browser.client.get(f"/batches/{batch_id}/certificate.json").json())
+    assert check_certificate(told) == 0
+    assert told.received_at == received_at(batch_id)
+
+
+def test_nobody_else_sees_it(site: Site) -> None:
+    batch_id = _purged_batch(site, "Acme")
+    assert site.sign_in("Bazaar").client.get(f"/batches/{batch_id}/certificate").status_code == 404
+    answer = site.browser().client.get(f"/batches/{batch_id}/certificate.json", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")

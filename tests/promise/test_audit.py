@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from portal.audit import Audit, audit
+from schemas.industries import Industry
+from store.transient import source_key
+from tests.promise.world import START, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Two batches with a grant, days ago; one without, now."""
+    world = World(0, tmp_path)
+    with world.its_clock():
+        world.press_button(0, Industry.AUTOMOTIVE)
+        world.submit_and_process(0, Industry.AUTOMOTIVE, 2)
+        world.submit_and_process(0, Industry.AUTOMOTIVE, 1)
+        world.advance(6 * 30)
+        world.submit_and_process(1, None, 1)
+    return world
+
+
+def _audit(world: World) -> Audit:
+    return audit(world.parts("portal"), START - timedelta(days=1), world.now)
+
+
+def test_a_promise_that_held_is_said_to_have_held(world: World) -> None:
+    result = _audit(world)
+    assert result.broken == []
+    assert result.held
+    assert result.looked_at["batches"] == 2
+    assert result.looked_at["rows in the lake"] == 3
+    assert result.looked_at["receipts"] == 2
+    assert result.looked_at["objects in the transient store"] > 0
+    assert result.longest_gap_minutes is not None
+
+
+def _keep_an_old_object(world: World) -> None:
+    world.bucket.put(source_key(world.batches[0].stamp.batch_id, 1), b"kept")
+
+
+def _keep_a_stray(world: World) -> None:
+    world.bucket.put("stray", b"kept")
+
+
+def _withdraw_without_erasing(world: World) -> None:
+    world.withdraw(0, Industry.AUTOMOTIVE)
+
+
+def _move_to_another_industry(world: World) -> None:
+    key, data = world.lake.things[0].found.key, world.lake.things[0].data
+    world.lake.put(key.replace("automotive", "ecommerce"), data)
+
+
+def _lose_a_receipt(world: World) -> None:
+    _by_force(world, "DELETE FROM receipts WHERE sequence = 2")
+
+
+def _change_a_receipt(world: World) -> None:
+    _by_force(world, "UPDATE receipts SET objects = 99 WHERE sequence = 1")
+
+
+def _change_consent(world: World) -> None:
+    _by_force(world, "UPDATE consent_events SET received_at = '2027-01-01 00:00:00.000000'")
+
+
+def _by_force(world: World, statement: str) -> None:
+    with world.database.calm() as connection:
+        for table in ("receipts", "consent_events"):
+            for verb in ("update", "delete"):
+                connection.execute(text(f"DROP TRIGGER {table}_no_{verb}"))
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        _keep_an_old_object,
+        _keep_a_stray,
+        _withdraw_without_erasing,
+        _move_to_another_industry,
+        _lose_a_receipt,
+        _change_a_receipt,
+        _change_consent,
+    ],
+)
+def test_a_broken_promise_is_found(world: World, lie: Callable[[World], None]) -> None:
+    with world.its_clock():
+        lie(world)
+    assert not _audit(world).held
