@@ -137,7 +137,9 @@ def rembg_python() -> Path:
     return python
 
 
-def start_rembg(python: Path, onnx: Path | None, folder: Path) -> subprocess.Popen[str]:
+def start_rembg(
+    python: Path, onnx: Path | None, folder: Path, script: Path = ROOT / "bench" / "rembg_side.py"
+) -> subprocess.Popen[str]:
     """Start rembg in a process that waits for requests."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     if onnx is not None:
@@ -146,7 +148,7 @@ def start_rembg(python: Path, onnx: Path | None, folder: Path) -> subprocess.Pop
         (home / "u2netp.onnx").write_bytes(onnx.read_bytes())
         environment["U2NET_HOME"] = str(home)
     process = subprocess.Popen(
-        [str(python), "-P", str(ROOT / "bench" / "rembg_side.py")],
+        [str(python), "-P", str(script)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
     )  # fmt: skip
     assert process.stdout is not None

@@ -84,8 +84,9 @@ class CutoutOptions(Record):
 
     `crop`: to the subject, with `crop_margin` around it: one value, two (above and below, left and right) or four
     (above, right, below, left), each such as `30px` or `10%`. `bg_image`: the path of one of the batch's own photos to
-    put behind the subjects. `despill`: no colour of the old background in soft edges. `shadow`: a soft one on the
-    ground. `consistent`: every subject of the same height and on the same line, for the photos of one vehicle.
+    put behind the subjects. `refine`: soft edges worked out from the photo's own pixels. `despill`: no colour of the
+    old background in them. `shadow`: a soft one on the ground. `consistent`: every subject of the same height and on
+    the same line, for the photos of one vehicle.
     """
 
     format: Format = Format.PNG
@@ -95,6 +96,7 @@ class CutoutOptions(Record):
     crop_margin: str = "0px"
     bg_color: str | None = None
     bg_image: str | None = None
+    refine: bool = False
     despill: bool = False
     shadow: bool = False
     consistent: bool = False
@@ -129,7 +131,9 @@ class CutoutOptions(Record):
 
     def _contradictions(self) -> list[tuple[str, str, str]]:
         said = {
-            name for name in ("crop", "bg_color", "bg_image", "despill", "shadow", "consistent") if getattr(self, name)
+            name
+            for name in ("crop", "bg_color", "bg_image", "refine", "despill", "shadow", "consistent")
+            if getattr(self, name)
         }
         found: list[tuple[str, str, str]] = []
         if self.channels is Channels.ALPHA:

@@ -22,6 +22,7 @@ from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_besi
 from workers.networks.registry import find_network
 from workers.networks.weights import load_weights, weights_path
 from workers.png import write_png
+from workers.refine import refined
 from workers.scores import flags, score
 from workers.segmenter import Segmenter, find_device
 from workers.shadow import with_shadow
@@ -76,6 +77,8 @@ class Cutter:
     ) -> Cut:
         """All that comes after the network. `small`: the picture as the network was given it."""
         alpha = _full_alpha(mask, picture)
+        if options.refine:
+            alpha = refined(picture.rgb, alpha)
         frame = frame_for(alpha, options)
         width, height = fitted(frame.width, frame.height, options.size.max_pixels)
         scores = score(mask, small)
