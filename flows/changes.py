@@ -1,0 +1,105 @@
+"""What of a place is new, has changed, or is gone since it was last done. Pure: a listing and fingerprints in.
+
+Cutouts are named over the whole listing, not over what is left to do: else `a.heic`, alone tonight, would be written
+over the cutout that `a.jpg` got last night. The name is part of the fingerprint, so a photo whose cutout is called otherwise
+from now on counts as changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from schemas.batch import Item
+from schemas.naming import PHOTO_SUFFIXES, delivery_paths
+from store.fingerprints import content_hmac, path_hmac
+from store.places import Lying
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo to do. `name`: of its cutout. The hashes are its fingerprint."""
+
+    path: str
+    size: int
+    name: str
+    path_hmac: str
+    content_hmac: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a look at a place found. `deleted`: hashes of paths. `left_out`: files that are no photos, by reason."""
+
+    new: tuple[Photo, ...]
+    changed: tuple[Photo, ...]
+    skipped: int
+    deleted: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+    @property
+    def found(self) -> int:
+        """How many photos there are."""
+        return len(self.new) + len(self.changed) + self.skipped
+
+    @property
+    def todo(self) -> tuple[Photo, ...]:
+        """What is to be done, in order of the paths."""
+        return tuple(sorted((*self.new, *self.changed), key=lambda photo: photo.path))
+
+
+def compare(listing: Iterable[Lying], key: str, known: Mapping[str, str], suffix: str) -> Changes:
+    """Compare a listing with fingerprints (path's hash -> content's hash). `suffix`: of the cutouts, with its dot."""
+    photos, left_out = photos_in(listing)
+    names = cutout_names(photos, suffix)
+    new, changed, skipped, seen = [], [], 0, set()
+    for each in photos:
+        name = names[each.path]
+        photo = Photo(
+            each.path,
+            each.size,
+            name,
+            path_hmac(key, each.path),
+            content_hmac(key, each.size, each.version, name),
+        )
+        seen.add(photo.path_hmac)
+        before = known.get(photo.path_hmac)
+        if before is None:
+            new.append(photo)
+        elif before != photo.content_hmac:
+            changed.append(photo)
+        else:
+            skipped += 1
+    return Changes(tuple(new), tuple(changed), skipped, tuple(sorted(set(known) - seen)), left_out)
+
+
+def cutout_names(photos: Iterable[Lying], suffix: str) -> dict[str, str]:
+    """A photo's path -> its cutout's path, over all photos of a place."""
+    items = [Item(number=number, path=each.path, size=each.size) for number, each in enumerate(photos, start=1)]
+    names = delivery_paths(items, suffix)
+    return {item.path: names[item.number] for item in items}
+
+
+def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[str]]:
+    """The photos of a listing, by path, and how many files were left out and why."""
+    photos: dict[str, Lying] = {}
+    left_out: Counter[str] = Counter()
+    for each in listing:
+        if PurePosixPath(each.path).suffix.lower() not in PHOTO_SUFFIXES:
+            left_out["no photo by its name"] += 1
+        elif not _can_be_delivered(each.path):
+            left_out["a path that cannot be delivered"] += 1
+        else:
+            photos[each.path] = each
+    return [photos[path] for path in sorted(photos)], left_out
+
+
+def _can_be_delivered(path: str) -> bool:
+    try:
+        Item(number=1, path=path, size=0)
+        path.encode()
+    except ValueError:
+        return False
+    return not any(ord(letter) < 32 or ord(letter) == 127 for letter in path)

@@ -1,0 +1,124 @@
+"""What is told of a night, in the morning or in mid-night: numbers, codes and times, no name. Pure.
+
+The customer's own place also gets a page with names (`details`), because there they are at home.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from schemas import errors
+from schemas.record import Moment, Record
+from store.nights import Night, NightState
+from store.schedules import Schedule
+
+_WORDS = {
+    "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
+    "not_done": "The night ended before these were begun; the next night does them.",
+    "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
+    "overlap": "The night before was still going.",
+}
+
+
+class Failure(Record):
+    """Why photos, or a whole night, failed. `photos` is 0 when it is about the night itself."""
+
+    code: str
+    photos: int
+    sentence: str
+
+
+class Report(Record):
+    """The morning's report: see `store.nights.Night` for the numbers."""
+
+    night_id: str
+    schedule_id: str
+    state: NightState
+    due_at: Moment
+    started_at: Moment
+    ended_at: Moment | None
+    batch_id: str | None
+    found: int
+    new: int
+    changed: int
+    skipped: int
+    deleted: int
+    done: int
+    delivered: int
+    failures: tuple[Failure, ...]
+    deadline_at: Moment | None
+    estimate_at: Moment | None
+    was_late: bool
+
+
+class Details(Record):
+    """What lies in the customer's own place beside the cutouts, with names."""
+
+    report: Report
+    failed: tuple[tuple[str, str, str], ...]
+    cutouts_without_photo: tuple[str, ...]
+
+
+def report_of(night: Night, now: datetime) -> Report:
+    """The report of a night as it stands."""
+    failures = tuple(
+        Failure(code=code, photos=photos, sentence=sentence_of(code)) for code, photos in sorted(night.failures.items())
+    )
+    shared = {name: getattr(night, name) for name in Report.model_fields if name in Night.model_fields}
+    is_late = night.deadline_at is not None and (night.ended_at or now) > night.deadline_at
+    return Report.model_validate(shared | {"failures": failures, "was_late": is_late})
+
+
+def sentence_of(code: str) -> str:
+    """A code in words."""
+    return _WORDS.get(code) or _sentences().get(code, "A fault of ours; the operator finds it in the log.")
+
+
+def markdown(report: Report, schedule: Schedule) -> str:
+    """The report as a page."""
+    zone = ZoneInfo(schedule.timezone)
+    lines = [
+        f"# Night of {report.due_at.astimezone(zone):%Y-%m-%d %H:%M} ({schedule.timezone}): {report.state}",
+        "",
+        "| photos | |",
+        "|---|---:|",
+        f"| in the source | {report.found} |",
+        f"| new | {report.new} |",
+        f"| changed | {report.changed} |",
+        f"| skipped, because unchanged | {report.skipped} |",
+        f"| gone from the source | {report.deleted} |",
+        f"| cut out | {report.done} |",
+        f"| delivered | {report.delivered} |",
+        "",
+        f"Schedule {schedule.schedule_id}, batch {report.batch_id or 'none'}. Begun at "
+        f"{report.started_at.astimezone(zone):%H:%M:%S}, {_end(report, zone)}.",
+    ]
+    if report.deadline_at is not None:
+        how = "missed" if report.was_late else "kept" if report.ended_at else "not reached yet"
+        lines.append(f"Deadline {report.deadline_at.astimezone(zone):%Y-%m-%d %H:%M}: {how}.")
+    if report.failures:
+        lines += ["", "| failed because | photos | |", "|---|---:|---|"]
+        lines += [f"| {each.code} | {each.photos or ''} | {each.sentence} |" for each in report.failures]
+    return "\n".join(lines) + "\n"
+
+
+def _end(report: Report, zone: ZoneInfo) -> str:
+    if report.ended_at is not None:
+        return f"ended at {report.ended_at.astimezone(zone):%H:%M:%S}"
+    if report.estimate_at is not None:
+        return f"expected to end at {report.estimate_at.astimezone(zone):%H:%M:%S}"
+    return "still going"
+
+
+def _sentences() -> dict[str, str]:
+    """The first line of what `schemas.errors` says of each code."""
+    return {kind.code: (kind.__doc__ or "").partition("\n")[0] for kind in _kinds(errors.BgbatchError)}
+
+
+def _kinds(kind: type[errors.BgbatchError]) -> Iterator[type[errors.BgbatchError]]:
+    below: Iterable[type[errors.BgbatchError]] = kind.__subclasses__()
+    for each in below:
+        yield from _kinds(each)
+    yield kind

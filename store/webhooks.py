@@ -1,0 +1,184 @@
+"""Where accounts want to be told, and what is to be told: an outbox, filled in the transaction that made it true.
+
+Bodies hold ids, numbers, codes and times. An event is kept for 30 days so that it can be sent again; a webhook that was
+taken away loses its secret and what was still to be sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NewType
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from schemas.errors import NotFound, UserError
+from schemas.ids import AccountId, Randomness
+from schemas.record import Moment, Record
+from store.tables import webhook_events, webhooks
+
+WebhookId = NewType("WebhookId", str)
+EventId = NewType("EventId", str)
+
+KEPT = timedelta(days=30)
+MOST_WEBHOOKS = 20
+PAUSES = tuple(timedelta(seconds=each) for each in (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 36_000))
+"""How long to wait after each try that failed; after the last, nobody tries again by itself. A day and some in all."""
+_IN_FLIGHT = timedelta(minutes=2)
+"""A sender that died has its event taken over after this."""
+
+
+class Webhook(Record):
+    """An address of an account. `secret` signs; it is shown once, when the webhook is made."""
+
+    webhook_id: WebhookId
+    account_id: AccountId
+    url: str
+    secret: str
+    created_at: Moment
+    ended_at: Moment | None = None
+
+
+class Event(Record):
+    """Something to be told to one webhook. Without `next_try_at` there are no more tries."""
+
+    event_id: EventId
+    webhook_id: WebhookId
+    kind: str
+    body: dict[str, object]
+    created_at: Moment
+    attempts: int
+    next_try_at: Moment | None
+    delivered_at: Moment | None
+    last_status: int | None
+
+
+def add(connection: Connection, account_id: AccountId, url: str, now: datetime, randomness: Randomness) -> Webhook:
+    """Note an address. Whoever calls this has checked it. Raises `UserError` beyond 20 of an account."""
+    if len(list_all(connection, account_id)) >= MOST_WEBHOOKS:
+        raise UserError(f"An account may have {MOST_WEBHOOKS} webhooks. Take one away first.")
+    webhook = Webhook(
+        webhook_id=WebhookId("w" + randomness(16).hex()),
+        account_id=account_id,
+        url=url,
+        secret="whsec_" + base64.b64encode(randomness(32)).decode(),
+        created_at=now,
+    )
+    connection.execute(insert(webhooks).values(**webhook.model_dump()))
+    return webhook
+
+
+def list_all(connection: Connection, account_id: AccountId) -> list[Webhook]:
+    """Those in use, the oldest first."""
+    is_own = (webhooks.c.account_id == account_id) & webhooks.c.ended_at.is_(None)
+    query = select(webhooks).where(is_own).order_by(webhooks.c.created_at, webhooks.c.webhook_id)
+    return [_webhook(row) for row in connection.execute(query).mappings()]
+
+
+def find(connection: Connection, account_id: AccountId, webhook_id: str) -> Webhook:
+    """One of the account's own. Raises `NotFound`."""
+    for webhook in list_all(connection, account_id):
+        if webhook.webhook_id == webhook_id:
+            return webhook
+    raise NotFound("There is no webhook of that id in the account.")
+
+
+def end(connection: Connection, webhook_id: WebhookId, now: datetime) -> None:
+    """Tell this address nothing more, and forget the address and its secret."""
+    own = webhooks.c.webhook_id == webhook_id
+    connection.execute(update(webhooks).where(own).values(ended_at=now, secret="", url=""))
+    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id == webhook_id))
+
+
+def enqueue(
+    connection: Connection, account_id: AccountId, kind: str, subject: str, body: Mapping[str, object], now: datetime
+) -> int:
+    """Tell all of the account's webhooks. The same `subject` is told once. Returns how many were not told before."""
+    return sum(_put(connection, each, kind, subject, body, now) for each in list_all(connection, account_id))
+
+
+def enqueue_for(
+    connection: Connection, webhook: Webhook, kind: str, subject: str, body: Mapping[str, object], now: datetime
+) -> EventId:
+    """Tell one webhook."""
+    _put(connection, webhook, kind, subject, body, now)
+    return _event_id(webhook.webhook_id, kind, subject)
+
+
+def events_of(connection: Connection, webhook_id: WebhookId, limit: int = 100) -> list[Event]:
+    """What was, or is to be, told to a webhook, the newest first."""
+    own = webhook_events.c.webhook_id == webhook_id
+    query = select(webhook_events).where(own).order_by(webhook_events.c.created_at.desc()).limit(limit)
+    return [_event(row) for row in connection.execute(query).mappings()]
+
+
+def replay(connection: Connection, webhook_id: WebhookId, event_id: str, now: datetime) -> Event:
+    """Send an event again now, delivered or not. Raises `NotFound`."""
+    own = (webhook_events.c.webhook_id == webhook_id) & (webhook_events.c.event_id == event_id)
+    again = update(webhook_events).where(own).values(next_try_at=now, attempts=0, delivered_at=None)
+    if connection.execute(again).rowcount == 0:
+        raise NotFound("There is no event of that id for this webhook, or it is older than 30 days.")
+    return _event(connection.execute(select(webhook_events).where(own)).mappings().one())
+
+
+def claim_due(connection: Connection, now: datetime, limit: int) -> list[tuple[Event, Webhook]]:
+    """Events whose time has come; nobody else gets them for two minutes. Events that are too old are deleted."""
+    connection.execute(delete(webhook_events).where(webhook_events.c.created_at <= now - KEPT))
+    due = webhook_events.c.next_try_at <= now
+    query = select(webhook_events).where(due).order_by(webhook_events.c.next_try_at).limit(limit)
+    claimed = []
+    for event in [_event(row) for row in connection.execute(query).mappings()]:
+        is_same = (webhook_events.c.event_id == event.event_id) & (webhook_events.c.next_try_at == event.next_try_at)
+        taken = connection.execute(update(webhook_events).where(is_same).values(next_try_at=now + _IN_FLIGHT))
+        row = connection.execute(select(webhooks).where(webhooks.c.webhook_id == event.webhook_id)).mappings().first()
+        if taken.rowcount == 1 and row is not None and row["ended_at"] is None:
+            claimed.append((event, _webhook(row)))
+    return claimed
+
+
+def note_try(connection: Connection, event: Event, status: int | None, is_delivered: bool, now: datetime) -> None:
+    """Record what came of a try: delivered, or when to try again, or never."""
+    is_last = event.attempts >= len(PAUSES)
+    again = None if is_delivered or is_last else now + PAUSES[event.attempts]
+    values = {
+        "attempts": event.attempts + 1,
+        "last_status": status,
+        "delivered_at": now if is_delivered else None,
+        "next_try_at": again,
+    }
+    connection.execute(update(webhook_events).where(webhook_events.c.event_id == event.event_id).values(**values))
+
+
+def _put(
+    connection: Connection, webhook: Webhook, kind: str, subject: str, body: Mapping[str, object], now: datetime
+) -> bool:
+    row = {
+        "event_id": _event_id(webhook.webhook_id, kind, subject),
+        "webhook_id": webhook.webhook_id,
+        "kind": kind,
+        "body": dict(body),
+        "created_at": now,
+        "next_try_at": now,
+    }
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(webhook_events).values(**row))
+    except IntegrityError:
+        return False
+    return True
+
+
+def _event_id(webhook_id: str, kind: str, subject: str) -> EventId:
+    digest = hashlib.sha256(f"{webhook_id}\0{kind}\0{subject}".encode()).hexdigest()
+    return EventId("e" + digest[:32])
+
+
+def _webhook(row: RowMapping) -> Webhook:
+    return Webhook.model_validate(dict(row))
+
+
+def _event(row: RowMapping) -> Event:
+    return Event.model_validate(dict(row))
