@@ -164,7 +164,7 @@ def _driver_in_this_process(photos: int) -> None:
 
 def history() -> Lines:
     """PostgreSQL with years of purged batches: what is asked at each receipt and each cleanup."""
-    sizes = (10_000, 1_000_000, 4_000_000)
+    sizes = (10_000, 100_000, 1_000_000)
     url = new_database()
     records = open_records(Settings(records_url=url))
     with records.transaction() as connection:
@@ -209,9 +209,11 @@ def _add_history(url: str, account: AccountId, first: int, last: int) -> float:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(
             "INSERT INTO batches (batch_id, account_id, options, received_at, purge_at, state, items, done, failed, "
-            "refusals, purged_at) SELECT lpad(to_hex(n), 8, '0') || '-0000-7000-8000-000000000000', %s, %s, t, "
-            "t + interval '23 hours', 'purged', 1000, 1000, 0, '{}', t + interval '23 hours' FROM (SELECT n, "
-            "now() - interval '2 days' - (n || ' seconds')::interval AS t FROM generate_series(%s::int, %s::int) n) s",
+            "refusals, purged_at) SELECT overlay(hex placing '-' from 9 for 0) || '-7000-8000-000000000000', %s, %s, "
+            "t, t + interval '23 hours', 'purged', 1000, 1000, 0, '{}', t + interval '23 hours' FROM "
+            "(SELECT t, lpad(to_hex((extract(epoch FROM t) * 1000)::bigint), 12, '0') AS hex FROM (SELECT "
+            "date_trunc('day', now()) - interval '2 days' - n * interval '1 second' AS t FROM "
+            "generate_series(%s::int, %s::int) n) s) h",
             (account, CutoutOptions().model_dump_json(), first + 1, last),
         )
         connection.execute("ANALYZE batches")
