@@ -1,0 +1,169 @@
+"""A manifest: CSV or JSON lines, one photo a line. It is checked whole; every fault is named with its line and column.
+
+    vin,path,format,bg_color            {"vin": "WAU1", "path": "1.jpg", "format": "jpg", "bg_color": "white"}
+    WAU1,photos/1.jpg,jpg,white         {"url": "https://photos.example/2.jpg"}
+    WAU1,,png,                 …
+
+`path` (beside the manifest) or `url` says where the photo is, exactly one of them; `vin` is the folder of its cutout;
+`name` is what to call it. Every other column is a cutout option for this photo alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from portal.intake.addresses import name_in, safe_path
+from schemas.errors import BadManifest, BadOptions
+from schemas.options import CutoutOptions, parse_options
+
+_OWN = ("vin", "path", "url", "name")
+_OPTIONS = tuple(CutoutOptions.model_fields)
+_MOST_FAULTS = 20
+_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line. `path` is what to call the photo; one of `file` (relative to the manifest) and `url` says where it is."""
+
+    path: str
+    file: str | None
+    url: str
+    options: CutoutOptions | None
+
+
+@dataclass(frozen=True)
+class _Fault:
+    line: int
+    column: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    cells: dict[str, object]
+    columns: dict[str, str]
+
+
+def read_manifest(text: str, name: str, base: CutoutOptions | None = None) -> list[Listed]:
+    """The photos that a manifest lists. `base`: options that a line's own are laid over. Raises `BadManifest`."""
+    faults: list[_Fault] = []
+    is_json = name.lower().endswith((".jsonl", ".ndjson", ".json"))
+    rows = (_json_rows if is_json else _csv_rows)(text.removeprefix("\ufeff"), faults)
+    listed: list[Listed] = []
+    seen: dict[str, int] = {}
+    for row in rows:
+        one = _listed(row, base or CutoutOptions(), faults)
+        if one is None:
+            continue
+        first = seen.setdefault(one.path, row.line)
+        if first != row.line:
+            faults.append(
+                _Fault(row.line, row.columns.get("name", "1"), f"the photo of line {first} has the same name")
+            )
+        listed.append(one)
+    if faults:
+        more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
+        shown = ". ".join(map(str, sorted(faults, key=lambda fault: fault.line)[:_MOST_FAULTS]))
+        raise BadManifest(f"Nothing was started. {shown}.{more}")
+    if not listed:
+        raise BadManifest("Nothing was started. The manifest lists no photo.")
+    return listed
+
+
+def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [cell.strip().lower() for cell in next(reader, [])]
+        columns = {name: f"{place} ({name})" for place, name in enumerate(header, start=1)}
+        faults += [
+            _Fault(1, f"{place} ({name})", f"there is no such column. Use {', '.join((*_OWN, *_OPTIONS))}")
+            for place, name in enumerate(header, start=1)
+            if name not in (*_OWN, *_OPTIONS)
+        ]
+        if len(set(header)) < len(header):
+            faults.append(_Fault(1, "1", "a column stands there twice"))
+        if faults:
+            return
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) > len(header):
+                faults.append(_Fault(reader.line_num, str(len(header) + 1), "more cells than the header has"))
+                continue
+            filled = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
+            yield _Row(reader.line_num, dict(filled), columns)
+    except csv.Error as error:
+        faults.append(_Fault(reader.line_num, "1", f"this is no CSV ({error})"))
+
+
+def _json_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            column = error.colno if isinstance(error, json.JSONDecodeError) else 1
+            faults.append(_Fault(number, str(column), "this is no JSON"))
+            continue
+        if not isinstance(cells, dict):
+            faults.append(_Fault(number, "1", "a line must be one object in braces"))
+            continue
+        columns = {name: f"{line.find(json.dumps(name)) + 1} ({name})" for name in cells}
+        unknown = [name for name in cells if name not in (*_OWN, *_OPTIONS)]
+        faults += [_Fault(number, columns[name], "there is no such field") for name in unknown]
+        if not unknown:
+            yield _Row(number, {name: value for name, value in cells.items() if value is not None}, columns)
+
+
+def _listed(row: _Row, base: CutoutOptions, faults: list[_Fault]) -> Listed | None:
+    def fault(name: str, sentence: str) -> None:
+        faults.append(_Fault(row.line, row.columns.get(name, "1"), sentence))
+
+    wrong = [name for name in _OWN if name in row.cells and not isinstance(row.cells[name], str)]
+    for name in wrong:
+        fault(name, "this must be text")
+    if wrong:
+        return None
+    own = {name: str(row.cells[name]) for name in _OWN if name in row.cells}
+    if ("path" in own) == ("url" in own):
+        fault("path" if "path" in own else "1", "give a path or a url, one of them")
+        return None
+    try:
+        file = safe_path(own["path"]) if "path" in own else None
+    except ValueError:
+        fault("path", "this path is absolute, leaves its folder, or cannot be")
+        return None
+    called = own.get("name") or (file if file is not None else name_in(own["url"]))
+    try:
+        path = safe_path(f"{own['vin']}/{PurePosixPath(called).name}" if "vin" in own else called)
+    except ValueError:
+        fault("name" if "name" in own else "vin", "no photo can be called so")
+        return None
+    given = {name: _value(name, row.cells[name]) for name in _OPTIONS if name in row.cells}
+    try:
+        options = parse_options(base.model_dump(mode="json") | given) if given else None
+    except BadOptions as error:
+        fault(next(iter(given)) if len(given) == 1 else _named(str(error), given), str(error).rstrip("."))
+        return None
+    return Listed(path=path, file=file, url=own.get("url", ""), options=options)
+
+
+def _value(name: str, cell: object) -> object:
+    is_flag = CutoutOptions.model_fields[name].annotation is bool
+    return _YES_NO.get(str(cell).lower(), cell) if is_flag else cell
+
+
+def _named(sentence: str, given: dict[str, object]) -> str:
+    """The first option that the sentence speaks of."""
+    return min(given, key=lambda name: sentence.find(name) if name in sentence else len(sentence))

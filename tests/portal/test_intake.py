@@ -1,0 +1,141 @@
+"""Whatever comes in, hostile or odd: refused with a reason, or kept apart. Nothing leaves its folder."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from portal.intake.archive import Archive, ArchiveLimits
+from portal.intake.manifest import read_manifest
+from schemas.batch import Item
+from schemas.errors import BadArchive, BadManifest, NothingToDo
+from schemas.naming import delivery_paths
+from schemas.options import Format
+
+LIMITS = ArchiveLimits(photo_bytes=1_000_000)
+
+
+def packed(folder: Path, *entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    path = folder / "photos.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    return path
+
+
+def read(path: Path, limits: ArchiveLimits = LIMITS) -> dict[str, bytes | None]:
+    with Archive(path, limits) as archive:
+        return {name: data for name, _, data in archive.read()}
+
+
+def test_photos_come_out_as_they_went_in_and_the_rest_is_counted(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    path = packed(
+        tmp_path, ("VIN1/1.jpg", b"one"), ("VIN2/1.JPG", b"two"), (link, b"/etc/passwd"), ("a/.x.jpg", b"h"),
+        ("__MACOSX/VIN1/1.jpg", b"m"), ("list.txt", b"t"), ("empty/", b""),
+    )  # fmt: skip
+    with Archive(path, LIMITS) as archive:
+        assert [name for name, _, _ in archive.read()] == ["VIN1/1.jpg", "VIN2/1.JPG"]
+        assert archive.left_out == {"links": 1, "hidden files": 2, ".txt": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "a\\..\\x.jpg", "C:/x.jpg", "a//x.jpg", "./x.jpg", "a/\x07.jpg"],
+)
+def test_a_name_that_leaves_its_folder_refuses_the_whole_zip(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadArchive):
+        read(packed(tmp_path, ("good.jpg", b"x"), (name, b"x")))
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = packed(tmp_path, ("a.jpg", bytes(5_000_000)), ("b.jpg", b"x"), method=zipfile.ZIP_DEFLATED)
+    assert read(path) == {"a.jpg": None, "b.jpg": b"x"}, "one over the limit gets its own result, without its bytes"
+    with pytest.raises(BadArchive, match="more than the limit"):
+        read(path, ArchiveLimits(photo_bytes=10**7, bytes=10**6))
+    with pytest.raises(BadArchive, match="entries"):
+        read(path, ArchiveLimits(photo_bytes=10**7, entries=1))
+
+
+def test_an_entry_that_lies_about_its_size_is_found_out(tmp_path: Path) -> None:
+    path = packed(tmp_path, ("a.jpg", bytes(5_000_000)), method=zipfile.ZIP_DEFLATED)
+    raw = path.read_bytes().replace(struct.pack("<I", 5_000_000), struct.pack("<I", 1_000))
+    path.write_bytes(raw)
+    with pytest.raises(BadArchive):
+        read(path)
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path, ("a.jpg", b"x" * 1000), ("b.jpg", b"y" * 1000))
+    raw = bytearray(path.read_bytes())
+    second = raw.rfind(b"PK\x01\x02")
+    raw[second + 42 : second + 46] = struct.pack("<I", 0)  # the second entry's bytes are the first one's
+    path.write_bytes(raw)
+    with pytest.raises(BadArchive):
+        read(path)
+
+
+def test_the_same_name_twice_is_refused_and_near_names_are_kept_apart(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate"), pytest.raises(BadArchive, match="twice"):
+        read(packed(tmp_path, ("a.jpg", b"1"), ("a.jpg", b"2")))
+    names = ["A.jpg", "a.jpg", "caf\u00e9.jpg", "cafe\u0301.jpg", "\U0001f697.jpg", "\u202egpj.jpg"]
+    kept = read(packed(tmp_path, *((name, name.encode()) for name in names)))
+    assert set(kept) == set(names)
+    items = [Item(number=number, path=path, size=1) for number, path in enumerate(kept, start=1)]
+    delivered = {path.casefold() for path in delivery_paths(items, ".png").values()}
+    assert len(delivered) == len(names)
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_zip_or_holds_nothing_is_said_so(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(data)
+    with pytest.raises((BadArchive, NothingToDo)):
+        read(path)
+
+
+def test_a_manifest_names_folders_places_and_options() -> None:
+    listed = read_manifest("vin,path,url,format\nWAU1,p/1.jpg,,jpg\nWAU2,,https://photos.example/a/1.jpg,\n", "m.csv")
+    assert [(each.path, each.file, each.url) for each in listed] == [
+        ("WAU1/1.jpg", "p/1.jpg", ""),
+        ("WAU2/1.jpg", None, "https://photos.example/a/1.jpg"),
+    ]
+    assert listed[0].options is not None
+    assert listed[0].options.format is Format.JPG
+    assert listed[1].options is None
+    assert listed[:1] == read_manifest('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("m.csv", "vin,pth\nA,1.jpg\n", "line 1, column 2 (pth)"),
+        ("m.csv", "path,format\n1.jpg,png\n2.jpg,gif\n", "line 3, column 2 (format)"),
+        ("m.csv", "path\n../1.jpg\n", "line 2, column 1 (path)"),
+        ("m.csv", "path,url\n1.jpg,https://x.example/1\n", "line 2, column 1 (path)"),
+        ("m.csv", "path\n1.jpg\n1.jpg\n", "line 3"),
+        ("m.csv", "path\n1.jpg,png\n", "line 2, column 2"),
+        ("m.csv", 'path\n"1.jpg\n', "line"),
+        ("m.jsonl", '{"path": "1.jpg"}\n{"path": }\n', "line 2, column 10"),
+        ("m.jsonl", '{"path": "1.jpg", "colour": "x"}\n', "line 1, column 19 (colour)"),
+        ("m.jsonl", '{"path": 5}\n', "line 1, column 2 (path)"),
+        ("m.jsonl", "[1]\n", "line 1, column 1"),
+        ("m.csv", "", "lists no photo"),
+    ],
+)
+def test_a_fault_is_named_with_its_line_and_column(name: str, text: str, where: str) -> None:
+    with pytest.raises(BadManifest) as caught:
+        read_manifest(text, name)
+    assert where in str(caught.value)
+    assert "Nothing was started" in str(caught.value)
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(BadManifest) as caught:
+        read_manifest("path,size\n/a.jpg,full\nb.jpg,huge\n", "m.csv")
+    assert "line 2" in str(caught.value)
+    assert "line 3" in str(caught.value)

@@ -1,0 +1,154 @@
+"""An address that a customer names reaches the public internet or nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from schemas.errors import FetchFailed, FileTooLarge, UnsafeAddress
+from store.fetch import Fetcher, FetchLimits, is_public
+
+LIMITS = FetchLimits(bytes=100_000, seconds=2.0, redirects=2)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+        "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "fd00:ec2::254", "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "fe80::1%eth0",
+    ],
+)  # fmt: skip
+def test_an_address_inside_is_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_an_address_outside_is_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd", "ftp://x.example/1", "gopher://x.example/", "http://", "http://user:pw@x.example/1",
+        "http://127.0.0.1/1", "http://[::1]/1", "http://localhost/1", "http://2130706433/1", "http://0x7f.1/1",
+        "http://169.254.169.254/latest/meta-data/", "http://x.example/a b", "http://x.example:99999/",
+    ],
+)  # fmt: skip
+def test_an_unsafe_address_is_never_called(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises((UnsafeAddress, FetchFailed)):
+        Fetcher(LIMITS).get(url)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        answer: Callable[[BaseHTTPRequestHandler], None] = self.server.answers[self.path]  # type: ignore[attr-defined]
+        self.server.seen.append(self.path)  # type: ignore[attr-defined]
+        answer(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def reply(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.answers, server.seen = {}, []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def fetcher(inside: set[str] = frozenset()) -> Fetcher:  # type: ignore[assignment]
+    """Names of the tests lead to this machine; those in `inside` count as private."""
+    addresses = {"photos.example": "127.0.0.1", "inside.example": "127.0.0.2"}
+    return Fetcher(LIMITS, lambda ip: ip not in {"127.0.0.2", *inside}, lambda host, port: [addresses[host]])
+
+
+def test_a_photo_is_fetched_and_a_redirect_followed(server: ThreadingHTTPServer) -> None:
+    server.answers |= {"/a?b=1": reply(302, Location="/photo"), "/photo": reply(200, b"pixels")}  # type: ignore[attr-defined]
+    assert fetcher().get(f"http://photos.example:{server.server_port}/a?b=1") == b"pixels"
+
+
+def test_a_redirect_to_the_inside_is_not_followed(server: ThreadingHTTPServer) -> None:
+    target = f"http://inside.example:{server.server_port}/secret"
+    server.answers |= {"/a": reply(302, Location=target), "/secret": reply(200, b"secret")}  # type: ignore[attr-defined]
+    with pytest.raises(UnsafeAddress):
+        fetcher().get(f"http://photos.example:{server.server_port}/a")
+    assert server.seen == ["/a"]  # type: ignore[attr-defined]
+
+
+def test_a_redirect_to_a_file_is_not_followed(server: ThreadingHTTPServer) -> None:
+    server.answers |= {"/a": reply(302, Location="file:///etc/passwd")}  # type: ignore[attr-defined]
+    with pytest.raises(UnsafeAddress):
+        fetcher().get(f"http://photos.example:{server.server_port}/a")
+
+
+def test_a_name_with_one_private_address_among_public_ones_is_refused(server: ThreadingHTTPServer) -> None:
+    mixed = Fetcher(LIMITS, lambda ip: ip != "127.0.0.2", lambda host, port: ["127.0.0.1", "127.0.0.2"])
+    with pytest.raises(UnsafeAddress):
+        mixed.get(f"http://photos.example:{server.server_port}/a")
+
+
+def test_the_name_is_resolved_once_so_that_a_second_answer_cannot_differ(server: ThreadingHTTPServer) -> None:
+    asked = []
+
+    def rebinding(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
+
+    server.answers |= {"/a": reply(200, b"x")}  # type: ignore[attr-defined]
+    assert (
+        Fetcher(LIMITS, lambda ip: ip != "127.0.0.2", rebinding).get(f"http://photos.example:{server.server_port}/a")
+        == b"x"
+    )
+    assert asked == ["photos.example"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ({"/a": reply(200, bytes(200_000))}, FileTooLarge),
+        ({"/a": reply(200, b"", Content_Length="999999999")}, FileTooLarge),
+        ({"/a": reply(200, b"half", Content_Length="50")}, FetchFailed),
+        ({"/a": reply(404)}, FetchFailed),
+        ({"/a": reply(302, Location="/a")}, FetchFailed),
+    ],
+)
+def test_what_is_too_much_or_too_little_is_an_error_of_the_photo(
+    server: ThreadingHTTPServer, answers: dict[str, object], error: type[Exception]
+) -> None:
+    server.answers |= answers  # type: ignore[attr-defined]
+    with pytest.raises(error):
+        fetcher().get(f"http://photos.example:{server.server_port}/a")
+
+
+def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        quick = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, lambda host, port: ["127.0.0.1"])
+        with pytest.raises(FetchFailed):
+            quick.get(f"http://photos.example:{silent.getsockname()[1]}/a")
