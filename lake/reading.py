@@ -111,7 +111,7 @@ class Lake:
         return ds.dataset(
             [f"{root}/{file.key}" for file in self.snapshot(industry).files],
             schema=pa.schema([*READ, *_PARTITIONS]),
-            format="parquet",
+            format=ds.ParquetFileFormat(pre_buffer=not isinstance(self.objects.storage, Folder)),
             filesystem=filesystem,
             partitioning=ds.partitioning(_PARTITIONS, flavor="hive"),
             partition_base_dir=root,
@@ -150,7 +150,7 @@ def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
     """The store as pyarrow itself reads it, and its root there: on S3 many times faster than through s3fs."""
     storage = objects.storage
     if isinstance(storage, Folder):
-        return pafs.LocalFileSystem(), storage.root
+        return pafs.LocalFileSystem(use_mmap=True), storage.root  # twice as fast as reading into buffers
     if isinstance(storage, S3):
         through = storage.filesystem
         keys = {"access_key": through.key, "secret_key": through.secret} if through.key else {}
