@@ -137,8 +137,8 @@ class Pool:
             for call in calls.running:
                 ray.cancel(call)
             with self._lock:
-                for left, (_, place) in calls.running.items():
-                    self._leave_queue(place, left)
+                for unfinished, (_, place) in calls.running.items():
+                    self._leave_queue(place, unfinished)
 
     def _open(self, number: int) -> _Place:
         actor = start(self._kind, self._settings, number)
@@ -170,7 +170,7 @@ class Pool:
                 if place is None or len(place.queue) >= CALLS_PER_ACTOR:
                     return
                 shard = calls.waiting.popleft()
-                call = place.actor.process.remote(batch_id, shard, clock)
+                call: ray.ObjectRef[Any] = place.actor.process.remote(batch_id, shard, clock)
                 if not place.queue:
                     place.since = time.monotonic()
                 place.queue.append(call)
