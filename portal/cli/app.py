@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from portal.cli import account, batches, consent, lake, upkeep
+from portal.cli import account, batches, consent, lake, schedule, upkeep
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
@@ -23,6 +23,8 @@ for command in (
     batches.run,
     batches.status,
     batches.download,
+    batches.retry,
+    batches.cancel,
     upkeep.cleanup,
     upkeep.reconcile,
     upkeep.receipts,
@@ -39,6 +41,7 @@ app.command("upkeep")(upkeep_loop)
 app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")
+app.add_typer(schedule.app, name="schedule")
 
 
 def main() -> None:

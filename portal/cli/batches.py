@@ -1,13 +1,17 @@
-"""submit, run, status, download: a dealer's four commands."""
+"""submit, run, status, download, retry, cancel: a dealer's commands."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.parts import Parts
+from flows.receive import stop_note
+from portal.cli.lease import holding
+from portal.cli.sending import send
 from portal.cli.terminal import (
     err,
     exit_codes,
@@ -20,12 +24,12 @@ from portal.cli.terminal import (
     show_table,
 )
 from portal.delivery import deliver
-from portal.intake import find_photos, stamp_batch, upload
 from schemas.batch import BatchState, Counts
-from schemas.errors import NotFound
+from schemas.errors import NotFound, UserError, WrongState
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Failed, results_by_number
+from store import line
 from store.batches import BatchRecord, get_batch, list_batches
 from store.people import find_account
 from store.transient import TransientStore
@@ -34,7 +38,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def submit(
-    folder: Annotated[Path, typer.Argument(help="Folder of photos; sub-folders keep their names.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSONL.")
+    ],
     account: Annotated[str, typer.Option(help="Account name or id: see `bgbatch account create`.")],
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
     format: Annotated[str, typer.Option(help=f"One of: {', '.join(Format)}.")] = Format.PNG,
@@ -76,17 +82,10 @@ def submit(
             }
         )
         tag = parse_industry(industry) if industry is not None else None
-        found = find_photos(folder)
         parts = get_ready()
         with parts.records.transaction() as connection:
             account_id = find_account(connection, account).account_id
-        stamp = stamp_batch(parts, account_id, tag, options)
-        with progress_bar("Uploading", len(found.photos)) as bar:
-            upload(parts, stamp, found.photos, on_item=lambda: bar.advance(bar.task_ids[0]))
-        if found.left_out:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
-            err.print(f"Left out, as they are no photos by name: {kinds}.")
-        _process(stamp.batch_id, as_json, to)
+        _process(send(parts, folder, account_id, tag, options), as_json, to)
 
 
 def run(
@@ -97,6 +96,46 @@ def run(
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
     with exit_codes():
         _process(batch, as_json, to)
+
+
+def retry(
+    batch: Annotated[str, typer.Argument(help="Batch id.")],
+    code: Annotated[list[str] | None, typer.Option(help="Only failures with this code; may be repeated.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed, whatever the code.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try failed photos again: `--failed` for all, or by `--code`. What is done stays done."""
+    with exit_codes():
+        if bool(code) == failed:
+            raise UserError("Say which photos: --failed for all, or --code with a code that `bgbatch status` shows.")
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            record = get_batch(connection, batch)
+        if not record.state.has_ended:
+            raise WrongState("The batch has not ended yet. Retry what failed when it has.")
+        codes = {str(each["code"]) for each in _failures(parts.transient, record)}
+        chosen = codes if failed else codes & set(code or ())
+        if not chosen:
+            raise UserError("No photo failed with such a code, so there is nothing to try again.")
+        with parts.records.transaction() as connection:
+            line.ask_again(connection, record.stamp.batch_id, chosen, parts.clock())
+        _process(batch, as_json, to)
+
+
+def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
+    """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            record = get_batch(connection, batch)
+            if not record.state.has_ended:
+                line.ask_to_stop(connection, record.stamp.batch_id, parts.clock())
+            record = get_batch(connection, batch)
+        if as_json:
+            show_json(record.model_dump(mode="json"))
+        else:
+            _show_one(record, [])
 
 
 def status(
@@ -147,13 +186,14 @@ def _process(batch_id: str, as_json: bool, to: Path | None) -> None:
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
-        parts = get_ready(watch)
+        opened = get_ready(watch)
+        parts = replace(opened, stop=lambda batch_id: stop_note(opened, batch_id))
         from flows.parts import using
         from flows.process_batch import (
             process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
         )
 
-        with using(parts):
+        with holding(parts, record.stamp.batch_id), using(parts):
             process_batch(record.stamp.batch_id)
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)

@@ -29,7 +29,7 @@ _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 @dataclass(frozen=True)
 class Listed:
-    """One line. `path` is what to call the photo; one of `file` (relative to the manifest) and `url` says where it is."""
+    """One line. `path` is what to call the photo; `file` (beside the manifest) or `url` says where it is."""
 
     path: str
     file: str | None

@@ -1,0 +1,61 @@
+"""While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.parts import Parts
+from schemas.errors import WrongState
+from schemas.ids import BatchId
+from store import line
+from store.batches import get_batch
+
+_OURS = "command"
+
+
+@contextmanager
+def holding(parts: Parts, batch_id: BatchId) -> Iterator[None]:
+    """Hold the lease until the end of the block. Raises `WrongState` when somebody else works on the batch."""
+    holder = f"{socket.gethostname()} {os.getpid()} {_OURS}"
+    with parts.records.transaction() as connection:
+        stands = line.find_submission(connection, batch_id)
+        if stands is not None and stands.lease_holder is not None and _is_gone(stands.lease_holder):
+            line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
+        if stands is not None and not line.claim(connection, batch_id, holder, parts.clock()):
+            raise WrongState("Somebody works on the batch already. `bgbatch status` shows how far it is.")
+    over = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(parts, batch_id, holder, over), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        with parts.records.transaction() as connection:
+            has_ended = get_batch(connection, batch_id).state.has_ended
+            line.release(connection, batch_id, holder, parts.clock(), has_ended)
+
+
+def _keep(parts: Parts, batch_id: BatchId, holder: str, over: threading.Event) -> None:
+    while not over.wait(line.LEASE_LIFE.total_seconds() / 4):
+        with parts.records.transaction() as connection:
+            line.renew(connection, batch_id, holder, parts.clock())
+
+
+def _is_gone(holder: str) -> bool:
+    """Whether the holder was a command on this machine whose process is dead: nobody need wait for its lease to end."""
+    host, _, rest = holder.partition(" ")
+    pid, _, kind = rest.partition(" ")
+    if host != socket.gethostname() or kind != _OURS or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

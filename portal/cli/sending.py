@@ -1,0 +1,47 @@
+"""Sending what a path names: a folder, a zip file or a manifest. It is checked before the batch is stamped."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from flows.parts import Parts
+from portal.cli.terminal import err, progress_bar
+from portal.intake import find_photos, stamp_batch, upload
+from portal.intake.archive import Archive, ArchiveLimits, upload_archive
+from portal.intake.manifest import read_manifest
+from portal.intake.upload_manifest import upload_manifest
+from schemas.ids import AccountId, BatchId
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+
+_MANIFESTS = (".csv", ".jsonl", ".ndjson")
+
+
+def send(
+    parts: Parts, source: Path, account_id: AccountId, industry: Industry | None, options: CutoutOptions
+) -> BatchId:
+    """Stamp, upload, seal. Raises `UserError` with a code that says what is wrong with the source."""
+    suffix = source.suffix.lower()
+    listed = read_manifest(source.read_text("utf-8-sig"), source.name, options) if suffix in _MANIFESTS else None
+    found = find_photos(source) if listed is None and suffix != ".zip" else None
+    limits = ArchiveLimits(photo_bytes=int(parts.settings.max_megabytes * 1e6))
+    with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:
+        stamp = stamp_batch(parts, account_id, industry, options)
+        total = len(listed or (found and found.photos) or (archive and archive.photos) or ())
+        with progress_bar("Uploading", total) as bar:
+
+            def moved() -> None:
+                bar.advance(bar.task_ids[0])
+
+            if archive is not None:
+                upload_archive(parts, stamp, archive, moved)
+            elif listed is not None:
+                upload_manifest(parts, stamp, listed, source.parent, moved)
+            elif found is not None:
+                upload(parts, stamp, found.photos, moved)
+        left_out = archive.left_out if archive is not None else found.left_out if found is not None else None
+    if left_out:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        err.print(f"Left out, as they are no photos by name: {kinds}.")
+    return stamp.batch_id

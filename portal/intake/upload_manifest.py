@@ -1,0 +1,30 @@
+"""The photos of a manifest on this machine: files beside it are copied, addresses are left to the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flows.parts import Parts
+from flows.receive import seal
+from portal.intake.manifest import Listed
+from schemas.batch import Item, Manifest, Stamp
+from store.transient import source_key
+
+
+def upload_manifest(
+    parts: Parts, stamp: Stamp, listed: Sequence[Listed], beside: Path, on_item: Callable[[], None]
+) -> Manifest:
+    """Copy the files, seal the batch. A file that is not there gets its own result. Raises `PastDeadline`."""
+    items: list[Item] = []
+    most = parts.settings.max_megabytes * 1_000_000
+    for number, each in enumerate(listed, start=1):
+        size = 0
+        path = beside / each.file if each.file is not None else None
+        if path is not None and path.is_file() and not path.is_symlink():
+            size = path.stat().st_size
+            if size <= most:
+                parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
+        items.append(Item(number=number, path=each.path, size=size, source=each.url, options=each.options))
+        on_item()
+    return seal(parts, stamp, items)
