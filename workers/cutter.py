@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from schemas.errors import WeightsInvalid
 from schemas.options import CutoutOptions, Format
 from schemas.results import Scores
 from store.settings import Settings
@@ -19,7 +21,8 @@ from workers.foreground import despilled
 from workers.framing import Frame, frame_for, through
 from workers.memory import keep_freed_memory
 from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
-from workers.networks.registry import find_network
+from workers.networks.own import load_own
+from workers.networks.registry import Preparation, find_network
 from workers.networks.weights import load_weights, weights_path
 from workers.png import write_png
 from workers.refine import refined
@@ -123,19 +126,29 @@ class Cutter:
 def open_cutter(settings: Settings) -> Cutter:
     """The cutter that the settings name, warm. Raises `DeviceAbsent`, `WeightsInvalid`."""
     device = find_device(settings.device)
-    network = find_network(settings.network)
-    path = weights_path(network, settings.weights)
-    module, digest = load_weights(network, path)
+    module, wants, digest = _network(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)
     if device.type == "cpu":  # actors share the CPUs: as many threads each as there are CPUs for one
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.actors) if settings.actors else 1)
-        if not settings.exact and can_run_here():
-            module = in_eight_bits(module, ranges_beside(path))
     limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e6))
-    cutter = Cutter(Segmenter(module, network.preparation, device), network.name, digest, limits)
+    cutter = Cutter(Segmenter(module, wants, device), settings.network, digest, limits)
     cutter.warm_up()
     return cutter
+
+
+def _network(settings: Settings) -> tuple[nn.Module, Preparation, str]:
+    """The network that the settings name, what it wants to be fed, and the hash of its weights."""
+    if settings.network == "own":
+        if settings.weights is None:
+            raise WeightsInvalid("BGBATCH_NETWORK=own needs the network's file in BGBATCH_WEIGHTS.")
+        return load_own(settings.weights)
+    network = find_network(settings.network)
+    path = weights_path(network, settings.weights)
+    module, digest = load_weights(network, path)
+    if settings.device == "cpu" and not settings.exact and can_run_here():
+        module = in_eight_bits(module, ranges_beside(path))
+    return module, network.preparation, digest
 
 
 def _full_alpha(mask: Pixels, picture: Picture) -> Pixels:

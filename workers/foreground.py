@@ -47,7 +47,7 @@ def spread(colours: Pixels, weight: Floats) -> Floats:
         size = ((weights[-1].shape[1] + 1) // 2, (weights[-1].shape[0] + 1) // 2)
         sums.append(np.asarray(cv2.resize(sums[-1], size, interpolation=cv2.INTER_AREA), np.float32))
         weights.append(np.asarray(cv2.resize(weights[-1], size, interpolation=cv2.INTER_AREA), np.float32))
-    filled: Floats = sums[-1] / np.maximum(weights[-1], np.float32(1e-6))[:, :, None]
+    filled = np.asarray(sums[-1] / np.maximum(weights[-1], 1e-6)[:, :, None], np.float32)
     for level in reversed(range(len(sums) - 1)):
         shape = weights[level].shape[::-1]
         coarse = np.asarray(cv2.resize(filled, shape, interpolation=cv2.INTER_LINEAR), np.float32)

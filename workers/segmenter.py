@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from schemas.errors import DeviceAbsent
+from schemas.errors import DeviceAbsent, OutOfMemory
 from workers.networks.registry import Preparation
 from workers.reduce import halved, squeezed
 
@@ -31,7 +31,21 @@ class Segmenter:
 
     def segment(self, photos: Sequence[Pixels]) -> list[Pixels]:
         """One mask, side × side, for each photo, which may be of any size; large ones are better halved first."""
-        batch = torch.from_numpy(np.stack([prepared(photo, self._preparation) for photo in photos]))
+        return self._masks(torch.from_numpy(np.stack([prepared(photo, self._preparation) for photo in photos])))
+
+    def _masks(self, batch: torch.Tensor) -> list[Pixels]:
+        """Masks of a prepared batch; where the device has not the memory for all of it, of one half after the other."""
+        try:
+            return self._run(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise OutOfMemory("The device has not enough memory for one image.") from None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return self._masks(batch[:half]) + self._masks(batch[half:])
+
+    def _run(self, batch: torch.Tensor) -> list[Pixels]:
         with torch.inference_mode():
             output = self.module(batch.to(self.device).to(memory_format=torch.channels_last))
         raw = output.float().cpu().numpy()[:, 0]

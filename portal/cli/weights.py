@@ -1,0 +1,34 @@
+"""weights import: a file of weights as people have it becomes one that bgbatch loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from portal.cli.terminal import exit_codes, read_settings, show_fields
+
+app = typer.Typer(no_args_is_help=True, help="Weights of networks that do not ship with bgbatch.")
+
+
+@app.callback()
+def weights() -> None:
+    """Weights of networks that do not ship with bgbatch."""
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A .pth, .onnx or .safetensors file, in 32 or 16 bits.")],
+    network: Annotated[str, typer.Option(help="Which network they are for: u2netp, u2net or isnet.")],
+    to: Annotated[Path | None, typer.Option(help="Where to write; else the weights folder of bgbatch's home.")] = None,
+) -> None:
+    """Check a weights file against its network and convert it; then say how to use it."""
+    with exit_codes():
+        from workers.networks.importing import import_weights
+        from workers.networks.registry import find_network
+
+        known = find_network(network)
+        target = to or read_settings().home / "weights" / f"{known.name}.safetensors"
+        import_weights(file, known, target)
+        show_fields({"network": known.title, "use it with": f"BGBATCH_NETWORK={known.name} BGBATCH_WEIGHTS={target}"})

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from schemas.errors import OutOfMemory, WeightsInvalid
+from store.settings import Settings
+from tests.workers.photos import PHOTOS, original_onnx
+from tests.workers.test_networks import published_state
+from workers.cutter import open_cutter
+from workers.networks.importing import import_weights
+from workers.networks.registry import find_network
+from workers.networks.weights import load_weights, weights_path
+from workers.segmenter import Segmenter
+
+U2NETP, ISNET = find_network("u2netp"), find_network("isnet")
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_published_pth_of_isnet_is_imported_and_runs(tmp_path, half):
+    torch.manual_seed(0)
+    state = published_state(ISNET.build())
+    state |= {f"side{level}.weight": torch.zeros(1, 1, 3, 3) for level in range(2, 7)}  # published, not needed to run
+    state = {name: tensor.half() if half and tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "isnet.pth")
+    import_weights(tmp_path / "isnet.pth", ISNET, tmp_path / "isnet.safetensors")
+    module, digest = load_weights(ISNET, tmp_path / "isnet.safetensors")
+    assert len(digest) == 64
+    with torch.inference_mode():
+        assert module(torch.rand(1, 3, 64, 64)).isfinite().all()
+
+
+def test_a_pth_that_would_run_code_is_refused(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return print, ("ran",)
+
+    torch.save({"weight": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(WeightsInvalid):
+        import_weights(tmp_path / "trap.pth", U2NETP, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.onnx", "a.safetensors"])
+def test_a_file_of_another_kind_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no weights")
+    with pytest.raises(WeightsInvalid):
+        import_weights(tmp_path / name, U2NETP, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("onnx", original_onnx(), ids=lambda path: path.name)
+def test_the_original_onnx_file_gives_the_weights_that_ship(tmp_path, onnx):
+    import_weights(onnx, U2NETP, tmp_path / "out.safetensors")
+    made, shipped = load_file(tmp_path / "out.safetensors"), load_file(weights_path(U2NETP, None))
+    assert all(torch.equal(made[name], shipped[name]) for name in shipped)
+
+
+class Brightness(nn.Module):
+    """A network of a stranger: what is bright is the subject; answers from -1 to 1."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(1, keepdim=True) * 2 - 1
+
+
+CONTRACT = {"side": 64, "mean": [0, 0, 0], "std": [1, 1, 1], "low": -1, "high": 1}
+
+
+def own(tmp_path, contract=CONTRACT, suffix=".pt") -> Settings:
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".pt2":
+        torch.export.save(torch.export.export(Brightness(), (torch.zeros(1, 3, 64, 64),)), path)
+    else:
+        torch.jit.trace(Brightness(), torch.zeros(1, 3, 64, 64)).save(str(path))
+    path.with_suffix(".contract.json").write_text(json.dumps(contract))
+    return Settings(home=tmp_path, network="own", weights=path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_a_network_of_ones_own_segments_as_its_contract_says(tmp_path, suffix):
+    cutter = open_cutter(own(tmp_path, suffix=suffix))
+    photo = np.zeros((64, 64, 3), np.uint8)
+    photo[:, 32:] = 255
+    (mask,) = cutter.segmenter.segment([photo])
+    assert (mask[:, 5].max(), mask[:, 60].min()) == (0, 255)
+    assert cutter.network == "own"
+
+
+@pytest.mark.parametrize("wrong", [{"side": 96}, {"side": 7}, {"std": [0, 1, 1]}, {"low": 1}, {"depth": 3}])
+def test_a_contract_that_does_not_hold_stops_the_start(tmp_path, wrong):
+    settings = own(tmp_path, CONTRACT | wrong, ".pt2" if wrong == {"side": 96} else ".pt")
+    with pytest.raises(WeightsInvalid):
+        open_cutter(settings)
+
+
+class Small(nn.Module):
+    """A device with room for two images."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.seen = room, []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if len(image) > self.room:
+            raise torch.OutOfMemoryError
+        self.seen.append(len(image))
+        return image.mean(1, keepdim=True)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_no_image():
+    module = Small(room=2)
+    photos = [np.full((64, 64, 3), value, np.uint8) for value in range(0, 250, 50)]
+    segmenter = Segmenter(module, U2NETP.preparation, torch.device("cpu"))
+    assert len(segmenter.segment(photos)) == 5
+    assert sum(module.seen) == 5
+
+
+def test_one_image_too_large_for_the_device_is_an_items_own_error():
+    segmenter = Segmenter(Small(room=0), U2NETP.preparation, torch.device("cpu"))
+    with pytest.raises(OutOfMemory):
+        segmenter.segment([np.zeros((64, 64, 3), np.uint8)])
+
+
+def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, tmp_path):
+    exact = open_cutter(Settings(home=tmp_path, exact=True))
+    from workers.decode import decode
+
+    for photo in PHOTOS:
+        rgb = decode(photo.read_bytes(), exact.limits).rgb
+        ours, wanted = (each.segmenter.segment([rgb])[0].astype(float) for each in (cutter, exact))
+        assert np.abs(ours - wanted).mean() <= 2
