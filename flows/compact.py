@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from typing import cast
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -27,7 +29,7 @@ def compact() -> Compacted:
 def merge_small_files() -> Compacted:
     """Plan and merge on the parts in use."""
     parts = current_parts()
-    artifact = create_progress_artifact(0.0, key="compact-progress", description="Merges")
+    artifact = cast(UUID, create_progress_artifact(0.0, key="compact-progress", description="Merges"))
 
     def show(done: int, of: int) -> None:
         update_progress_artifact(artifact, progress=100.0 * done / of)
