@@ -1,4 +1,4 @@
-"""The README is true as printed: each command exists with each option, each link leads somewhere, each target exists."""
+"""The README is true as printed: commands exist with their options, links lead somewhere, targets exist."""
 
 from __future__ import annotations
 
