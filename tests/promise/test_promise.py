@@ -107,7 +107,7 @@ def test_the_promise_holds_whatever_happens() -> None:
     run_state_machine_as_test(
         Promise,
         settings=settings(
-            max_examples=25,
+            max_examples=15,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -129,9 +129,9 @@ def test_the_world_is_not_empty(tmp_path: Path) -> None:
         assert len(world.lake.things) == 1
 
 
-@pytest.mark.parametrize("first", range(0, 60, 20))
+@pytest.mark.parametrize("first", range(0, 30, 10))
 def test_the_promise_holds_on_seeded_walks(first: int, tmp_path: Path) -> None:
-    for seed in range(first, first + 20):
+    for seed in range(first, first + 10):
         walk(seed, tmp_path)
 
 

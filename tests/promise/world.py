@@ -158,6 +158,8 @@ class World:
         with self.mishaps(), self.database.records.transaction() as connection:
             ledger.withdraw(connection, by, industry, self.clock("portal")())
         self._look_up_grants()
+        if self.lake.things and not self.trouble.is_armed:
+            self.check_readers()
 
     def change_mind_twice(self, owner: int, industry: Industry) -> None:
         """Off and on again between a batch's receipt and its end: the new grant is no grant for that batch."""
