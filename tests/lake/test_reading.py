@@ -108,7 +108,7 @@ def test_ray_data_reads_the_files(filled: World) -> None:
 
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         rows = ray.data.read_parquet(filled.reader().paths("automotive"), columns=["candidate_id"]).take_all()
     finally:
