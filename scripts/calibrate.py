@@ -3,7 +3,7 @@
     python scripts/calibrate.py workers/weights/u2netp.safetensors --network u2netp PHOTO…
 
 For each large convolution it prints the mean difference of the mask (in 255ths) with that one alone in 8 bits. It
-keeps, greedily from cheapest difference for the work saved, as many as stay under the bound together on every photo.
+keeps, greedily from cheapest difference for the work saved, as many as stay under the bound on every photo.
 """
 
 from __future__ import annotations

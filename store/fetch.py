@@ -156,9 +156,7 @@ class _Call:
             self._connection.request(method, target, body, agent | dict(headers))
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError):
-            raise FetchFailed(
-                "The address gave no answer that can be read, in time. Try again later."
-            ) from None
+            raise FetchFailed("The address gave no answer that can be read, in time. Try again later.") from None
 
     def read(self, answer: http.client.HTTPResponse) -> bytes:
         try:
