@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from flows.parts import Parts
-from portal.api import batches, consent, problems, uploads
+from portal.api import batches, consent, problems, schedules, uploads, webhooks
 from portal.web.portal import Portal
 from schemas.errors import LineTooLong
 from store.objects import open_store
@@ -51,6 +51,6 @@ def create_api(portal: Portal) -> FastAPI:
         lake=open_store(settings.lake_root, settings),
     )
     problems.install(api)
-    for router in (batches.router, uploads.router, consent.router):
+    for router in (batches.router, uploads.router, consent.router, schedules.router, webhooks.router):
         api.include_router(router, responses=problems.RESPONSES)
     return api

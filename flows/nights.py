@@ -1,0 +1,72 @@
+"""The flow of a schedule's night, and the deployments that start it by cron and time zone on a Prefect server."""
+
+from __future__ import annotations
+
+import os
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+
+from flows import night_steps
+from flows.night_steps import Worker
+from flows.parts import Parts, current_parts, using
+from flows.process_batch import process_batch
+from schemas.batch import Counts
+from schemas.ids import BatchId
+from store import schedules
+from store.nights import Night
+from store.schedules import Schedule
+
+
+def worker() -> Worker:
+    """A process that cuts on Ray and shows its pages as artifacts."""
+    return Worker(f"{os.getpid()}-{os.urandom(6).hex()}", os.urandom, _process, _publish)
+
+
+@flow(name="night", flow_run_name="night {schedule_id}", persist_result=False)
+def night(schedule_id: str, out_of_turn: bool = False) -> list[str]:
+    """Run what is due of one schedule, once, or go on with what was interrupted. Returns the states of its nights."""
+    parts = current_parts()
+    with parts.records.transaction() as connection:
+        schedule = schedules.find(connection, schedule_id)
+    if out_of_turn:
+        ran = night_steps.run_now(parts, schedule, worker())
+        return [] if ran is None else [ran.state]
+    return [each.state for each in night_steps.run_schedule(parts, schedule, worker())]
+
+
+@flow(name="night-watch", persist_result=False)
+def night_watch() -> list[Night]:
+    """Look after all schedules once: for a cron job, or a service, without a Prefect server."""
+    return night_steps.run_due(current_parts(), worker())
+
+
+def deployment(schedule: Schedule) -> RunnerDeployment:
+    """What starts a schedule's nights on a Prefect server. A start that finds nothing due ends at once."""
+    made = night.to_deployment(
+        name=schedule.schedule_id,
+        parameters={"schedule_id": schedule.schedule_id},
+        schedule=Cron(schedule.cron, timezone=schedule.timezone),
+        paused=schedule.paused_at is not None,
+        concurrency_limit=1,
+        tags=["night"],
+    )
+    assert isinstance(made, RunnerDeployment)
+    return made
+
+
+def deployments(parts: Parts) -> list[RunnerDeployment]:
+    """One for each schedule: give them to `prefect.serve`."""
+    with parts.records.transaction() as connection:
+        return [deployment(each) for each in schedules.list_all(connection)]
+
+
+def _process(parts: Parts, batch_id: BatchId) -> Counts:
+    with using(parts):
+        return process_batch(batch_id)
+
+
+def _publish(key: str, page: str) -> None:
+    create_markdown_artifact(page, key=key, description="A night of a schedule")

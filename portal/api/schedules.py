@@ -1,0 +1,118 @@
+"""Schedules over REST: nights of the account's own, in places that an operator has let it use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from flows import timetable
+from flows.night_report import Report, report_of
+from portal import schedules as adding
+from portal.api.sender import Sender, TheSender
+from schemas.errors import NotFound
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from schemas.record import Moment, Record
+from store import nights, schedules
+from store.schedules import Overlap, Schedule
+
+router = APIRouter(tags=["schedules"])
+
+
+class NewSchedule(Record):
+    """A run that starts itself. `deadline_minutes` count from each due time."""
+
+    cron: Annotated[str, Field(max_length=100)]
+    timezone: Annotated[str, Field(max_length=64)] = "UTC"
+    source: Annotated[str, Field(max_length=500)]
+    deliver: Annotated[str | None, Field(max_length=500)] = None
+    industry: Industry | None = None
+    options: CutoutOptions = CutoutOptions()
+    overlap: Overlap = Overlap.SKIP
+    deadline_minutes: Annotated[int | None, Field(ge=1, le=100_000)] = None
+
+
+class ScheduleAnswer(NewSchedule):
+    """A schedule of the account."""
+
+    schedule_id: str
+    created_at: Moment
+    paused_at: Moment | None
+    next_at: Moment | None
+
+
+@router.post("/schedules", status_code=201)
+def add_schedule(sender: TheSender, wanted: NewSchedule) -> ScheduleAnswer:
+    """Add a schedule; it starts with the next due time."""
+    want = adding.Wanted(**{name: getattr(wanted, name) for name in NewSchedule.model_fields})
+    portal = sender.portal
+    with portal.records.transaction() as connection:
+        made = adding.add(connection, sender.account_id, want, portal.settings, portal.clock, portal.randomness)
+    return _answer(sender, made)
+
+
+@router.get("/schedules")
+def list_schedules(sender: TheSender) -> list[ScheduleAnswer]:
+    """The account's schedules."""
+    with sender.portal.records.transaction() as connection:
+        found = schedules.list_all(connection, sender.account_id)
+    return [_answer(sender, each) for each in found]
+
+
+@router.get("/schedules/{schedule_id}")
+def show_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
+    """One schedule."""
+    return _answer(sender, _own(sender, schedule_id))
+
+
+@router.delete("/schedules/{schedule_id}", status_code=204)
+def remove_schedule(sender: TheSender, schedule_id: str) -> None:
+    """Forget a schedule, its fingerprints and their key."""
+    own = _own(sender, schedule_id)
+    with sender.portal.records.transaction() as connection:
+        schedules.remove(connection, own.schedule_id)
+
+
+@router.post("/schedules/{schedule_id}/pause")
+def pause_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
+    """Start no more nights; one that is going goes on."""
+    own = _own(sender, schedule_id)
+    with sender.portal.records.transaction() as connection:
+        schedules.pause(connection, own.schedule_id, sender.portal.clock())
+    return _answer(sender, _own(sender, schedule_id))
+
+
+@router.post("/schedules/{schedule_id}/resume")
+def resume_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
+    """Start nights again, from the next due time on."""
+    own = _own(sender, schedule_id)
+    with sender.portal.records.transaction() as connection:
+        schedules.resume(connection, own.schedule_id, sender.portal.clock())
+    return _answer(sender, _own(sender, schedule_id))
+
+
+@router.get("/schedules/{schedule_id}/nights")
+def list_nights(sender: TheSender, schedule_id: str) -> list[Report]:
+    """The reports of the last 30 nights, the latest first: numbers and codes."""
+    own = _own(sender, schedule_id)
+    with sender.portal.records.transaction() as connection:
+        found = nights.of_schedule(connection, own.schedule_id)
+    return [report_of(each, sender.portal.clock()) for each in found]
+
+
+def _own(sender: Sender, schedule_id: str) -> Schedule:
+    with sender.portal.records.transaction() as connection:
+        for each in schedules.list_all(connection, sender.account_id):
+            if each.schedule_id == schedule_id:
+                return each
+    raise NotFound("There is no schedule of that id in your account.")
+
+
+def _answer(sender: Sender, schedule: Schedule) -> ScheduleAnswer:
+    names = set(ScheduleAnswer.model_fields) & set(Schedule.model_fields)
+    next_at = None
+    if schedule.paused_at is None:
+        next_at = timetable.next_due(schedule.cron, schedule.timezone, sender.portal.clock())
+    return ScheduleAnswer(**{name: getattr(schedule, name) for name in names}, next_at=next_at)

@@ -1,0 +1,257 @@
+"""schedule add|list|show|run|run-due|pause|resume|remove|report: a marketplace's nights."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from flows import timetable
+from flows.night_report import Report, markdown, report_of
+from flows.parts import Parts
+from portal import schedules as adding
+from portal import webhooks as telling
+from portal.cli.terminal import exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
+from schemas.batch import BatchState
+from schemas.errors import NotFound, UserError
+from schemas.ids import AccountId
+from schemas.industries import Industry, parse_industry
+from schemas.options import Channels, Format, Size, parse_options
+from store import nights, outside, schedules
+from store.nights import Night, NightState
+from store.people import find_account, list_accounts
+from store.schedules import Overlap, Schedule
+
+app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
+
+
+@app.command()
+def add(
+    cron: Annotated[str, typer.Option(help='When: five fields, such as "0 2 * * *".')],
+    source: Annotated[str, typer.Option(help="The photos: s3://bucket/prefix or a folder. They stay there.")],
+    deliver: Annotated[str | None, typer.Option(help="Where cutouts go: s3://bucket/prefix or a folder.")] = None,
+    timezone: Annotated[str, typer.Option(help="The clock that cron means.")] = "UTC",
+    industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")] = None,
+    overlap: Annotated[str, typer.Option(help="When the run before is still going: skip, or wait.")] = Overlap.SKIP,
+    deadline: Annotated[int | None, typer.Option(help="Minutes after its time by which a run must be over.")] = None,
+    format: Annotated[str, typer.Option(help=f"One of: {', '.join(Format)}.")] = Format.PNG,
+    channels: Annotated[str, typer.Option(help=f"{' or '.join(Channels)}.")] = Channels.RGBA,
+    size: Annotated[str, typer.Option(help=f"Largest size: {', '.join(Size)}.")] = Size.AUTO,
+    bg_color: Annotated[str | None, typer.Option(help="Colour behind the subject.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a schedule. Naming its places here is the operator's leave for the account to use them."""
+    with exit_codes():
+        if overlap not in set(Overlap):
+            raise UserError(f"There is no such overlap policy. Choose one of: {', '.join(Overlap)}.")
+        wanted = adding.Wanted(
+            cron=cron,
+            timezone=timezone,
+            source=_place(source),
+            deliver=_place(deliver) if deliver else None,
+            industry=parse_industry(industry) if industry is not None else None,
+            options=parse_options({"format": format, "channels": channels, "size": size, "bg_color": bg_color}),
+            overlap=Overlap(overlap),
+            deadline_minutes=deadline,
+        )
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            account_id = find_account(connection, account).account_id if account else _only_account(connection)
+            for place in filter(None, (wanted.source, wanted.deliver)):
+                outside.allow(connection, account_id, place, parts.clock())
+            made = adding.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
+        _show(parts, made, as_json)
+
+
+@app.command("list")
+def list_all(
+    account: Annotated[str | None, typer.Option(help="Only this account's.")] = None, as_json: AsJson = False
+) -> None:
+    """List the schedules, when each runs next, and how its last night ended."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            owner = find_account(connection, account).account_id if account else None
+            found = schedules.list_all(connection, owner)
+            last = {each.schedule_id: nights.of_schedule(connection, each.schedule_id, 1) for each in found}
+        if as_json:
+            show_json([_fields(parts, each) for each in found])
+            return
+        rows = [
+            (
+                each.schedule_id,
+                f"{each.cron} {each.timezone}",
+                "paused" if each.paused_at else f"{_next(parts, each):%Y-%m-%d %H:%M}",
+                last[each.schedule_id][0].state if last[each.schedule_id] else "",
+            )
+            for each in found
+        ]
+        show_table(("schedule", "when", "next (UTC)", "last night"), rows)
+
+
+@app.command()
+def show(schedule: Id, as_json: AsJson = False) -> None:
+    """Show one schedule and its last nights."""
+    with exit_codes():
+        parts = get_ready()
+        _show(parts, _find(parts, schedule), as_json)
+
+
+@app.command()
+def run(schedule: Id, as_json: AsJson = False) -> None:
+    """Run a night now, out of turn, or the rest of one that was interrupted; then print its report."""
+    with exit_codes():
+        parts = get_ready()
+        found = _find(parts, schedule)
+        from flows.nights import night
+        from flows.parts import using
+
+        with using(parts):
+            states = night(found.schedule_id, out_of_turn=True)
+        if not states:
+            raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
+        last = _last(parts, found)
+        _send_webhooks(parts)
+        _print_report(report_of(last, parts.clock()), found, as_json)
+        exit_for(BatchState(last.state) if last.state is not NightState.SKIPPED else BatchState.COMPLETED)
+
+
+@app.command("run-due")
+def run_due(
+    watch: Annotated[bool, typer.Option("--watch", help="Look every 20 seconds until stopped.")] = False,
+    in_line: Annotated[
+        bool, typer.Option("--in-line", help="Leave the cutting to `bgbatch work`, by fair share; deliver and report.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
+    with exit_codes():
+        parts = get_ready()
+        while True:
+            touched = _look_after_all(parts, in_line)
+            _send_webhooks(parts)
+            if not watch:
+                break
+            time.sleep(20)
+        if as_json:
+            show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
+        else:
+            out.print(f"{len(touched)} nights were begun, gone on with, or skipped.")
+
+
+@app.command()
+def pause(schedule: Id) -> None:
+    """Start no more nights; one that is going goes on."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            schedules.pause(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+
+
+@app.command()
+def resume(schedule: Id) -> None:
+    """Start nights again. What was missed meanwhile is not caught up; the next night finds all changes anyway."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            schedules.resume(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+
+
+@app.command()
+def remove(schedule: Id) -> None:
+    """Forget a schedule with its fingerprints and their key. Its nights stay as numbers."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            schedules.remove(connection, schedules.find(connection, schedule).schedule_id)
+
+
+@app.command()
+def report(schedule: Id, as_json: AsJson = False) -> None:
+    """Print the report of the last night: what was new, changed, skipped, deleted, failed and why."""
+    with exit_codes():
+        parts = get_ready()
+        found = _find(parts, schedule)
+        _print_report(report_of(_last(parts, found), parts.clock()), found, as_json)
+
+
+def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
+    from flows import night_steps
+
+    if in_line:
+        holder = f"{os.getpid()}-{os.urandom(6).hex()}"
+        return night_steps.run_due(parts, night_steps.Worker(holder, os.urandom, None))
+    if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
+        return []
+    from flows.nights import night_watch
+    from flows.parts import using
+
+    with using(parts):
+        return night_watch()
+
+
+def _send_webhooks(parts: Parts) -> None:
+    telling.send_due(parts.records, parts.clock, telling.default_fetcher())
+
+
+def _place(text: str) -> str:
+    return text if "://" in text else f"file://{Path(text).absolute()}"
+
+
+def _only_account(connection: Connection) -> AccountId:
+    found = [each for each in list_accounts(connection) if each.closed_at is None]
+    if len(found) != 1:
+        raise UserError("Say whose schedule it is: --account NAME. `bgbatch account list` shows the accounts.")
+    return found[0].account_id
+
+
+def _find(parts: Parts, schedule_id: str) -> Schedule:
+    with parts.records.transaction() as connection:
+        return schedules.find(connection, schedule_id)
+
+
+def _last(parts: Parts, schedule: Schedule) -> Night:
+    with parts.records.transaction() as connection:
+        for night in nights.of_schedule(connection, schedule.schedule_id):
+            if night.state is not NightState.SKIPPED:
+                return night
+    raise NotFound("The schedule has had no night yet. `bgbatch schedule run` starts one now.")
+
+
+def _next(parts: Parts, schedule: Schedule) -> object:
+    return timetable.next_due(schedule.cron, schedule.timezone, parts.clock())
+
+
+def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
+    fields = schedule.model_dump(mode="json", exclude={"fingerprint_key"})
+    return fields | {"next_at": None if schedule.paused_at else str(_next(parts, schedule))}
+
+
+def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:
+    with parts.records.transaction() as connection:
+        found = nights.of_schedule(connection, schedule.schedule_id, 10)
+    reports = [report_of(each, parts.clock()) for each in found]
+    if as_json:
+        show_json(_fields(parts, schedule) | {"nights": [each.model_dump(mode="json") for each in reports]})
+        return
+    fields = _fields(parts, schedule)
+    shown = ("schedule_id", "cron", "timezone", "source", "deliver", "industry", "overlap", "deadline_minutes")
+    show_fields({name.replace("_", " "): fields[name] for name in (*shown, "next_at", "paused_at")})
+    if reports:
+        columns = ("due_at", "state", "found", "new", "changed", "skipped", "deleted", "done", "delivered")
+        rows = [[getattr(each, name) for name in columns] for each in reports]
+        show_table(columns, [[f"{row[0]:%Y-%m-%d %H:%M}", *row[1:]] for row in rows])
+
+
+def _print_report(report: Report, schedule: Schedule, as_json: bool) -> None:
+    if as_json:
+        show_json(report.model_dump(mode="json"))
+    else:
+        out.print(markdown(report, schedule), markup=False, highlight=False)

@@ -1,0 +1,68 @@
+"""Adding a schedule, from the command line or over REST: checked whole before anything is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from flows import timetable
+from schemas.clock import Clock
+from schemas.errors import UserError
+from schemas.ids import AccountId, Randomness
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import fingerprints, schedules
+from store.outside import check_place
+from store.people import require_open
+from store.schedules import Overlap, Schedule
+from store.settings import Settings
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody wants to run by itself. `deadline_minutes` count from each due time."""
+
+    cron: str
+    timezone: str
+    source: str
+    deliver: str | None
+    industry: Industry | None
+    options: CutoutOptions
+    overlap: Overlap = Overlap.SKIP
+    deadline_minutes: int | None = None
+
+
+def add(
+    connection: Connection,
+    account_id: AccountId,
+    wanted: Wanted,
+    settings: Settings,
+    clock: Clock,
+    randomness: Randomness,
+) -> Schedule:
+    """Record it. Raises `NotAllowed` for a place that is not the account's, `UserError` for what cannot be."""
+    require_open(connection, account_id)
+    timetable.check(wanted.cron, wanted.timezone)
+    source = check_place(connection, account_id, wanted.source, settings)
+    deliver = check_place(connection, account_id, wanted.deliver, settings) if wanted.deliver else None
+    if deliver is not None and (f"{deliver}/".startswith(f"{source}/") or f"{source}/".startswith(f"{deliver}/")):
+        raise UserError("Source and delivery overlap, so cutouts would be taken for photos. Keep them apart.")
+    if wanted.deadline_minutes is not None and wanted.deadline_minutes < 1:
+        raise UserError("A deadline is some minutes after the run's time, at least one.")
+    schedule = Schedule(
+        schedule_id=schedules.new_schedule_id(randomness),
+        account_id=account_id,
+        cron=wanted.cron,
+        timezone=wanted.timezone,
+        source=source,
+        deliver=deliver,
+        industry=wanted.industry,
+        options=wanted.options,
+        overlap=wanted.overlap,
+        deadline_minutes=wanted.deadline_minutes,
+        fingerprint_key=fingerprints.new_key(randomness),
+        created_at=clock(),
+    )
+    schedules.add(connection, schedule)
+    return schedule

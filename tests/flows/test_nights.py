@@ -1,0 +1,411 @@
+"""A marketplace's nights, with real stores and everything but the pixels: first night, changes, kills, deletions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flows import night_steps, steps
+from flows.night_steps import REPORTS, Worker
+from flows.parts import Parts, open_parts
+from portal.schedules import Wanted, add
+from schemas.batch import Counts
+from schemas.errors import DamagedImage, NotAllowed, StoreFault, UserError
+from schemas.ids import AccountId, BatchId
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import fingerprints, nights, outside, schedules, webhooks
+from store.batches import get_batch
+from store.nights import Night, NightState
+from store.objects import ObjectStore, open_store
+from store.people import create_account
+from store.places import list_place
+from store.schedules import Overlap, Schedule
+from store.settings import Settings
+from tests.promise.world import StandInCutter
+from tests.store import rclone
+from workers.shard import process_shard
+
+EVENING = datetime(2026, 11, 25, 18, tzinfo=UTC)
+FIRST = datetime(2026, 11, 26, 1, tzinfo=UTC)  # two o'clock in Berlin
+DAY = timedelta(days=1)
+
+
+class Killed(BaseException):
+    """The process dies: nothing below catches it."""
+
+
+class Cutter(StandInCutter):
+    """Finds what starts with `broken` broken."""
+
+    def cut(self, source: bytes, *arguments: object, **named: object):  # type: ignore[no-untyped-def, override]
+        if source.startswith(b"broken"):
+            raise DamagedImage("The image ends too early. Send it again.")
+        return super().cut(source, *arguments, **named)  # type: ignore[arg-type]
+
+
+@dataclass
+class Market:
+    """A marketplace, its bucket, and a clock in the test's hand. `cut` lists what was cut, by path."""
+
+    parts: Parts
+    account_id: AccountId
+    source: ObjectStore
+    target: ObjectStore
+    source_url: str
+    target_url: str
+    clock: list[datetime]
+    cut: list[str] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
+    die_after: int | None = None
+    minutes_per_photo: float = 0
+
+    def schedule(self, **wanted: object) -> Schedule:
+        with self.parts.records.transaction() as connection:
+            chosen: dict[str, object] = {
+                "cron": "0 2 * * *",
+                "timezone": "Europe/Berlin",
+                "source": self.source_url,
+                "deliver": self.target_url,
+                "industry": Industry.MARKETPLACE,
+                "options": CutoutOptions(),
+            }
+            want = Wanted(**(chosen | wanted))  # type: ignore[arg-type]
+            return add(connection, self.account_id, want, self.parts.settings, self.parts.clock, os.urandom)
+
+    def run_due(self, at: datetime, cuts: bool = True) -> list[Night]:
+        self.clock[0] = at
+        process = self._process if cuts else None
+        worker = Worker(os.urandom(4).hex(), os.urandom, process, lambda key, page: self.pages.append(page))
+        return night_steps.run_due(self.parts, worker)
+
+    def delivered(self) -> list[str]:
+        found = (each.path for each in list_place(self.target_url, self.parts.settings))
+        return sorted(path for path in found if not path.startswith(REPORTS))
+
+    def details(self, at: datetime) -> dict[str, object]:
+        return json.loads(self.target.read(f"{REPORTS}/{at:%Y-%m-%dT%H-%M-%S}.json"))
+
+    def _process(self, parts: Parts, batch_id: BatchId) -> Counts:
+        def run_shards(batch_id, shards, clock, keep, stop):  # type: ignore[no-untyped-def]
+            manifest = parts.transient.manifest(batch_id)
+            for shard in shards:
+                if self.die_after is not None and len(self.cut) >= self.die_after:
+                    raise Killed
+                self.cut += [manifest.items[number - 1].path for number in shard]
+                self.clock[0] += len(shard) * timedelta(minutes=self.minutes_per_photo)
+                yield process_shard(parts.transient, Cutter(), manifest, shard, clock)  # type: ignore[arg-type]
+
+        return steps.run_batch(parts, batch_id, run_shards, lambda portions, admitted_at: iter(()))
+
+
+def open_market(tmp_path: Path, root: str, **settings: object) -> Market:
+    clock = [EVENING]
+    here = Settings(home=tmp_path / "home", shard_items=5, **settings)  # type: ignore[arg-type]
+    parts = open_parts(here, lambda: clock[0])
+    source, target = f"{root}/catalog", f"{root}/cutouts"
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", clock[0], os.urandom)
+        for place in (source, target):
+            outside.allow(connection, account_id, place, clock[0])
+    return Market(parts, account_id, open_store(source, here), open_store(target, here), source, target, clock)
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> Iterator[Market]:
+    made = open_market(tmp_path, f"file://{tmp_path}/bazaar")
+    yield made
+    made.parts.records.engine.dispose()
+
+
+def fill(market: Market, count: int) -> None:
+    for number in range(count):
+        market.source.write(f"listing-{number:03d}/front.jpg", b"photo %d" % number)
+
+
+def everything_kept(market: Market) -> bytes:
+    """The whole of the records, where no name may be."""
+    files = sorted(market.parts.settings.home.glob("records.db*"))
+    return b"".join(path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_a_first_night_does_all_and_the_next_only_the_three_percent_that_changed(tmp_path: Path, place: str) -> None:
+    if place == "s3":
+        address = rclone.server()
+        bucket = rclone.new_bucket_name()
+        secrets = {"s3_endpoint": address, "s3_key": rclone.KEY, "s3_secret": rclone.SECRET}
+        settings = Settings(**secrets)  # type: ignore[arg-type]
+        from store.s3 import S3
+
+        S3(f"s3://{bucket}", settings).call("create_bucket")
+        market = open_market(tmp_path, f"s3://{bucket}", **secrets)
+    else:
+        market = open_market(tmp_path, f"file://{tmp_path}/bazaar")
+    fill(market, 100)
+    market.source.write("readme.txt", b"no photo")
+    market.schedule()
+    assert market.run_due(EVENING) == [], "nothing is due in the evening"
+
+    (first,) = market.run_due(FIRST + timedelta(seconds=3))
+    assert (first.state, first.found, first.new, first.done, first.delivered) == ("completed", 100, 100, 100, 100)
+    assert market.delivered() == [f"listing-{number:03d}/front.png" for number in range(100)]
+    assert market.run_due(FIRST + timedelta(minutes=1)) == [], "a due time is run once"
+    assert any("| new | 100 |" in page for page in market.pages)
+
+    market.cut.clear()
+    market.source.write("listing-003/front.jpg", b"photo 3, taken again")
+    market.source.write("listing-017/front.jpg", b"photo 17, taken again")
+    market.source.write("listing-200/front.jpg", b"a new one")
+    market.source.delete(["listing-050/front.jpg"])
+    (second,) = market.run_due(FIRST + DAY)
+    assert sorted(market.cut) == ["listing-003/front.jpg", "listing-017/front.jpg", "listing-200/front.jpg"]
+    assert (second.new, second.changed, second.skipped, second.deleted) == (1, 2, 97, 1)
+    assert market.details(FIRST + DAY)["cutouts_without_photo"] == ["listing-050/front.png"]
+    (third,) = market.run_due(FIRST + 2 * DAY)
+    assert (third.found, third.skipped, third.deleted, third.batch_id) == (100, 100, 0, None), "reported once"
+    kept = everything_kept(market)
+    assert b"listing-" not in kept, "no name of the customer's is in the records"
+    market.parts.records.engine.dispose()
+
+
+def test_a_night_killed_in_the_middle_goes_on_with_the_rest(market: Market) -> None:
+    fill(market, 30)
+    schedule = market.schedule()
+    market.die_after = 10
+    with pytest.raises(Killed):
+        market.run_due(FIRST)
+    market.die_after = None
+    assert len(market.cut) == 10
+    (night,) = market.run_due(FIRST + timedelta(minutes=5))
+    assert (night.state, night.done, night.delivered) == ("completed", 30, 30)
+    assert len(market.cut) == 30, "each photo was cut once"
+    with market.parts.records.transaction() as connection:
+        assert len(nights.of_schedule(connection, schedule.schedule_id)) == 1
+        assert len(fingerprints.known(connection, schedule.schedule_id)) == 30
+
+
+def test_a_night_killed_while_it_delivers_goes_on_and_cuts_nothing_twice(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 12)
+    market.schedule()
+    remember = fingerprints.remember
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(fingerprints, "remember", die)
+    with pytest.raises(Killed):
+        market.run_due(FIRST)
+    monkeypatch.setattr(fingerprints, "remember", remember)
+    (night,) = market.run_due(FIRST + timedelta(minutes=5))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 12, 12)
+
+
+def test_what_was_missed_for_a_week_is_caught_up_once(market: Market) -> None:
+    fill(market, 2)
+    market.schedule()
+    (night,) = market.run_due(FIRST + 7 * DAY + timedelta(hours=5))
+    assert night.due_at == FIRST + 7 * DAY
+    assert market.run_due(FIRST + 7 * DAY + timedelta(hours=6)) == []
+
+
+def test_a_night_without_end_is_given_up_when_its_batch_is_purged_and_the_next_does_all(market: Market) -> None:
+    fill(market, 10)
+    schedule = market.schedule()
+    market.die_after = 5
+    with pytest.raises(Killed):
+        market.run_due(FIRST)
+    market.die_after = None
+    old, new = market.run_due(FIRST + DAY)
+    assert (old.state, old.failures) == ("failed", {"past_deadline": 10})
+    assert (new.state, new.new, new.delivered) == ("completed", 10, 10)
+    with market.parts.records.transaction() as connection:
+        assert len(fingerprints.known(connection, schedule.schedule_id)) == 10
+
+
+@pytest.mark.parametrize(("overlap", "states"), [(Overlap.SKIP, ["skipped"]), (Overlap.WAIT, [])])
+def test_a_run_whose_time_comes_while_one_is_going_is_skipped_or_waits(
+    market: Market, overlap: Overlap, states: list[str]
+) -> None:
+    fill(market, 3)
+    market.schedule(cron="0 * * * *", timezone="UTC", overlap=overlap)
+    (night,) = market.run_due(FIRST, cuts=False)
+    assert night.is_running, "its batch stands in line"
+    with market.parts.records.transaction() as connection:
+        nights.hold(connection, night.night_id, "somebody", FIRST + timedelta(hours=1))
+    touched = market.run_due(FIRST + timedelta(hours=1, seconds=5))
+    assert [each.state for each in touched] == states
+    later = market.run_due(FIRST + timedelta(hours=1, minutes=2))
+    assert [each.due_at for each in later] == [FIRST]
+    after = market.run_due(FIRST + timedelta(hours=1, minutes=3))
+    assert [each.due_at for each in after] == ([] if states else [FIRST + timedelta(hours=1)])
+
+
+def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    (night,) = market.run_due(FIRST, cuts=False)
+    with market.parts.records.transaction() as connection:
+        assert nights.hold(connection, night.night_id, "the other", FIRST)
+    assert market.run_due(FIRST + timedelta(seconds=20)) == []
+    assert market.cut == []
+
+
+def test_a_batch_that_others_cut_in_line_is_delivered_and_reported(market: Market) -> None:
+    fill(market, 4)
+    market.schedule()
+    (night,) = market.run_due(FIRST, cuts=False)
+    market._process(market.parts, night.batch_id)  # type: ignore[arg-type]
+    (night,) = market.run_due(FIRST + timedelta(minutes=1), cuts=False)
+    assert (night.state, night.delivered) == ("completed", 4)
+
+
+def test_a_deadline_is_alerted_before_it_is_missed_and_once(market: Market) -> None:
+    fill(market, 50)
+    market.schedule(deadline_minutes=60)
+    with market.parts.records.transaction() as connection:
+        hook = webhooks.add(connection, market.account_id, "https://bazaar.example/hook", EVENING, os.urandom)
+    market.minutes_per_photo = 2
+    (night,) = market.run_due(FIRST)
+    assert night.deadline_at == FIRST + timedelta(hours=1)
+    assert night.alerted_at is not None
+    assert night.alerted_at < night.deadline_at
+    with market.parts.records.transaction() as connection:
+        events = webhooks.events_of(connection, hook.webhook_id)
+    assert sorted(each.kind for each in events) == ["night.at_risk", "night.ended"]
+    (risk,) = [each for each in events if each.kind == "night.at_risk"]
+    assert datetime.fromisoformat(str(risk.body["estimate_at"])) == FIRST + timedelta(minutes=100)
+    assert "listing" not in json.dumps([each.body for each in events])
+
+
+def test_a_night_in_time_alerts_nobody(market: Market) -> None:
+    fill(market, 50)
+    market.schedule(deadline_minutes=60)
+    market.minutes_per_photo = 1
+    (night,) = market.run_due(FIRST)
+    assert night.alerted_at is None
+
+
+def test_a_broken_photo_is_reported_with_its_name_to_the_customer_alone_and_tried_again(market: Market) -> None:
+    fill(market, 3)
+    market.source.write("listing-009/front.jpg", b"broken")
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.delivered) == ("partially_completed", {"damaged_image": 1}, 3)
+    assert market.details(FIRST)["failed"][0][:2] == ["listing-009/front.jpg", "damaged_image"]  # type: ignore[index]
+    assert any("| damaged_image | 1 |" in page and "listing" not in page for page in market.pages)
+    market.source.write("listing-009/front.jpg", b"mended now")
+    market.cut.clear()
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.state, market.cut) == ("completed", ["listing-009/front.jpg"])
+
+
+def test_a_photo_that_comes_later_does_not_overwrite_another_ones_cutout(market: Market) -> None:
+    market.source.write("a.jpg", b"the first")
+    market.schedule()
+    market.run_due(FIRST)
+    assert market.delivered() == ["a.png"]
+    market.source.write("a.heic", b"another")
+    market.run_due(FIRST + DAY)
+    assert {"a.heic.png", "a.jpg.png"} <= set(market.delivered())
+    assert market.target.read("a.jpg.png") == market.target.read("a.png")
+
+
+def test_an_empty_source_forgets_nothing(market: Market) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    market.run_due(FIRST)
+    market.source.delete([f"listing-{number:03d}/front.jpg" for number in range(3)])
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.state, night.failures) == ("failed", {"source_empty": 0})
+    with market.parts.records.transaction() as connection:
+        assert len(fingerprints.known(connection, schedule.schedule_id)) == 3
+
+
+def test_a_place_that_was_taken_back_ends_the_night(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    with market.parts.records.transaction() as connection:
+        outside.disallow(connection, market.account_id, market.target_url)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, market.cut) == ("failed", {"not_allowed": 0}, [])
+
+
+def test_a_source_that_cannot_be_listed_is_tried_again_the_same_night(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    market.schedule()
+
+    def refuse(*_: object) -> None:
+        raise StoreFault("The place could not be listed: SlowDown.")
+
+    monkeypatch.setattr(night_steps, "list_place", refuse)
+    assert market.run_due(FIRST) == []
+    monkeypatch.setattr(night_steps, "list_place", list_place)
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.failures, night.due_at) == ("completed", {}, FIRST)
+
+
+def test_removing_a_schedule_removes_its_fingerprints_and_its_key(market: Market) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    market.run_due(FIRST)
+    with market.parts.records.transaction() as connection:
+        schedules.remove(connection, schedule.schedule_id)
+        assert fingerprints.known(connection, schedule.schedule_id) == {}
+        assert schedules.list_all(connection) == []
+        assert nights.of_schedule(connection, schedule.schedule_id)[0].state is NightState.COMPLETED
+
+
+def test_a_paused_schedule_starts_nothing_and_catches_nothing_up(market: Market) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    with market.parts.records.transaction() as connection:
+        schedules.pause(connection, schedule.schedule_id, EVENING)
+    assert market.run_due(FIRST) == []
+    with market.parts.records.transaction() as connection:
+        schedules.resume(connection, schedule.schedule_id, FIRST + timedelta(hours=1))
+    assert market.run_due(FIRST + timedelta(hours=2)) == []
+    assert [each.due_at for each in market.run_due(FIRST + DAY)] == [FIRST + DAY]
+
+
+def test_a_nights_batch_is_stamped_and_purged_as_any_other(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert night.batch_id is not None
+    with market.parts.records.transaction() as connection:
+        batch = get_batch(connection, night.batch_id)
+    assert batch.stamp.industry is Industry.MARKETPLACE
+    assert batch.stamp.grant_id is None
+    assert batch.stamp.purge_at - FIRST == timedelta(hours=23)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"cron": "0 25 * * *"}, UserError),
+        ({"cron": "often"}, UserError),
+        ({"timezone": "Mars/Olympus"}, UserError),
+        ({"source": "file:///etc"}, NotAllowed),
+        ({"deliver": "s3://somebody-elses"}, NotAllowed),
+        ({"deadline_minutes": 0}, UserError),
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_added(market: Market, wrong: dict[str, object], kind: type) -> None:
+    with pytest.raises(kind):
+        market.schedule(**wrong)
+
+
+def test_cutouts_must_not_be_delivered_into_the_source(market: Market) -> None:
+    with pytest.raises(UserError, match="Keep them apart"):
+        market.schedule(deliver=f"{market.source_url}/cutouts")

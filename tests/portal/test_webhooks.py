@@ -1,0 +1,205 @@
+"""Webhooks on a real HTTP server: signed, tried again, replayed, and never sent to a private address."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from portal import webhooks as telling
+from schemas.errors import NotAllowed, UnsafeAddress
+from schemas.ids import AccountId
+from store import webhooks
+from store.fetch import Fetcher, FetchLimits
+from store.people import create_account
+from store.records import Records, open_records
+from store.settings import Settings
+from store.webhooks import PAUSES, Webhook
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@dataclass
+class Receiver:
+    """The customer's server. `answers`: statuses to give, the last one again and again."""
+
+    url: str = ""
+    answers: list[int] = field(default_factory=lambda: [200])
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            made.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            status = made.answers.pop(0) if len(made.answers) > 1 else made.answers[0]
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if status == 302:
+                self.send_header("Location", made.url + "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    made.url = f"http://hooks.bazaar.example:{server.server_port}/bgbatch?tenant=1"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@dataclass
+class Outbox:
+    """The records, a clock, and calls that may reach this test's server alone."""
+
+    records: Records
+    account_id: AccountId
+    now: datetime = NOON
+    addresses: tuple[str, ...] = ("127.0.0.1",)
+
+    @property
+    def fetcher(self) -> Fetcher:
+        limits = FetchLimits(bytes=1000, seconds=5, redirects=0)
+        return Fetcher(limits, guard=lambda ip: ip == "127.0.0.1", resolve=lambda host, port: self.addresses)
+
+    def add(self, url: str) -> Webhook:
+        return telling.add(self.records, self.account_id, url, self.now, os.urandom, self.fetcher)
+
+    def tell(self, subject: str = "n1", **body: object) -> int:
+        with self.records.transaction() as connection:
+            return webhooks.enqueue(connection, self.account_id, "night.ended", subject, body, self.now)
+
+    def send(self, wait: timedelta = timedelta()) -> int:
+        self.now += wait
+        return telling.send_due(self.records, lambda: self.now, self.fetcher)
+
+    def events(self, hook: Webhook) -> list[webhooks.Event]:
+        with self.records.transaction() as connection:
+            return webhooks.events_of(connection, hook.webhook_id)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    records = open_records(Settings(home=tmp_path / "home"))
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, os.urandom)
+    yield Outbox(records, account_id)
+    records.engine.dispose()
+
+
+def test_a_message_is_signed_and_a_changed_old_or_foreign_one_is_found_out(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    outbox.tell(new=3)
+    assert outbox.send() == 1
+    ((headers, body),) = receiver.got
+    assert body == b'{"data":{"new":3},"timestamp":"2026-11-25T12:00:00+00:00","type":"night.ended"}'
+    telling.verify(hook.secret, headers, body, outbox.now)
+    for secret, sent, content, at in (
+        ("whsec_" + "A" * 44, headers, body, outbox.now),
+        (hook.secret, headers, body.replace(b"3", b"4"), outbox.now),
+        (hook.secret, headers | {"webhook-id": "e0"}, body, outbox.now),
+        (hook.secret, headers | {"webhook-timestamp": "1"}, body, outbox.now),
+        (hook.secret, {}, body, outbox.now),
+        (hook.secret, headers, body, outbox.now + timedelta(minutes=6)),
+    ):
+        with pytest.raises(NotAllowed):
+            telling.verify(secret, sent, content, at)
+
+
+def test_the_signature_is_that_of_standard_webhooks() -> None:
+    """The example of standardwebhooks.com's specification, worked out with `openssl dgst -sha256 -mac HMAC`."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    moment = datetime.fromtimestamp(1614265330, UTC)
+    signature = telling.sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", moment, b'{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_what_does_not_arrive_is_tried_again_with_growing_pauses_and_then_no_more(
+    outbox: Outbox, receiver: Receiver
+) -> None:
+    hook = outbox.add(receiver.url)
+    receiver.answers = [500]
+    outbox.tell()
+    assert outbox.send() == 0
+    for pause in PAUSES:
+        assert outbox.send(pause - timedelta(seconds=1)) == 0
+        before = len(receiver.got)
+        outbox.send(timedelta(seconds=1))
+        assert len(receiver.got) == before + 1
+    (event,) = outbox.events(hook)
+    assert (event.attempts, event.next_try_at, event.last_status) == (len(PAUSES) + 1, None, 500)
+    outbox.send(timedelta(days=2))
+    assert len(receiver.got) == len(PAUSES) + 1
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1, "a receiver can tell a repetition"
+
+
+def test_what_arrived_is_not_sent_again_unless_it_is_replayed(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    receiver.answers = [503, 204]
+    outbox.tell()
+    assert outbox.send() == 0
+    assert outbox.send(PAUSES[0]) == 1
+    assert outbox.send(timedelta(days=1)) == 0
+    assert outbox.tell() == 0, "the same thing is told once"
+    (event,) = outbox.events(hook)
+    with outbox.records.transaction() as connection:
+        webhooks.replay(connection, hook.webhook_id, event.event_id, outbox.now)
+    assert outbox.send() == 1
+    assert len(receiver.got) == 3
+
+
+def test_a_redirect_is_not_followed(outbox: Outbox, receiver: Receiver) -> None:
+    outbox.add(receiver.url)
+    receiver.answers = [302]
+    outbox.tell()
+    assert outbox.send() == 0
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/x", "http://169.254.169.254/latest", "http://[::1]/", "ftp://a/b"])
+def test_a_private_address_is_refused_when_it_is_added(outbox: Outbox, url: str) -> None:
+    with pytest.raises(UnsafeAddress):
+        telling.add(outbox.records, outbox.account_id, url, NOON, os.urandom, telling.default_fetcher())
+
+
+def test_a_name_that_turns_private_later_is_not_called(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    outbox.tell()
+    outbox.addresses = ("10.0.0.7", "127.0.0.1")
+    assert outbox.send() == 0
+    assert receiver.got == []
+    assert outbox.events(hook)[0].last_status is None
+
+
+def test_an_address_that_says_it_is_gone_is_forgotten(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    receiver.answers = [410]
+    outbox.tell()
+    outbox.send()
+    with outbox.records.transaction() as connection:
+        assert webhooks.list_all(connection, outbox.account_id) == []
+    assert outbox.events(hook) == []
+    assert outbox.tell("n2") == 0
+
+
+def test_a_sender_that_died_has_its_message_sent_by_another(outbox: Outbox, receiver: Receiver) -> None:
+    outbox.add(receiver.url)
+    outbox.tell()
+    with outbox.records.transaction() as connection:
+        assert len(webhooks.claim_due(connection, outbox.now, 10)) == 1
+    assert outbox.send() == 0, "somebody has it"
+    assert outbox.send(timedelta(minutes=2)) == 1
