@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from portal.cli import account, batches, consent, lake, schedule, upkeep
+from portal.cli import account, batches, consent, lake, schedule, upkeep, weights
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
@@ -42,6 +42,7 @@ app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:

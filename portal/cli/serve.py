@@ -1,7 +1,7 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
-`serve` runs the portal and keeps two children: `work` takes batches from the line, `upkeep` purges, reconciles and
-sends canaries. A child that dies is started again; Ctrl-C or SIGTERM ends all; what was under way goes on later.
+`serve` runs the portal and keeps three children: `work` takes batches from the line, `upkeep` purges, reconciles and
+sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or SIGTERM ends all; what was under way goes on later.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("bgbatch")
 
 _EVERY = timedelta(minutes=10)
 _CANARY_EVERY = timedelta(hours=1)
-_CHILDREN = ("work", "upkeep")
+_CHILDREN = ("work", "upkeep", "schedule run-due --watch --in-line")
 _RESTART_AFTER = 5.0
 
 
@@ -120,15 +120,15 @@ def _until_stopped() -> threading.Event:
     return ending
 
 
-def _keep_alive(child: str, ending: threading.Event) -> threading.Thread:
-    thread = threading.Thread(target=_run_child, args=(child, ending), name=child)
+def _keep_alive(child: tuple[str, ...], ending: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=_run_child, args=(child, ending), name=child[0])
     thread.start()
     return thread
 
 
-def _run_child(child: str, ending: threading.Event) -> None:
+def _run_child(child: tuple[str, ...], ending: threading.Event) -> None:
     """Run `bgbatch CHILD`, again whenever it ends by itself, until `ending`; then let it end, or kill it."""
-    command = [sys.executable, "-c", "from portal.cli.app import main; main()", child]
+    command = [sys.executable, "-c", "from portal.cli.app import main; main()", *child.split()]
     while not ending.is_set():
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         while process.poll() is None and not ending.wait(0.5):
@@ -141,5 +141,5 @@ def _run_child(child: str, ending: threading.Event) -> None:
                 process.kill()
                 process.wait()
         elif not ending.is_set():
-            _log.error("%s ended with code %s and is started again", child, process.returncode)
+            _log.error("%s ended with code %s and is started again", child[0], process.returncode)
             time.sleep(_RESTART_AFTER)
