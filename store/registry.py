@@ -158,6 +158,7 @@ def places(settings: Settings) -> list[Place]:
                 "lake.pull",
                 "lake.stats",
                 "consent.truth_table",
+                "workers.networks.importing",
             ),
         ),
     ]
