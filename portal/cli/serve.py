@@ -1,7 +1,8 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
 `serve` runs the portal and keeps three children: `work` takes batches from the line, `upkeep` purges, reconciles and
-sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or SIGTERM ends all; what was under way goes on later.
+sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or SIGTERM
+ends all, and what was under way goes on later.
 """
 
 from __future__ import annotations
@@ -120,13 +121,13 @@ def _until_stopped() -> threading.Event:
     return ending
 
 
-def _keep_alive(child: tuple[str, ...], ending: threading.Event) -> threading.Thread:
-    thread = threading.Thread(target=_run_child, args=(child, ending), name=child[0])
+def _keep_alive(child: str, ending: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=_run_child, args=(child, ending), name=child)
     thread.start()
     return thread
 
 
-def _run_child(child: tuple[str, ...], ending: threading.Event) -> None:
+def _run_child(child: str, ending: threading.Event) -> None:
     """Run `bgbatch CHILD`, again whenever it ends by itself, until `ending`; then let it end, or kill it."""
     command = [sys.executable, "-c", "from portal.cli.app import main; main()", *child.split()]
     while not ending.is_set():
@@ -141,5 +142,5 @@ def _run_child(child: tuple[str, ...], ending: threading.Event) -> None:
                 process.kill()
                 process.wait()
         elif not ending.is_set():
-            _log.error("%s ended with code %s and is started again", child[0], process.returncode)
+            _log.error("%s ended with code %s and is started again", child, process.returncode)
             time.sleep(_RESTART_AFTER)
