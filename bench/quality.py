@@ -32,6 +32,9 @@ SIZE = (800, 600)
 MEASURES = ("SAD", "MSE", "gradient", "connectivity", "edge colour", "CPU-ms")
 
 
+FORMATS = {"gradient": ".3f", "CPU-ms": ".0f"}
+
+
 @dataclass(frozen=True)
 class Subject:
     """A foreground: colours and the true alpha, on 0…1."""
@@ -225,10 +228,7 @@ def backgrounds(random: np.random.Generator) -> list[Floats]:
 
 def report(means: dict[str, dict[str, float]]) -> None:
     """Print, write and draw."""
-    rows = [
-        [way, *(f"{values[m]:.2f}" if m != "CPU-ms" else f"{values[m]:.0f}" for m in MEASURES)]
-        for way, values in means.items()
-    ]
+    rows = [[way, *(f"{values[m]:{FORMATS.get(m, '.2f')}}" for m in MEASURES)] for way, values in means.items()]
     ours, plain, clean = means["bgbatch refine + despill"], means["rembg default"], means["rembg decontaminate"]
     gradient = 1 - ours["gradient"] / plain["gradient"]
     colour = 1 - ours["edge colour"] / clean["edge colour"]
