@@ -46,7 +46,7 @@ WORKS = (
 )
 CPU_ONLY_MS = {"PNG, 2 MP": 151.0, "PNG, 12 MP": 215.0}  # bench/RESULTS.md, "Against rembg": whole call, one thread
 
-OVERHEAD = 1.061  # dispatch, bench.scale on two loaded cores
+OVERHEAD = 1.016  # dispatch, bench.scale
 SPOT_LOSS_PER_HOUR = 0.05  # assumed: of machines; each takes its calls in flight with it
 START_MINUTES = 5.0  # assumed: a machine with a GPU, its image and the network compiled
 PREFECT_REQUESTS_PER_BATCH = 61  # bench.scale, 400 photos
