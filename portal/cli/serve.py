@@ -1,8 +1,8 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
 `serve` runs the portal and keeps three children: `work` takes batches from the line, `upkeep` purges, reconciles and
-sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or SIGTERM
-ends all, and what was under way goes on later.
+sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or
+SIGTERM ends all, and what was under way goes on later.
 """
 
 from __future__ import annotations
