@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from consent import ledger
 from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
@@ -20,7 +22,7 @@ from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, results_by_number
-from store import batches, line
+from store import batches, line, webhooks
 from workers.plan import OUR_CODES, Shard, plan_shards
 
 RunShards = Callable[
@@ -96,7 +98,10 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     counts = _counts(manifest, results_by_number(parts.transient.reports(batch_id)))
     with parts.records.transaction() as connection:
         is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
-        batches.set_progress(connection, batch_id, counts, BatchState.CANCELLED if is_off else counts.state)
+        state = BatchState.CANCELLED if is_off else counts.state
+        batches.set_progress(connection, batch_id, counts, state)
+        if state.has_ended:
+            _tell_webhooks(connection, parts, batch_id, counts, state)
     return counts
 
 
@@ -109,6 +114,14 @@ def reconcile(parts: Parts) -> Reconciled:
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
         ended = ledger.ended_grants(connection)
     return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
+
+
+def _tell_webhooks(connection: Connection, parts: Parts, batch_id: BatchId, counts: Counts, state: BatchState) -> None:
+    """The account's webhooks hear of each end once; of one that came out otherwise, after a retry, again."""
+    account_id = batches.get_batch(connection, batch_id).account_id
+    body = {"batch_id": batch_id, "state": state, **counts.model_dump()}
+    subject = f"{batch_id} {state} {counts.done} {counts.failed}"
+    webhooks.enqueue(connection, account_id, "batch.ended", subject, body, parts.clock())
 
 
 def _is_wanted_again(result: Done | Failed, codes: frozenset[str], before: datetime) -> bool:

@@ -280,7 +280,7 @@ def test_a_deadline_is_alerted_before_it_is_missed_and_once(market: Market) -> N
     assert night.alerted_at < night.deadline_at
     with market.parts.records.transaction() as connection:
         events = webhooks.events_of(connection, hook.webhook_id)
-    assert sorted(each.kind for each in events) == ["night.at_risk", "night.ended"]
+    assert sorted(each.kind for each in events) == ["batch.ended", "night.at_risk", "night.ended"]
     (risk,) = [each for each in events if each.kind == "night.at_risk"]
     assert datetime.fromisoformat(str(risk.body["estimate_at"])) == FIRST + timedelta(minutes=100)
     assert "listing" not in json.dumps([each.body for each in events])
@@ -409,3 +409,14 @@ def test_what_cannot_be_is_refused_when_it_is_added(market: Market, wrong: dict[
 def test_cutouts_must_not_be_delivered_into_the_source(market: Market) -> None:
     with pytest.raises(UserError, match="Keep them apart"):
         market.schedule(deliver=f"{market.source_url}/cutouts")
+
+
+def test_a_deployment_starts_by_cron_and_time_zone_and_knows_only_an_id(market: Market) -> None:
+    from flows.nights import deployments
+
+    schedule = market.schedule()
+    (made,) = deployments(market.parts)
+    (start,) = made.schedules or ()
+    assert (start.schedule.cron, start.schedule.timezone) == ("0 2 * * *", "Europe/Berlin")  # type: ignore[union-attr]
+    assert made.parameters == {"schedule_id": schedule.schedule_id}
+    assert "bazaar" not in made.model_dump_json()
