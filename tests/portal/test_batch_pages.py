@@ -1,0 +1,96 @@
+"""A person looks at their batches: what failed stands first, others' do not exist, buttons do what they say."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from flows import steps
+from flows.parts import open_parts
+from portal.intake import find_photos, stamp_batch, upload
+from schemas.batch import BatchState, Stamp
+from schemas.options import CutoutOptions
+from schemas.results import Failed, ShardReport
+from store import line
+from store.batches import get_batch
+from store.people import Role
+from tests.portal.conftest import Site
+
+
+@pytest.fixture
+def stamp(site: Site, tmp_path: Path) -> Stamp:
+    """A batch of three photos by Acme, all of them bad but one, which has no result yet."""
+    folder = tmp_path / "photos"
+    for name in ("VIN1/1.jpg", "VIN2/1.jpg", "VIN2/<b>.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"no photo")
+    parts = open_parts(site.settings, lambda: site.now)
+    stamp = stamp_batch(parts, site.account("Acme")[0], None, CutoutOptions(), site.randomness)
+    upload(parts, stamp, find_photos(folder).photos, on_item=lambda: None)
+
+    def run(batch_id, shards, clock, keep, stopped):
+        results = tuple(
+            Failed(number=n, code="not_an_image", sentence="No image.", finished_at=clock()) for n in (2, 3)
+        )
+        report = ShardReport(first=2, last=3, results=results)
+        keep(report)
+        yield report
+
+    steps.cut(parts, stamp.batch_id, [(2, 3)], run)
+    parts.records.engine.dispose()
+    return stamp
+
+
+def state(site: Site, stamp: Stamp) -> BatchState:
+    with site.records.transaction() as connection:
+        return get_batch(connection, stamp.batch_id).state
+
+
+def test_what_failed_stands_first_with_its_reason_and_names_are_escaped(site: Site, stamp: Stamp) -> None:
+    browser = site.sign_in()
+    assert "0 of 3" in browser.open("/batches").words
+    page = browser.open(f"/batches/{stamp.batch_id}")
+    assert page.words.index("VIN2/1.jpg") < page.words.index("VIN1/1.jpg")
+    assert "not an image" in page.words
+    assert "No image." in page.words
+    assert "VIN2/&lt;b&gt;.jpg" in page.html
+    assert "in 23 h 00 min" in page.words
+
+
+def test_another_accounts_batch_does_not_exist(site: Site, stamp: Stamp) -> None:
+    site.account("Bazaar")
+    stranger = site.sign_in("Bazaar")
+    for path in ("", "/cutouts.zip"):
+        assert stranger.open(f"/batches/{stamp.batch_id}{path}").status == 404
+    assert "There is no batch yet" in stranger.open("/batches").words
+    token = [("form_token", dict(stranger.open("/account").forms[0].fields)["form_token"])]
+    assert stranger.send(f"/batches/{stamp.batch_id}/cancel", token).status == 404
+    assert state(site, stamp) is BatchState.RUNNING
+
+
+def test_calling_off_ends_the_batch_and_what_failed_can_be_tried_again(site: Site, stamp: Stamp) -> None:
+    browser = site.sign_in().open(f"/batches/{stamp.batch_id}")
+    assert browser.press("Call it off").status == 200
+    assert state(site, stamp) is BatchState.CANCELLED
+    browser.press("Try again what failed")
+    assert state(site, stamp) is BatchState.SEALED
+    with site.records.transaction() as connection:
+        assert [each.batch_id for each in line.in_line(connection, site.now)] == [stamp.batch_id]
+
+
+def test_an_auditor_looks_and_changes_nothing(site: Site, stamp: Stamp) -> None:
+    auditor = site.sign_in_as(Role.AUDITOR).open(f"/batches/{stamp.batch_id}")
+    assert "Call it off" not in auditor.words
+    token = [("form_token", dict(auditor.forms[0].fields)["form_token"])]
+    assert auditor.send(f"/batches/{stamp.batch_id}/cancel", token).status == 403
+    assert state(site, stamp) is BatchState.RUNNING
+
+
+def test_the_zip_holds_the_cutouts_that_there_are(site: Site, stamp: Stamp) -> None:
+    browser = site.sign_in()
+    answer = browser.client.get(f"/batches/{stamp.batch_id}/cutouts.zip")
+    assert answer.status_code == 200
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == []
