@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from store.schedules import Overlap, Schedule
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+_LOOK_EVERY = 20.0  # seconds
 Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
 
 
@@ -134,12 +136,15 @@ def run_due(
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
     with exit_codes():
         parts = get_ready()
+        ending = threading.Event()
+        if watch:  # a night that is being delivered is brought to its end first
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: ending.set())
         while True:
             touched = _look_after_all(parts, in_line)
             _send_webhooks(parts)
-            if not watch:
+            if not watch or ending.wait(_LOOK_EVERY):
                 break
-            time.sleep(20)
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
