@@ -68,7 +68,7 @@ def verify(secret: str, headers: dict[str, str], body: bytes, now: datetime) -> 
 
 
 def send_due(records: Records, clock: Clock, fetcher: Fetcher) -> int:
-    """Send what is due; returns how much of it arrived. Call it every few seconds, from as many processes as you like."""
+    """Send what is due; returns how much of it arrived. Any number of processes may call it, every few seconds."""
     with records.transaction() as connection:
         due = webhooks.claim_due(connection, clock(), _BATCH)
     if not due:
