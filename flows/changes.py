@@ -1,8 +1,8 @@
 """What of a place is new, has changed, or is gone since it was last done. Pure: a listing and fingerprints in.
 
 Cutouts are named over the whole listing, not over what is left to do: else `a.heic`, alone tonight, would be written
-over the cutout that `a.jpg` got last night. The name is part of the fingerprint, so a photo whose cutout is called otherwise
-from now on counts as changed.
+over the cutout that `a.jpg` got last night. The name is part of the fingerprint, so a photo whose cutout is
+called otherwise from now on counts as changed.
 """
 
 from __future__ import annotations
