@@ -52,6 +52,7 @@ class _Place:
     is_ready: bool = False
     was_ready: bool = False
     is_worn: bool = False
+    is_dead: bool = False
     queue: deque[ray.ObjectRef[Any]] = field(default_factory=deque)
     """In the order in which it does them; `since`: when the first of them became the first."""
 
@@ -218,6 +219,7 @@ class Pool:
     def _take_back(self, calls: _Calls, call: ray.ObjectRef[Any], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
         with self._lock:
+            was_first = bool(place.queue) and place.queue[0] == call
             self._leave_queue(place, call)
         try:
             answer = ray.get(call)
@@ -225,7 +227,10 @@ class Pool:
         except RayTaskError as fault:
             self._after_fault(calls, shard, fault)
         except RayError as death:  # the actor or its machine died, or could not be reached
-            yield from self._after_death(calls, shard, place, death, clock)
+            if was_first and not place.is_dead:
+                yield from self._after_death(calls, shard, place, death, clock)
+            else:  # it only stood behind the call that the actor died over
+                calls.waiting.appendleft(shard)
         else:
             calls.deaths_in_a_row = 0
             place.is_worn = place.is_worn or answer.is_worn
@@ -250,11 +255,13 @@ class Pool:
         if isinstance(death, ActorUnavailableError):
             place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
         else:
+            place.is_dead = True
             self._reopen(place)
         calls.losses[shard] += 1
         portions = after_loss(shard, calls.losses[shard])
         calls.waiting.extendleft(reversed(portions))
         if not portions:
+            calls.deaths_in_a_row = 0  # the culprit is found
             report = _lost(shard, clock)
             calls.keep(report)
             yield report
