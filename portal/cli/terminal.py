@@ -64,7 +64,7 @@ def exit_codes() -> Iterator[None]:
         err.print(f"[bold red]records_fault[/]: {why}", soft_wrap=True)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
-        err.print("Stopped.")
+        err.print("Stopped. What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest.")
         raise typer.Exit(INTERRUPTED) from None
 
 
