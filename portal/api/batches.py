@@ -24,6 +24,7 @@ from portal.api.shapes import (
     Uploaded,
     batch_answer,
 )
+from portal.batches import ask_again, call_off, with_results
 from portal.delivery import Results, read_results, zip_stream
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
@@ -112,7 +113,7 @@ def list_items(
     outcome: Annotated[str | None, Query(pattern="^(done|failed|waiting)$")] = None,
 ) -> Items:
     """The photos of a sealed batch and what became of each, by number."""
-    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
     found = (item_answer(results, number) for number in range(after + 1, len(results.manifest.items) + 1))
     page: list[ItemAnswer] = []
     for each in found:
@@ -130,7 +131,7 @@ def list_items(
 )
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
-    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
     if not isinstance(results.by_number.get(number), Done):
         raise NotFound("There is no cutout of that number.")
     options = results.options_of(number)
@@ -148,7 +149,7 @@ def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[
 )
 def fetch_all(sender: TheSender, batch_id: str) -> Response:
     """All cutouts in one zip file, in the folders of their photos; streamed."""
-    results = read_results(sender.portal.transient, alive(sender.batch(batch_id)).stamp.batch_id)
+    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
     headers = {"Content-Disposition": f'attachment; filename="{results.stamp.batch_id}.zip"'}
     stream = zip_stream(sender.portal.transient, results)
     return StreamingResponse(stream, media_type="application/zip", headers=headers)
@@ -157,18 +158,14 @@ def fetch_all(sender: TheSender, batch_id: str) -> Response:
 @router.post("/batches/{batch_id}/retry")
 def retry(sender: TheSender, batch_id: str, wanted: Retry = Retry()) -> BatchAnswer:  # noqa: B008
     """Try again what failed, all of it or by code. What is done stays done."""
-    record = alive(sender.batch(batch_id))
-    ask_again(sender, record, wanted.codes)
+    ask_again(sender.portal, sender.batch(batch_id), wanted.codes)
     return batch_answer(sender.batch(batch_id))
 
 
 @router.post("/batches/{batch_id}/cancel")
 def cancel(sender: TheSender, batch_id: str) -> BatchAnswer:
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
-    record = sender.batch(batch_id)
-    if not record.state.has_ended:
-        with sender.portal.records.transaction() as connection:
-            line.ask_to_stop(connection, record.stamp.batch_id, sender.portal.clock())
+    call_off(sender.portal, sender.batch(batch_id))
     return batch_answer(sender.batch(batch_id))
 
 
@@ -189,28 +186,6 @@ async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
     """Server-sent events: `progress` with the batch whenever it changes, `end` once it has ended."""
     await run_in_threadpool(sender.batch, batch_id)
     return StreamingResponse(_events(sender, batch_id, request), media_type="text/event-stream")
-
-
-def alive(record: BatchRecord) -> BatchRecord:
-    """The batch, if its photos and cutouts are still there. Raises `WrongState`, `NotFound`."""
-    if record.purged_at is not None:
-        raise NotFound(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
-    if record.state is BatchState.OPEN or (record.state is BatchState.CANCELLED and not record.counts.items):
-        raise WrongState("The batch was not sealed, so it has no results.")
-    return record
-
-
-def ask_again(sender: Sender, record: BatchRecord, codes: tuple[str, ...] | None) -> None:
-    """Put an ended batch in line for its failures. Raises `WrongState`, `UserError`."""
-    if not record.state.has_ended:
-        raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-    results = read_results(sender.portal.transient, record.stamp.batch_id)
-    failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}
-    chosen = failed if codes is None else failed & set(codes)
-    if not chosen and record.counts.done + record.counts.failed == record.counts.items:
-        raise UserError("No photo failed with such a code, so there is nothing to try again.")
-    with sender.portal.records.transaction() as connection:
-        line.ask_again(connection, record.stamp.batch_id, chosen, sender.portal.clock())
 
 
 def upload_key(sender: Sender, record: BatchRecord) -> str:

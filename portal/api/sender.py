@@ -14,10 +14,11 @@ from fastapi import Depends, Header, Request, Security
 
 from flows.parts import Parts
 from portal.api.keys import KeyNeeded, _header, caller
+from portal.batches import own_batch
 from portal.web.portal import Portal, ThePortal, same_site
-from schemas.errors import NotAllowed, NotFound
-from schemas.ids import AccountId, parse_batch_id
-from store.batches import BatchRecord, get_batch
+from schemas.errors import NotAllowed
+from schemas.ids import AccountId
+from store.batches import BatchRecord
 from store.people import Role, find_session
 
 
@@ -31,13 +32,7 @@ class Sender:
 
     def batch(self, batch_id: str) -> BatchRecord:
         """One of the account's own batches. Raises `NotFound` for others' as for none."""
-        known = parse_batch_id(batch_id)
-        if known is not None:
-            with self.portal.records.transaction() as connection:
-                record = get_batch(connection, known)
-            if record.account_id == self.account_id:
-                return record
-        raise NotFound("There is no batch of that id in your account.")
+        return own_batch(self.portal, self.account_id, batch_id)
 
 
 def sender(

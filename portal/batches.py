@@ -1,0 +1,62 @@
+"""What an account may do with its batches, by page or by program: find one, call it off, try again what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+
+from portal.delivery import read_results
+from portal.web.portal import Portal
+from schemas.batch import BatchState
+from schemas.errors import NotFound, UserError, WrongState
+from schemas.ids import AccountId, parse_batch_id
+from schemas.results import Failed
+from store import line
+from store.batches import BatchRecord, get_batch
+
+
+def own_batch(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
+    """One of the account's own batches. Raises `NotFound` for others' as for none."""
+    if parse_batch_id(batch_id) is not None:
+        with portal.records.transaction() as connection, suppress(NotFound):
+            record = get_batch(connection, batch_id)
+            if record.account_id == account_id:
+                return record
+    raise NotFound("There is no batch of that id in your account.")
+
+
+def has_results(record: BatchRecord) -> bool:
+    """Whether the batch was sealed and is not gone, so that there is something to list."""
+    return record.purged_at is None and record.state is not BatchState.OPEN and record.counts.items > 0
+
+
+def with_results(record: BatchRecord) -> BatchRecord:
+    """The batch, if it has results to list. Raises `NotFound` once it is purged, `WrongState` before it is sealed."""
+    if record.purged_at is not None:
+        raise NotFound(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
+    if not has_results(record):
+        raise WrongState("The batch was not sealed, so it has no results.")
+    return record
+
+
+def ask_again(portal: Portal, record: BatchRecord, codes: Collection[str] | None) -> None:
+    """Put an ended batch in line for its failures: all, or those of some codes; and for what was never begun.
+
+    Raises `NotFound`, `WrongState`, `UserError` when there is nothing to try again.
+    """
+    if not with_results(record).state.has_ended:
+        raise WrongState("The batch has not ended yet. Retry what failed when it has.")
+    results = read_results(portal.transient, record.stamp.batch_id)
+    failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}
+    chosen = failed if codes is None else failed & set(codes)
+    if not chosen and record.counts.done + record.counts.failed == record.counts.items:
+        raise UserError("No photo failed with such a code, so there is nothing to try again.")
+    with portal.records.transaction() as connection:
+        line.ask_again(connection, record.stamp.batch_id, chosen, portal.clock())
+
+
+def call_off(portal: Portal, record: BatchRecord) -> None:
+    """Begin no more work for a batch. What is done can be fetched, and it is purged on time. Twice changes nothing."""
+    if not record.state.has_ended:
+        with portal.records.transaction() as connection:
+            line.ask_to_stop(connection, record.stamp.batch_id, portal.clock())
