@@ -111,11 +111,7 @@ class Uploads:
 
     def items(self) -> tuple[Item, ...]:
         """All uploads as items, in order of their paths. Raises `WrongState` when one is not complete."""
-        prefix = f"{batch_prefix(self._stamp.batch_id)}/source/"
-        have = {
-            found.key.removeprefix(prefix): found.size for found in self._transient.objects.walk(prefix.rstrip("/"))
-        }
-        photos = dict(self._all())
+        have, photos = self._complete(), dict(self._announced(self._tokens()))
         missing = [
             token for token, photo in photos.items() if photo.size <= self._most_bytes and have.get(token) != photo.size
         ]
@@ -129,8 +125,27 @@ class Uploads:
             for number, (token, photo) in enumerate(ordered, start=1)
         )
 
-    def _all(self) -> Iterator[tuple[str, Announced]]:
-        tokens = [name.removesuffix(".json") for name in self._transient.objects.files(self._folder)]
+    def standing(self, after: str, limit: int) -> list[tuple[str, Announced, int]]:
+        """Token, photo and bytes that have come, of up to so many uploads whose tokens come after this one."""
+        have, tokens = self._complete(), [token for token in self._tokens() if token > after][:limit]
+        return [
+            (token, photo, photo.size if photo.size in (have.get(token), 0) else self._stands(token, photo))
+            for token, photo in self._announced(tokens)
+        ]
+
+    def _stands(self, token: str, photo: Announced) -> int:
+        return photo.size if photo.size > self._most_bytes else sum(size for _, size in self._parts(token))
+
+    def _complete(self) -> dict[str, int]:
+        """Token -> size of what has come whole."""
+        prefix = f"{batch_prefix(self._stamp.batch_id)}/source/"
+        walk = self._transient.objects.walk(prefix.rstrip("/"))
+        return {found.key.removeprefix(prefix): found.size for found in walk}
+
+    def _tokens(self) -> list[str]:
+        return [name.removesuffix(".json") for name in self._transient.objects.files(self._folder)]
+
+    def _announced(self, tokens: list[str]) -> Iterator[tuple[str, Announced]]:
         with ThreadPoolExecutor(_READERS) as readers:
             yield from zip(tokens, readers.map(self.announced, tokens), strict=True)
 

@@ -79,9 +79,8 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
     record = await run_in_threadpool(sender.batch, batch_id)
-    most = int(sender.portal.settings.max_megabytes * 1e6)
     async with request.app.state.room.for_one():
-        data, size = await read_body(request, most)
+        data, size = await read_body(request, most_bytes(sender))
         await run_in_threadpool(_put, sender, record, path, data, size)
     return Uploaded(path=path, size=size, bytes_received=size)
 
@@ -197,8 +196,12 @@ def upload_key(sender: Sender, record: BatchRecord) -> str:
 
 def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:
     """The uploads of a batch."""
-    most = int(sender.portal.settings.max_megabytes * 1e6)
-    return Uploads(sender.portal.transient, record.stamp, most)
+    return Uploads(sender.portal.transient, record.stamp, most_bytes(sender))
+
+
+def most_bytes(sender: Sender) -> int:
+    """The largest photo that is taken, in bytes."""
+    return int(sender.portal.settings.max_megabytes * 1e6)
 
 
 async def read_body(request: Request, most: int) -> tuple[bytes, int]:

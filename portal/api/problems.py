@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
     (errors.WrongState, 409),
     (errors.BatchNotSealed, 409),
     (errors.KeyReused, 409),
+    (errors.StillAnswering, 409),
     (errors.AlreadyExists, 409),
     (errors.WrongOffset, 409),
     (errors.PastDeadline, 410),
@@ -89,7 +90,7 @@ def problem(status: int, code: str, detail: str) -> Response:
 def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.BgbatchError)
     answer = problem(status_of(error), error.code, str(error))
-    if isinstance(error, errors.LineTooLong):
+    if isinstance(error, errors.LineTooLong | errors.StillAnswering):
         answer.headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, Wait):
         answer.headers["Retry-After"] = str(error.seconds)

@@ -89,11 +89,18 @@ class Retry(Record):
 
 
 class Uploaded(Record):
-    """A photo that has come."""
+    """A photo that has come, or is still coming."""
 
     path: str
     size: int
     bytes_received: int
+
+
+class UploadsPage(Record):
+    """What has come of an open batch's photos. `next`: give it as `after` for the page after this one."""
+
+    uploads: tuple[Uploaded, ...]
+    next: str | None
 
 
 def batch_answer(record: BatchRecord) -> BatchAnswer:

@@ -1,6 +1,9 @@
-"""Resumable uploads by the tus protocol 1.0.0 (https://tus.io/protocols/resumable-upload): creation, termination.
+"""Resumable uploads by the tus protocol 1.0.0 (https://tus.io/protocols/resumable-upload).
+
+Extensions: creation, creation-with-upload (a small photo takes one request), termination.
 
     POST   /v1/batches/{id}/uploads           Upload-Length, Upload-Metadata: filename <base64 of the path>  -> Location
+    GET    /v1/batches/{id}/uploads           what has come so far, for a page or program that was started anew
     HEAD   /v1/batches/{id}/uploads/{token}   -> Upload-Offset
     PATCH  /v1/batches/{id}/uploads/{token}   Upload-Offset, application/offset+octet-stream
     DELETE /v1/batches/{id}/uploads/{token}
@@ -14,43 +17,62 @@ import base64
 import binascii
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
-from portal.api.batches import upload_key, uploads_of
-from portal.api.sender import TheSender
+from portal.api.batches import most_bytes, upload_key, uploads_of
+from portal.api.sender import Sender, TheSender
+from portal.api.shapes import Uploaded, UploadsPage
 from schemas.errors import FileTooLarge, UserError
 from store.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
 _TUS = {"Tus-Resumable": "1.0.0"}
+_OFFERED = {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"}
 _MOST_PART = 16 * 2**20
 
 
 @router.options("/batches/{batch_id}/uploads", status_code=204)
 def offer(batch_id: str) -> Response:
     """What of the protocol there is."""
-    return Response(status_code=204, headers=_TUS | {"Tus-Version": "1.0.0", "Tus-Extension": "creation,termination"})
+    return Response(
+        status_code=204,
+        headers=_TUS | {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"},
+    )
 
 
 @router.post("/batches/{batch_id}/uploads", status_code=201, response_class=Response)
-def create(
+async def create(
     sender: TheSender,
     batch_id: str,
+    request: Request,
     length: Annotated[int, Header(alias="Upload-Length", ge=0, le=10**12)],
     metadata: Annotated[str, Header(alias="Upload-Metadata", max_length=4_000)],
 ) -> Response:
-    """Announce a photo. The same path again goes on with the same upload, if it has the same length."""
-    record, path = sender.batch(batch_id), _path_in(metadata)
-    token, uploads = token_of(upload_key(sender, record), path), uploads_of(sender, record)
-    place = f"/v1/batches/{record.stamp.batch_id}/uploads/{token}"
-    most = int(sender.portal.settings.max_megabytes * 1e6)
-    offset = uploads.announce_again(token, Announced(path=path, size=length))
-    if length > most:
-        offset = length  # it gets its own result; its bytes need not come
+    """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
+    photo = Announced(path=_path_in(metadata), size=length)
+    async with request.app.state.room.for_one():
+        data = await _part(request)
+        token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
+    place = f"/v1/batches/{batch_id}/uploads/{token}"
     return Response(status_code=201, headers=_TUS | {"Location": place, "Upload-Offset": str(offset)})
+
+
+@router.get("/batches/{batch_id}/uploads")
+def list_uploads(
+    sender: TheSender,
+    batch_id: str,
+    after: Annotated[str, Query(max_length=32)] = "",
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+) -> UploadsPage:
+    """What has come of an open batch's photos so far, in no order that means anything."""
+    record = sender.batch(batch_id)
+    upload_key(sender, record)
+    found = uploads_of(sender, record).standing(after, limit)
+    shown = tuple(Uploaded(path=photo.path, size=photo.size, bytes_received=stands) for _, photo, stands in found)
+    return UploadsPage(uploads=shown, next=found[-1][0] if len(found) == limit else None)
 
 
 @router.head("/batches/{batch_id}/uploads/{token}", response_class=Response)
@@ -88,6 +110,17 @@ def remove(sender: TheSender, batch_id: str, token: str) -> Response:
     upload_key(sender, record)
     uploads_of(sender, record).remove(token)
     return Response(status_code=204, headers=_TUS)
+
+
+def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tuple[str, int]:
+    """The upload's token, and where it stands then."""
+    record = sender.batch(batch_id)
+    token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
+    if len(data) == photo.size or photo.size > most_bytes(sender):
+        uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
+        return token, photo.size
+    offset = uploads.announce_again(token, photo)
+    return token, uploads.append(token, 0, data) if data and offset == 0 else offset
 
 
 async def _part(request: Request) -> bytes:

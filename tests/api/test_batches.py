@@ -216,6 +216,40 @@ def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
     assert desk.parts.transient.source(manifest.stamp, manifest.items[0]) == photo
 
 
+def announced(path: str, size: int) -> dict[str, str]:
+    return {"Upload-Length": str(size), "Upload-Metadata": f"filename {base64.b64encode(path.encode()).decode()}"}
+
+
+def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_come(desk: Desk) -> None:
+    batch = desk.open()
+
+    def begin(path: str, size: int, part: bytes) -> str:
+        made = desk.call("POST", f"/batches/{batch}/uploads", headers=announced(path, size), content=part)
+        return made.headers["upload-offset"]
+
+    assert begin("VIN1/whole.jpg", 5, b"12345") == "5"
+    assert begin("VIN1/begun.jpg", 5, b"12") == "2"
+    assert begin("VIN1/begun.jpg", 5, b"12345"[:1]) == "2", "what stands already stays"
+    assert begin("VIN2/empty.jpg", 0, b"") == "0"
+    assert begin("VIN2/none.jpg", 5, b"") == "0"
+    seen, after = {}, ""
+    while after is not None:
+        page = desk.call("GET", f"/batches/{batch}/uploads", params={"after": after, "limit": 3}).json()
+        seen |= {each["path"]: (each["size"], each["bytes_received"]) for each in page["uploads"]}
+        after = page["next"]
+    assert seen == {
+        "VIN1/whole.jpg": (5, 5),
+        "VIN1/begun.jpg": (5, 2),
+        "VIN2/empty.jpg": (0, 0),
+        "VIN2/none.jpg": (5, 0),
+    }
+    assert desk.call("GET", f"/batches/{batch}/uploads", "Bazaar").status_code == 404
+    assert begin("VIN1/begun.jpg", 5, b"12345") == "5"
+    desk.call("DELETE", f"/batches/{batch}/items/VIN2/none.jpg")
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 3
+    assert desk.call("GET", f"/batches/{batch}/uploads").json()["code"] == "wrong_state", "its names are forgotten"
+
+
 def test_no_name_of_a_photo_stands_in_any_key_or_record(desk: Desk) -> None:
     batch = desk.send({"Geheim/wagen.jpg": jpeg()})
     desk.work(batch)
