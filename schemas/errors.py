@@ -95,9 +95,17 @@ class WrongState(UserError):
 
 
 class KeyReused(UserError):
-    """An idempotency key came with another request than the first time, or while that one is still being answered."""
+    """An idempotency key came with another request than the first time."""
 
     code = "idempotency_key_reused"
+
+
+class StillAnswering(UserError):
+    """The same request with the same idempotency key is being answered just now. Asking again gets its answer."""
+
+    code = "still_answering"
+    retry_after = 1
+    """Seconds after which it is worth asking again."""
 
 
 class WrongOffset(UserError):
@@ -171,6 +179,19 @@ class DeviceAbsent(BgbatchError):
     """The device asked for (say `cuda`) is not on this machine. It is never replaced by another one silently."""
 
     code = "device_absent"
+    fault = "user"
+
+
+class DeviceBroken(BgbatchError):
+    """The device does not calculate any more in this process, whatever it is asked: the process has to end."""
+
+    code = "device_broken"
+
+
+class NotCompiled(BgbatchError):
+    """The network could not be compiled for the device, mostly for want of a C compiler."""
+
+    code = "not_compiled"
     fault = "user"
 
 

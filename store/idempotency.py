@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from schemas.errors import KeyReused
+from schemas.errors import KeyReused, StillAnswering
 from schemas.ids import AccountId
 from store.tables import idempotency_keys
 
@@ -30,7 +30,7 @@ class Answered:
 
 
 def begin(connection: Connection, account_id: AccountId, key: str, request: bytes, now: datetime) -> Answered | None:
-    """None when this is the first request of its key, else its answer. Raises `KeyReused`."""
+    """None when this is the first request of its key, else its answer. Raises `KeyReused`, `StillAnswering`."""
     connection.execute(delete(idempotency_keys).where(idempotency_keys.c.created_at <= now - KEPT))
     place = _place(account_id, key)
     row = {**place, "request_sha256": hashlib.sha256(request).hexdigest(), "created_at": now}
@@ -61,7 +61,7 @@ def _known(connection: Connection, place: dict[str, object], request_sha256: obj
         raise KeyReused("This Idempotency-Key came with another request before. Use a new key for a new request.")
     if known["status"] is None:
         if known["created_at"] > now - _STUCK:
-            raise KeyReused("The first request with this Idempotency-Key is still being answered. Ask again soon.")
+            raise StillAnswering("The first request with this Idempotency-Key is still being answered. Ask again soon.")
         connection.execute(update(idempotency_keys).filter_by(**place).values(created_at=now))
         return None
     return Answered(known["status"], known["answer"])

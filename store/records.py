@@ -1,8 +1,13 @@
-"""The records database: opened, brought to the current schema, and used in transactions."""
+"""The records database: opened, brought to the current schema, and used in transactions.
+
+On SQLite there is one writer at a time and any number of readers. Whoever only reads says so (`reading`) and waits for
+nobody; the threads of a process take turns at writing here, because SQLite itself lets the unlucky wait without end.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +22,36 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on PostgreSQL
 
 
+_BUSY_SECONDS = 30
+_READS = "bgbatch_reads"
+_THREADS = 40  # of the portal, which may all have a connection
+
+
 class Records:
     """A handle on the database. SQLite writes are serialised by BEGIN IMMEDIATE, PostgreSQL's by the callers' locks."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._readers = engine.execution_options(**{_READS: True}, postgresql_readonly=True)
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """All or nothing: committed at the end, rolled back on any exception."""
-        with self.engine.begin() as connection:
+        is_ours = self._turn is not None and self._turn.acquire(
+            timeout=_BUSY_SECONDS
+        )  # else SQLite says that it is busy
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        finally:
+            if self._turn is not None and is_ours:
+                self._turn.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One moment's view, which waits for no writer. The database refuses to change anything in it."""
+        with self._readers.begin() as connection:
             yield connection
 
 
@@ -43,9 +68,10 @@ def unopened_records(settings: Settings) -> Records:
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
             os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
-        engine = create_engine(url)
+        pool = {"pool_size": _THREADS // 4, "max_overflow": _THREADS} if url.database else {}
+        engine = create_engine(url, **pool)
         event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_immediately)
+        event.listen(engine, "begin", _begin_sqlite)
     else:
         engine = create_engine(url, pool_pre_ping=True)
     return Records(engine)
@@ -59,12 +85,14 @@ def serialise_appends(connection: Connection, chain: str) -> None:
 
 def _set_up_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
     connection.isolation_level = None  # the driver's own BEGIN comes too late for a read that a write depends on
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=30000", "secure_delete=ON"):
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={_BUSY_SECONDS * 1000}", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediately(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _upgrade(engine: Engine) -> None:

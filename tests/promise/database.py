@@ -58,7 +58,7 @@ class Database:
         _empty().backup(memory)
         engine = create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
         event.listen(engine, "connect", store_records._set_up_sqlite)
-        event.listen(engine, "begin", store_records._begin_immediately)
+        event.listen(engine, "begin", store_records._begin_sqlite)
         self.records = TroubledRecords(engine)
         self.records.trouble = self._trouble
 
