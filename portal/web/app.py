@@ -13,7 +13,17 @@ from fastapi.staticfiles import StaticFiles
 from portal.api.app import create_api
 from portal.mail import open_post
 from portal.oidc import open_provider
-from portal.web import account, account_close, account_keys, batch_pages, certificates, health, provider, sign_in
+from portal.web import (
+    account,
+    account_close,
+    account_keys,
+    batch_pages,
+    certificates,
+    health,
+    provider,
+    sign_in,
+    upload_page,
+)
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
@@ -70,6 +80,7 @@ def create_app(
         account_keys.router,
         account_close.router,
         certificates.router,
+        upload_page.router,  # before the batches: /batches/new is no batch
         batch_pages.router,
     ):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])

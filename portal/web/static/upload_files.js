@@ -1,0 +1,73 @@
+// What a person drops or chooses, as photos by relative path. What is no photo is counted by reason, as
+// `bgbatch submit` does. Folders keep their names, so that the cutouts come back under them.
+
+export class Found {
+  constructor(suffixes) {
+    this.suffixes = suffixes;
+    this.photos = new Map();
+    this.leftOut = new Map();
+  }
+
+  add(path, file) {
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    const dot = name.lastIndexOf(".");
+    const suffix = dot > 0 ? name.slice(dot).toLowerCase() : "no suffix";
+    if (path.split("/").some((part) => part.startsWith("."))) this.leaveOut("hidden files");
+    else if (!this.suffixes.has(suffix)) this.leaveOut(suffix);
+    else if (path.includes("\\")) this.leaveOut("names that other systems cannot hold");
+    else this.photos.set(path, file);
+  }
+
+  leaveOut(reason) {
+    this.leftOut.set(reason, (this.leftOut.get(reason) ?? 0) + 1);
+  }
+}
+
+export function ofPicker(list, suffixes) {
+  const found = new Found(suffixes);
+  for (const file of list) found.add(file.webkitRelativePath || freeName(found.photos, file.name), file);
+  return found;
+}
+
+// Must be called while the drop is handled: afterwards the browser has emptied the list.
+export function ofDrop(transfer, suffixes) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  return walk(entries, new Found(suffixes));
+}
+
+async function walk(entries, found) {
+  const folders = [entries];
+  while (folders.length) {
+    const inside = folders.pop();
+    const files = inside.filter((entry) => entry.isFile);
+    const opened = await Promise.all(files.map((entry) => new Promise((yes) => entry.file(yes, () => yes(null)))));
+    files.forEach((entry, place) => {
+      if (opened[place] === null) found.leaveOut("unreadable files");
+      else found.add(entry.fullPath.replace(/^\//, ""), opened[place]);
+    });
+    for (const entry of inside) {
+      if (!entry.isDirectory) continue;
+      if (entry.name.startsWith(".")) found.leaveOut("hidden folders");
+      else folders.push(await children(entry));
+    }
+  }
+  return found;
+}
+
+async function children(folder) {
+  const reader = folder.createReader();
+  const all = [];
+  for (;;) {
+    const some = await new Promise((yes) => reader.readEntries(yes, () => yes(null))); // 100 at most, then asked again
+    if (!some?.length) return all;
+    all.push(...some);
+  }
+}
+
+// A phone calls many photos "image.jpg".
+function freeName(taken, name) {
+  const dot = name.lastIndexOf(".");
+  let free = name;
+  for (let number = 2; taken.has(free); number += 1) free = `${name.slice(0, dot)} (${number})${name.slice(dot)}`;
+  return free;
+}
