@@ -1,87 +1,100 @@
-"""A Ray cluster of several hosts on this machine: a head without work and hosts of one CPU each."""
+"""A Ray cluster over several hosts: a head without work at the hub, and hosts of one CPU each; with Ray's token."""
 
 from __future__ import annotations
 
 import os
-import signal
-import time
-from contextlib import suppress
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from unittest.mock import patch
 
-import ray
-from ray.cluster_utils import Cluster
+from tests.cluster.network import HUB, Host, Network, kill_all, named
+from tests.store.rclone import wait_for
 
-from store.settings import Settings
+PORT = 6379
+_RAY = Path(sys.executable).with_name("ray")
+_MEMORY = "--object-store-memory=80000000"
 
 
 class Hosts:
-    """Starts with `workers` hosts. `home`: where actors say that they are there (tests.cluster.rehearsal).
+    """`home`: bgbatch's folder, which each host has for itself. `environment`: what a worker's pod has in its own."""
 
-    `secrets`: what the hosts have in their environment, as pods have; no driver hands them any.
-    """
+    def __init__(self, network: Network, home: Path, count: int, environment: Mapping[str, str]) -> None:
+        self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+        self._network, self._home, self._count = network, home, count
+        self._environment = dict(environment)
+        self._log = (home.parent / "ray.log").open("ab")
+        self.members: list[tuple[Host, subprocess.Popen[bytes]]] = []
+        self._put_up()
 
-    def __init__(self, home: Path, workers: int, secrets: dict[str, str]) -> None:
-        self.home = home
-        self._secrets = secrets
-        self._cluster = Cluster()
-        self._cluster.add_node(num_cpus=0, object_store_memory=80 * 2**20, include_dashboard=False)
-        self.nodes = [self._add() for _ in range(workers)]
-        self._cluster.wait_for_nodes()
+    def tend(self) -> list[str]:
+        """Put up again whatever is down, as an operator of clusters does. Returns what it was."""
+        if self._head.poll() is not None:
+            self._take_down()
+            self._put_up()
+            return ["cluster"]
+        lost = [each for each in self.members if each[1].poll() is not None]
+        for member in lost:
+            member[0].end()
+            self.members.remove(member)
+            self.members.append(self._new_host())
+        return ["host"] * len(lost)
 
-    @property
-    def address(self) -> str:
-        return self._cluster.address
-
-    def settings(self, base: Settings) -> Settings:
-        return base.model_copy(update={"ray_address": self.address, "actors": len(self.nodes)})
-
-    def lose_one(self, number: int) -> None:
-        """A host goes without a word."""
-        node = self.nodes.pop(number % len(self.nodes))
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def bring_one(self) -> None:
-        self.nodes.append(self._add())
-
-    def freeze_one(self, number: int, seconds: float) -> None:
-        """A host stands still and comes back, as one that swaps or is cut off for a moment."""
-        node = self.nodes[number % len(self.nodes)]
-        raylet = node.all_processes["raylet"][0].process.pid
-        held = [raylet, *(each for each in self.actors() if _parent(each) == raylet)]
-        for signum in (signal.SIGSTOP, signal.SIGCONT):
-            for pid in held:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signum)
-            if signum is signal.SIGSTOP:
-                time.sleep(seconds)
-
-    def lose_the_head(self) -> None:
-        """The cluster's memory dies: so does the cluster, and another is put in its place."""
-        self._cluster.head_node.all_processes["gcs_server"][0].process.kill()
-
-    def kill_an_actor(self, number: int) -> None:
-        alive = [pid for pid in self.actors() if Path(f"/proc/{pid}").exists()]
-        if alive:
-            with suppress(ProcessLookupError):
-                os.kill(alive[number % len(alive)], signal.SIGKILL)
+    def host(self, number: int) -> Host:
+        """One of them."""
+        return self.members[number % len(self.members)][0]
 
     def actors(self) -> list[int]:
-        folder = self.home / "actors"
-        return sorted(int(each.name) for each in folder.iterdir()) if folder.is_dir() else []
+        """The processes of the segmenters, wherever they are."""
+        return [pid for host, _ in self.members for pid in named(host.pids(), "ray::SegmenterActor")]
+
+    def raylet(self, number: int) -> int:
+        """The process of a host that starts all its others."""
+        return named(self.host(number).pids(), "raylet")[0]
+
+    def gcs(self) -> int:
+        """The head's own process, which knows the cluster."""
+        return next(int(each) for each in os.listdir("/proc") if each.isdigit() and named([int(each)], "gcs_server"))
 
     def end(self) -> None:
-        if ray.is_initialized():
-            ray.shutdown()
-        self._cluster.shutdown()
+        """Everything of it."""
+        self._take_down()
+        self._log.close()
 
-    def _add(self):
-        with patch.dict(os.environ, self._secrets):
-            return self._cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20, wait=False)
+    def _put_up(self) -> None:
+        folder = tempfile.mkdtemp(prefix="ray-", dir=self._home.parent)
+        where = ["--head", f"--port={PORT}", f"--node-ip-address={HUB}", f"--temp-dir={folder}", "--num-cpus=0"]
+        self._head = self._start([_RAY, "start", "--block", *where, "--include-dashboard=false", _MEMORY])
+        wait_for(PORT, self._head, HUB)
+        self.members = [self._new_host() for _ in range(self._count)]
+
+    def _new_host(self) -> tuple[Host, subprocess.Popen[bytes]]:
+        host = self._network.host(self._home)
+        where = [f"--address={HUB}:{PORT}", f"--node-ip-address={host.address}", "--num-cpus=1"]
+        return host, self._start(host.command([_RAY, "start", "--block", *where, _MEMORY]))
+
+    def _start(self, command: list) -> subprocess.Popen[bytes]:
+        environment = os.environ | self.token | self._environment
+        return subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log, start_new_session=True)
+
+    def _take_down(self) -> None:
+        for host, process in self.members:
+            host.end()
+            process.wait()
+        self.members.clear()
+        kill_all(self._of_the_head)
+        self._head.wait()
+
+    def _of_the_head(self) -> list[int]:
+        """Its processes at the hub are known by the session that their head began."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self._head.pid]
 
 
-def _parent(pid: int) -> int:
+def _session(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except FileNotFoundError:
+        state, *_, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+    except OSError:
         return 0
+    return 0 if state in "ZX" else int(session)

@@ -1,220 +1,226 @@
-"""One trial: a batch runs on several hosts, something is killed with -9 at a random moment, and then all is counted.
+"""Trials: a batch runs on several hosts, something is killed or cut off at a random moment, and then all is counted.
 
-A trial passes when every photo has exactly one result and its cutout, nothing is left to plan, and a day later
-nothing of the batch is left and one receipt says so. Everything random comes from the seed.
+`python -m tests.cluster.trials --record FILE` runs them and appends one line of JSON for each; start it `apart`
+(tests.cluster.network). A seed decides what happens to whom and when, and what the customer allows meanwhile:
+nothing, training, or training until they withdraw in the middle. A trial passes when `tests.cluster.batch` says so.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
+import signal
 import time
-from collections import Counter
-from dataclasses import dataclass
-from datetime import timedelta
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from flows import steps
-from flows.cleaning import cleaning
-from flows.parts import Parts, open_parts
-from flows.receive import seal, stamp_batch
-from schemas.batch import BatchState, Item
-from schemas.clock import ShiftedClock, system_clock
-from schemas.errors import StoreFault
+from sqlalchemy.exc import SQLAlchemyError
+
+from schemas.errors import BgbatchError
 from schemas.ids import BatchId
-from schemas.options import CutoutOptions
-from schemas.results import Done
 from store.batches import get_batch
-from store.cleanup import clean_up
-from store.people import create_account
-from store.receipts import list_receipts, verify_receipts
-from store.settings import Settings
-from store.transient import cutout_key, source_key
-from tests.cluster.hosts import Hosts
-from tests.cluster.servers import Objects, Postgres
-from tests.store.rclone import SECRET
+from store.line import find_submission
+from tests.cluster import batch
+from tests.cluster.world import INDUSTRY, World
 
-ROOT = Path(__file__).parents[2]
-VICTIMS = ("actor", "host", "runner", "records", "objects")
-MORE_VICTIMS = (*VICTIMS, "frozen host", "head")
-_MOST_RUNS = 6
-_PATIENCE = 420.0
+VICTIMS = (
+    "actor",
+    "raylet",
+    "host",
+    "GCS",
+    "flow runner",
+    "Prefect server",
+    "PostgreSQL",
+    "S3 server",
+    "portal",
+    "host cut off",
+    "host slowed",
+    "host frozen",
+)
+CONSENTS = ("none", "live", "withdrawn")
+_PATIENCE = 600.0
+_LOOK_EVERY = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """What it took. `said`: codes with which a run gave up and asked to be run again."""
+    """What it took. `again`: what had to be started again meanwhile. `broken`: what went wrong, or nothing."""
 
     seed: int
     victim: str
+    consent: str
     photos: int
-    runs: int
-    said: tuple[str, ...]
-    seconds: float
+    at: int
+    again: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    broken: str = ""
 
 
-class World:
-    """Hosts, records and objects, for many trials one after another."""
-
-    def __init__(self, home: Path, workers: int = 3) -> None:
-        self.home = home
-        self._postgres = Path(tempfile.mkdtemp(prefix="bgbatch-trials-", dir="/tmp"))  # whose user may not enter `home`
-        self._postgres.chmod(0o755)
-        self.records, self.objects = Postgres(self._postgres / "postgres"), Objects(home / "objects")
-        self._workers = workers
-        base = Settings(home=home, records_url=self.records.url, shard_items=4, actor_idle_minutes=0)
-        self.settings = self.objects.settings(base)
-        self.put_up_hosts()
-        self.parts = open_parts(self.settings, system_clock)
-        with self.parts.records.transaction() as connection:
-            self.account, _ = create_account(connection, "Acme", "a@acme.example", system_clock(), os.urandom)
-
-    def put_up_hosts(self) -> None:
-        """A cluster, in place of the one that there was."""
-        if hasattr(self, "hosts"):
-            self.hosts.end()
-        self.hosts = Hosts(self.home, self._workers, {"BGBATCH_S3_SECRET": SECRET})
-        self.settings = self.hosts.settings(self.settings)
-
-    def environment(self) -> dict[str, str]:
-        """What a process needs to work here."""
-        given = self.settings.without_secrets() | {
-            "records_url": self.records.url,
-            "s3_secret": self.settings.s3_secret.get_secret_value(),
-        }
-        named = {f"BGBATCH_{name.upper()}": str(value) for name, value in given.items() if value is not None}
-        return os.environ | named | {"PYTHONPATH": str(ROOT)}
-
-    def end(self) -> None:
-        self.parts.records.engine.dispose()
-        self.hosts.end()
-        self.objects.kill()
-        self.records.kill()
-        shutil.rmtree(self._postgres, ignore_errors=True)
-
-
-def send(parts: Parts, account, photos: int, randomness: Random) -> BatchId:
-    """A sealed batch of small files, each with its own bytes."""
-    stamp = stamp_batch(parts, account, None, CutoutOptions(), os.urandom)
-    items = []
-    for number in range(1, photos + 1):
-        photo = randomness.randbytes(64)
-        parts.transient.write(stamp, source_key(stamp.batch_id, number), photo)
-        items.append(Item(number=number, path=f"VIN{number}/1.jpg", size=len(photo)))
-    seal(parts, stamp, items)
-    return stamp.batch_id
-
-
-def trial(world: World, seed: int, victim: str, photos: int) -> Outcome:
-    """Run it; raises AssertionError when a photo is lost or doubled, or the batch does not end."""
+def outcome_of(world: World, seed: int, photos: int, victims: Sequence[str] = VICTIMS) -> Outcome:
+    """Run the trial of this seed."""
     random, began = Random(seed), time.monotonic()
-    batch_id = send(world.parts, world.account, photos, random)
-    moment = random.randrange(photos // 8, photos // 2)
-    said: list[str] = []
-    is_killed, runs = False, 0
-    while runs < _MOST_RUNS:
-        runs += 1
-        process = _start(world, batch_id)
-        while process.poll() is None:
-            if time.monotonic() - began > _PATIENCE:
-                process.kill()
-                raise AssertionError(f"seed {seed}: {victim}: it hangs in run {runs}, after {said}")
-            if not is_killed and _done(world.parts, batch_id) >= moment:
-                is_killed = True
-                _kill(world, victim, random, process)
-            time.sleep(0.05)
-        if process.returncode == 0:
-            break
-        said.append(_last_word(process))
-    else:
-        raise AssertionError(f"seed {seed}: {victim}: not done after {_MOST_RUNS} runs: {said}")
-    assert is_killed, f"seed {seed}: the batch was done before anything was killed"
-    while len(world.hosts.nodes) < 3:
-        world.hosts.bring_one()
-    _count(world.parts, batch_id, photos, seed)
-    _purge(world.parts, batch_id, seed)
-    return Outcome(seed, victim, photos, runs, tuple(said), time.monotonic() - began)
-
-
-def _start(world: World, batch_id: BatchId) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.cluster.runner", batch_id]
-    return subprocess.Popen(
-        command, env=world.environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _last_word(process: subprocess.Popen[str]) -> str:
-    """The code of the fault that it ended with; other lines are Ray's."""
-    if process.returncode < 0:
-        return f"killed by signal {-process.returncode}"
-    assert process.stderr is not None
-    lines = process.stderr.read().strip().splitlines()
-    codes = [match.group(1) for line in lines if (match := re.match(r"([a-z]+_[a-z_]+): ", line))]
-    return codes[-1] if codes else (lines or ["nothing"])[-1][:60]
-
-
-def _done(parts: Parts, batch_id: BatchId) -> int:
+    victim = victims[seed % len(victims)]
+    trial = Outcome(seed, victim, random.choice(CONSENTS), photos, random.randrange(1, photos + 1))
     try:
-        return sum(len(report.results) for report in parts.transient.reports(batch_id))
-    except StoreFault:
-        return 0
+        _run(world, trial, random)
+    except Exception as fault:  # noqa: BLE001  # a broken promise, or a harness that does not know what it sees
+        where = traceback.extract_tb(fault.__traceback__)[-1]
+        trial.broken = f"{type(fault).__name__}: {fault} ({Path(where.filename).name}:{where.lineno})"
+    trial.seconds = round(time.monotonic() - began, 1)
+    return trial
 
 
-def _kill(world: World, victim: str, random: Random, runner: subprocess.Popen[str]) -> None:
+def _run(world: World, trial: Outcome, random: Random) -> None:
+    grant_id = world.grant() if trial.consent != "none" else None
+    withdraw_at = random.randrange(trial.photos + 1) if trial.consent == "withdrawn" else None
+    until = time.monotonic() + _PATIENCE
+    industry = INDUSTRY if random.random() < 0.8 or grant_id else None
+
+    def tend() -> None:
+        trial.again.extend(world.tend())
+        time.sleep(_LOOK_EVERY)
+
+    if trial.victim == "portal":
+        with world.portal.client(world.key) as client:
+            batch_id = batch.send_to_the_portal(client, industry, trial.photos, trial.at, world.portal.kill, tend)
+        harm, moment = None, 0
+    else:
+        batch_id = batch.send(world.parts, world.account, industry, trial.photos)
+        harm, moment = _harm(world, trial.victim, random), trial.at
+    while not _has_ended(world, batch_id):
+        assert time.monotonic() < until, f"not done in {_PATIENCE:.0f} s"
+        done = _done(world, batch_id)
+        if harm is not None and done >= moment:
+            harm()
+            harm = None
+        if withdraw_at is not None and done >= withdraw_at:
+            world.withdraw()
+            withdraw_at = None
+        tend()
+    if withdraw_at is not None:
+        world.withdraw()
+    tend()
+    batch.count(world.parts, batch_id, trial.photos)
+    batch.count_candidates(world.parts, batch_id, grant_id, trial.photos, trial.consent == "live")
+    if trial.consent == "live":
+        world.withdraw()
+    batch.purge(world.parts, batch_id)
+    assert harm is None, "the batch was done before anything was killed"
+
+
+def _harm(world: World, victim: str, random: Random) -> Callable[[], None]:
+    """What is done to it, with kill -9 where nothing else is said."""
+    number, seconds = random.randrange(8), random.random()
+    hosts = world.hosts
     match victim:
         case "actor":
-            world.hosts.kill_an_actor(random.randrange(8))
+            return lambda: _kill(hosts.actors(), number)
+        case "raylet":
+            return lambda: _kill([hosts.raylet(number)], 0)
         case "host":
-            world.hosts.lose_one(random.randrange(8))
-        case "frozen host":
-            world.hosts.freeze_one(random.randrange(8), 2 + 3 * random.random())
-        case "head":
-            world.hosts.lose_the_head()
-            runner.wait(timeout=300)  # it must find out by itself
-            world.put_up_hosts()
-        case "runner":
-            runner.kill()
-        case "records":
-            world.records.kill()
-            time.sleep(random.random() * 2)
-            world.records.start()
-        case "objects":
-            world.objects.kill()
-            time.sleep(random.random() * 2)
-            world.objects.start()
+            return lambda: hosts.host(number).end()
+        case "GCS":
+            return lambda: _kill([hosts.gcs()], 0)
+        case "host cut off":
+            host = hosts.host(number)
+            return lambda: _for(1 + 59 * seconds**2, host.cut, host.join)
+        case "host slowed":
+            host = hosts.host(number)
+            return lambda: _for(5 + 15 * seconds, host.slow, host.hurry)
+        case "host frozen":
+            pids = hosts.host(number).pids
+            return lambda: _for(1 + 29 * seconds**2, lambda: _tell(pids(), signal.SIGSTOP), lambda: _go_on(pids()))
+    server = {
+        "flow runner": world.runner,
+        "Prefect server": world.engine,
+        "PostgreSQL": world.records,
+        "S3 server": world.objects,
+    }[victim]
+
+    def power_cut() -> None:
+        server.kill()
+        time.sleep(3 * seconds)
+
+    return power_cut
 
 
-def _count(parts: Parts, batch_id: BatchId, photos: int, seed: int) -> None:
-    """Exactly one result for each photo, after duplicates of calls that were made twice are taken for what they are."""
-    results: dict[int, list] = {}
-    for report in parts.transient.reports(batch_id):
-        for each in report.results:
-            results.setdefault(each.number, []).append(each)
-    assert sorted(results) == list(range(1, photos + 1)), f"seed {seed}: photos without a result"
-    for number, told in results.items():
-        assert all(isinstance(each, Done) for each in told), f"seed {seed}: photo {number} failed"
-        cutout = parts.transient.read(cutout_key(batch_id, number, ".png"))
-        assert cutout == parts.transient.read(source_key(batch_id, number)), f"seed {seed}: photo {number} is another's"
-    assert steps.plan(parts, batch_id) == []
-    with parts.records.transaction() as connection:
-        record = get_batch(connection, batch_id)
-    assert record.state is BatchState.COMPLETED
-    assert (record.counts.items, record.counts.done, record.counts.failed) == (photos, photos, 0)
+def _for(seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    begin()
+    time.sleep(seconds)
+    end()
 
 
-def _purge(parts: Parts, batch_id: BatchId, seed: int) -> None:
-    """A day later nothing is left, and one receipt says so."""
-    later = open_parts(parts.settings, ShiftedClock(timedelta(hours=24)))
-    report = clean_up(cleaning(later))
-    assert report.faults == [], f"seed {seed}"
-    assert not list(later.transient.objects.walk("")), f"seed {seed}: something is left"
-    with later.records.transaction() as connection:
-        verify_receipts(list_receipts(connection))
-        kinds = Counter(each.subject for each in list_receipts(connection))
-    assert kinds[batch_id] == 1
-    later.records.engine.dispose()
+def _kill(pids: Sequence[int], number: int) -> None:
+    if pids:
+        _tell([pids[number % len(pids)]], signal.SIGKILL)
+
+
+def _go_on(pids: Sequence[int]) -> None:
+    _tell(pids, signal.SIGCONT)
+
+
+def _tell(pids: Sequence[int], signum: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+
+def _done(world: World, batch_id: BatchId) -> int:
+    """How many photos the records know to be done; -1 while they are down."""
+    try:
+        with world.parts.records.transaction() as connection:
+            counts = get_batch(connection, batch_id).counts
+    except SQLAlchemyError:
+        return -1
+    return counts.done + counts.failed
+
+
+def _has_ended(world: World, batch_id: BatchId) -> bool:
+    """Its flow is over, and so is its stay in line."""
+    try:
+        with world.parts.records.transaction() as connection:
+            stands = find_submission(connection, batch_id)
+    except (SQLAlchemyError, BgbatchError):
+        return False
+    return stands is not None and stands.ended_at is not None
+
+
+def main() -> None:
+    """Run those that the record does not have yet; a broken one costs its world, and the next get another."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--record", type=Path, required=True)
+    asked.add_argument("--seeds", type=int, nargs="+", required=True)
+    asked.add_argument("--photos", type=int, default=2000)
+    asked.add_argument("--victims", nargs="*", default=list(VICTIMS))
+    how = asked.parse_args()
+    _run_all(how.record, [each for each in how.seeds if each not in recorded(how.record)], how.photos, how.victims)
+
+
+def _run_all(record: Path, seeds: Sequence[int], photos: int, victims: Sequence[str]) -> None:
+    world = World() if seeds else None
+    for seed in seeds:
+        world = world or World()
+        trial = outcome_of(world, seed, photos, victims)
+        with record.open("a") as lines:
+            lines.write(json.dumps(asdict(trial)) + "\n")
+        print(json.dumps(asdict(trial)), flush=True)
+        if trial.broken:
+            world.end(keep=True)
+            world = None
+    if world is not None:
+        world.end()
+
+
+def recorded(record: Path) -> dict[int, Outcome]:
+    """By seed, what a record holds."""
+    lines: Collection[str] = record.read_text().splitlines() if record.exists() else ()
+    return {each.seed: each for each in (Outcome(**json.loads(line)) for line in lines)}
+
+
+if __name__ == "__main__":
+    main()

@@ -56,13 +56,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes] | None = None, host: str = "127.0.0.1") -> None:
     """Until something listens there."""
     for _ in range(600):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         if process is not None and process.poll() is not None:
             break
         time.sleep(0.05)
-    raise RuntimeError("the S3 server did not start")
+    raise RuntimeError(f"nothing listens on port {port}")
