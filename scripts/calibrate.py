@@ -23,8 +23,8 @@ from workers.networks.eight_bits import Ranges, in_eight_bits
 from workers.networks.registry import find_network
 from workers.networks.u2net import ConvRelu
 from workers.networks.weights import load_weights
-from workers.reduce import halved
-from workers.segmenter import prepared, to_mask
+from workers.reduce import halved, squeezed
+from workers.segmenter import normalised, spread
 
 BOUND = 1.25
 """Mean difference to the 32-bit mask, in 255ths, on the worst photo. The goal is 2; the resize has its share too."""
@@ -94,13 +94,15 @@ def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict
 def _inputs(path: Path, wants) -> list[torch.Tensor]:
     photo = decode(path.read_bytes(), Limits(100_000_000, 100_000_000)).rgb
     sides = (photo, photo[photo.shape[0] // 5 :, ::-1])
-    arrays = [prepared(halved(np.ascontiguousarray(side), wants.side), wants) for side in sides]
-    return [torch.from_numpy(each)[None].to(memory_format=torch.channels_last) for each in arrays]
+    small = [squeezed(halved(np.ascontiguousarray(side), wants.side), wants.side) for side in sides]
+    return [
+        normalised(torch.from_numpy(each)[None], wants).contiguous(memory_format=torch.channels_last) for each in small
+    ]
 
 
 def _mask(module: nn.Module, image: torch.Tensor, wants) -> np.ndarray:
     with torch.inference_mode():
-        return to_mask(module(image)[0, 0].numpy(), wants).astype(np.float32)
+        return spread(module(image)[:, 0], wants)[0].numpy().astype(np.float32)
 
 
 if __name__ == "__main__":

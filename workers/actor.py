@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.clock import Clock
-from schemas.errors import ItemError
+from schemas.errors import DeviceBroken, ItemError
 from schemas.ids import BatchId
 from schemas.results import Failed
 from store.settings import Settings
@@ -64,7 +64,7 @@ class SegmenterActor:
     def ready(self, driver: str) -> str:
         """Load the network; answers with the device that it runs on. `driver`: who asks, as `identity` says.
 
-        Raises `VersionSkew`, `DeviceAbsent`, `WeightsInvalid`.
+        Raises `VersionSkew`, `DeviceAbsent`, `WeightsInvalid`, `NotCompiled`.
         """
         require_same(driver, identity(self._settings))
         self._last_call = time.monotonic()
@@ -84,6 +84,8 @@ class SegmenterActor:
             if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
                 self._manifest = transient.manifest(batch_id)
             report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
+        except DeviceBroken:
+            os._exit(_DEVICE_BROKEN)
         finally:
             self._is_busy, self._last_call = False, time.monotonic()
         if any(isinstance(each, Failed) and each.code == ItemError.code for each in report.results):

@@ -32,6 +32,11 @@ def to_srgb(pixels: Pixels, profile: bytes | None, mode: str) -> Pixels:
     return pixels
 
 
+def is_srgb(profile: bytes | None) -> bool:
+    """Whether RGB pixels with this profile are sRGB as they are."""
+    return profile is None or _transform(profile, "RGB") is None
+
+
 @lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From `profile` to sRGB; None when there is nothing to do, or the profile is broken or of another kind."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,19 +14,23 @@ from torch import nn
 
 from schemas.errors import WeightsInvalid
 from schemas.options import CutoutOptions, Format
-from schemas.results import Scores
 from store.settings import Settings
+from workers.compiling import keep_compiled_in
 from workers.decode import Limits, Picture, decode
+from workers.device_lane import DeviceLane, Jpegs, Made, Taken, jpegs_on
 from workers.encode import encode, write_zip
 from workers.foreground import despilled
 from workers.framing import Frame, frame_for, through
+from workers.lanes import ONE_BY_ONE, Pace
 from workers.memory import keep_freed_memory
 from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
 from workers.networks.own import load_own
 from workers.networks.registry import Preparation, find_network
 from workers.networks.weights import load_weights, weights_path
+from workers.order import Cut, Opened, Order
 from workers.png import write_png
 from workers.refine import refined
+from workers.running import MOST_AT_ONCE, Running, pace_on, running_on
 from workers.scores import flags, score
 from workers.segmenter import Segmenter, find_device
 from workers.shadow import with_shadow
@@ -34,121 +39,135 @@ from workers.sizes import fitted
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A finished item. `width`, `height`: of the cutout; `mask_png`: 8-bit gray, upright, of the source's full size."""
-
-    file: bytes
-    width: int
-    height: int
-    source_width: int
-    source_height: int
-    scores: Scores
-    flags: tuple[str, ...]
-    mask_png: bytes | None
-
-
 class Cutter:
-    """A network, warm on its device, and the limits on what it takes."""
+    """A network, warm on its device, and the limits on what it takes.
 
-    def __init__(self, segmenter: Segmenter, network: str, weights_sha256: str, limits: Limits) -> None:
+    An item goes through `open`, `segment` with others, and `finish`; each may be called in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        network: str,
+        weights_sha256: str,
+        limits: Limits,
+        pace: Pace = ONE_BY_ONE,
+        jpegs: Jpegs | None = None,
+    ) -> None:
         self.network = network
         self.weights_sha256 = weights_sha256
         self.device = str(segmenter.device)
         self.limits = limits
         self.segmenter = segmenter
+        self.pace = pace
+        self._lane = DeviceLane(segmenter, jpegs, limits) if jpegs is not None else None
 
     def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, background: bytes | None = None) -> Cut:
         """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then.
 
         `background`: the photo that `options.bg_image` names.
         """
-        picture = decode(source, self.limits)
-        small = self.segmenter.halve(picture.rgb)
-        mask = self.segmenter.segment([small])[0]
-        return self.finish(source, picture, small, mask, options, want_mask, background)
+        (one,) = self.segment([self.open(Order(source, options, want_mask, background))])
+        return self.finish(one)
 
-    def finish(
-        self,
-        source: bytes,
-        picture: Picture,
-        small: Pixels,
-        mask: Pixels,
-        options: CutoutOptions,
-        want_mask: bool,
-        background: bytes | None = None,
-    ) -> Cut:
-        """All that comes after the network. `small`: the picture as the network was given it."""
-        alpha = _full_alpha(mask, picture)
-        if options.refine:
+    def open(self, order: Order) -> Opened | Taken:
+        """The source decoded, or its header read where the device decodes it. Raises an `ItemError` of the source's."""
+        taken = self._lane.take(order) if self._lane is not None else None
+        return taken if taken is not None else self._open_here(order)
+
+    def segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
+        """The same with their masks, in the same order. Raises `OutOfMemory` and `DeviceBroken`."""
+        there = [each for each in opened if isinstance(each, Taken)]
+        made = iter(self._lane.make(there) if self._lane is not None else ())
+        both = [(next(made) or self._open_here(each.order)) if isinstance(each, Taken) else each for each in opened]
+        bare = [each.squeezed for each in both if isinstance(each, Opened) and each.mask is None]
+        masks = iter(self.segmenter.segment(bare) if bare else ())
+        return [
+            replace(each, mask=next(masks)) if isinstance(each, Opened) and each.mask is None else each for each in both
+        ]
+
+    def finish(self, done: Opened | Taken | Made) -> Cut:
+        """All that comes after the network."""
+        if isinstance(done, Made):
+            return done.cut()
+        if isinstance(done, Taken) or done.mask is None:
+            raise ValueError("this has not been segmented")
+        order, picture = done.order, done.picture
+        alpha = _full_alpha(done.mask, picture)
+        if order.options.refine:
             alpha = refined(picture.rgb, alpha)
-        frame = frame_for(alpha, options)
-        width, height = fitted(frame.width, frame.height, options.size.max_pixels)
-        scores = score(mask, small)
+        frame = frame_for(alpha, order.options)
+        width, height = fitted(frame.width, frame.height, order.options.size.max_pixels)
+        scores = score(done.mask, done.small)
         return Cut(
-            file=self._file(source, picture, alpha, frame, (width, height), options, background),
+            file=self._file(order, picture, alpha, frame, (width, height)),
             width=width,
             height=height,
             source_width=picture.width,
             source_height=picture.height,
             scores=scores,
             flags=flags(scores),
-            mask_png=write_png(alpha) if want_mask else None,
+            mask_png=write_png(alpha) if order.want_mask else None,
         )
 
-    def _file(
-        self,
-        source: bytes,
-        picture: Picture,
-        alpha: Pixels,
-        frame: Frame,
-        size: tuple[int, int],
-        options: CutoutOptions,
-        background: bytes | None,
-    ) -> bytes:
+    def _open_here(self, order: Order) -> Opened:
+        picture = decode(order.source, self.limits)
+        small = self.segmenter.halve(picture.rgb)
+        return Opened(order, picture, small, self.segmenter.squeeze(small))
+
+    def _file(self, order: Order, picture: Picture, alpha: Pixels, frame: Frame, size: tuple[int, int]) -> bytes:
+        options = order.options
         if options.format is Format.ZIP:
-            return write_zip(source, alpha)
+            return write_zip(order.source, alpha)
         rgb, alpha = through(frame, picture.rgb, *size), through(frame, alpha, *size)
         if options.despill:
             rgb = despilled(rgb, alpha)
         if options.shadow:
             rgb, alpha = with_shadow(rgb, alpha)
-        behind = decode(background, self.limits).rgb if background is not None else None
+        behind = decode(order.background, self.limits).rgb if order.background is not None else None
         return encode(rgb, alpha, options, behind)
 
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""
+        self.segmenter.warm_up()
         ramp = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
         for options in (CutoutOptions(), CutoutOptions(format=Format.JPG)):
             self.cut(write_png(ramp), options, want_mask=True)
 
 
 def open_cutter(settings: Settings) -> Cutter:
-    """The cutter that the settings name, warm. Raises `DeviceAbsent`, `WeightsInvalid`."""
+    """The cutter that the settings name, warm. Raises `DeviceAbsent`, `WeightsInvalid`, `NotCompiled`."""
     device = find_device(settings.device)
-    module, wants, digest = _network(settings)
+    module, wants, digest, running = _network(settings, device)
     keep_freed_memory()
     cv2.setNumThreads(1)
+    cpus = os.cpu_count() or 1
     if device.type == "cpu":  # actors share the CPUs: as many threads each as there are CPUs for one
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.actors) if settings.actors else 1)
+        torch.set_num_threads(max(1, cpus // settings.actors) if settings.actors else 1)
+    keep_compiled_in(settings.compiled_folder)
     limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e6))
-    cutter = Cutter(Segmenter(module, wants, device), settings.network, digest, limits)
+    pace = pace_on(device, running, cpus, round(1 / settings.gpu_share))
+    segmenter = Segmenter(module, wants, device, running)
+    cutter = Cutter(segmenter, settings.network, digest, limits, pace, jpegs_on(device))
     cutter.warm_up()
     return cutter
 
 
-def _network(settings: Settings) -> tuple[nn.Module, Preparation, str]:
-    """The network that the settings name, what it wants to be fed, and the hash of its weights."""
+def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Preparation, str, Running]:
+    """The network that the settings name, what it wants to be fed, the hash of its weights, and how it is run."""
     if settings.network == "own":
         if settings.weights is None:
             raise WeightsInvalid("BGBATCH_NETWORK=own needs the network's file in BGBATCH_WEIGHTS.")
-        return load_own(settings.weights)
+        module, wants, digest, contract = load_own(settings.weights)
+        half = contract.half and not settings.exact
+        return module, wants, digest, running_on(device, wants.side, half, contract.batch, compiled=False)
     network = find_network(settings.network)
     path = weights_path(network, settings.weights)
     module, digest = load_weights(network, path)
-    if settings.device == "cpu" and not settings.exact and can_run_here():
+    wants = network.preparation
+    if device.type == "cpu" and not settings.exact and can_run_here():
         module = in_eight_bits(module, ranges_beside(path))
-    return module, network.preparation, digest
+    return module, wants, digest, running_on(device, wants.side, not settings.exact, MOST_AT_ONCE, settings.compiled)
 
 
 def _full_alpha(mask: Pixels, picture: Picture) -> Pixels:

@@ -71,13 +71,9 @@ class Picture:
 
 def decode(source: bytes, limits: Limits) -> Picture:
     """The picture in `source`. Raises `EmptyFile`, `FileTooLarge`, `NotAnImage`, `ImageTooLarge`, `DamagedImage`."""
-    if not source:
-        raise EmptyFile("The file is empty. Send it again.")
-    if len(source) > limits.bytes:
-        raise too_many_bytes(limits)
+    header = open_header(source, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        header = _header(source, limits)
         try:
             return _decoded(source, header)
         except MemoryError:
@@ -89,6 +85,17 @@ def decode(source: bytes, limits: Limits) -> Picture:
 def too_many_bytes(limits: Limits) -> FileTooLarge:
     """The refusal of a file over the limit."""
     return FileTooLarge(f"The file has more than {limits.bytes / 1e6:g} MB. Send a smaller one.")
+
+
+def open_header(source: bytes, limits: Limits) -> Image.Image:
+    """What the file claims, checked before memory is taken for it; no pixel is read. Raises as `decode` does."""
+    if not source:
+        raise EmptyFile("The file is empty. Send it again.")
+    if len(source) > limits.bytes:
+        raise too_many_bytes(limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _header(source, limits)
 
 
 def _header(source: bytes, limits: Limits) -> Image.Image:
@@ -129,18 +136,19 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     profile = cast("bytes | None", header.info.get("icc_profile"))
     if header.format in ("JPEG", "MPO") and header.mode in _JPEG_SPACES:
         rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
-        return Picture(upright(rgb, _orientation(header)), None)
+        return Picture(upright(rgb, orientation_of(header)), None)
     if header.format == "PNG" and not is_whole_png(source):
         raise _damaged()
     if header.format == "WEBP" and not is_whole_webp(source):
         raise _damaged()
     header.load()  # which turns a TIFF upright and takes its orientation away
     rgb, alpha = _by_pillow(header, profile)
-    orientation = _orientation(header)
+    orientation = orientation_of(header)
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """1 to 8, as EXIF numbers them; 1 is upright."""
     return int(image.getexif().get(_ORIENTATION, 1))
 
 

@@ -48,7 +48,19 @@ def _together(rgb: Pixels, alpha: Pixels, options: CutoutOptions, behind: Pixels
         return on_image(rgb, alpha, covering(behind, rgb.shape[1], rgb.shape[0]))
     if options.background is None:
         return cut_out(rgb, alpha)
-    return on_colour(rgb, alpha, _as_the_format_can(options.background, options.format))
+    return on_colour(rgb, alpha, as_the_format_can(options.background, options.format))
+
+
+def as_the_format_can(colour: Rgba, format: Format) -> Rgba:
+    """A JPEG has no transparency: a translucent colour lies on white there."""
+    red, green, blue, opacity = colour
+    if format is not Format.JPG or opacity == 255:
+        return colour
+    red, green, blue = (
+        (channel * opacity + white * (255 - opacity) + 127) // 255
+        for channel, white in zip((red, green, blue), WHITE, strict=False)
+    )
+    return red, green, blue, 255
 
 
 def covering(image: Pixels, width: int, height: int) -> Pixels:
@@ -96,15 +108,3 @@ def write_zip(source: bytes, alpha: Pixels) -> bytes:
         archive.writestr(zipfile.ZipInfo(f"photo.{suffix}"), source)
         archive.writestr(zipfile.ZipInfo("mask.png"), write_png(alpha))
     return file.getvalue()
-
-
-def _as_the_format_can(colour: Rgba, format: Format) -> Rgba:
-    """A JPEG has no transparency: a translucent colour lies on white there."""
-    red, green, blue, opacity = colour
-    if format is not Format.JPG or opacity == 255:
-        return colour
-    red, green, blue = (
-        (channel * opacity + white * (255 - opacity) + 127) // 255
-        for channel, white in zip((red, green, blue), WHITE, strict=False)
-    )
-    return red, green, blue, 255

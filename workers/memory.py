@@ -1,14 +1,15 @@
 """Freed memory is kept for the next photo instead of being handed back to the kernel after each.
 
 glibc maps every large block anew and unmaps it when it is freed, so each pass over a fresh block of some 50 MB pays
-for thousands of page faults: on a CPU that was a third of the network's time. One setting of the allocator ends that.
+for thousands of page faults: on a CPU that was a third of the network's time. Settings of the allocator end that.
+All threads take from one heap, so that what one frees serves the next.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """Numbers of mallopt's parameters, from glibc's malloc.h."""
 
 _KEPT = 1_000_000_000
@@ -21,4 +22,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))
+    return bool(mallopt(_M_ARENA_MAX, 1)) and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))

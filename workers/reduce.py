@@ -36,12 +36,17 @@ def halved(photo: Pixels, side: int) -> Pixels:
     """The photo, both sides halved as often as leaves enough for a network of this side. A last odd row is dropped."""
     while True:
         height, width = photo.shape[:2]
-        down, across = height // 2 >= _ENOUGH * side, width // 2 >= _ENOUGH * side
-        if not (down or across):
+        down, across = halving(height, width, side)
+        if (down, across) == (1, 1):
             return photo
-        size = (width // 2 if across else width, height // 2 if down else height)
-        even = photo[: size[1] * 2 if down else height, : size[0] * 2 if across else width]
+        size = (width // across, height // down)
+        even = photo[: size[1] * down, : size[0] * across]
         photo = np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def halving(height: int, width: int, side: int) -> tuple[int, int]:
+    """By what to divide height and width next, each 1 or 2, for a network of this side."""
+    return (2 if height // 2 >= _ENOUGH * side else 1), (2 if width // 2 >= _ENOUGH * side else 1)
 
 
 def squeezed(photo: Pixels, side: int) -> Pixels:
@@ -50,6 +55,8 @@ def squeezed(photo: Pixels, side: int) -> Pixels:
     Some photos are so close to the edge of what the network can decide that the rounding shows in their masks.
     """
     height, width = photo.shape[:2]
+    if (height, width) == (side, side):
+        return photo
     turned = np.ascontiguousarray(photo.transpose(1, 0, 2)).reshape(width, height * 3)
     narrow = _weighed_rows(turned, lanczos(width, side)).reshape(side, height, 3)
     level = np.ascontiguousarray(narrow.transpose(1, 0, 2)).reshape(height, side * 3)

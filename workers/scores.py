@@ -17,6 +17,9 @@ Pixels = npt.NDArray[np.uint8]
 _SPECK = 0.005
 """A part smaller than this share of the subject is no piece."""
 
+SCORED_SIDE = 214
+"""Photos are halved for this side, to 642 to 1,283 pixels, whatever the network was given."""
+
 _DETAIL = 300.0
 """Laplacian variance (of 0…255 grays) that scores half. Photos in focus have 300 to 3,000, out of focus 5 to 50."""
 
@@ -26,7 +29,7 @@ def score(mask: Pixels, photo: Pixels) -> Scores:
     alpha = mask.astype(np.float32) / 255
     subject = alpha > 0.05
     soft = subject & (alpha < 0.95)
-    photo = halved(photo, 214)  # to 640 to 1,280 pixels, whatever the network was given
+    photo = halved(photo, SCORED_SIDE)
     gray = np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), np.uint8)
     weight = np.asarray(cv2.resize(mask, gray.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
     return Scores(

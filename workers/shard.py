@@ -8,15 +8,22 @@ writes the same objects again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, cutout_key, mask_key
-from workers.cutter import Cut, Cutter
+from workers.cutter import Cutter
 from workers.decode import too_many_bytes
+from workers.device_lane import Made, Taken
+from workers.lanes import overlapped
+from workers.order import Cut, Opened, Order
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -26,54 +33,108 @@ _UNFORESEEN = "The item could not be processed for a reason of ours, and the ope
 def process_shard(
     transient: TransientStore, cutter: Cutter, manifest: Manifest, numbers: Sequence[int], clock: Clock
 ) -> ShardReport:
-    """Cut the items of these numbers and write their report, which is returned. Raises `PastDeadline`, `StoreFault`."""
-    results = tuple(_process(transient, cutter, manifest, manifest.items[number - 1], clock) for number in numbers)
+    """Cut the items of these numbers and write their report, which is returned.
+
+    Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
+    """
+    way = _Way(transient, cutter, manifest, clock)
+    items = [manifest.items[number - 1] for number in numbers]
+    results = tuple(overlapped(items, way.read, way.segment, way.write, cutter.pace))
     report = ShardReport(first=numbers[0], last=numbers[-1], results=results)
     transient.write_report(manifest.stamp, report)
     return report
 
 
-def _process(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item, clock: Clock) -> Done | Failed:
-    try:
-        return _done(transient, cutter, manifest, item, clock)
-    except ItemError as error:
-        return Failed(number=item.number, code=error.code, sentence=str(error), finished_at=clock())
-    except BgbatchError:
-        raise
-    except MemoryError:
-        sentence = "There was not enough memory for this image even alone. Send a smaller one."
-        return Failed(number=item.number, code=OutOfMemory.code, sentence=sentence, finished_at=clock())
-    except Exception as error:  # noqa: BLE001 - an item fails alone
-        # The kind of error and the place in our code, no message: a message may quote the customer's data.
-        _log.error(
-            "batch %s item %d: %s at %s", manifest.stamp.batch_id, item.number, type(error).__name__, _place(error)
-        )
-        return Failed(number=item.number, code=ItemError.code, sentence=_UNFORESEEN, finished_at=clock())
+@dataclass(frozen=True)
+class _Step:
+    """An item on its way: what is there of it, or why it failed."""
+
+    item: Item
+    at: Opened | Taken | Made | Failed
 
 
-def _done(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item, clock: Clock) -> Done:
-    stamp, options = manifest.stamp, item.options or manifest.stamp.options
-    source = _source(transient, cutter, manifest, item)
-    behind = _background(transient, cutter, manifest, options.bg_image) if options.bg_image is not None else None
-    cut = cutter.cut(source, options, want_mask=stamp.grant_id is not None, background=behind)
-    transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
-    if cut.mask_png is not None:
-        transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)
-    return _result(cutter, item, cut, clock)
+@dataclass(frozen=True)
+class _Way:
+    """The three steps of an item, each of which may run in a thread of its own."""
 
+    transient: TransientStore
+    cutter: Cutter
+    manifest: Manifest
+    clock: Clock
 
-def _source(transient: TransientStore, cutter: Cutter, manifest: Manifest, item: Item) -> bytes:
-    if item.size > cutter.limits.bytes:  # such a source was not even uploaded
-        raise too_many_bytes(cutter.limits)
-    return transient.source(manifest.stamp, item)
+    def read(self, item: Item) -> _Step:
+        """Its bytes, decoded."""
+        return _Step(item, self._alone(item, lambda: self.cutter.open(self._order(item))))
 
+    def segment(self, steps: list[_Step]) -> list[_Step]:
+        """Masks of several; when that fails, of one after the other, so that only the culprit is lost."""
+        able = [step for step in steps if not isinstance(step.at, Failed)]
+        if len(able) > 1:
+            try:
+                segmented = iter(self.cutter.segment([step.at for step in able if not isinstance(step.at, Failed)]))
+                return [step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps]
+            except Exception as error:
+                if isinstance(error, BgbatchError) and not isinstance(error, ItemError):
+                    raise
+        return [self._segment_alone(step) for step in steps]
 
-def _background(transient: TransientStore, cutter: Cutter, manifest: Manifest, path: str) -> bytes:
-    """The bytes of the batch's own photo at `path`."""
-    item = next((each for each in manifest.items if each.path == path), None)
-    if item is None:
-        raise SourceMissing("The photo that bg_image names is not in the batch. Add it to the batch, or name another.")
-    return _source(transient, cutter, manifest, item)
+    def write(self, step: _Step) -> Done | Failed:
+        """Its cutout, beside its source."""
+        done = step.at
+        return done if isinstance(done, Failed) else self._alone(step.item, lambda: self._done(step.item, done))
+
+    def _segment_alone(self, step: _Step) -> _Step:
+        opened = step.at
+        if isinstance(opened, Failed):
+            return step
+        return _Step(step.item, self._alone(step.item, lambda: self.cutter.segment([opened])[0]))
+
+    def _alone(self, item: Item, step: Callable[[], T]) -> T | Failed:
+        """What the step gives, or the item's failure. What is no item's fault is raised."""
+        try:
+            return step()
+        except ItemError as error:
+            return self._failed(item, error.code, str(error))
+        except BgbatchError:
+            raise
+        except MemoryError:
+            sentence = "There was not enough memory for this image even alone. Send a smaller one."
+            return self._failed(item, OutOfMemory.code, sentence)
+        except Exception as error:  # noqa: BLE001 - an item fails alone
+            # The kind of error and the place in our code, no message: a message may quote the customer's data.
+            kind, batch_id = type(error).__name__, self.manifest.stamp.batch_id
+            _log.error("batch %s item %d: %s at %s", batch_id, item.number, kind, _place(error))
+            return self._failed(item, ItemError.code, _UNFORESEEN)
+
+    def _failed(self, item: Item, code: str, sentence: str) -> Failed:
+        return Failed(number=item.number, code=code, sentence=sentence, finished_at=self.clock())
+
+    def _order(self, item: Item) -> Order:
+        stamp, options = self.manifest.stamp, item.options or self.manifest.stamp.options
+        behind = self._background(options.bg_image) if options.bg_image is not None else None
+        return Order(self._source(item), options, want_mask=stamp.grant_id is not None, background=behind)
+
+    def _source(self, item: Item) -> bytes:
+        if item.size > self.cutter.limits.bytes:  # such a source was not even uploaded
+            raise too_many_bytes(self.cutter.limits)
+        return self.transient.source(self.manifest.stamp, item)
+
+    def _background(self, path: str) -> bytes:
+        """The bytes of the batch's own photo at `path`."""
+        item = next((each for each in self.manifest.items if each.path == path), None)
+        if item is None:
+            raise SourceMissing(
+                "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
+            )
+        return self._source(item)
+
+    def _done(self, item: Item, segmented: Opened | Taken | Made) -> Done:
+        stamp, options = self.manifest.stamp, item.options or self.manifest.stamp.options
+        cut = self.cutter.finish(segmented)
+        self.transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
+        if cut.mask_png is not None:
+            self.transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)
+        return _result(self.cutter, item, cut, self.clock)
 
 
 def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:

@@ -30,6 +30,7 @@ from store.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.promise.world import StandInCutter
 from tests.store import rclone
+from workers.order import Order
 from workers.shard import process_shard
 
 EVENING = datetime(2026, 11, 25, 18, tzinfo=UTC)
@@ -44,10 +45,10 @@ class Killed(BaseException):
 class Cutter(StandInCutter):
     """Finds what starts with `broken` broken."""
 
-    def cut(self, source: bytes, *arguments: object, **named: object):  # type: ignore[no-untyped-def, override]
-        if source.startswith(b"broken"):
+    def open(self, order: Order) -> Order:
+        if order.source.startswith(b"broken"):
             raise DamagedImage("The image ends too early. Send it again.")
-        return super().cut(source, *arguments, **named)  # type: ignore[arg-type]
+        return super().open(order)
 
 
 @dataclass

@@ -54,8 +54,9 @@ from store.transient import TransientStore, batch_prefix, cutout_key, source_key
 from tests.promise.bucket import Bucket, Thing
 from tests.promise.database import Database
 from tests.promise.trouble import Crash, Kind, Trouble
-from workers.cutter import Cut
 from workers.decode import Limits
+from workers.lanes import ONE_BY_ONE
+from workers.order import Cut, Order
 from workers.shard import process_shard
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -434,16 +435,24 @@ class StandInCutter:
     device = "none"
     limits = Limits(pixels=1_000_000, bytes=1_000_000)
 
-    def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, **_: object) -> Cut:
+    pace = ONE_BY_ONE
+
+    def open(self, order: Order) -> Order:
+        return order
+
+    def segment(self, orders: list[Order]) -> list[Order]:
+        return orders
+
+    def finish(self, order: Order) -> Cut:
         return Cut(
-            file=b"cutout of " + source[:8],
+            file=b"cutout of " + order.source[:8],
             width=16,
             height=16,
             source_width=16,
             source_height=16,
             scores=Scores(**dict.fromkeys(Scores.model_fields, 1)),
             flags=(),
-            mask_png=_mask() if want_mask else None,
+            mask_png=_mask() if order.want_mask else None,
         )
 
 

@@ -16,6 +16,7 @@ from workers.cutter import open_cutter
 from workers.networks.importing import import_weights
 from workers.networks.registry import find_network
 from workers.networks.weights import load_weights, weights_path
+from workers.running import Running
 from workers.segmenter import Segmenter
 
 U2NETP, ISNET = find_network("u2netp"), find_network("isnet")
@@ -114,7 +115,7 @@ class Small(nn.Module):
 def test_out_of_memory_halves_the_batch_and_loses_no_image():
     module = Small(room=2)
     photos = [np.full((64, 64, 3), value, np.uint8) for value in range(0, 250, 50)]
-    segmenter = Segmenter(module, U2NETP.preparation, torch.device("cpu"))
+    segmenter = Segmenter(module, U2NETP.preparation, torch.device("cpu"), Running(batch=8))
     assert len(segmenter.segment(photos)) == 5
     assert sum(module.seen) == 5
 

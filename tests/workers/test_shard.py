@@ -150,7 +150,7 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
     def fails(*_, **__):
         raise RuntimeError(f"cannot open {SECRET}")
 
-    monkeypatch.setattr(cutter, "cut", fails)
+    monkeypatch.setattr(cutter, "finish", fails)
     with caplog.at_level(logging.DEBUG):
         report = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
     assert [each.code for each in report.results] == ["item_failed", "item_failed"]
@@ -160,6 +160,6 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
 
 def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
     manifest = manifest_of([PHOTO], transient)
-    monkeypatch.setattr(cutter, "cut", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(cutter, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     (failed,) = process_shard(transient, cutter, manifest, [1], lambda: NOW).results
     assert failed.code == "out_of_memory"

@@ -5,7 +5,8 @@ The contract is a small JSON file of the same name, `mine.pt` with `mine.contrac
     {"side": 512, "mean": [0.5, 0.5, 0.5], "std": [1, 1, 1], "low": 0, "high": 1}
 
 The network gets N × 3 × side × side, RGB from 0 to 1 minus mean over std, and gives N × 1 × side × side, where
-`low` means background and `high` subject. What it gives is checked once, at the start.
+`low` means background and `high` subject. What it gives is checked once, at the start. Two more say what a GPU may do:
+`"batch": 16`, how many images it takes at once (1 if unsaid), and `"half": true`, that it may be run in 16 bits.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Contract(Record):
     std: tuple[float, float, float]
     low: float = 0.0
     high: float = 1.0
+    batch: int = Field(1, ge=1, le=64)
+    half: bool = False
 
 
 class Ranged(nn.Module):
@@ -46,8 +49,8 @@ class Ranged(nn.Module):
         return cast(Tensor, ((self.inner(image) - self.low) / self.span).clamp(0, 1))
 
 
-def load_own(path: Path) -> tuple[nn.Module, Preparation, str]:
-    """The network, what it wants to be fed, and its file's SHA-256. Raises `WeightsInvalid`."""
+def load_own(path: Path) -> tuple[nn.Module, Preparation, str, Contract]:
+    """The network, what it wants to be fed, its file's SHA-256, and its contract. Raises `WeightsInvalid`."""
     contract = _contract(path.with_suffix(".contract.json"))
     try:
         data = path.read_bytes()
@@ -61,13 +64,12 @@ def load_own(path: Path) -> tuple[nn.Module, Preparation, str]:
             f"The network cannot be loaded ({type(error).__name__}). It must be TorchScript (.pt) or exported (.pt2)."
         ) from None
     module = Ranged(inner, contract)
-    shape = _shape_of_answer(module, contract.side)
-    if shape != (1, 1, contract.side, contract.side):
-        raise WeightsInvalid(
-            f"The network answers with the shape {shape}; its contract wants (1, 1, {contract.side}, {contract.side})."
-        )
+    for batch in sorted({1, contract.batch}):
+        shape, wanted = _shape_of_answer(module, batch, contract.side), (batch, 1, contract.side, contract.side)
+        if shape != wanted:
+            raise WeightsInvalid(f"The network answers with the shape {shape}; its contract wants {wanted}.")
     wants = Preparation(contract.side, contract.mean, contract.std, divide_by_peak=False, stretch=False)
-    return module, wants, hashlib.sha256(data).hexdigest()
+    return module, wants, hashlib.sha256(data).hexdigest(), contract
 
 
 def _contract(path: Path) -> Contract:
@@ -82,9 +84,9 @@ def _contract(path: Path) -> Contract:
     return contract
 
 
-def _shape_of_answer(module: nn.Module, side: int) -> tuple[int, ...]:
+def _shape_of_answer(module: nn.Module, batch: int, side: int) -> tuple[int, ...]:
     try:
         with torch.inference_mode():
-            return tuple(module(torch.zeros(1, 3, side, side)).shape)
+            return tuple(module(torch.zeros(batch, 3, side, side)).shape)
     except Exception as error:  # noqa: BLE001 - whatever the user's own code raises
         raise WeightsInvalid(f"The network fails on the input of its contract ({type(error).__name__}).") from None

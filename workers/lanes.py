@@ -1,0 +1,84 @@
+"""Reading, calculating and writing at the same time, in order, and with a bounded number of photos open.
+
+The caller's own thread does the middle step, which holds the device; threads before it read and decode, threads after
+it encode and write. Everything is pulled by the last step, so nobody runs further ahead than `Pace.batch` items.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Self, TypeVar
+
+In = TypeVar("In")
+Middle = TypeVar("Middle")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Threads before (`readers`) and after (`writers`) the network, and how many items it takes at once (`batch`).
+
+    With no threads each step is made when it is asked for, one item after the other.
+    """
+
+    readers: int
+    writers: int
+    batch: int
+
+
+ONE_BY_ONE = Pace(readers=0, writers=0, batch=1)
+
+
+class Lane:
+    """A few threads, whose answers are taken in the order of what was asked."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads) if threads else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Wait for what is under way; what was not begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def answers(self, call: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
+        """`call` of each item, in order; at most `ahead` are begun before they are asked for."""
+        if self._pool is None:
+            yield from map(call, items)
+            return
+        under_way: deque[Future[Out]] = deque()
+        for item in items:
+            under_way.append(self._pool.submit(call, item))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def overlapped(
+    items: Iterable[In],
+    before: Callable[[In], Middle],
+    together: Callable[[list[Middle]], list[Middle]],
+    after: Callable[[Middle], Out],
+    pace: Pace,
+) -> list[Out]:
+    """`after(together(before(item)))` of each item, in order; `together` gets `pace.batch` of them at a time.
+
+    What one of the three raises ends all.
+    """
+    with Lane(pace.readers) as readers, Lane(pace.writers) as writers:
+        read = readers.answers(before, items, pace.batch)
+        middle = (each for group in _groups(read, pace.batch) for each in together(group))
+        return list(writers.answers(after, middle, pace.batch))
+
+
+def _groups(items: Iterator[In], size: int) -> Iterator[list[In]]:
+    while group := list(islice(items, size)):
+        yield group

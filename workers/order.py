@@ -1,0 +1,52 @@
+"""One item between its steps: what is to be made of it, what it looks like decoded, and what was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.options import CutoutOptions
+from schemas.results import Scores
+from workers.decode import Picture
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of one source. `background`: the photo that `options.bg_image` names."""
+
+    source: bytes
+    options: CutoutOptions
+    want_mask: bool
+    background: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decoded source. `small`: the picture as scores are told from it; `squeezed`: as the network is given it.
+
+    `mask`: what the network made of it, side × side, once it was asked.
+    """
+
+    order: Order
+    picture: Picture
+    small: Pixels
+    squeezed: Pixels
+    mask: Pixels | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A finished item. `width`, `height`: of the cutout; `mask_png`: 8-bit gray, upright, of the source's full size."""
+
+    file: bytes
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    scores: Scores
+    flags: tuple[str, ...]
+    mask_png: bytes | None
