@@ -56,7 +56,9 @@ def _play(home: Path, how: argparse.Namespace) -> list[tuple[str, str]]:
         asyncio.run(crowd.send(address))
         took = time.monotonic() - began
         portal_seconds = _cpu_seconds(process.pid)
+        until = time.monotonic() + 120
         while not have_ended(parts, crowd.sent):
+            assert time.monotonic() < until, home.with_suffix(".log").read_text()[-2000:]
             time.sleep(1)
         ended = time.monotonic() - began
     found = count(parts, crowd.sent)
@@ -74,7 +76,7 @@ def _play(home: Path, how: argparse.Namespace) -> list[tuple[str, str]]:
         ("lost, doubled, changed", "0, 0, 0"),
         ("requests", f"{sum(told.statuses.values()):,}: {statuses}"),
         ("broken off, in two parts, asked twice", f"{told.broken_off:,}, {told.in_parts:,}, {told.asked_twice:,}"),
-        ("told to wait (429), and waited", f"{told.waits:,}"),
+        ("told to wait, and waited; connections lost", f"{told.waits:,}; {told.lost_connections:,}"),
         ("all photos sent; all batches completed, s", f"{took:.0f}; {ended:.0f}"),
         ("photos per second", f"{expected / took:.0f}"),
         ("a photo's upload, p50 / p95 / p99 ms, waits included", waits),

@@ -72,7 +72,7 @@ class Dispatcher:
         chosen = self._choose()
         if chosen is None:
             return False
-        with self._parts.records.transaction() as connection:
+        with self._parts.records.reading() as connection:
             counts = get_batch(connection, chosen.batch_id).counts
         turn = _Turn(chosen, time.monotonic(), counts.done + counts.failed)
         keeper = threading.Thread(target=self._keep_lease, args=(turn,), daemon=True, name="lease")
@@ -93,10 +93,13 @@ class Dispatcher:
 
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
+        with self._parts.records.reading() as connection:
+            waiting, shares = line.in_line(connection, now), line.read_shares(connection)
+        chosen = next_turn(waiting, shares, now, self._items_per_second)
+        if chosen is None:
+            return None
         with self._parts.records.transaction() as connection:
-            waiting = line.in_line(connection, now)
-            chosen = next_turn(waiting, line.read_shares(connection), now, self._items_per_second)
-            if chosen is None or not line.claim(connection, chosen.batch_id, self._holder, now, chosen.left):
+            if not line.claim(connection, chosen.batch_id, self._holder, now, chosen.left):
                 return None
         return chosen
 
@@ -116,7 +119,7 @@ class Dispatcher:
         if time.monotonic() - turn.looked < _LOOK_EVERY:
             return False
         turn.looked = time.monotonic()
-        with self._parts.records.transaction() as connection:
+        with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
             if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
                 waiting = line.in_line(connection, self._parts.clock())
@@ -131,7 +134,7 @@ class Dispatcher:
                     return
 
     def _is_called_off(self, batch_id: BatchId) -> bool:
-        with self._parts.records.transaction() as connection:
+        with self._parts.records.reading() as connection:
             return line.is_called_off(connection, batch_id)
 
     def _give_back(self, turn: _Turn, has_ended: bool) -> None:

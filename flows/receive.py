@@ -71,5 +71,5 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
 
 def stop_note(parts: Parts, batch_id: BatchId) -> bool:
     """Whether the customer has called the batch off."""
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return line.is_called_off(connection, batch_id)

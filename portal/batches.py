@@ -18,7 +18,7 @@ from store.batches import BatchRecord, get_batch
 def own_batch(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
     """One of the account's own batches. Raises `NotFound` for others' as for none."""
     if parse_batch_id(batch_id) is not None:
-        with portal.records.transaction() as connection, suppress(NotFound):
+        with portal.records.reading() as connection, suppress(NotFound):
             record = get_batch(connection, batch_id)
             if record.account_id == account_id:
                 return record

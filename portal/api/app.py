@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from starlette.requests import ClientDisconnect
 
 from flows.parts import Parts
 from portal.api import batches, consent, problems, schedules, uploads, webhooks
@@ -26,9 +27,15 @@ class Room:
         self._free = places
 
     @asynccontextmanager
-    async def for_one(self) -> AsyncIterator[None]:
-        """Hold one place. Raises `LineTooLong`."""
+    async def for_one(self, request: Request) -> AsyncIterator[None]:
+        """Hold one place. Raises `LineTooLong`, once the photo has come and is thrown away.
+
+        An answer before the body's end would be lost: the connection is closed on a sender who is still writing.
+        """
         if self._free <= 0:
+            with suppress(ClientDisconnect):
+                async for _ in request.stream():
+                    pass
             raise LineTooLong("Too many photos are coming in at this moment. Send this one again.", 1)
         self._free -= 1
         try:

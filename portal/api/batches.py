@@ -60,7 +60,7 @@ def list_batches(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
     """The account's batches, the newest first."""
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         found = page_of(connection, sender.account_id, before, limit + 1)
     shown = found[:limit]
     return Page(
@@ -79,7 +79,7 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
     record = await run_in_threadpool(sender.batch, batch_id)
-    async with request.app.state.room.for_one():
+    async with request.app.state.room.for_one(request):
         data, size = await read_body(request, most_bytes(sender))
         await run_in_threadpool(_put, sender, record, path, data, size)
     return Uploaded(path=path, size=size, bytes_received=size)
@@ -172,7 +172,7 @@ def cancel(sender: TheSender, batch_id: str) -> BatchAnswer:
 def receipts(sender: TheSender, batch_id: str) -> list[Receipt]:
     """The receipts of the batch's deletion."""
     record = sender.batch(batch_id)
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         return list_receipts(connection, record.stamp.batch_id)
 
 
@@ -189,7 +189,7 @@ async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
 
 def upload_key(sender: Sender, record: BatchRecord) -> str:
     """The key of an open batch's uploads. Raises `WrongState`."""
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         known = line.find_submission(connection, record.stamp.batch_id)
     return require_open(record.stamp.batch_id, known.upload_key if known else None)
 
@@ -233,6 +233,7 @@ def item_answer(results: Results, number: int) -> ItemAnswer:
 def _put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int) -> None:
     token = token_of(upload_key(sender, record), path)
     uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
+    upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
 
 
 def _once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tuple[int, dict[str, object]]:
@@ -281,7 +282,7 @@ def _open(sender: Sender, wanted: NewBatch) -> dict[str, object]:
 def check_line(sender: Sender) -> None:
     """Back-pressure: whoever has too much waiting sends no more for now. Raises `LineTooLong`."""
     settings, now = sender.portal.settings, sender.portal.clock()
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         own = line.load_of(connection, now, sender.account_id)
         everybody = line.load_of(connection, now)
         share = line.read_shares(connection).get(sender.account_id)

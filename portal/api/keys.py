@@ -22,7 +22,7 @@ class KeyNeeded(NotAllowed):
 
 def caller(portal: ThePortal, text: Annotated[str | None, Security(_header)] = None) -> ApiKey:
     """The key that was sent. Raises `KeyNeeded`."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         key = find_key(connection, text) if text else None
     if key is None:
         raise KeyNeeded("Send a key that is in use in the x-api-key header. An owner makes one on the account page.")

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from portal.api.keys import KeyNeeded
 from portal.web.limits import Wait
@@ -79,6 +80,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(errors.BgbatchError, _ours)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(ClientDisconnect, _gone)
 
 
 def problem(status: int, code: str, detail: str) -> Response:
@@ -101,6 +103,11 @@ def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:10]]
     return problem(422, errors.UserError.code, "; ".join(faults))
+
+
+def _gone(_request: Request, _error: Exception) -> Response:
+    """Nobody hears this: the connection broke off in mid-photo. It is no fault of ours, and fills no log."""
+    return problem(400, "broken_off", "The connection broke off. Send it again.")
 
 
 def _http(_request: Request, error: Exception) -> Response:

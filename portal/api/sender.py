@@ -46,7 +46,7 @@ def sender(
     cookie = request.cookies.get(portal.cookie_name)
     if key is not None or cookie is None:
         return Sender(portal, parts, caller(portal, key).account_id)
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         session = find_session(connection, cookie, portal.clock())
     if session is None:
         raise KeyNeeded("You are not signed in any more. Sign in, or send a key in the x-api-key header.")

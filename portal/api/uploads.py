@@ -53,7 +53,7 @@ async def create(
 ) -> Response:
     """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
     photo = Announced(path=_path_in(metadata), size=length)
-    async with request.app.state.room.for_one():
+    async with request.app.state.room.for_one(request):
         data = await _part(request)
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
@@ -97,7 +97,7 @@ async def append(
     record = await run_in_threadpool(sender.batch, batch_id)
     await run_in_threadpool(upload_key, sender, record)
     uploads = uploads_of(sender, record)
-    async with request.app.state.room.for_one():
+    async with request.app.state.room.for_one(request):
         data = await _part(request)
         stands = await run_in_threadpool(uploads.append, token, offset, data)
     return Response(status_code=204, headers=_TUS | {"Upload-Offset": str(stands)})

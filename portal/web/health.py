@@ -15,7 +15,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/healthz")
 def alive(portal: ThePortal) -> PlainTextResponse:
     """200 while the records answer."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         line.load_of(connection, portal.clock())
     return PlainTextResponse("ok\n")
 
@@ -24,7 +24,7 @@ def alive(portal: ThePortal) -> PlainTextResponse:
 def metrics(portal: ThePortal) -> PlainTextResponse:
     """Ages, backlog, last cleanup and the line, as Prometheus reads them."""
     now = portal.clock()
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         health = read_health(portal.transient.objects, connection, now)
         load = line.load_of(connection, now)
     values = {

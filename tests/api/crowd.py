@@ -48,6 +48,7 @@ class Told:
     broken_off: int = 0
     asked_twice: int = 0
     in_parts: int = 0
+    lost_connections: int = 0
     seconds: list[float] = field(default_factory=list)
 
 
@@ -131,7 +132,11 @@ class Crowd:
         """One request, made again for as long as the answer says so."""
         headers = {"x-api-key": key, **sent.pop("headers", {})}  # type: ignore[dict-item]
         while True:
-            answer = await client.request(method, path, headers=headers, **sent)  # type: ignore[arg-type]
+            try:
+                answer = await client.request(method, path, headers=headers, **sent)  # type: ignore[arg-type]
+            except httpx.TransportError:  # an idle connection is closed at the moment of the request
+                self.told.lost_connections += 1
+                continue
             self.told.statuses[answer.status_code] += 1
             if answer.is_success:
                 return answer
