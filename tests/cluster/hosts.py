@@ -50,13 +50,13 @@ class Hosts:
         """The processes of the segmenters, wherever they are."""
         return [pid for host, _ in self.members for pid in named(host.pids(), "ray::SegmenterActor")]
 
-    def raylet(self, number: int) -> int:
-        """The process of a host that starts all its others."""
-        return named(self.host(number).pids(), "raylet")[0]
+    def raylets(self) -> list[int]:
+        """The process of each host that starts all its others."""
+        return [pid for host, _ in self.members for pid in named(host.pids(), "raylet")]
 
-    def gcs(self) -> int:
+    def gcs(self) -> list[int]:
         """The head's own process, which knows the cluster."""
-        return next(int(each) for each in os.listdir("/proc") if each.isdigit() and named([int(each)], "gcs_server"))
+        return named(self._of_the_head(), "gcs_server")
 
     def end(self) -> None:
         """Everything of it."""

@@ -1,7 +1,7 @@
 """A network of the trials' own: a hub and hosts around it, in network namespaces that end with their processes.
 
-A program that is started `apart` has nothing but a loopback of its own, and sees only its own processes; the hub is made
-there. Whatever it leaves behind ends with it, and nothing that it sends can leave this machine, or even reach it.
+A program that is started `apart` has nothing but a loopback of its own, and sees only its own processes; the hub is
+made there. Whatever it leaves behind ends with it, and nothing that it sends can leave this machine, or even reach it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,6 @@ class Network:
         _ip(f"addr add {HUB}/24 dev hub")
         _ip("link set hub up")
         self._hosts = 1
-
-    def end(self) -> None:
-        """Take the hub away, so that another can be made."""
-        _ip("link del hub")
 
     def host(self, home: Path) -> Host:
         """One more host; `home` is a folder that each sees for itself, empty."""
@@ -92,7 +88,7 @@ class Host:
     def hurry(self) -> None:
         """As before."""
         _run(f"tc qdisc del dev {self._line} root")
-        subprocess.run(self.command("tc qdisc del dev eth0 root".split()), check=True)
+        subprocess.run(self.command(["tc", "qdisc", "del", "dev", "eth0", "root"]), check=True)
 
     def end(self) -> None:
         """The machine loses its power."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -64,10 +65,8 @@ class Server:
     def kill(self) -> None:
         """As a machine that loses power: with all its children, and no word."""
         assert self.process is not None
-        try:
+        with suppress(ProcessLookupError):  # when it ended by itself
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it ended by itself
         self.process.wait()
 
     @property

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -121,11 +122,11 @@ def _harm(world: World, victim: str, random: Random) -> Callable[[], None]:
         case "actor":
             return lambda: _kill(hosts.actors(), number)
         case "raylet":
-            return lambda: _kill([hosts.raylet(number)], 0)
+            return lambda: _kill(hosts.raylets(), number)
         case "host":
             return lambda: hosts.host(number).end()
         case "GCS":
-            return lambda: _kill([hosts.gcs()], 0)
+            return lambda: _kill(hosts.gcs(), 0)
         case "host cut off":
             host = hosts.host(number)
             return lambda: _for(1 + 59 * seconds**2, host.cut, host.join)
@@ -156,8 +157,8 @@ def _for(seconds: float, begin: Callable[[], None], end: Callable[[], None]) -> 
 
 
 def _kill(pids: Sequence[int], number: int) -> None:
-    if pids:
-        _tell([pids[number % len(pids)]], signal.SIGKILL)
+    assert pids, "there is none that could be killed"
+    _tell([pids[number % len(pids)]], signal.SIGKILL)
 
 
 def _go_on(pids: Sequence[int]) -> None:
@@ -191,29 +192,26 @@ def _has_ended(world: World, batch_id: BatchId) -> bool:
 
 
 def main() -> None:
-    """Run those that the record does not have yet; a broken one costs its world, and the next get another."""
+    """Run those that the record does not have yet, until one is broken, which costs its world."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--record", type=Path, required=True)
     asked.add_argument("--seeds", type=int, nargs="+", required=True)
     asked.add_argument("--photos", type=int, default=2000)
     asked.add_argument("--victims", nargs="*", default=list(VICTIMS))
     how = asked.parse_args()
-    _run_all(how.record, [each for each in how.seeds if each not in recorded(how.record)], how.photos, how.victims)
-
-
-def _run_all(record: Path, seeds: Sequence[int], photos: int, victims: Sequence[str]) -> None:
-    world = World() if seeds else None
-    for seed in seeds:
-        world = world or World()
-        trial = outcome_of(world, seed, photos, victims)
-        with record.open("a") as lines:
-            lines.write(json.dumps(asdict(trial)) + "\n")
-        print(json.dumps(asdict(trial)), flush=True)
-        if trial.broken:
-            world.end(keep=True)
-            world = None
-    if world is not None:
-        world.end()
+    left = [each for each in how.seeds if each not in recorded(how.record)]
+    world, is_broken = World(), False
+    try:
+        for seed in left:
+            trial = outcome_of(world, seed, how.photos, how.victims)
+            with how.record.open("a") as lines:
+                lines.write(json.dumps(asdict(trial)) + "\n")
+            if trial.broken:
+                is_broken = True
+                break
+    finally:
+        world.end(keep=is_broken)
+    sys.exit(int(is_broken))
 
 
 def recorded(record: Path) -> dict[int, Outcome]:

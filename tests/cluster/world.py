@@ -1,5 +1,5 @@
-"""All of a deployment on this machine, each part a real process: Ray on several hosts, PostgreSQL, an S3 server, Prefect's
-server, the portal, and the worker that runs the flows. What ends is started again, as Kubernetes would.
+"""All of a deployment on this machine, each part a real process: Ray on several hosts, PostgreSQL, an S3 server,
+Prefect's server, the portal, and the worker that runs the flows. What ends is started again, as Kubernetes would.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Whole(torch.nn.Module):
 
 
 class World:
-    """For many trials, one after another; only a program that runs apart can have one."""
+    """For many trials, one after another. A program that runs apart can have one, once."""
 
     def __init__(self, workers: int = 3) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="bgb-", dir="/tmp"))  # short: sockets lie there
         self._folder.chmod(0o755)  # the database's user goes through it
         home = self._folder / "home"
         home.mkdir()
-        self._network = Network()
+        network = Network()
         self.records = Postgres(self._folder / "postgres")
         self.objects = Objects(self._folder / "objects")
         self.engine = Engine(self._folder / "engine")
@@ -63,7 +63,7 @@ class World:
                 weights=_cheap_network(self._folder),
             )
         )
-        self.hosts = Hosts(self._network, home, workers, {"BGBATCH_S3_SECRET": SECRET, "PYTHONPATH": str(_ROOT)})
+        self.hosts = Hosts(network, home, workers, {"BGBATCH_S3_SECRET": SECRET, "PYTHONPATH": str(_ROOT)})
         self.parts = open_parts(self.settings, system_clock)
         with self.parts.records.transaction() as connection:
             now = system_clock()
@@ -109,7 +109,6 @@ class World:
         self.hosts.end()
         self.objects.kill()
         self.records.kill()
-        self._network.end()
         if not keep:
             shutil.rmtree(self._folder, ignore_errors=True)
 
