@@ -47,7 +47,7 @@ def run(record: Path, seeds: Sequence[int], photos: int, victims: Sequence[str] 
     done = len(recorded(record))
     subprocess.run(apart([*map(str, [*program, *asked])]), check=False)
     if len(recorded(record)) == done:
-        sys.exit("the trials did not begin: namespaces need root, or a kernel that lets anybody have them")
+        sys.exit("the trials did not begin; they need root, or a kernel that lets anybody have namespaces")
 
 
 def body(outcomes: Sequence[Outcome]) -> list[str]:

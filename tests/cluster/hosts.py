@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.network import HUB, Host, Network, kill_all, named
+from tests.cluster.servers import PATIENCE
 from tests.store.rclone import wait_for
 
 PORT = 6379
@@ -67,7 +68,7 @@ class Hosts:
         folder = tempfile.mkdtemp(prefix="ray-", dir=self._home.parent)
         where = ["--head", f"--port={PORT}", f"--node-ip-address={HUB}", f"--temp-dir={folder}", "--num-cpus=0"]
         self._head = self._start([_RAY, "start", "--block", *where, "--include-dashboard=false", _MEMORY])
-        wait_for(PORT, self._head, HUB)
+        wait_for(PORT, self._head, HUB, PATIENCE)
         self.members = [self._new_host() for _ in range(self._count)]
 
     def _new_host(self) -> tuple[Host, subprocess.Popen[bytes]]:

@@ -15,7 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 
 HUB = "10.99.0.1"
-_APART = ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+_APART = (
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "unshare",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "--kill-child",
+)
 _AS_ANYBODY = ("--user", "--map-current-user", "--keep-caps")
 
 

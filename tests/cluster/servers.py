@@ -23,6 +23,9 @@ from tests.cluster.network import HUB
 from tests.consent.postgres import _programs, _unprivileged_user
 from tests.store.rclone import KEY, SECRET, free_port, wait_for
 
+PATIENCE = 6000
+"""Tries: a busy machine of two cores needs more than half a minute for Prefect's server."""
+
 Environment = Callable[[], Mapping[str, str]]
 
 
@@ -60,7 +63,7 @@ class Server:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        wait_for(self.port, self.process, self.host)
+        wait_for(self.port, self.process, self.host, PATIENCE)
 
     def kill(self) -> None:
         """As a machine that loses power: with all its children, and no word."""

@@ -56,9 +56,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes] | None = None, host: str = "127.0.0.1") -> None:
-    """Until something listens there."""
-    for _ in range(600):
+def wait_for(
+    port: int, process: subprocess.Popen[bytes] | None = None, host: str = "127.0.0.1", tries: int = 600
+) -> None:
+    """Until something listens there; a try is a twentieth of a second."""
+    for _ in range(tries):
         with socket.socket() as probe:
             if probe.connect_ex((host, port)) == 0:
                 return
