@@ -14,7 +14,7 @@ def lake_of(parts: Parts, reopen: Callable[[], Lake] | None = None) -> Lake:
     """The lake of these parts. `reopen`: how another process opens it anew."""
 
     def live() -> frozenset[GrantId]:
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             return frozenset(grant.grant_id for grant in live_grants(connection))
 
     return Lake(parts.lake, parts.records, live, reopen)

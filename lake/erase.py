@@ -25,8 +25,8 @@ from store.receipts import begin_erasure, finish_erasure, unfinished_erasures
 from store.records import Records
 from store.tables import admissions, merged_files
 
-READING = timedelta(hours=1)
-"""How long a file whose rows were merged into another stays, for readers that had begun with it."""
+READING = timedelta(hours=24)
+"""How long a file whose rows were merged into another stays, for readers that had begun with it: a long epoch."""
 
 LOOKED_INTO = (
     "the folder of this permission, under each industry of the training data",
