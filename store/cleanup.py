@@ -66,11 +66,11 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
     itself, first, whatever is due; and it stops only if that does not help.
     """
     now = machine.clock()
-    with machine.records.transaction() as connection:
+    with machine.records.reading() as connection:  # it lists the store: nobody may wait for that
         health = read_health(machine.objects, connection, now)
     if not settings.cleanup_expected and _has_something_due(health, now, machine.purge_after):
         clean_up(machine)
-        with machine.records.transaction() as connection:
+        with machine.records.reading() as connection:
             health = read_health(machine.objects, connection, now)
     reason = why_stop(health, now, settings.cleanup_expected)
     if reason is not None:

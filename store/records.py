@@ -24,7 +24,8 @@ _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on Postgr
 
 _BUSY_SECONDS = 30
 _READS = "bgbatch_reads"
-_THREADS = 40  # of the portal, which may all have a connection
+_THREADS = 40  # of the portal, which may all have a connection at once
+_CACHE_KILOBYTES = 500  # of each connection
 
 
 class Records:
@@ -68,7 +69,7 @@ def unopened_records(settings: Settings) -> Records:
     if url.get_backend_name() == "sqlite":
         if url.database and url.database != ":memory:":
             os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
-        pool = {"pool_size": _THREADS // 4, "max_overflow": _THREADS} if url.database else {}
+        pool = {"pool_size": _THREADS, "max_overflow": _THREADS} if url.database else {}
         engine = create_engine(url, **pool)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -85,7 +86,13 @@ def serialise_appends(connection: Connection, chain: str) -> None:
 
 def _set_up_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
     connection.isolation_level = None  # the driver's own BEGIN comes too late for a read that a write depends on
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={_BUSY_SECONDS * 1000}", "secure_delete=ON"):
+    for pragma in (
+        "journal_mode=WAL",
+        "foreign_keys=ON",
+        f"busy_timeout={_BUSY_SECONDS * 1000}",
+        "secure_delete=ON",
+        f"cache_size=-{_CACHE_KILOBYTES}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
