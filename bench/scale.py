@@ -35,7 +35,7 @@ from store.settings import Settings
 from store.transient import source_key
 from tests.cluster.rehearsal import SCORES, RehearsalActor
 from tests.consent.postgres import new_database
-from workers.placement import NAMESPACE
+from workers.placement import connect
 from workers.plan import Shard
 from workers.pool import Pool
 
@@ -294,15 +294,9 @@ class embedded:  # reads as the verb that it is
 
     def __enter__(self) -> Place:
         self._folder = tempfile.TemporaryDirectory(prefix="bgbatch-scale-")
-        ray.init(
-            address="local",
-            num_cpus=self._cpus,
-            namespace=NAMESPACE,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=80 * 2**20,
-        )
-        return Place(Settings(home=Path(self._folder.name)))
+        settings = Settings(home=Path(self._folder.name))
+        connect(settings, self._cpus)  # on the loopback address alone
+        return Place(settings)
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()

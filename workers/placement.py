@@ -18,8 +18,11 @@ from workers.limits import places_in
 NAMESPACE = "bgbatch"
 
 
-def connect(settings: Settings) -> None:
-    """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent."""
+def connect(settings: Settings, cpus: int | None = None) -> None:
+    """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent.
+
+    `cpus`: how many this machine should pass for; None: as many as it has.
+    """
     if ray.is_initialized():
         return
     quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
@@ -31,6 +34,7 @@ def connect(settings: Settings) -> None:
         with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):
             ray.init(
                 address="local",
+                num_cpus=cpus,
                 _node_ip_address="127.0.0.1",
                 namespace=NAMESPACE,
                 object_store_memory=80 * 2**20,

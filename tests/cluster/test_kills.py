@@ -1,29 +1,45 @@
-"""A handful of what `make chaos` does by the hundred: several hosts, real servers, one kill -9 each."""
+"""A handful of what `make chaos` does by the hundred: several hosts, every part a real process, one kill -9 each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.trials import VICTIMS, World, trial
+from bench.chaos import body, run
+from tests.cluster.network import apart, can_be_apart
+from tests.cluster.trials import Outcome, recorded
+
+VICTIMS = ("raylet", "Prefect server", "PostgreSQL", "host cut off", "actor")
+
+pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(tmp_path_factory.mktemp("world"))
-    yield world
-    world.end()
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
+    """Of all trials: they share one world, which takes longer to put up than a trial takes."""
+    record = tmp_path_factory.mktemp("trials") / "record.jsonl"
+    run(record, range(len(VICTIMS)), photos=40, victims=VICTIMS)
+    return recorded(record)
 
 
-@pytest.mark.parametrize(("seed", "victim"), enumerate(VICTIMS, start=1))
-def test_every_photo_ends_with_one_result_whatever_is_killed(world: World, seed: int, victim: str) -> None:
-    outcome = trial(world, seed, victim, photos=120)
-    if victim in ("actor", "host"):  # the pool makes up for it without anybody's help
-        assert (outcome.runs, outcome.said) == (1, ())
+@pytest.mark.parametrize("seed", range(len(VICTIMS)), ids=VICTIMS)
+def test_every_photo_ends_with_one_result_whatever_is_killed(outcomes: dict[int, Outcome], seed: int) -> None:
+    assert outcomes[seed].victim == VICTIMS[seed]
+    assert not outcomes[seed].broken
 
 
-def test_hosts_are_several_and_the_head_has_no_work(world: World) -> None:
-    assert len(world.hosts.nodes) == 3
-    assert Path(f"/proc/{world.records.process.pid}").exists()
+def test_what_is_started_again_is_only_what_was_killed(outcomes: dict[int, Outcome]) -> None:
+    for each in outcomes.values():
+        assert set(each.again) <= {"host"} if each.victim in ("raylet", "host cut off") else "cluster" not in each.again
+
+
+def test_the_table_of_the_trials_shows_each_kind(outcomes: dict[int, Outcome]) -> None:
+    assert [line for line in body(list(outcomes.values())) if line.startswith("| PostgreSQL | 1 | 1 |")]
+
+
+def test_a_program_apart_reaches_nothing_but_itself(tmp_path: Path) -> None:
+    import subprocess
+
+    seen = subprocess.run(apart(["ip", "-brief", "addr"]), capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in seen.splitlines()] == ["lo"]
