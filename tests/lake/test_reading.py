@@ -103,12 +103,15 @@ def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_ray_data_reads_the_files(filled: World) -> None:
+def test_ray_data_reads_the_files(filled: World, tmp_path: Path) -> None:
     import ray
+
+    from store.settings import Settings
+    from workers.placement import connect
 
     started = not ray.is_initialized()
     if started:
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        connect(Settings(home=tmp_path), cpus=2)  # on the loopback address alone
     try:
         rows = ray.data.read_parquet(filled.reader().paths("automotive"), columns=["candidate_id"]).take_all()
     finally:
