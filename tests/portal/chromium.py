@@ -12,10 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
+
+from tests.portal.conftest import Site
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+PHONE = {"width": 375, "height": 740}
+DESKTOP = {"width": 1180, "height": 860}
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -40,7 +45,7 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """The app's address while the block runs; on a free port, or on one that was free."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
@@ -82,3 +87,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme") -> Page:
+    page = context.new_page()
+    page.goto(address + site.link(site.account(name)[1]))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(f"{address}/account")
+    return page
+
+
+def is_accessible(page: Page) -> bool:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
@@ -20,6 +21,10 @@ from store.records import Records, open_records
 from store.settings import Settings
 from store.transient import open_transient
 from tests.portal.browsing import Browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser as Chromium
+    from playwright.sync_api import BrowserContext
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -59,9 +64,9 @@ class Site:
 
     def sign_in_as(self, role: Role, name: str = "Acme") -> Browser:
         """Somebody else's browser, in the same account."""
+        account_id, email = self.account(name)[0], f"{role.value}@{name.lower()}.example"
         with self.records.transaction() as connection:
-            email = f"{role.value}@{name.lower()}.example"
-            person = add_person(connection, self.account(name)[0], email, role, self.now, self.randomness)
+            person = add_person(connection, account_id, email, role, self.now, self.randomness)
         return self.browser().open(self.link(person)).press("Sign in")
 
 
@@ -79,3 +84,36 @@ def opened(settings: Settings, now: datetime = NOON) -> Iterator[Site]:
 def site(tmp_path: Path) -> Iterator[Site]:
     with opened(Settings(home=tmp_path)) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    """A real browser."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.portal.chromium import launch
+
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(chromium: Chromium) -> Iterator[BrowserContext]:
+    """A fresh profile of it."""
+    from tests.portal.chromium import DESKTOP
+
+    context = chromium.new_context(viewport=DESKTOP)
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def address(site: Site) -> Iterator[str]:
+    """Where the site is served."""
+    from tests.portal.chromium import serving
+
+    with serving(site.app) as address:
+        yield address

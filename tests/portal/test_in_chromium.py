@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pydantic import SecretStr
 from sqlalchemy import insert
 
@@ -22,37 +20,13 @@ from store.people import Role, add_person
 from store.receipts import begin_erasure, finish_erasure
 from store.settings import Settings
 from store.tables import admissions, pulled_grants, pulls
-from tests.portal.chromium import SCREENSHOTS, another_site, free_port, launch, serving
+from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, free_port, is_accessible, serving, sign_in
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, identity_provider
 from tests.portal.test_account_page import PAGE, acts, live
 
 pytestmark = pytest.mark.slow
-PHONE = {"width": 375, "height": 740}
-DESKTOP = {"width": 1180, "height": 860}
 AUTO, STUDIO, SHOP = Industry.AUTOMOTIVE, Industry.STUDIO, Industry.ECOMMERCE
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = launch(playwright)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def address(site: Site) -> Iterator[str]:
-    with serving(site.app) as address:
-        yield address
-
-
-def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme") -> Page:
-    page = context.new_page()
-    page.goto(address + site.link(site.account(name)[1]))
-    page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_url(f"{address}/account")
-    return page
 
 
 def say_yes(page: Page, *industries: Industry) -> None:
@@ -62,19 +36,6 @@ def say_yes(page: Page, *industries: Industry) -> None:
     page.get_by_role("button", name="Continue with what I ticked").click()
     page.get_by_role("button", name="Yes, turn it on").click()
     expect(page.locator(".state")).to_contain_text("On for")
-
-
-def is_accessible(page: Page) -> bool:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    return True
-
-
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context(viewport=DESKTOP)
-    yield context
-    context.close()
 
 
 def test_a_first_visit_by_keyboard_alone_and_a_no(context: BrowserContext, site: Site, address: str) -> None:

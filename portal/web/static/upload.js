@@ -93,7 +93,7 @@ async function open() {
 function wanted() {
   const chosen = new FormData(options);
   const has = (name) => chosen.has(name);
-  const behind = chosen.get("background");
+  const behind = chosen.get("background"); // null, like all in that group, for a zip
   return {
     industry: chosen.get("industry") || null,
     options: {
@@ -102,7 +102,7 @@ function wanted() {
       size: chosen.get("size") ?? "auto",
       bg_color: behind === "colour" ? chosen.get("colour") : behind || null,
       crop: chosen.get("framing") === "crop",
-      crop_margin: chosen.get("framing") === "crop" ? chosen.get("margin") : "0px",
+      crop_margin: chosen.get("margin") ?? "0px",
       consistent: chosen.get("framing") === "consistent",
       shadow: has("shadow"),
       refine: has("refine"),

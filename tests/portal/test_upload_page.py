@@ -1,0 +1,236 @@
+"""Sending a batch from a real browser: dropped folders, a cut line, a reload, thousands of photos, no key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from portal.intake import find_photos
+from schemas.batch import BatchState
+from schemas.ids import BatchId
+from store.batches import BatchRecord, list_batches
+from store.people import Role
+from store.transient import open_transient
+from tests.api.conftest import jpeg
+from tests.portal.broken_line import broken_line
+from tests.portal.chromium import is_accessible, sign_in
+from tests.portal.conftest import Site
+
+pytestmark = pytest.mark.slow
+MEGABYTE = 2**20
+
+
+def batch_of(site: Site) -> BatchRecord:
+    """The one batch that there is."""
+    with site.records.transaction() as connection:
+        (record,) = list_batches(connection)
+    return record
+
+
+def paths_in(site: Site, batch_id: BatchId) -> dict[str, bytes]:
+    """What a sealed batch holds."""
+    transient = open_transient(site.settings, lambda: site.now)
+    manifest = transient.manifest(batch_id)
+    return {item.path: transient.source(manifest.stamp, item) for item in manifest.items}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return folder
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files or folders from this machine's disk onto the page, as a person does with the mouse."""
+    box = page.locator("[data-drop]").bounding_box()
+    assert box is not None
+    tools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        tools.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 20, "y": box["y"] + 20, "data": data})
+
+
+def choose(page: Page, folder: Path) -> None:
+    page.locator("input[webkitdirectory]").set_input_files(folder)
+
+
+def test_a_dropped_folder_becomes_a_batch_with_its_sub_folders(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    files = {
+        "VIN1/1.jpg": jpeg("red"),
+        "VIN1/deep/er/2.JPG": jpeg("blue"),
+        "VIN 2/größe <b>.jpg": jpeg("green"),
+        "VIN 2/notes.txt": b"no photo",
+        ".hidden/3.jpg": b"",
+        "VIN1/.DS_Store": b"",
+    }
+    folder = write(tmp_path / "inventory", files)
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    assert is_accessible(page)
+    expect(page.get_by_role("button", name="Start the upload")).to_be_disabled()
+    drop(page, folder)
+    expect(page.get_by_role("status")).to_have_text("3 photos chosen.")
+    expect(page.locator("[data-left-out]")).to_contain_text("1 × .txt")
+    expect(page.locator("[data-list]")).to_contain_text("inventory/VIN 2/größe <b>.jpg")
+    page.get_by_label("What the photos show").select_option("automotive")
+    page.get_by_label("File").select_option("jpg")
+    page.get_by_label("Background", exact=True).select_option("colour")
+    page.get_by_label("Framing").select_option("crop")
+    assert is_accessible(page)
+    page.get_by_role("button", name="Start the upload").click()
+    record = None
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    record = batch_of(site)
+    assert page.url == f"{address}/batches/{record.stamp.batch_id}"
+    assert (record.state, record.stamp.industry) == (BatchState.SEALED, "automotive")
+    options = record.stamp.options
+    assert (options.format, options.bg_color, options.crop, options.crop_margin) == ("jpg", "#e8eaed", True, "5%")
+    wanted = {f"inventory/{path}": path_.read_bytes() for path, path_ in find_photos(folder).photos.items()}
+    assert paths_in(site, record.stamp.batch_id) == wanted
+
+
+def test_options_that_contradict_each_other_are_named_and_nothing_is_opened(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("A soft shadow on the ground").check()
+    page.get_by_label("The mask alone").check()
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("alert")).to_contain_text("shadow cannot go with channels=alpha")
+    with site.records.transaction() as connection:
+        assert list_batches(connection) == []
+    page.get_by_label("The mask alone").uncheck()
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+
+
+def test_a_line_cut_in_mid_upload_costs_nothing(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    files = {f"VIN/{number}.jpg": bytes([number]) * (3 * MEGABYTE) for number in range(4)}
+    files["VIN/large.jpg"] = b"".join(bytes([number]) * MEGABYTE for number in range(10))
+    folder = write(tmp_path / "cars", files)
+    with broken_line(address) as line:
+        page = sign_in(context, site, line.address)
+        page.goto(f"{line.address}/batches/new")
+        choose(page, folder)
+        line.cut_after = 7 * MEGABYTE
+        page.get_by_role("button", name="Start the upload").click()
+        assert line.was_cut.wait(20)
+        expect(page.get_by_role("status")).to_contain_text("The connection is gone")
+        line.mend()
+        line.was_cut.clear()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
+    assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
+
+
+def test_a_page_that_is_loaded_again_goes_on_with_what_is_missing(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    files = {f"VIN{number}/1.jpg": bytes([number]) * (2 * MEGABYTE) for number in range(8)}
+    folder = write(tmp_path / "cars", files)
+    with broken_line(address) as line:
+        page = sign_in(context, site, line.address)
+        page.goto(f"{line.address}/batches/new")
+        choose(page, folder)
+        line.cut_after = 9 * MEGABYTE
+        page.get_by_role("button", name="Start the upload").click()
+        assert line.was_cut.wait(20)
+        line.mend()
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.reload()
+        sent: list[int] = []
+        page.on("request", lambda request: sent.append(int(request.headers.get("content-length", 0))))
+        expect(page.get_by_role("status")).to_contain_text("here already")
+        assert is_accessible(page)
+        choose(page, folder)
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
+    assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
+
+
+def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    token = page.locator("#upload [name=form_token]").input_value()
+    batch = page.evaluate(
+        """async (token) => {
+            const headers = {'X-Form-Token': token, 'Content-Type': 'application/json'};
+            const made = await (await fetch('/v1/batches', {method: 'POST', headers, body: '{}'})).json();
+            const name = 'filename ' + btoa('a/b #1?.jpg');
+            const announce = {'X-Form-Token': token, 'Upload-Length': '9', 'Upload-Metadata': name};
+            await fetch(`/v1/batches/${made.batch_id}/uploads`, {method: 'POST', headers: announce, body: 'four'});
+            return made.batch_id;
+        }""",
+        token,
+    )
+    page.goto(f"{address}/batches/{batch}")
+    page.get_by_role("link", name="Go on with the upload").click()
+    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    expect(page.locator("[data-offer]")).to_contain_text("1 photo of this batch began to come earlier")
+    page.get_by_role("button", name="Leave them out").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert list(paths_in(site, BatchId(batch))) == ["photos/1.jpg"]
+
+
+def test_five_thousand_photos_are_listed_paused_and_taken_up_again(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "lot", {f"VIN{n // 30:03}/{n:05}.jpg": b"x" for n in range(5_000)})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, folder)
+    # `expect` draws up the whole page each time that it must wait: here that would be what makes the page slow.
+    page.get_by_role("status").filter(has_text="5,000 photos chosen.").wait_for()
+    assert page.locator("[data-list] li").count() == 5_000
+    assert int(page.locator("#upload").get_attribute("data-frames") or 0) >= 20, "the page was drawn in between"
+    done = page.locator("[data-list] li[data-state=done]")
+    page.locator("[data-start]").click()
+    done.nth(40).wait_for(state="attached")
+    page.locator("[data-pause]").click()
+    page.get_by_role("status").filter(has_text="Paused. What has come is kept.").wait_for()
+    page.locator("[data-list] li[data-state=sending]").first.wait_for(state="detached")
+    before = done.count()
+    assert before < 5_000
+    page.locator("[data-pause]").click()
+    done.nth(before + 40).wait_for(state="attached")
+    assert batch_of(site).state is BatchState.OPEN
+
+
+def test_the_session_ends_in_mid_upload_and_the_page_says_so(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    other = context.new_page()
+    other.goto(f"{address}/account")
+    other.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("alert")).to_contain_text("key")
+
+
+def test_who_may_only_look_gets_no_upload_page_and_no_page_holds_a_key(site: Site) -> None:
+    assert site.sign_in_as(Role.AUDITOR).open("/batches/new").status == 403
+    browser = site.sign_in().open("/batches/new")
+    assert browser.status == 200
+    assert "bgb_" not in browser.html
+    assert site.browser().open("/batches/new").words.startswith("Sign in")
+
+
+def test_another_accounts_open_batch_has_no_upload_page(site: Site) -> None:
+    browser = site.sign_in()
+    token = dict(browser.forms[0].fields)["form_token"]
+    headers = {"x-form-token": token, "sec-fetch-site": "same-origin"}
+    batch = browser.client.post("/v1/batches", json={}, headers=headers).json()["batch_id"]
+    assert browser.open(f"/batches/{batch}/upload").status == 200
+    assert site.sign_in("Bazaar").open(f"/batches/{batch}/upload").status == 404
