@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, insert, select, union_all
+from sqlalchemy import Connection, RowMapping, insert, or_, select, union_all
 
 from lake.write import LakeFile
 from schemas.errors import StoreFault
@@ -21,6 +21,7 @@ from store.objects import ObjectStore
 from store.records import serialise_appends
 from store.tables import admissions, merged_files
 
+_FILE = ("key", "industry", "grant_id", "rows", "bytes", "sha256")
 _IN_ONE_QUERY = 500  # databases limit how many values a query may carry
 
 
@@ -85,18 +86,20 @@ def is_admitted(connection: Connection, key: str) -> bool:
 
 def admitted_files(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> list[AdmittedFile]:
     """The files that hold each candidate of these live grants exactly once, by key. `industry` None: all of them."""
-    found = [
-        AdmittedFile(
-            key=row["key"],
-            industry=Industry(row["industry"]),
-            grant_id=GrantId(row["grant_id"]),
-            rows=row["rows"],
-            bytes=row["bytes"],
-            sha256=row["sha256"],
-        )
-        for row in _rows(connection, industry, live)
-    ]
-    return sorted(found, key=lambda each: each.key)
+    return sorted(map(_file, _rows(connection, industry, live)), key=lambda each: each.key)
+
+
+def files_at(connection: Connection, industry: Industry | None, moment: datetime) -> list[AdmittedFile]:
+    """The files that held each candidate once at `moment`, by key, also of grants that have ended since.
+
+    Whoever asks finds the same, whenever that is: what is recorded later does not change it.
+    """
+    found: list[RowMapping] = []
+    for table, since in ((admissions, admissions.c.admitted_at), (merged_files, merged_files.c.merged_at)):
+        query = select(*(table.c[name] for name in _FILE)).where(since <= moment)
+        query = query.where(*(or_(end.is_(None), end > moment) for end in (table.c.retired_at, table.c.erased_at)))
+        found += connection.execute(query if industry is None else query.where(table.c.industry == industry)).mappings()
+    return sorted(map(_file, found), key=lambda each: each.key)
 
 
 def lock_file(connection: Connection, key: str) -> None:
@@ -105,14 +108,24 @@ def lock_file(connection: Connection, key: str) -> None:
 
 
 def _rows(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> Iterator[RowMapping]:
-    columns = ("key", "industry", "grant_id", "rows", "bytes", "sha256")
     grants = sorted(live)
     for start in range(0, len(grants), _IN_ONE_QUERY):
         some = grants[start : start + _IN_ONE_QUERY]
         queries = []
         for table in (admissions, merged_files):
-            query = select(*(table.c[name] for name in columns)).where(
+            query = select(*(table.c[name] for name in _FILE)).where(
                 table.c.grant_id.in_(some), table.c.retired_at.is_(None), table.c.erased_at.is_(None)
             )
             queries.append(query if industry is None else query.where(table.c.industry == industry))
         yield from connection.execute(union_all(*queries)).mappings()
+
+
+def _file(row: RowMapping) -> AdmittedFile:
+    return AdmittedFile(
+        key=row["key"],
+        industry=Industry(row["industry"]),
+        grant_id=GrantId(row["grant_id"]),
+        rows=row["rows"],
+        bytes=row["bytes"],
+        sha256=row["sha256"],
+    )

@@ -25,6 +25,11 @@ class CandidateFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no typ
         super().__init__(source)
         self._source = source
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether slices are of the file itself, which the system may drop from memory, and not of a copy."""
+        return isinstance(self._source, pa.MemoryMappedFile)
+
     def values(self, group: int, name: str) -> list[pa.Buffer]:
         """The values of a binary column without nulls in a row group, in its order. They keep its bytes in memory."""
         place = self.schema_arrow.get_field_index(name)

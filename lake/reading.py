@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
-from lake.admission import AdmittedFile, admitted_files
+from lake.admission import AdmittedFile, admitted_files, files_at
 from lake.candidate_file import CandidateFile
 from schemas.candidate import LABELS, READ
 from schemas.errors import NotFound, StoreFault
@@ -83,6 +84,11 @@ class Lake:
         live = self.live()
         with self.records.reading() as connection:
             return Snapshot(tuple(admitted_files(connection, Industry(industry) if industry else None, live)))
+
+    def files_at(self, moment: datetime, industry: Industry | str | None = None) -> tuple[AdmittedFile, ...]:
+        """What the records say of a moment in the past, to whomever and whenever: also grants that have ended since."""
+        with self.records.reading() as connection:
+            return tuple(files_at(connection, Industry(industry) if industry else None, moment))
 
     def labels(self, industry: Industry | str | None = None, columns: Sequence[str] = LABELS) -> pa.Table:
         """The light columns of every live candidate, and `industry`, `grant_id`, `file`, `row`. Raises `StoreFault`."""

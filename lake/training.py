@@ -1,33 +1,45 @@
 """Candidates for a training loop: a torch dataset that shuffles, decodes, and asks the ledger at each epoch.
 
-Each epoch begins with a new look at the records and the live grants; what was withdrawn is left out from then on, and a
-file that vanishes in the middle is left out at once. Ranks and workers each take their own share of the row groups.
+Each pass begins with a new look at the records and the live grants; what was withdrawn is left out from then on, and a
+file that vanishes in the middle is left out at once. Ranks and workers each take their own share of the row groups of
+one list. `set_epoch` names the moment whose list it is, so that all have the same one while the lake is merged.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
+import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lake.admission import AdmittedFile
+from lake.candidate_file import CandidateFile
+from lake.layout import SKEW
 from lake.parquet import ROW_GROUP_ROWS
 from lake.pictures import gray, rgb
 from lake.query import as_filter, columns_of
-from lake.reading import Lake, as_read
+from lake.reading import ROW, Lake, as_read
+from schemas.clock import Clock, system_clock
 from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 
 _OPEN_FILES = 8
+_MOST_DECODERS = 8
+_AHEAD = 2
+"""Samples that are decoded ahead, for each decoder."""
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Sample:
 class Reading:
     """How to read. `shuffle`: samples held to draw from, 0 for the files' own order. `at_least`: (height, width) that
     suffice, for which a JPEG is decoded small. `rank` and `ranks`: this process among all; from torch.distributed if
-    that runs.
+    that runs. `decoders`: threads that decode ahead, 0 for none; as many as cores, and none in a DataLoader's worker.
     """
 
     industry: Industry | None = None
@@ -55,6 +67,7 @@ class Reading:
     at_least: tuple[int, int] = (0, 0)
     rank: int | None = None
     ranks: int | None = None
+    decoders: int | None = None
 
 
 class CandidateDataset(IterableDataset[object]):
@@ -64,75 +77,107 @@ class CandidateDataset(IterableDataset[object]):
     """
 
     def __init__(
-        self, open_lake: Callable[[], Lake], reading: Reading, transform: Callable[[Sample], object] | None = None
+        self,
+        open_lake: Callable[[], Lake],
+        reading: Reading,
+        transform: Callable[[Sample], object] | None = None,
+        clock: Clock = system_clock,
     ) -> None:
         self._open_lake = open_lake
         self._reading = reading
         self._transform = transform
-        self._epoch = 0
+        self._clock = clock
+        self._pass = torch.zeros(2, dtype=torch.int64)  # epoch, moment
+        self._pass.share_memory_()  # type: ignore[no-untyped-call]  # workers that live on from pass to pass see both
+        self._last: tuple[int, int] | None = None
+        self._again = 0
         self._keep = as_filter(reading.where)
-        self._columns = ["candidate_id", *sorted(columns_of(reading.where) - {"candidate_id"})]
-        self._columns += ["mask_png", "image"] if reading.masks else ["image"]
+        self._labels = ["candidate_id", *sorted(columns_of(reading.where) - {"candidate_id"})]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, on every rank alike; call it before each, as for a DistributedSampler."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, at: datetime | None = None) -> None:
+        """Choose the order of the next pass and the moment whose lake it reads; call it before each, on every rank.
+
+        `at`: that moment, the same on every rank. By itself it is ten minutes ago, when all is recorded whatever
+        clocks say; with torch.distributed, ten minutes ago on rank 0. Grants are asked for anew all the same.
+        """
+        moment = at or self._clock() - SKEW
+        if at is None and _is_distributed():
+            said: list[object] = [moment]
+            torch.distributed.broadcast_object_list(said, src=0)
+            (moment,) = said  # type: ignore[assignment]
+        self._pass.copy_(torch.tensor([epoch, (moment - _BEGINNING) // _MICROSECOND]))
 
     def __iter__(self) -> Iterator[object]:
         """One epoch."""
-        epoch, self._epoch = self._epoch, self._epoch + 1
         worker = get_worker_info()
+        epoch, moment = self._begin()
         share, shares = _share(self._reading, (worker.id, worker.num_workers) if worker else (0, 1))
-        random = Random(f"{self._reading.seed}/{epoch}")
         lake = self._open_lake()
-        groups = list(_row_groups(lake, self._reading.industry))
+        groups = list(_row_groups(_files(lake, self._reading.industry, moment)))
         if self._reading.shuffle:
-            random.shuffle(groups)
-        samples = self._samples(lake, groups[share::shares])
+            Random(f"{self._reading.seed}/{epoch}").shuffle(groups)
+        live = frozenset(lake.live())
+        samples = self._samples(lake, [each for each in groups[share::shares] if each[0].grant_id in live])
         if self._reading.shuffle:
             samples = _shuffled(samples, self._reading.shuffle, Random(f"{self._reading.seed}/{epoch}/{share}"))
-        for each in samples:
-            sample = self._decoded(each)
+        for sample in _each(self._decoded, samples, _decoders(self._reading, worker is not None)):
             if sample is not None:
                 yield self._transform(sample) if self._transform else sample
 
+    def _begin(self) -> tuple[int, datetime | None]:
+        """The epoch of this pass and its moment. A pass that `set_epoch` was not called for is the next, as of now."""
+        said = epoch, since = int(self._pass[0]), int(self._pass[1])
+        self._again = self._again + 1 if said == self._last else 0
+        self._last = said
+        is_set = since and not self._again
+        return epoch + self._again, _BEGINNING + since * _MICROSECOND if is_set else None
+
     def _samples(self, lake: Lake, groups: list[tuple[AdmittedFile, int]]) -> Iterator[_Raw]:
-        opened: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        opened: OrderedDict[str, CandidateFile] = OrderedDict()
         for file, group in groups:
             try:
                 if file.key not in opened:
                     opened[file.key] = lake.open(file.key)
                     while len(opened) > _OPEN_FILES:
-                        opened.popitem(last=False)[1].close()
-                reader = opened[file.key]
-                if group >= reader.num_row_groups:
-                    continue
-                table = as_read(reader.read_row_group(group, columns=self._columns, use_threads=False), self._columns)
+                        opened.popitem(last=False)
+                if group < opened[file.key].num_row_groups:
+                    yield from self._of_group(opened[file.key], file.grant_id, group)
             except NotFound:
-                continue  # taken back, or merged: then the next epoch has it again
-            if self._keep is not None:
-                table = table.filter(self._keep)
-            images = table["image"]
-            masks = table["mask_png"] if self._reading.masks else None
-            for place, candidate_id in enumerate(table["candidate_id"].to_pylist()):
-                mask = masks[place].as_buffer() if masks is not None else None
-                yield candidate_id, file.grant_id, images[place].as_buffer(), mask
+                continue  # taken back
+
+    def _of_group(self, file: CandidateFile, grant_id: GrantId, group: int) -> Iterator[_Raw]:
+        table = as_read(file.read_row_group(group, columns=self._labels, use_threads=False), self._labels)
+        table = table.append_column(ROW, pa.array(range(table.num_rows), pa.int32()))
+        if self._keep is not None:
+            table = table.filter(self._keep)
+        rows = list(zip(table["candidate_id"].to_pylist(), table[ROW].to_pylist(), strict=True))
+        if not rows:
+            return
+        images = file.values(group, "image")
+        masks = file.values(group, "mask_png") if self._reading.masks else None
+        own = memoryview if file.is_mapped else bytes  # a slice of what was read would keep the whole group in memory
+        for candidate_id, row in rows:
+            yield candidate_id, grant_id, own(images[row]), own(masks[row]) if masks is not None else None
 
     def _decoded(self, raw: _Raw) -> Sample | None:
         candidate_id, grant_id, image, mask = raw
         try:
-            pixels = rgb(memoryview(image), self._reading.at_least)
-            return Sample(candidate_id, grant_id, pixels, gray(memoryview(mask)) if mask is not None else None)
+            pixels = rgb(image, self._reading.at_least)
+            return Sample(candidate_id, grant_id, pixels, gray(mask) if mask is not None else None)
         except ValueError:
             return None
 
 
-_Raw = tuple[str, GrantId, Any, Any]
+_Raw = tuple[str, GrantId, bytes | memoryview, bytes | memoryview | None]
 
 
-def _row_groups(lake: Lake, industry: Industry | None) -> Iterator[tuple[AdmittedFile, int]]:
-    """Every row group of every live file. Files are written with at most so many rows in each."""
-    for file in lake.snapshot(industry).files:
+def _files(lake: Lake, industry: Industry | None, moment: datetime | None) -> tuple[AdmittedFile, ...]:
+    return lake.snapshot(industry).files if moment is None else lake.files_at(moment, industry)
+
+
+def _row_groups(files: tuple[AdmittedFile, ...]) -> Iterator[tuple[AdmittedFile, int]]:
+    """Every row group of every file. Files are written with at most so many rows in each."""
+    for file in files:
         for group in range(-(-file.rows // ROW_GROUP_ROWS)):
             yield file, group
 
@@ -140,9 +185,35 @@ def _row_groups(lake: Lake, industry: Industry | None) -> Iterator[tuple[Admitte
 def _share(reading: Reading, worker: tuple[int, int]) -> tuple[int, int]:
     rank, ranks = reading.rank, reading.ranks
     if rank is None or ranks is None:
-        running = torch.distributed.is_available() and torch.distributed.is_initialized()
+        running = _is_distributed()
         rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if running else (0, 1)
     return rank * worker[1] + worker[0], ranks * worker[1]
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _decoders(reading: Reading, in_worker: bool) -> int:
+    if reading.decoders is not None:
+        return reading.decoders
+    cores = len(os.sched_getaffinity(0))
+    return 0 if in_worker or cores < 2 else min(cores, _MOST_DECODERS)
+
+
+def _each(decoded: Callable[[_Raw], Sample | None], samples: Iterator[_Raw], decoders: int) -> Iterator[Sample | None]:
+    """The samples in their order, decoded here or by threads that are some samples ahead."""
+    if not decoders:
+        yield from map(decoded, samples)
+        return
+    with ThreadPoolExecutor(decoders) as pool:
+        waiting: deque[Future[Sample | None]] = deque()
+        for raw in samples:
+            waiting.append(pool.submit(decoded, raw))
+            if len(waiting) > _AHEAD * decoders:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _shuffled(samples: Iterator[_Raw], size: int, random: Random) -> Iterator[_Raw]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from lake.compact import compact
+from lake.erase import reconcile
 from lake.reading import Lake
 from lake.training import CandidateDataset, Reading, Sample
 from tests.lake.conftest import AUTO, World, a_photo, build_world
@@ -92,7 +98,7 @@ def test_what_was_withdrawn_is_left_out_from_the_next_epoch_on(filled: World) ->
 
 
 def test_a_file_that_vanishes_in_an_epoch_is_left_out_at_once(filled: World) -> None:
-    epoch = iter(filled.reader().torch_dataset(AUTO, only_id, shuffle=0))
+    epoch = iter(filled.reader().torch_dataset(AUTO, only_id, shuffle=0, decoders=0))
     next(epoch)
     filled.lake.delete_folder("")
     assert len(list(epoch)) <= 2, "only what was read already"
@@ -108,3 +114,83 @@ def test_an_image_that_does_not_decode_is_left_out(world: World) -> None:
     world.transient.objects.write(source_key(facts[0].batch_id, 1), broken)
     world.admit(world.write(facts))
     assert len(list(world.reader().torch_dataset(AUTO))) == 1
+
+
+def test_decoding_ahead_changes_neither_samples_nor_their_order(filled: World) -> None:
+    plain, ahead = (list(filled.reader().torch_dataset(AUTO, decoders=count)) for count in (0, 3))
+    assert [each.candidate_id for each in plain] == [each.candidate_id for each in ahead]
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(plain, ahead, strict=True))
+
+
+def test_ranks_share_one_list_however_the_lake_changes_between_their_starts(filled: World) -> None:
+    """Merging, admitting, withdrawing and erasing between two ranks' first looks: none twice, none missing."""
+    before = every_id(filled)
+    began = filled.now
+    filled.pass_time(minutes=5)
+    gone = filled.grants[filled.live()[0]]
+    seen: list[str] = []
+    for rank in range(3):
+        dataset = CandidateDataset(filled.reader, Reading(AUTO, rank=rank, ranks=3), only_id, filled.clock)
+        dataset.set_epoch(1, began)
+        seen += dataset
+        if rank == 0:
+            first = list(seen)
+            filled.give(filled.grants[filled.live()[-1]])
+            compact(filled.reader(), lambda connection, grant_id: True, filled.clock, os.urandom, least_files=2)
+            filled.withdraw(gone)
+            reconcile(filled.lake, filled.records, filled.live(), filled.ended(), filled.clock)
+    taken_back = {each for each in before if each not in set(every_id(filled))}
+    assert len(set(seen)) == len(seen)
+    assert set(seen) == set(before) - (taken_back - set(first))
+
+
+def test_a_pass_as_of_now_follows_one_as_of_then(filled: World) -> None:
+    dataset = CandidateDataset(filled.reader, Reading(AUTO), only_id, filled.clock)
+    dataset.set_epoch(0)
+    assert list(dataset) == [], "ten minutes ago there was nothing"
+    assert sorted(dataset) == every_id(filled)
+    dataset.set_epoch(0, filled.now)
+    assert sorted(dataset) == every_id(filled)
+
+
+def test_workers_that_live_on_see_each_new_epoch(filled: World, tmp_path: Path) -> None:
+    dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO), only_id)
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, persistent_workers=True)
+    passes = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch, filled.now)
+        passes.append(list(loader))
+    assert sorted(passes[0]) == sorted(passes[1]) == every_id(filled)
+    assert passes[0] != passes[1]
+    dataset.set_epoch(2, filled.now - timedelta(minutes=1))
+    assert list(loader) == [], "the moment of this pass is before the first candidate"
+
+
+RANK = """
+import sys
+from datetime import UTC, datetime, timedelta
+import torch.distributed as dist
+from lake.training import CandidateDataset, Reading
+where, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{where}", rank=rank, world_size=2)
+clock = lambda: datetime(2026, 11, 25, 12, rank, tzinfo=UTC)
+dataset = CandidateDataset(None, Reading(), None, clock)
+dataset.set_epoch(5)
+print(*dataset._begin())
+dist.destroy_process_group()
+"""
+
+
+def test_every_rank_reads_the_lake_of_rank_0s_moment(tmp_path: Path) -> None:
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path / "meet"), str(rank)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert said == ["5 2026-11-25 11:50:00+00:00\n"] * 2
