@@ -22,11 +22,13 @@ from schemas.ids import BatchId
 from store.objects import open_store
 from store.settings import Settings
 from store.transient import open_transient
+from workers.placement import is_cut_off, require_joined
 from workers.plan import Shard
 from workers.pool import Pool, connect, open_pool
 
 _STEP_PERCENT = 2.0
 _WRITES_AT_ONCE = 4
+_LOOK_EVERY = 5.0  # seconds
 
 
 def _may_pass(_task: object, _run: object, state: State) -> bool:
@@ -108,8 +110,15 @@ def finish_batch(batch_id: BatchId) -> Counts:
     return steps.finish(current_parts(), batch_id)
 
 
-@cache
 def _pool(settings: Settings) -> Pool:
+    """The one of this process; another when it was cut off from the cluster where that one's actors were."""
+    if is_cut_off():
+        _opened.cache_clear()
+    return _opened(settings)
+
+
+@cache
+def _opened(settings: Settings) -> Pool:
     return open_pool(settings)
 
 
@@ -124,8 +133,11 @@ def _write_on_ray(parts: Parts) -> Write:
         while todo or running:
             while todo and len(running) < _WRITES_AT_ONCE:
                 running.append(_write_portion.remote(settings, todo.pop(0), admitted_at))
-            (first, *_), running = ray.wait(running, num_returns=1)
-            yield ray.get(first)
+            ended, running = ray.wait(running, num_returns=1, timeout=_LOOK_EVERY)
+            if not ended:
+                require_joined()
+            for file in ended:
+                yield ray.get(file)
 
     return write
 

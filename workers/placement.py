@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -9,8 +10,10 @@ from unittest.mock import patch
 
 import ray
 import ray._private.services
+import ray._private.worker
 from ray.actor import ActorHandle
 
+from schemas.errors import WorkersLost
 from store.settings import Settings
 from workers.identity import own_code, settings_digest
 from workers.limits import places_in
@@ -21,10 +24,13 @@ NAMESPACE = "bgbatch"
 def connect(settings: Settings, cpus: int | None = None) -> None:
     """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent.
 
-    `cpus`: how many this machine should pass for; None: as many as it has.
+    A process that its cluster has lost joins again. `cpus`: how many this machine should pass for; None: as many as it
+    has.
     """
     if ray.is_initialized():
-        return
+        if not is_cut_off():
+            return
+        ray.shutdown()
     quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
     if settings.ray_address:
         ray.init(address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False)
@@ -40,6 +46,30 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
                 object_store_memory=80 * 2**20,
                 **quiet,
             )
+
+
+def is_cut_off() -> bool:
+    """Whether the node of Ray by which this process came in is gone, or no member of the cluster any more.
+
+    Ray itself waits on: calls of such a process never end, even where another cluster has the same address by now.
+    """
+    if not ray.is_initialized():
+        return False
+    with socket.socket(socket.AF_UNIX) as door:
+        try:
+            door.connect(ray._private.worker.global_worker.node.raylet_socket_name)
+        except OSError:
+            return True
+    own = ray.get_runtime_context().get_node_id()
+    return not any(each["Alive"] and each["NodeID"] == own for each in ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def require_joined() -> None:
+    """Raises `WorkersLost` when this process is cut off."""
+    if is_cut_off():
+        raise WorkersLost(
+            "The Ray cluster that this process had joined is gone. What is done stays done: run it again."
+        )
 
 
 def places(settings: Settings) -> int:

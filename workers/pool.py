@@ -27,13 +27,14 @@ from store.settings import Settings
 from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, seconds_for
-from workers.placement import connect, places, start, stop
+from workers.placement import connect, places, require_joined, start, stop
 from workers.plan import Shard, after_loss
 
 __all__ = ["Pool", "connect", "open_pool"]
 
 _MAX_DEATHS_IN_A_ROW = 8
 _STORE_TRIES = 3
+_LOOK_AFTER = 5.0  # seconds without a report, after which it asks whether there still is a cluster
 _LAST_CALLS = 5.0  # seconds that calls under way get to end after a cancel
 
 Cancelled = Callable[[], bool]
@@ -119,9 +120,12 @@ class Pool:
         """
         calls = _Calls(deque(shards), keep)
         self._greet_again()
-        began = time.monotonic()
+        began = looked = time.monotonic()
         try:
             while calls.waiting or calls.running:
+                if time.monotonic() - max(began, looked) > _LOOK_AFTER:
+                    require_joined()
+                    looked = time.monotonic()
                 if cancelled():
                     yield from self._wind_up(calls, clock)
                     return
