@@ -8,6 +8,7 @@ after the batch's purge time (the fence against late writers).
     <hour>/<batch id>/upload/…               names and parts of uploads until the seal: see `store.uploads`
     <hour>/<batch id>/cutout/000001.png      what the customer gets
     <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant
+    <hour>/<batch id>/preview/000001-cutout.webp    small pictures that somebody looked at on a page
     <hour>/<batch id>/report/000001-000008-4f1c….json   a ShardReport
     <hour>/<batch id>/manifest.json          the seal, written last
 """
@@ -23,6 +24,7 @@ from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
+from store.erase import in_parallel
 from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
@@ -69,6 +71,11 @@ def cutout_key(batch_id: BatchId, number: int, suffix: str) -> str:
 def mask_key(batch_id: BatchId, number: int) -> str:
     """The full-size mask of an item, for the lake."""
     return f"{batch_prefix(batch_id)}/mask/{number:06d}.png"
+
+
+def preview_key(batch_id: BatchId, number: int, of: str) -> str:
+    """A small picture of an item's `photo` or `cutout`."""
+    return f"{batch_prefix(batch_id)}/preview/{number:06d}-{of}.webp"
 
 
 def report_key(batch_id: BatchId, numbers: Sequence[int]) -> str:
@@ -185,8 +192,9 @@ class TransientStore:
     def reports(self, batch_id: BatchId) -> list[ShardReport]:
         """All reports that were written so far, in order of their first item."""
         folder = f"{batch_prefix(batch_id)}/report"
-        names = [name for name in self.objects.files(folder) if name.endswith(".json")]
-        return [ShardReport.model_validate_json(self.read(f"{folder}/{name}")) for name in names]
+        keys = [f"{folder}/{name}" for name in self.objects.files(folder) if name.endswith(".json")]
+        read = in_parallel(self.objects.storage.AT_ONCE, self.read, keys)
+        return [ShardReport.model_validate_json(report) for report in read]
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

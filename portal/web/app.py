@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
@@ -20,10 +21,12 @@ from portal.web import (
     batch_pages,
     certificates,
     health,
+    previews,
     provider,
     sign_in,
     upload_page,
 )
+from portal.web.access_log import NO_TELEMETRY, AccessLog
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
@@ -58,7 +61,7 @@ def create_app(
     randomness: Randomness = os.urandom,
 ) -> FastAPI:
     """The portal on these parts. It opens nothing by itself."""
-    app = FastAPI(title="bgbatch", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="bgbatch", telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.portal = Portal(
         settings,
         records,
@@ -69,7 +72,9 @@ def create_app(
         post=open_post(settings),
         provider=open_provider(settings, clock),
     )
+    app.state.drawing = asyncio.Semaphore(previews.AT_ONCE)
     app.middleware("http")(_safety_headers)
+    app.add_middleware(AccessLog, randomness=randomness)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)
     app.add_exception_handler(RequestValidationError, _say_what_is_misshapen)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
@@ -82,6 +87,7 @@ def create_app(
         certificates.router,
         upload_page.router,  # before the batches: /batches/new is no batch
         batch_pages.router,
+        previews.router,
     ):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
     app.include_router(health.router)

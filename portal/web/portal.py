@@ -21,6 +21,7 @@ from portal.web.account_view import time_left
 from schemas.clock import Clock
 from schemas.errors import NotAllowed
 from schemas.ids import Randomness
+from store.logs import note
 from store.people import Role, Session, find_session
 from store.records import Records
 from store.settings import Settings
@@ -99,6 +100,7 @@ def signed_in(portal: ThePortal, token: SessionToken) -> Session:
         session = find_session(connection, token, portal.clock()) if token else None
     if session is None:
         raise SignInNeeded("You are not signed in.")
+    note(account_id=session.person.account_id)
     return session
 
 

@@ -1,14 +1,23 @@
-// Keeps the numbers of a running batch fresh. The page says it without this script, too, when it is loaded again.
+// Keeps the numbers of a running batch fresh, and moves the line between before and after. Without this script the page
+// says the same when it is loaded again, and shows half of each.
 "use strict";
-const place = document.querySelector("[data-events]");
-if (place) {
-  const events = new EventSource(place.dataset.events);
+const running = document.querySelector("[data-events]");
+if (running) {
+  const events = new EventSource(running.dataset.events);
+  let first = null;
   events.addEventListener("progress", (event) => {
     const batch = JSON.parse(event.data);
-    for (const name of ["done", "items", "failed"]) place.querySelector(`[data-count=${name}]`).textContent = batch[name];
-    const bar = place.querySelector("progress");
+    for (const name of ["done", "items", "failed"]) running.querySelector(`[data-count=${name}]`).textContent = batch[name];
+    const bar = running.querySelector("progress");
     bar.max = Math.max(batch.items, 1);
     bar.value = batch.done + batch.failed;
+    first ??= bar.value;
+    running.querySelector("[data-news]").hidden = bar.value === first;
   });
   events.addEventListener("end", () => { events.close(); location.reload(); });
+}
+for (const slider of document.querySelectorAll(".over input")) {
+  const show = () => slider.parentElement.style.setProperty("--at", `${slider.value}%`);
+  slider.addEventListener("input", show);
+  show(); // a page that is gone back to keeps where sliders stood
 }
