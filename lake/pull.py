@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from lake.copies.card import card, plot
 from lake.copies.choose import choose, cut, summarise
-from lake.copies.formats import encode
+from lake.copies.formats import Candidates, encode
 from lake.copies.manifest import (
     CARD,
     DONE,
@@ -37,7 +38,7 @@ from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull
 from lake.query import Query, as_filter
 from lake.reading import Lake, LiveGrants, Snapshot, as_read
-from schemas.candidate import LABELS, LICENCE, SCHEMA_VERSION
+from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
 from schemas.errors import NotFound, StoreFault, UserError
 from schemas.ids import GrantId, Randomness
@@ -46,6 +47,8 @@ from store.objects import ObjectStore
 from store.records import Records
 
 _LOOKS = 10
+_AT_ONCE = 4
+"""Parts: reading, hashing and writing wait for disk or network, or leave Python to others. Each is made in memory."""
 
 
 class CopyInTheWay(UserError):
@@ -102,10 +105,15 @@ def pull(
             record_pull(connection, plan, order.place)
         copy.write(PLAN, plan.model_dump_json().encode())
     known = {name.removesuffix(".json") for name in copy.files(DONE)}
-    for place, part in enumerate(plan.parts, start=1):
-        if part.name not in known:
-            _copy_part(reader, copy, plan.kind, part)
-        on_part(place, len(plan.parts))
+    missing = [part for part in plan.parts if part.name not in known]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        copying = [pool.submit(_copy_part, reader, copy, plan.kind, part) for part in missing]
+        try:
+            for done, each in enumerate(as_completed(copying), start=len(known) + 1):
+                each.result()
+                on_part(done, len(plan.parts))
+        finally:
+            pool.shutdown(cancel_futures=True)
     manifest = _finish(reader, copy, plan, clock)
     return Pulled(
         pull_id=plan.pull_id,
@@ -194,11 +202,11 @@ def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:
                     path=path, sha256=digest, bytes=len(data), rows=count, grant_id=part.grant_id, split=part.split
                 )
             )
-    done = DonePart(name=part.name, rows=rows.num_rows if rows is not None and files else 0, files=tuple(files))
+    done = DonePart(name=part.name, rows=rows.labels.num_rows if rows is not None and files else 0, files=tuple(files))
     copy.write(f"{DONE}/{part.name}.json", done.model_dump_json().encode())
 
 
-def _rows_of(lake: Lake, part: Part) -> pa.Table | None:
+def _rows_of(lake: Lake, part: Part) -> Candidates | None:
     """The part's candidates in its order; None when they were taken back."""
     wanted = [candidate for source in part.sources for candidate in source.candidates]
     try:
@@ -211,25 +219,29 @@ def _rows_of(lake: Lake, part: Part) -> pa.Table | None:
             return None
     if not found:
         return None
-    table = pa.concat_tables(found)
-    if table["candidate_id"].to_pylist() == wanted:
-        return table
-    place = pc.index_in(pa.array(wanted), value_set=table["candidate_id"].combine_chunks())
-    return table.take(place.drop_null())
+    labels = pa.concat_tables([each.labels for each in found])
+    masks = [mask for each in found for mask in each.masks]
+    images = [image for each in found for image in each.images]
+    if labels["candidate_id"].to_pylist() != wanted:
+        order = pc.index_in(pa.array(wanted), value_set=labels["candidate_id"].combine_chunks()).drop_null()
+        labels = labels.take(order)
+        masks, images = ([column[place] for place in order.to_pylist()] for column in (masks, images))
+    return Candidates(labels, masks, images)
 
 
-def _from_file(lake: Lake, key: str, wanted: Iterable[str]) -> pa.Table:
-    """Those of `wanted` that are in the file; only row groups that hold one are read."""
-    reader = lake.open(key)
-    ids = reader.read(["candidate_id"])["candidate_id"].combine_chunks()
-    place = pc.index_in(pa.array(list(wanted), pa.string()), value_set=ids).drop_null()
-    if len(place) == len(ids) and place.equals(pa.array(range(len(ids)), pa.int32())):
-        return as_read(reader.read())
-    wide = max(reader.metadata.row_group(0).num_rows, 1)
-    groups = sorted({each // wide for each in place.to_pylist()})
-    starts = {group: number * wide for number, group in enumerate(groups)}
-    table = as_read(reader.read_row_groups(groups)) if groups else as_read(reader.schema_arrow.empty_table())
-    return table.take(pa.array([starts[each // wide] + each % wide for each in place.to_pylist()], pa.int64()))
+def _from_file(lake: Lake, key: str, wanted: Sequence[str]) -> Candidates:
+    """Those of `wanted` that are in the file, in that order; only row groups that hold one are read."""
+    file = lake.open(key)
+    labels = as_read(file.read([name for name in LABELS if name in file.schema_arrow.names]), LABELS)
+    place = pc.index_in(pa.array(wanted, pa.string()), value_set=labels["candidate_id"].combine_chunks()).drop_null()
+    wide = max(file.metadata.row_group(0).num_rows, 1)
+    at = [divmod(each, wide) for each in place.to_pylist()]
+    masks, images = (
+        {group: file.values(group, name) for group in sorted({group for group, _ in at})} for name in IMAGE_COLUMNS
+    )
+    return Candidates(
+        labels.take(place), [masks[group][row] for group, row in at], [images[group][row] for group, row in at]
+    )
 
 
 def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest:

@@ -86,9 +86,8 @@ def look_at(
     found = []
     for row in labels.take(pa.array(chosen, pa.int64())).to_pylist():
         reader = lake.open(row[FILE])
-        wide = reader.metadata.row_group(0).num_rows
-        images = reader.read_row_group(row[ROW] // wide, columns=["image", "mask_png"])
-        image, mask = (images[name][row[ROW] % wide].as_py() for name in ("image", "mask_png"))
+        group, place = divmod(row[ROW], reader.metadata.row_group(0).num_rows)
+        image, mask = (memoryview(reader.values(group, name)[place]) for name in ("image", "mask_png"))
         caption = (
             f"{row['industry']}  {row['width']} x {row['height']}  "
             f"edges {row['edge_uncertainty']:.2f}  coverage {row['coverage']:.2f}"
@@ -97,7 +96,7 @@ def look_at(
     return found
 
 
-def _photo_and_cutout(image: bytes, mask: bytes, side: int) -> tuple[bytes, bytes]:
+def _photo_and_cutout(image: memoryview, mask: memoryview, side: int) -> tuple[bytes, bytes]:
     pixels = rgb(image, (side, side))
     scale = side / max(pixels.shape[:2])
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))

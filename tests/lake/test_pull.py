@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lake.pull as pull_module
 from lake.copies.choose import split_of
+from lake.copies.formats import _tar_header
 from lake.copies.manifest import Kind, Split
 from lake.pull import CopyInTheWay, Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls
@@ -151,6 +154,13 @@ def test_every_kind_of_copy_holds_the_same_bytes(world: World, tmp_path: Path, k
     assert read(tmp_path / "copy") == list(zip(*columns, strict=True))
 
 
+@given(st.text("abcdef0123456789-.", min_size=1, max_size=60), st.integers(0, 8**11 - 1))
+def test_heads_in_a_tar_are_those_of_tarfile(name: str, size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    assert _tar_header(name, size) == member.tobuf(tarfile.USTAR_FORMAT)
+
+
 def _from_parquet(folder: Path) -> list[tuple[str, bytes, bytes]]:
     (file,) = folder.rglob("*.parquet")
     rows = pq.read_table(file).to_pylist()
@@ -211,7 +221,8 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
         world.withdraw(grant)
     world.give(grants[2], 1)
     pulled = take(world, tmp_path / "copy")
-    assert (pulled.resumed, pulled.rows) == (2, 2)
+    assert pulled.resumed >= 2, "and what else was under way"
+    assert pulled.rows == 2
     assert set(pulled.grants) == set(world.live())
     assert len(ids(tmp_path / "copy")) == 2, "what was written for a grant that ended meanwhile is gone"
     with world.records.transaction() as connection:
