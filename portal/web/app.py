@@ -21,6 +21,7 @@ from portal.web import (
     batch_pages,
     certificates,
     health,
+    nights,
     previews,
     provider,
     sign_in,
@@ -88,6 +89,7 @@ def create_app(
         upload_page.router,  # before the batches: /batches/new is no batch
         batch_pages.router,
         previews.router,
+        nights.router,
     ):
         app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
     app.include_router(health.router)

@@ -1,0 +1,114 @@
+"""Schedules and their mornings: what runs by itself, when it runs next, and what each night did.
+
+GET  /nights                                  the account's schedules
+POST /nights/{schedule_id}/pause, …/resume    field: form_token                       -> 303 /nights
+GET  /nights/{schedule_id}                    one schedule and its last 30 nights
+GET  /nights/{schedule_id}/{night_id}         the morning's report
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from flows import timetable
+from flows.night_report import Report, report_of
+from portal.web.batch_pages import Changer
+from portal.web.limits import limited_posts
+from portal.web.portal import Portal, SignedIn, ThePortal
+from schemas.errors import NotFound
+from store import nights, schedules
+from store.people import Role, Session
+from store.schedules import Schedule, ScheduleId
+
+PAGE = "/nights"
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+
+
+@dataclass(frozen=True)
+class ScheduleView:
+    """A schedule, when it runs next (None while it is paused), and its nights, the latest first."""
+
+    schedule: Schedule
+    next_at: datetime | None
+    reports: tuple[Report, ...]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which people think of it."""
+        return ZoneInfo(self.schedule.timezone)
+
+
+@router.get(PAGE)
+def show_all(portal: ThePortal, session: SignedIn) -> HTMLResponse:
+    """What runs by itself."""
+    views = [_view(portal, each, 1) for each in _own(portal, session)]
+    return portal.page("nights.html", session=session, schedules=views, may_change=_may_change(session))
+
+
+@router.get(f"{PAGE}/{{schedule_id}}")
+def show_schedule(portal: ThePortal, session: SignedIn, schedule_id: str) -> HTMLResponse:
+    """One schedule and its nights."""
+    view = _view(portal, _find(portal, session, schedule_id), 30)
+    return portal.page("schedule.html", session=session, view=view, may_change=_may_change(session))
+
+
+@router.get(f"{PAGE}/{{schedule_id}}/{{night_id}}")
+def show_night(portal: ThePortal, session: SignedIn, schedule_id: str, night_id: str) -> HTMLResponse:
+    """The report of one night."""
+    view = _view(portal, _find(portal, session, schedule_id), 30)
+    for report in view.reports:
+        if report.night_id == night_id:
+            return portal.page("night.html", session=session, view=view, report=report)
+    raise NotFound("There is no night of that id in your account, or it was too long ago.")
+
+
+@router.post(f"{PAGE}/{{schedule_id}}/pause")
+def pause(portal: ThePortal, session: Changer, schedule_id: str) -> RedirectResponse:
+    """Start no more nights; one that is going goes on."""
+    own = _find(portal, session, schedule_id)
+    with portal.records.transaction() as connection:
+        schedules.pause(connection, own.schedule_id, portal.clock())
+    return RedirectResponse(PAGE, status_code=303)
+
+
+@router.post(f"{PAGE}/{{schedule_id}}/resume")
+def resume(portal: ThePortal, session: Changer, schedule_id: str) -> RedirectResponse:
+    """Start nights again, from the next due time on."""
+    own = _find(portal, session, schedule_id)
+    with portal.records.transaction() as connection:
+        schedules.resume(connection, own.schedule_id, portal.clock())
+    return RedirectResponse(PAGE, status_code=303)
+
+
+def _own(portal: Portal, session: Session) -> list[Schedule]:
+    with portal.records.reading() as connection:
+        return schedules.list_all(connection, session.person.account_id)
+
+
+def _find(portal: Portal, session: Session, schedule_id: str) -> Schedule:
+    for each in _own(portal, session):
+        if each.schedule_id == ScheduleId(schedule_id):
+            return each
+    raise NotFound("There is no schedule of that id in your account.")
+
+
+def _view(portal: Portal, schedule: Schedule, most: int) -> ScheduleView:
+    now = portal.clock()
+    with portal.records.reading() as connection:
+        found = nights.of_schedule(connection, schedule.schedule_id, most)
+    is_on = schedule.paused_at is None
+    return ScheduleView(
+        schedule,
+        timetable.next_due(schedule.cron, schedule.timezone, now) if is_on else None,
+        tuple(report_of(each, now) for each in found),
+    )
+
+
+def _may_change(session: Session) -> bool:
+    return session.person.role is not Role.AUDITOR

@@ -1,0 +1,110 @@
+"""Nights in a browser: when each schedule runs next, what each morning reports; paused by its own people alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store import nights, schedules
+from store.nights import Night, NightState
+from store.people import Role
+from store.schedules import Overlap, Schedule, ScheduleId
+from tests.portal.browsing import Browser
+from tests.portal.conftest import NOON, Site
+
+DUE = datetime(2026, 11, 25, 1, tzinfo=UTC)  # two o'clock in Berlin
+
+
+@pytest.fixture
+def schedule(site: Site) -> Schedule:
+    """Acme's, at two in Berlin."""
+    schedule = Schedule(
+        schedule_id=schedules.new_schedule_id(site.randomness),
+        account_id=site.account("Acme")[0],
+        cron="0 2 * * *",
+        timezone="Europe/Berlin",
+        source="s3://acme/<i>photos",
+        deliver="s3://acme-out/cutouts",
+        industry=Industry.MARKETPLACE,
+        options=CutoutOptions(),
+        overlap=Overlap.SKIP,
+        deadline_minutes=240,
+        fingerprint_key="0" * 64,
+        created_at=NOON - timedelta(days=2),
+    )
+    with site.records.transaction() as connection:
+        schedules.add(connection, schedule)
+    return schedule
+
+
+@pytest.fixture
+def night(site: Site, schedule: Schedule) -> Night:
+    """One that ended with three failures."""
+    with site.records.transaction() as connection:
+        night = nights.begin(connection, schedule, DUE, DUE, site.randomness)
+        assert night is not None
+        return nights.note(
+            connection,
+            night,
+            state=NightState.PARTIALLY_COMPLETED,
+            ended_at=DUE + timedelta(hours=1),
+            found=200_000,
+            new=4_000,
+            changed=2_000,
+            skipped=194_000,
+            done=5_997,
+            delivered=5_997,
+            failures={"damaged_image": 3},
+        )
+
+
+def paused(site: Site, schedule_id: ScheduleId) -> bool:
+    with site.records.reading() as connection:
+        return schedules.find(connection, schedule_id).paused_at is not None
+
+
+def test_the_list_says_when_each_runs_next_in_its_own_time_zone_and_how_the_last_went(site: Site, night: Night) -> None:
+    browser = site.sign_in().open("/nights")
+    assert "Next run 26 Nov 2026, 02:00 CET" in browser.words
+    assert "Last: partially completed, 5997 photos done" in browser.words
+    assert "s3://acme/&lt;i&gt;photos" in browser.html
+
+
+def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site: Site, night: Night) -> None:
+    browser = site.sign_in().open(f"/nights/{night.schedule_id}")
+    assert f"/nights/{night.schedule_id}/{night.night_id}" in browser.html
+    words = browser.open(f"/nights/{night.schedule_id}/{night.night_id}").words
+    for each in ("New 4000", "Changed 2000", "Skipped, because unchanged 194000", "Delivered 5997", "damaged image"):
+        assert each in words
+    assert "3 photos" in words
+    assert "Deadline 25 Nov 2026, 06:00 CET: kept" in words
+
+
+def test_a_schedule_is_paused_and_goes_on(site: Site, schedule: Schedule) -> None:
+    browser = site.sign_in().open("/nights")
+    browser.press("Pause")
+    assert paused(site, schedule.schedule_id)
+    assert "No next run" in browser.words
+    browser.press("Go on")
+    assert not paused(site, schedule.schedule_id)
+
+
+def test_only_the_accounts_own_people_see_it_and_an_auditor_changes_nothing(site: Site, night: Night) -> None:
+    stranger, auditor = site.sign_in("Bazaar"), site.sign_in_as(Role.AUDITOR)
+    page = f"/nights/{night.schedule_id}"
+    assert [stranger.open(path).status for path in (page, f"{page}/{night.night_id}")] == [404, 404]
+    assert "Nothing runs by itself yet" in stranger.open("/nights").words
+    assert post(stranger, f"{page}/pause").status == 404
+    assert "Pause" not in auditor.open("/nights").words
+    assert post(auditor, f"{page}/pause").status == 403
+    assert post(site.sign_in(), f"{page}/pause", {"sec-fetch-site": "cross-site"}).status == 403
+    assert site.sign_in().send(f"{page}/pause", [("form_token", "0" * 64)]).status == 403
+    assert not paused(site, night.schedule_id)
+
+
+def post(browser: Browser, path: str, headers: dict[str, str] | None = None) -> Browser:
+    token = dict(browser.open("/account").forms[0].fields)["form_token"]
+    return browser.send(path, [("form_token", token)], headers)
