@@ -1,8 +1,12 @@
-"""The compact flow: merge the lake's small files, off-peak, once a night."""
+"""The compact flow: merge the lake's small files, off-peak, once a night.
+
+A Prefect worker runs it by the clock (deploy/prefect.yaml), or `bgbatch upkeep` between two cleanups.
+"""
 
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import cast
 from uuid import UUID
 
@@ -17,16 +21,17 @@ from lake.compact import compact as compact_lake
 
 
 @flow(name="compact", persist_result=False)
-def compact() -> Compacted:
-    """Merge what is worth merging. Raises `StoreFault`; the next run goes on."""
-    done = merge_small_files()
+def compact(until: datetime | None = None) -> Compacted:
+    """Merge what is worth merging, and begin nothing after `until`. Raises `StoreFault`; the next run goes on."""
+    done = merge_small_files(until)
     page = f"# Compact: {done.files} files became {done.merged}, {done.rows} candidates, {done.bytes / 1e6:.1f} MB"
+    page += f"; {done.left} merges are left" if done.left else ""
     create_markdown_artifact(page, key="compact", description="What the last compaction merged")
     return done
 
 
 @task(name="merge", retries=2, retry_delay_seconds=30, persist_result=False)
-def merge_small_files() -> Compacted:
+def merge_small_files(until: datetime | None) -> Compacted:
     """Plan and merge on the parts in use."""
     parts = current_parts()
     artifact = cast(UUID, create_progress_artifact(0.0, key="compact-progress", description="Merges"))
@@ -34,4 +39,4 @@ def merge_small_files() -> Compacted:
     def show(done: int, of: int) -> None:
         update_progress_artifact(artifact, progress=100.0 * done / of)
 
-    return compact_lake(lake_of(parts), is_live, parts.clock, os.urandom, on_merge=show)
+    return compact_lake(lake_of(parts), is_live, parts.clock, os.urandom, on_merge=show, until=until)

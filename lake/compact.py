@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -32,13 +32,17 @@ IsLive = Callable[[Connection, GrantId], bool]
 
 @dataclass(frozen=True)
 class Compacted:
-    """What one run did. `abandoned`: merges given up because their files changed or their grant ended meanwhile."""
+    """What one run did. `abandoned`: merges given up because their files changed or their grant ended meanwhile.
+
+    `left`: merges that the time did not suffice for.
+    """
 
     merged: int = 0
     files: int = 0
     rows: int = 0
     bytes: int = 0
     abandoned: int = 0
+    left: int = 0
 
 
 def compact(
@@ -49,18 +53,24 @@ def compact(
     least_files: int = LEAST_FILES,
     largest_bytes: int = LARGEST_BYTES,
     on_merge: Callable[[int, int], None] = lambda done, of: None,
+    until: datetime | None = None,
 ) -> Compacted:
-    """Merge what is worth merging. Raises `StoreFault`; what was merged by then stays merged."""
+    """Merge what is worth merging; after `until` none is begun. Raises `StoreFault`; what is merged stays merged."""
     merges = plan_merges(lake.snapshot().files, least_files, largest_bytes)
     done = Compacted()
     for place, merge in enumerate(merges, start=1):
+        if until is not None and clock() >= until:
+            return replace(done, left=len(merges) - place + 1)
         size = merge_files(lake, merge, is_live, clock, randomness)
         if size is None:
-            done = Compacted(done.merged, done.files, done.rows, done.bytes, done.abandoned + 1)
+            done = replace(done, abandoned=done.abandoned + 1)
         else:
-            rows = sum(file.rows for file in merge.files)
-            done = Compacted(
-                done.merged + 1, done.files + len(merge.files), done.rows + rows, done.bytes + size, done.abandoned
+            done = replace(
+                done,
+                merged=done.merged + 1,
+                files=done.files + len(merge.files),
+                rows=done.rows + sum(file.rows for file in merge.files),
+                bytes=done.bytes + size,
             )
         on_merge(place, len(merges))
     return done

@@ -1,8 +1,8 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
-`serve` runs the portal and keeps three children: `work` takes batches from the line, `upkeep` purges, reconciles and
-sends canaries, `schedule run-due` starts nights and sends webhooks. A child that dies is started again; Ctrl-C or
-SIGTERM ends all, and what was under way goes on later.
+`serve` runs the portal and keeps three children: `work` takes batches from the line; `upkeep` purges, reconciles, sends
+canaries, and merges the lake's small files at night; `schedule run-due` starts nights and sends webhooks. A child that
+dies is started again; Ctrl-C or SIGTERM ends all, and what was under way goes on later.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -27,6 +27,7 @@ from schemas.errors import BgbatchError
 from schemas.ids import BatchId
 
 _log = logging.getLogger("bgbatch")
+_Done = TypeVar("_Done")
 
 _EVERY = timedelta(minutes=10)
 _CANARY_EVERY = timedelta(hours=1)
@@ -51,8 +52,8 @@ def serve(
         app = create_app(parts.settings, parts.records, parts.transient, parts.clock, os.urandom)
         err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
         try:
-            # No access log: a request line may hold a sign-in token.
-            uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
+            # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
+            uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", log_config=None)
         finally:
             ending.set()
             for keeper in keepers:
@@ -80,9 +81,17 @@ def work() -> None:
             Dispatcher(parts, holder, process, ending).run()
 
 
-def upkeep() -> None:
-    """Clean up and reconcile every 10 minutes, and send a canary every hour. Runs until it is stopped."""
+def upkeep(
+    compact_at: Annotated[
+        str, typer.Option("--compact", help='When to merge small lake files: a cron line, UTC. "": others do it.')
+    ] = "0 3 * * *",
+) -> None:
+    """Clean up and reconcile every 10 minutes, send a canary every hour, merge at night. Runs until it is stopped."""
     with exit_codes():
+        from flows.timetable import check
+
+        if compact_at:
+            check(compact_at, "UTC")
         parts = get_ready()
         ending = _until_stopped()
         from prefect.exceptions import TerminationSignal
@@ -92,25 +101,40 @@ def upkeep() -> None:
         from flows.parts import using
         from flows.reconcile import reconcile
 
-        canary_at = parts.clock()
+        canary_at = compacted_at = parts.clock()
         with using(parts), suppress(TerminationSignal):
             while not ending.is_set():
+                next_at = parts.clock() + _EVERY
                 _try("cleanup", cleanup)
                 _try("reconcile", reconcile)
                 if parts.clock() >= canary_at:
                     _try("canary", lambda: send_canary(parts))
                     canary_at = parts.clock() + _CANARY_EVERY
-                ending.wait(_EVERY.total_seconds())
+                compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
+                ending.wait(max(0.0, (next_at - parts.clock()).total_seconds()))
 
 
-def _try(what: str, step: Callable[[], object]) -> None:
-    """One step of upkeep; what goes wrong is said, and tried again in 10 minutes."""
+def _compact_if_due(cron: str, last: datetime, until: datetime, parts: Parts) -> datetime:
+    """Merge in the time that is left until the next cleanup; since when all has been merged."""
+    from flows.compact import compact
+    from flows.timetable import newest_due
+
+    now = parts.clock()
+    if not cron or newest_due(cron, "UTC", last, now) is None:
+        return last
+    done = _try("compact", lambda: compact(until))
+    return last if done is not None and done.left else now
+
+
+def _try(what: str, step: Callable[[], _Done]) -> _Done | None:
+    """One step of upkeep; what goes wrong is said, and tried again in 10 minutes (a merge: the next night)."""
     try:
-        step()
+        return step()
     except BgbatchError as fault:
         _log.error("%s: %s: %s", what, fault.code, fault)
     except Exception as fault:  # noqa: BLE001  # the next step must run whatever ended this one
         _log.error("%s: %s", what, type(fault).__name__)
+    return None
 
 
 def _until_stopped() -> threading.Event:
