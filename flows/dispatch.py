@@ -20,6 +20,7 @@ from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
 from store.line import InLine, Share
+from store.logs import about
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,10 @@ class Dispatcher:
         keeper.start()
         has_ended = False
         try:
-            ended = self._process(self._watched(turn), chosen.batch_id)
+            with about(batch_id=chosen.batch_id, account_id=chosen.account_id):
+                _log.info("a turn begins, %d photos are left", chosen.left)
+                ended = self._process(self._watched(turn), chosen.batch_id)
+                _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)
             has_ended = ended.state is not BatchState.RUNNING or self._is_called_off(chosen.batch_id)
         except BgbatchError as fault:
             has_ended = fault.fault == "user"  # past its deadline, or never sealed: trying again cannot help

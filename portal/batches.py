@@ -13,6 +13,7 @@ from schemas.ids import AccountId, parse_batch_id
 from schemas.results import Failed
 from store import line
 from store.batches import BatchRecord, get_batch
+from store.logs import note
 
 
 def own_batch(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
@@ -21,6 +22,7 @@ def own_batch(portal: Portal, account_id: AccountId, batch_id: str) -> BatchReco
         with portal.records.reading() as connection, suppress(NotFound):
             record = get_batch(connection, batch_id)
             if record.account_id == account_id:
+                note(batch_id=record.stamp.batch_id)
                 return record
     raise NotFound("There is no batch of that id in your account.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, model_validator
@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     account_items: int = Field(500_000, ge=1, description="Photos that an account may have waiting.")
     line_items: int = Field(5_000_000, ge=1, description="Photos that may be waiting altogether; beyond it: 429.")
     uploads_at_once: int = Field(32, ge=1, description="Photos in memory at once on their way in; beyond it: 429.")
+
+    log: Literal["text", "json"] = Field(
+        "text", description="The log on stderr: text holds warnings; json also what was done and each request."
+    )
 
     portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
     smtp_url: SecretStr = Field(

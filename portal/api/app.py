@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from flows.parts import Parts
 from portal.api import batches, consent, problems, schedules, uploads, webhooks
+from portal.web.access_log import NO_TELEMETRY
 from portal.web.portal import Portal
 from schemas.errors import LineTooLong
 from store.objects import open_store
@@ -46,7 +47,9 @@ class Room:
 
 def create_api(portal: Portal) -> FastAPI:
     """The API on the portal's parts."""
-    api = FastAPI(title="bgbatch", version="1", description=_DESCRIPTION, docs_url=None, redoc_url=None)
+    api = FastAPI(
+        title="bgbatch", version="1", description=_DESCRIPTION, telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None
+    )
     settings = portal.settings
     api.state.portal = portal
     api.state.room = Room(settings.uploads_at_once)

@@ -19,6 +19,7 @@ from portal.web.portal import Portal, ThePortal, same_site
 from schemas.errors import NotAllowed
 from schemas.ids import AccountId
 from store.batches import BatchRecord
+from store.logs import note
 from store.people import Role, find_session
 
 
@@ -45,7 +46,9 @@ def sender(
     parts: Parts = request.app.state.parts
     cookie = request.cookies.get(portal.cookie_name)
     if key is not None or cookie is None:
-        return Sender(portal, parts, caller(portal, key).account_id)
+        account_id = caller(portal, key).account_id
+        note(account_id=account_id)
+        return Sender(portal, parts, account_id)
     with portal.records.reading() as connection:
         session = find_session(connection, cookie, portal.clock())
     if session is None:
@@ -56,6 +59,7 @@ def sender(
             raise NotAllowed("This page is out of date. Load it again.")
         if session.person.role is Role.AUDITOR:
             raise NotAllowed("An auditor may look at batches, but not change them.")
+    note(account_id=session.person.account_id)
     return Sender(portal, parts, session.person.account_id)
 
 

@@ -7,8 +7,6 @@ Results go to stdout, all else to stderr, so that `--json` output can be piped. 
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -24,6 +22,7 @@ from flows.parts import Parts, Watch, open_parts
 from schemas.batch import BatchState
 from schemas.clock import Clock, system_clock
 from schemas.errors import BgbatchError, UserError
+from store.logs import set_up
 from store.settings import Settings
 
 OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
@@ -44,6 +43,7 @@ def read_settings() -> Settings:
 def get_ready(watch: Watch = lambda counts: None, clock: Clock = system_clock) -> Parts:
     """Open the stores that the settings name, and ready the engine for a flow."""
     settings = read_settings()
+    set_up(settings.log)
     prepare(settings)
     return open_parts(settings, clock, watch)
 
@@ -113,6 +113,4 @@ def show_fields(fields: Mapping[str, object]) -> None:
 
 def quiet_libraries() -> None:
     """Keep other programs' chatter out of the user's terminal; warnings still show."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("alembic", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    set_up("text")

@@ -1,0 +1,98 @@
+"""How a line of the log looks, for people (text) or for machines (JSON, one object a line), and what it is about.
+
+A line holds ids, codes and numbers. No customer's name, address or file name: messages are written so, and of an
+exception from elsewhere the kind and the places in the code are kept, but not its text, which may quote anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+_OURS = ("bgbatch", "consent", "flows", "lake", "portal", "store", "workers")
+_ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
+_about: ContextVar[dict[str, str]] = ContextVar("about")
+
+
+@contextmanager
+def about(**ids: str) -> Iterator[None]:
+    """Lines written in this block are about these: `request_id`, `account_id`, `batch_id`, `schedule_id`."""
+    token = _about.set(_about.get({}) | ids)
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def note(**ids: str) -> None:
+    """The rest of the surrounding `about` block is about these, too, also in its other threads."""
+    _about.get({}).update(ids)
+
+
+def set_up(form: str, to: TextIO | None = None) -> None:
+    """Write the log to stderr, or elsewhere, as `text` (warnings alone) or `json` (also what was done, and each request)."""
+    handler = logging.StreamHandler(to or sys.stderr)
+    handler.setFormatter(Json() if form == "json" else Text())
+    root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each.formatter, Text | Json)] + [handler]
+    root.setLevel(logging.WARNING)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO if form == "json" else logging.WARNING)
+    for name in ("alembic", "httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_is_news)
+
+
+class Text(logging.Formatter):
+    """A line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Level, logger, message; then places and kind of an exception."""
+        line = f"{record.levelname} {record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[0] is not None:
+            line = "\n".join((line, *_frames(record.exc_info), _kind(record.exc_info)))
+        return line
+
+
+class Json(logging.Formatter):
+    """A line for machines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One object. `extra={"facts": {…}}` of a call become fields of their own."""
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_about.get({}),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line |= {"error": _kind(record.exc_info), "where": _frames(record.exc_info)}
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+def _kind(ei: _ExcInfo) -> str:
+    return "" if ei[0] is None else ei[0].__name__
+
+
+def _frames(ei: _ExcInfo) -> list[str]:
+    return [each.strip() for each in traceback.format_tb(ei[2])]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what somebody asked for: Prefect calls each flow that was stopped by a signal a crash."""
+    message = record.getMessage()
+    return not (message.startswith("Crash detected") and any(each in message for each in _ON_REQUEST))

@@ -1,0 +1,95 @@
+"""The log: one JSON object a line, with ids to find things by, and never a name."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import steps
+from flows.dispatch import Dispatcher
+from flows.parts import Parts
+from schemas.batch import Counts
+from schemas.ids import BatchId
+from store import logs
+from tests.api.conftest import new_desk, shards_of
+
+SECRET = "grandmothers-portrait"
+
+
+class Written(io.StringIO):
+    """What a process that logs JSON writes to stderr."""
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+
+@pytest.fixture
+def written() -> Iterator[Written]:
+    stream = Written()
+    logs.set_up("json", stream)
+    yield stream
+    logs.set_up("text")
+
+
+def test_a_request_is_a_line_with_its_ids_and_without_its_names(tmp_path: Path, written: Written) -> None:
+    desk = new_desk(tmp_path / "home")
+    batch = desk.open()
+    answer = desk.call("PUT", f"/batches/{batch}/items/{SECRET}/1.jpg?token={SECRET}", content=b"x")
+    line = written.lines[-1]
+    assert {name: line[name] for name in ("message", "method", "status", "route", "batch_id", "account_id")} == {
+        "message": "request",
+        "method": "PUT",
+        "status": 201,
+        "route": "/v1/batches/{batch_id}/items/{path:path}",
+        "batch_id": batch,
+        "account_id": desk.accounts["Acme"][0],
+    }
+    assert line["request_id"] == answer.headers["x-request-id"]
+    desk.client.get(f"/{SECRET}")
+    desk.client.get(f"/sign-in/{SECRET}")
+    assert [each["route"] for each in written.lines[-2:]] == ["unknown", "/sign-in/{token}"]
+    assert SECRET not in written.getvalue()
+    desk.parts.records.engine.dispose()
+
+
+def test_a_turn_of_work_is_told_by_its_batch(tmp_path: Path, written: Written) -> None:
+    desk = new_desk(tmp_path / "home")
+    batch = desk.send({f"{SECRET}.jpg": b"no image"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        return steps.run_batch(parts, batch_id, shards_of(parts), lambda portions, now: iter(()))
+
+    assert Dispatcher(desk.parts, "one", process, threading.Event()).take_turn()
+    told = [each for each in written.lines if each["logger"] == "flows.dispatch"]
+    assert [each["batch_id"] for each in told] == [batch, batch]
+    assert SECRET not in written.getvalue()
+    desk.parts.records.engine.dispose()
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_an_exception_says_is_not_written_but_where_it_was(form: str, written: Written) -> None:
+    logs.set_up(form, written)
+    try:
+        raise OSError(2, "no such file", f"{SECRET}.jpg")
+    except OSError:
+        logging.getLogger("uvicorn.error").exception("something broke")
+    said = written.getvalue()
+    assert SECRET not in said
+    assert "FileNotFoundError" in said
+    assert "test_logs.py" in said
+
+
+def test_a_flow_that_was_stopped_is_no_crash_and_a_real_one_is(written: Written) -> None:
+    logger = logging.getLogger("prefect.flow_runs")
+    for why in ("aborted by an interrupt signal.", "aborted by a termination signal.", "of memory."):
+        logger.error("Crash detected! Execution was %s", why)
+    said = written.getvalue()
+    assert "of memory" in said
+    assert "signal" not in said
