@@ -1,0 +1,293 @@
+"""A batch in a real browser: live progress, before and after, filters, retry, calling off, the zip, and its end."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from flows import steps
+from flows.cleanup import cleanup
+from flows.parts import Parts, open_parts, using
+from portal.demo.people import PHOTOS
+from portal.intake import find_photos, stamp_batch, upload
+from schemas.batch import BatchState
+from schemas.ids import BatchId
+from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store.batches import get_batch
+from store.settings import Settings
+from tests.api.conftest import jpeg, run_batch, shards_of
+from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, serving, sign_in
+from tests.portal.conftest import Site, opened
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with opened(Settings(home=tmp_path / "home", shard_items=1)) as site:
+        yield site
+
+
+@pytest.fixture
+def parts(site: Site) -> Iterator[Parts]:
+    """What a worker on the site's stores works with."""
+    parts = open_parts(site.settings, lambda: site.now)
+    yield parts
+    parts.records.engine.dispose()
+
+
+def send(site: Site, parts: Parts, files: dict[str, bytes], **options: object) -> BatchId:
+    """A sealed batch of Acme's."""
+    folder = site.settings.home.parent / "photos"
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    stamp = stamp_batch(parts, site.account("Acme")[0], Industry.AUTOMOTIVE, CutoutOptions(**options), site.randomness)
+    upload(parts, stamp, find_photos(folder).photos, on_item=lambda: None)
+    return stamp.batch_id
+
+
+def state(site: Site, batch_id: BatchId) -> BatchState:
+    with site.records.reading() as connection:
+        return get_batch(connection, batch_id).state
+
+
+def slowly(parts: Parts, turn: threading.Semaphore) -> Callable[..., Iterator[object]]:
+    """As a worker cuts, but each shard waits for the test."""
+
+    def run(*given: object) -> Iterator[object]:
+        for report in shards_of(parts)(*given):  # type: ignore[arg-type]
+            turn.acquire(timeout=30)
+            yield report
+
+    return run
+
+
+def real(name: str) -> bytes:
+    return (PHOTOS / name).read_bytes()
+
+
+def test_numbers_go_up_while_the_page_is_looked_at(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    batch = send(site, parts, {f"VIN1/{number}.jpg": jpeg() for number in range(4)})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    expect(page.locator("[data-count=done]")).to_have_text("0")
+    turn = threading.Semaphore(0)
+    work = threading.Thread(
+        target=lambda: steps.run_batch(parts, batch, slowly(parts, turn), lambda *_: iter(())), daemon=True
+    )
+    work.start()
+    for number in range(1, 4):
+        turn.release()
+        expect(page.locator("[data-count=done]")).to_have_text(str(number))
+        assert page.locator("progress").get_attribute("value") == str(number) or number == 4
+    expect(page.get_by_role("link", name="There are new results")).to_be_visible()
+    turn.release()
+    expect(page.get_by_role("heading", name="Completed")).to_be_visible()
+    work.join(timeout=10)
+    expect(page.locator(".photo")).to_have_count(4)
+
+
+def test_before_and_after_are_seen_moved_by_key_and_mouse_and_never_cached(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    batch = send(site, parts, {"VIN1/1.jpg": real("motorcycle.jpg")})
+    run_batch(parts, batch)
+    page = sign_in(context, site, address)
+    seen = []
+    page.on("response", lambda answer: seen.append(answer) if answer.url.endswith(".webp") else None)
+    page.goto(f"{address}/batches/{batch}")
+    for kind in ("before", "after"):
+        picture = page.locator(f".photo img.{kind}")
+        expect(picture).to_have_js_property("complete", True)
+        expect(picture).not_to_have_js_property("naturalWidth", 0)
+    slider = page.get_by_role("slider", name="Before and after of VIN1/1.jpg")
+    slider.focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".over")).to_have_attribute("style", "--at: 60%;")
+    box = slider.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + box["height"] / 2)
+    assert 10 < int(slider.input_value()) < 30
+    assert len(seen) == 2
+    for answer in seen:
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "image/webp"
+        assert len(answer.body()) < 200_000
+    cutout = Image.open(io.BytesIO(next(each.body() for each in seen if "cutout" in each.url)))
+    assert cutout.mode == "RGBA"
+
+
+def test_what_failed_is_found_and_tried_again_by_its_code(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    files = {"VIN1/1.jpg": jpeg("red"), "VIN1/2.jpg": b"no photo", "VIN2/1.jpg": jpeg(), "VIN2/2.jpg": b""}
+    batch = send(site, parts, files)
+    run_batch(parts, batch)
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    paths = page.locator(".photo .path")
+    assert paths.all_inner_texts()[:2] == ["VIN1/2.jpg", "VIN2/2.jpg"], "failures stand first"
+    page.get_by_role("link", name="Failed 2").click()
+    assert paths.all_inner_texts() == ["VIN1/2.jpg", "VIN2/2.jpg"]
+    page.get_by_label("Folder or part of a name").fill("vin2")
+    page.get_by_role("button", name="Find").click()
+    assert paths.all_inner_texts() == ["VIN2/2.jpg"]
+    page.get_by_role("link", name="Show all").click()
+    expect(paths).to_have_count(4)
+    page.get_by_role("link", name="empty file: 1").click()
+    assert paths.all_inner_texts() == ["VIN2/2.jpg"]
+    page.get_by_role("button", name="Try again what failed with: empty file").click()
+    expect(page.get_by_role("heading", name="Sealed")).to_be_visible()
+    assert steps.plan(parts, batch) == [(4, 4)] or steps.plan(parts, batch)[0] == (4,), "that one alone"
+    run_batch(parts, batch)
+    page.get_by_role("button", name="Try again what failed", exact=True).click()
+    assert len(steps.plan(parts, batch)) == 2
+
+
+def test_a_batch_is_called_off_and_the_rest_can_be_done_later(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    batch = send(site, parts, {"1.jpg": jpeg(), "2.jpg": jpeg()})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    page.get_by_role("button", name="Call it off").click()
+    expect(page.get_by_role("heading", name="Cancelled")).to_be_visible()
+    assert state(site, batch) is BatchState.CANCELLED
+    page.get_by_role("button", name="Go on with what is left").click()
+    assert state(site, batch) is BatchState.SEALED
+
+
+def test_the_zip_comes_with_the_folders_of_the_photos(
+    context: BrowserContext, site: Site, parts: Parts, address: str, tmp_path: Path
+) -> None:
+    batch = send(site, parts, {"VIN1/1.jpg": jpeg("red"), "VIN2/1.jpg": jpeg("blue")})
+    run_batch(parts, batch)
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    with page.expect_download() as caught:
+        page.get_by_role("link", name="Download all cutouts").click()
+    assert caught.value.suggested_filename == f"{batch}.zip"
+    with zipfile.ZipFile(caught.value.path()) as archive:
+        assert archive.namelist() == ["VIN1/1.png", "VIN2/1.png"]
+        assert archive.testzip() is None
+
+
+def test_hundreds_of_photos_come_page_by_page(context: BrowserContext, site: Site, parts: Parts, address: str) -> None:
+    batch = send(site, parts, {f"VIN{number // 10}/{number:03}.jpg": b"" for number in range(100)})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}?show=waiting")
+    seen = page.locator(".photo .path").all_inner_texts()
+    for number in range(2, 6):
+        page.get_by_role("link", name="Next").click()
+        expect(page.get_by_text(f"Page {number} of 5")).to_be_visible()
+        seen += page.locator(".photo .path").all_inner_texts()
+    assert len(seen) == len(set(seen)) == 100
+    assert page.get_by_role("link", name="Next").count() == 0
+
+
+def test_a_photos_name_is_shown_as_text_wherever_it_stands(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    name = "\"><img src=x onerror=alert(1)>'&{{7*7}}.jpg"
+    batch = send(site, parts, {f"<script>alert(2)<b>/{name}": jpeg(), f"{name}.png": b"no photo"})
+    run_batch(parts, batch)
+    page = sign_in(context, site, address)
+    said: list[str] = []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.goto(f"{address}/batches/{batch}")
+    expect(page.locator(".photo .path").nth(1)).to_have_text(f"<script>alert(2)<b>/{name}")
+    page.get_by_label("Folder or part of a name").fill(name)
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".photo")).to_have_count(2)
+    assert page.locator("main img[src=x], main script").count() == 0
+    assert said == []
+
+
+def test_others_see_no_picture_and_nobody_sees_one_after_the_purge_time(
+    site: Site, parts: Parts, tmp_path: Path
+) -> None:
+    batch = send(site, parts, {"1.jpg": jpeg()})
+    run_batch(parts, batch)
+    owner, stranger = site.sign_in(), site.sign_in("Bazaar")
+    for of in ("photo", "cutout"):
+        path = f"/batches/{batch}/items/1/{of}.webp"
+        assert owner.open(path).status == 200
+        assert stranger.open(path).status == 404
+        assert site.browser().client.get(path, follow_redirects=False).status_code == 303
+    assert owner.open(f"/batches/{batch}/items/2/photo.webp").status == 404
+    assert len(list(parts.transient.objects.walk(""))) > 4, "kept beside the cutouts"
+    site.wait(hours=23)
+    owner = site.sign_in()
+    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 404
+    with using(parts):
+        cleanup()
+    assert list(parts.transient.objects.walk("")) == []
+    page = owner.open(f"/batches/{batch}")
+    assert "0 left over" in page.words
+    assert f"/batches/{batch}/certificate" in page.html
+    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 404
+
+
+def test_every_page_is_accessible_in_light_and_dark_on_desk_and_phone(
+    chromium: Browser, site: Site, parts: Parts
+) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    files = {
+        "VIN1HGCM82633A004352/1.jpg": real("motorcycle.jpg"),
+        "VIN1HGCM82633A004352/2.jpg": real("rocket.jpg"),
+        "VIN2T1BURHE5JC987654/1.jpg": real("chelsea.jpg"),
+        "VIN2T1BURHE5JC987654/2.jpg": real("coffee.jpg"),
+        "VIN2T1BURHE5JC987654/3.jpg": real("astronaut.jpg"),
+        "VIN2T1BURHE5JC987654/broken.jpg": real("coffee.jpg")[:30_000],
+        "VIN2T1BURHE5JC987654/list.jpg": b"This is a shopping list.",
+    }
+    batch = send(site, parts, files)
+    run_batch(parts, batch)
+    site.wait(minutes=7)
+    going = send(site, parts, files)
+    steps.cut(parts, going, steps.plan(parts, going)[:3], shards_of(parts))
+    photos = site.settings.home.parent / "photos"
+    with serving(site.app) as address:
+        for size, viewport in (("desktop", DESKTOP), ("phone", PHONE)):
+            for scheme in ("light", "dark"):
+                look = {"viewport": viewport, "color_scheme": scheme}
+                with chromium.new_context(**look) as context:  # type: ignore[arg-type]
+                    look_around(sign_in(context, site, address), address, (batch, going), photos, f"{size}-{scheme}")
+
+
+def look_around(page: Page, address: str, batches: tuple[BatchId, BatchId], photos: Path, look: str) -> None:
+    def picture(name: str) -> None:
+        for image in page.locator("img").all():
+            image.scroll_into_view_if_needed()
+            expect(image).not_to_have_js_property("naturalWidth", 0)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{look}.png", full_page=True)
+        assert is_accessible(page)
+        width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width[0] <= width[1], "nothing sticks out sideways"
+
+    page.goto(f"{address}/batches")
+    picture("20-batches")
+    page.goto(f"{address}/batches/{batches[0]}")
+    picture("21-batch")
+    page.goto(f"{address}/batches/{batches[1]}")
+    picture("22-batch-running")
+    page.goto(f"{address}/batches/new")
+    page.locator("[data-drop]").wait_for()
+    picture("23-new-batch")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Background", exact=True).select_option("colour")
+    page.locator("input[webkitdirectory]").set_input_files(photos)
+    expect(page.get_by_role("status")).to_have_text("7 photos chosen.")
+    picture("24-chosen")
