@@ -140,7 +140,7 @@ class AnyOrder(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         self.world.withdraw(self.world.grants[data.draw(st.sampled_from(self.world.live()))])
 
-    @rule(hours=st.sampled_from([0.2, 1.0, 5.0]))
+    @rule(hours=st.sampled_from([0.2, 1.0, 5.0, 25.0]))
     def pass_time(self, hours: float) -> None:
         self.world.pass_time(hours=hours)
 

@@ -15,6 +15,8 @@ from lake.merging import LEAST_FILES, plan_merges
 from portal.web.contributions import contributions
 from schemas.ids import GrantId
 from schemas.industries import Industry
+from store.folder import Folder
+from store.objects import ObjectStore
 from tests.lake.conftest import AUTO, World
 
 
@@ -144,25 +146,69 @@ def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
     assert world.keys() == []
 
 
-@pytest.mark.parametrize("killed_at", ["write", "exists"])
-def test_killed_during_a_merge_the_small_files_hold_the_rows(world: World, killed_at: str) -> None:
-    grant = world.grant()
-    for _ in range(2):
-        world.give(grant)
-    before = ids(world)
-    original = getattr(world.lake, killed_at)
+class Dying(Folder):
+    """A folder whose user dies at the `at`-th call of it from now, before or after what the call does."""
 
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    at = 0
+    after = False
 
-    setattr(world.lake, killed_at, killed)
-    with pytest.raises(KeyboardInterrupt):
+    def put(self, key, data):  # type: ignore[no-untyped-def]
+        return self._call(lambda: super(Dying, self).put(key, data))
+
+    def get(self, key):  # type: ignore[no-untyped-def]
+        return self._call(lambda: super(Dying, self).get(key))
+
+    def has(self, key):  # type: ignore[no-untyped-def]
+        return self._call(lambda: super(Dying, self).has(key))
+
+    def find(self, prefix):  # type: ignore[no-untyped-def]
+        return self._call(lambda: list(super(Dying, self).find(prefix)))
+
+    def remove(self, objects):  # type: ignore[no-untyped-def]
+        return self._call(lambda: super(Dying, self).remove(objects))
+
+    def _call(self, call):  # type: ignore[no-untyped-def]
+        self.at -= 1
+        if self.at == 0 and not self.after:
+            raise KeyboardInterrupt
+        result = call()
+        if self.at == 0:
+            raise KeyboardInterrupt
+        return result
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_killed_at_any_storage_call_of_a_merge_each_row_is_found_once(
+    world: World, after: bool, withdrawn: bool
+) -> None:
+    """Also where the merge gives up, because the grant ended while it wrote."""
+    folder = Dying(world.lake.storage.root)  # type: ignore[attr-defined]
+    world.lake = ObjectStore(folder, pause=lambda seconds: None)
+    died = 0
+    while True:
+        grant = world.grant()
+        for _ in range(2):
+            world.give(grant, 1)
+        before = ids(world)
+        live = (lambda connection, grant_id: False) if withdrawn else (lambda connection, grant_id: True)
+        folder.at, folder.after = died + 1, after
+        try:
+            compact(world.reader(), live, world.clock, os.urandom, 2)
+        except KeyboardInterrupt:
+            died += 1
+        else:
+            break
+        finally:
+            folder.at = 0
+        assert ids(world) == before
         merge(world, least_files=2)
-    setattr(world.lake, killed_at, original)
-    assert ids(world) == before
-    world.pass_time(hours=1)
-    assert sweep(world).strays == (1 if killed_at == "exists" else 0)
-    assert ids(world) == before
+        assert ids(world) == before
+        world.pass_time(hours=25)
+        sweep(world)
+        assert ids(world) == before
+        assert len(world.keys()) == len(world.reader().snapshot(AUTO).files), "nothing else is left"
+    assert died >= 2, "it writes, and looks whether what it wrote is there"
 
 
 def test_two_merges_at_once_move_the_rows_once(world: World) -> None:
