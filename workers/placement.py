@@ -55,9 +55,10 @@ def is_cut_off() -> bool:
     """
     if not ray.is_initialized():
         return False
+    node: Any = ray._private.worker.global_worker.node
     with socket.socket(socket.AF_UNIX) as door:
         try:
-            door.connect(ray._private.worker.global_worker.node.raylet_socket_name)
+            door.connect(node.raylet_socket_name)
         except OSError:
             return True
     own = ray.get_runtime_context().get_node_id()

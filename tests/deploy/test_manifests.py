@@ -42,7 +42,8 @@ def test_every_container_has_limits_probes_a_pinned_image_and_few_rights(
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    assert is_first or {"readinessProbe", "livenessProbe"} <= set(container)
+    has_no_port = name.startswith("Deployment/dispatcher/") and container["name"] in ("work", "nights", "upkeep")
+    assert is_first or has_no_port or {"readinessProbe", "livenessProbe"} <= set(container)
 
 
 @pytest.mark.parametrize(("name", "template"), pods(), ids=[name for name, _ in pods()])
@@ -75,11 +76,21 @@ def test_secrets_come_by_reference_and_each_is_explained() -> None:
 def test_ray_asks_for_a_token_and_speaks_tls_everywhere() -> None:
     security = called("ConfigMap", "ray-security")["data"]
     assert (security["RAY_AUTH_MODE"], security["RAY_USE_TLS"]) == ("token", "1")
-    joined = [(name, each) for name, each, _ in containers() if each["name"] in ("ray", "ray-node", "portal")]
+    joined = [(name, each) for name, each, _ in containers() if each["name"] in ("ray", "ray-node", "work")]
     assert len(joined) == 5
     for _, container in joined:
         assert {"configMapRef": {"name": "ray-security"}} in container["envFrom"]
         assert "ray-tls" in {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_the_portal_knows_neither_ray_nor_prefect() -> None:
+    (container,) = called("Deployment", "portal")["spec"]["template"]["spec"]["containers"]
+    assert "--portal-only" in container["args"]
+    assert {"configMapRef": {"name": "ray-security"}} not in container["envFrom"]
+    assert not container.get("env")
+    (row,) = (line for line in (BASE / "secrets.md").read_text().splitlines() if line.startswith("| `portal`"))
+    assert "RAY" not in row
+    assert "PREFECT" not in row
 
 
 def test_workers_hold_no_password_for_the_records_and_none_for_prefect() -> None:
