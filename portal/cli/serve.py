@@ -1,19 +1,15 @@
 """serve, work, upkeep: all of bgbatch on one machine, or its parts by themselves.
 
-`serve` runs the portal and keeps three children: `work` takes batches from the line; `upkeep` purges, reconciles, sends
-canaries, and merges the lake's small files at night; `schedule run-due` starts nights and sends webhooks. A child that
-dies is started again; Ctrl-C or SIGTERM ends all, and what was under way goes on later.
+`serve` runs the portal and keeps a Prefect server and three children: `work` takes batches from the line; `upkeep`
+purges, reconciles, sends canaries, and merges the lake's small files at night; `schedule run-due` starts nights and
+sends webhooks. A child that dies is started again; Ctrl-C or SIGTERM ends all, and what was under way goes on later.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -22,7 +18,9 @@ from typing import Annotated, TypeVar
 import typer
 
 from flows.parts import Parts
+from portal.cli.children import BGBATCH, Children, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
+from portal.web.health import Serving
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
 
@@ -32,7 +30,6 @@ _Done = TypeVar("_Done")
 _EVERY = timedelta(minutes=10)
 _CANARY_EVERY = timedelta(hours=1)
 _CHILDREN = ("work", "upkeep", "schedule run-due --watch --in-line")
-_RESTART_AFTER = 5.0
 
 
 def serve(
@@ -47,24 +44,38 @@ def serve(
 
         from portal.web.app import create_app
 
-        ending = threading.Event()
-        keepers = [] if portal_only else [_keep_alive(child, ending) for child in _CHILDREN]
+        ending = until_stopped()  # uvicorn takes the signals over while it serves, and hands them on afterwards
+        children = Children(ending, parts.clock)
         app = create_app(parts.settings, parts.records, parts.transient, parts.clock, os.urandom)
+        app.state.serving = Serving(children.states)
+        starter = threading.Thread(target=_start_all, args=(children, app.state.serving, ending), name="starter")
+        if not portal_only:
+            starter.start()
         err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", log_config=None)
         finally:
             ending.set()
-            for keeper in keepers:
-                keeper.join()
+            if not portal_only:
+                starter.join()
+            children.join()
+
+
+def _start_all(children: Children, serving: Serving, ending: threading.Event) -> None:
+    """Prefect first: a child that finds none would start one of its own. One that the operator runs is used."""
+    address = os.environ.get("PREFECT_API_URL", "").removesuffix("/api") or keep_prefect(children, ending)
+    serving.prefect = address
+    for child in _CHILDREN:
+        if not ending.is_set():
+            children.keep(child, (*BGBATCH, *child.split()), {"PREFECT_API_URL": f"{address}/api"})
 
 
 def work() -> None:
     """Take submitted batches from the line, by fair share among accounts, and process them. Runs until stopped."""
     with exit_codes():
         parts = get_ready()
-        ending = _until_stopped()
+        ending = until_stopped()
         from prefect.exceptions import TerminationSignal
 
         from flows.dispatch import Dispatcher
@@ -93,7 +104,7 @@ def upkeep(
         if compact_at:
             check(compact_at, "UTC")
         parts = get_ready()
-        ending = _until_stopped()
+        ending = until_stopped()
         from prefect.exceptions import TerminationSignal
 
         from flows.canary import send_canary
@@ -135,36 +146,3 @@ def _try(what: str, step: Callable[[], _Done]) -> _Done | None:
     except Exception as fault:  # noqa: BLE001  # the next step must run whatever ended this one
         _log.error("%s: %s", what, type(fault).__name__)
     return None
-
-
-def _until_stopped() -> threading.Event:
-    """Set by SIGTERM or Ctrl-C: what is under way is brought to a good end."""
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
-    return ending
-
-
-def _keep_alive(child: str, ending: threading.Event) -> threading.Thread:
-    thread = threading.Thread(target=_run_child, args=(child, ending), name=child)
-    thread.start()
-    return thread
-
-
-def _run_child(child: str, ending: threading.Event) -> None:
-    """Run `bgbatch CHILD`, again whenever it ends by itself, until `ending`; then let it end, or kill it."""
-    command = [sys.executable, "-c", "from portal.cli.app import main; main()", *child.split()]
-    while not ending.is_set():
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and not ending.wait(0.5):
-            pass
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)  # Prefect breaks a flow off on SIGTERM; this lets it end its step
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        elif not ending.is_set():
-            _log.error("%s ended with code %s and is started again", child, process.returncode)
-            time.sleep(_RESTART_AFTER)

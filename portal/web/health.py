@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from portal.web.portal import ThePortal
+from schemas.errors import NotFound
 from store import line
-from store.health import metrics_text, read_health
+from store.health import metrics_text, read_health, why_stop
 
 router = APIRouter(include_in_schema=False)
+
+
+class Part(Protocol):
+    """A program that `serve` keeps running. `since` is None while it is down."""
+
+    name: str
+    since: datetime | None
+    restarts: int
+
+
+@dataclass
+class Serving:
+    """What `serve` keeps beside the portal, for the status page. `prefect`: the address of Prefect's pages."""
+
+    parts: Sequence[Part] = ()
+    prefect: str = ""
 
 
 @router.get("/healthz")
@@ -33,3 +56,35 @@ def metrics(portal: ThePortal) -> PlainTextResponse:
     }
     lines = [f"# HELP {n} {what}\n# TYPE {n} gauge\n{n} {value}\n" for n, (what, value) in values.items()]
     return PlainTextResponse(metrics_text(health, now) + "".join(lines), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/status")
+def status(portal: ThePortal, request: Request) -> HTMLResponse:
+    """For whoever sits at the machine: what runs, what waits, and whether the promise is kept. Elsewhere: 404."""
+    if not _is_here(request):
+        raise NotFound("There is no such page.")
+    serving: Serving = getattr(request.app.state, "serving", None) or Serving()
+    now = portal.clock()
+    with portal.records.reading() as connection:
+        health = read_health(portal.transient.objects, connection, now)
+        load, waiting = line.load_of(connection, now), line.in_line(connection, now)
+    return portal.page(
+        "status.html",
+        now=now,
+        serving=serving,
+        health=health,
+        load=load,
+        waiting=len(waiting),
+        longest=now - waiting[0].ready_at if waiting else None,
+        stopped=why_stop(health, now, portal.settings.cleanup_expected),
+    )
+
+
+def _is_here(request: Request) -> bool:
+    """Whether the request was made on this machine. One that a proxy handed on was not."""
+    if request.client is None or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False

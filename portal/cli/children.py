@@ -1,0 +1,120 @@
+"""Programs that `serve` keeps running: each is started again when it ends by itself, and all end with `serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import requests
+
+from schemas.clock import Clock
+
+_log = logging.getLogger("bgbatch")
+
+_RESTART_AFTER = 5.0
+_GOOD_END = 60  # seconds
+_PREFECT_STARTS_WITHIN = 120.0
+BGBATCH = (sys.executable, "-c", "from portal.cli.app import main; main()")
+
+
+@dataclass
+class State:
+    """How a child stands. `since`: when it was started, None while it is down; `restarts`: how often it died."""
+
+    name: str
+    since: datetime | None = None
+    restarts: int = 0
+
+
+class Children:
+    """Keeps them. `ending`, once set, ends all of them."""
+
+    def __init__(self, ending: threading.Event, clock: Clock) -> None:
+        self._ending = ending
+        self._clock = clock
+        self._keepers: list[threading.Thread] = []
+        self.states: list[State] = []
+
+    def keep(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, quiet: bool = False
+    ) -> None:
+        """Start a program and keep it running."""
+        state = State(name)
+        self.states.append(state)
+        output = subprocess.DEVNULL if quiet else None
+        keeper = threading.Thread(target=self._run, args=(state, command, os.environ | (env or {}), output), name=name)
+        keeper.start()
+        self._keepers.append(keeper)
+
+    def join(self) -> None:
+        """Wait until all have ended. Set `ending` first."""
+        for keeper in self._keepers:
+            keeper.join()
+
+    def _run(self, state: State, command: Sequence[str], env: Mapping[str, str], output: int | None) -> None:
+        while not self._ending.is_set():
+            process = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+            state.since = self._clock()
+            while process.poll() is None and not self._ending.wait(0.5):
+                pass
+            if process.poll() is None:
+                _end(process)
+            elif not self._ending.is_set():
+                state.since, state.restarts = None, state.restarts + 1
+                _log.error("%s ended with code %s and is started again", state.name, process.returncode)
+                self._ending.wait(_RESTART_AFTER)
+
+
+def until_stopped() -> threading.Event:
+    """Set by SIGTERM or Ctrl-C: what is under way is brought to a good end.
+
+    A shell that starts a program with `&` has it ignore SIGINT; this handler hears it all the same.
+    """
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    return ending
+
+
+def keep_prefect(children: Children, ending: threading.Event) -> str:
+    """One Prefect server for all the others, on the loopback address; returns its address once it answers, or soon."""
+    port = _free_port()
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    children.keep("prefect server", command, {"PREFECT_API_URL": ""}, quiet=True)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(int(_PREFECT_STARTS_WITHIN / 0.5)):
+        if ending.wait(0.5) or _answers(address):
+            break
+    return address
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(f"{address}/api/health", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)  # Prefect breaks a flow off on SIGTERM; this lets it end its step
+    try:
+        process.wait(timeout=_GOOD_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
