@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from portal.cli import account, batches, consent, lake, schedule, upkeep, weights
+from portal.cli import account, batches, consent, lake, places, schedule, upkeep, webhooks, weights
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
@@ -41,7 +41,9 @@ app.command("upkeep")(upkeep_loop)
 app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")
+app.add_typer(places.app, name="place")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(webhooks.app, name="webhook")
 app.add_typer(weights.app, name="weights")
 
 

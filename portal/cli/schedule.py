@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from flows.night_report import Report, markdown, report_of
 from flows.parts import Parts
 from portal import schedules as adding
 from portal import webhooks as telling
+from portal.cli.places import address_of
 from portal.cli.terminal import exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
 from schemas.batch import BatchState
 from schemas.errors import NotFound, UserError
@@ -56,8 +56,8 @@ def add(
         wanted = adding.Wanted(
             cron=cron,
             timezone=timezone,
-            source=_place(source),
-            deliver=_place(deliver) if deliver else None,
+            source=address_of(source),
+            deliver=address_of(deliver) if deliver else None,
             industry=parse_industry(industry) if industry is not None else None,
             options=parse_options({"format": format, "channels": channels, "size": size, "bg_color": bg_color}),
             overlap=Overlap(overlap),
@@ -204,10 +204,6 @@ def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
 
 def _send_webhooks(parts: Parts) -> None:
     telling.send_due(parts.records, parts.clock, telling.default_fetcher())
-
-
-def _place(text: str) -> str:
-    return text if "://" in text else f"file://{Path(text).absolute()}"
 
 
 def _only_account(connection: Connection) -> AccountId:

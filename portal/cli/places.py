@@ -1,0 +1,57 @@
+"""place allow|list|disallow: which buckets and folders of their own accounts may name, over REST and in schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from portal.cli.terminal import exit_codes, get_ready, out, show_json, show_table
+from store import outside
+from store.people import find_account
+
+app = typer.Typer(no_args_is_help=True, help="Places of a customer's own: photos are read there, cutouts put there.")
+Account = Annotated[str, typer.Argument(help="Account name or id.")]
+Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all below it is meant, too.")]
+
+
+@app.command()
+def allow(account: Account, place: Place) -> None:
+    """Let an account name this place. Our keys open it, so be sure that it is theirs."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            outside.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
+
+
+@app.command("list")
+def list_all(
+    account: Account, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
+) -> None:
+    """List the places that an account may name."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.reading() as connection:
+            found = outside.allowed(connection, find_account(connection, account).account_id)
+        if as_json:
+            show_json(found)
+        else:
+            show_table(("place",), [(each,) for each in found])
+
+
+@app.command()
+def disallow(account: Account, place: Place) -> None:
+    """Take a place back. Schedules that name it fail from then on."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            account_id = find_account(connection, account).account_id
+            is_known = outside.normal_place(address_of(place)) in outside.allowed(connection, account_id)
+            outside.disallow(connection, account_id, address_of(place))
+        out.print("It may be named no more." if is_known else "It was not allowed; nothing was changed.")
+
+
+def address_of(text: str) -> str:
+    """A place's address; a folder may be given as a path."""
+    return text if "://" in text else f"file://{Path(text).absolute()}"

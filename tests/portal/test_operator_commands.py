@@ -1,0 +1,79 @@
+"""An operator's commands for what a customer may use: places of their own, and webhooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from portal.cli.app import app
+from schemas.clock import system_clock
+from store import webhooks
+from tests.api.conftest import Desk, jpeg, new_desk
+
+HOOK = "https://93.184.215.14/hook"  # a public address, which is checked and never called
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
+    made = new_desk(tmp_path / "home")
+    yield made
+    made.parts.records.engine.dispose()
+
+
+def run(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_a_place_that_was_allowed_is_read_and_one_that_was_taken_back_is_not(desk: Desk, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    (shop / "lot1").mkdir(parents=True)
+    (shop / "lot1" / "1.jpg").write_bytes(jpeg())
+    source = f"file://{shop}"
+    assert desk.call("POST", "/batches", json={"source": source}).status_code == 403
+    run("place", "allow", "Acme", str(shop))
+    assert json.loads(run("place", "list", "Acme", "--json")) == [source]
+    batch = desk.open(source=source)
+    assert desk.call("GET", f"/batches/{batch}").json()["items"] == 1
+    assert desk.call("POST", "/batches", "Bazaar", json={"source": source}).status_code == 403
+    assert "no more" in run("place", "disallow", "Acme", str(shop))
+    assert "nothing was changed" in run("place", "disallow", "Acme", str(shop))
+    assert desk.call("POST", "/batches", json={"source": source}).status_code == 403
+
+
+def test_our_own_stores_are_no_place_whatever_was_allowed(desk: Desk, tmp_path: Path) -> None:
+    run("place", "allow", "Acme", str(tmp_path))
+    inside = f"file://{tmp_path}/home/transient"
+    assert desk.call("POST", "/batches", json={"source": inside}).status_code == 403
+
+
+def test_a_webhook_is_added_told_again_and_removed(desk: Desk) -> None:
+    made = json.loads(run("webhook", "add", "Acme", HOOK, "--json"))
+    assert made["secret"].startswith("whsec_")
+    (listed,) = json.loads(run("webhook", "list", "Acme", "--json"))
+    assert (listed["webhook_id"], "secret" in listed) == (made["webhook_id"], False)
+    account = desk.accounts["Acme"][0]
+    with desk.parts.records.transaction() as connection:
+        webhooks.enqueue(connection, account, "ping", "one", {}, system_clock())
+        ((event, _),) = webhooks.claim_due(connection, system_clock(), 10)
+        webhooks.note_try(connection, event, 200, True, system_clock())
+    (sent,) = json.loads(run("webhook", "events", "Acme", made["webhook_id"], "--json"))
+    assert sent["delivered_at"]
+    run("webhook", "replay", "Acme", made["webhook_id"], sent["event_id"])
+    (again,) = json.loads(run("webhook", "events", "Acme", made["webhook_id"], "--json"))
+    assert (again["delivered_at"], again["attempts"]) == (None, 0)
+    run("webhook", "replay", "Bazaar", made["webhook_id"], sent["event_id"], code=2)
+    run("webhook", "remove", "Acme", made["webhook_id"])
+    assert json.loads(run("webhook", "list", "Acme", "--json")) == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/hook", "http://169.254.169.254/", "file:///etc/passwd"])
+def test_a_webhook_to_the_inside_is_refused(desk: Desk, url: str) -> None:
+    run("webhook", "add", "Acme", url, code=2)
