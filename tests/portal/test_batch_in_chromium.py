@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,22 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from flows import steps
-from flows.cleanup import cleanup
-from flows.parts import Parts, open_parts, using
+from flows.parts import Parts, open_parts
 from portal.demo.people import PHOTOS
 from portal.intake import find_photos, stamp_batch, upload
 from schemas.batch import BatchState
+from schemas.clock import Clock
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
+from schemas.results import Failed, ShardReport
 from store.batches import get_batch
+from store.purge import Purge
 from store.settings import Settings
 from tests.api.conftest import jpeg, run_batch, shards_of
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, serving, sign_in
 from tests.portal.conftest import Site, opened
+from workers.plan import Shard
 
 pytestmark = pytest.mark.slow
 
@@ -60,12 +65,17 @@ def state(site: Site, batch_id: BatchId) -> BatchState:
         return get_batch(connection, batch_id).state
 
 
-def slowly(parts: Parts, turn: threading.Semaphore) -> Callable[..., Iterator[object]]:
-    """As a worker cuts, but each shard waits for the test."""
+def refusing(turn: threading.Semaphore) -> Callable[..., Iterator[ShardReport]]:
+    """A worker that finds every photo empty, one whenever the test says so."""
 
-    def run(*given: object) -> Iterator[object]:
-        for report in shards_of(parts)(*given):  # type: ignore[arg-type]
-            turn.acquire(timeout=30)
+    def run(
+        _: BatchId, shards: Sequence[Shard], clock: Clock, keep: Callable[[ShardReport], None], stop: Callable[[], bool]
+    ) -> Iterator[ShardReport]:
+        for number in itertools.chain.from_iterable(shards):
+            turn.acquire(timeout=60)
+            result = Failed(number=number, code="empty_file", sentence="The file is empty.", finished_at=clock())
+            report = ShardReport(first=number, last=number, results=(result,))
+            keep(report)
             yield report
 
     return run
@@ -78,23 +88,22 @@ def real(name: str) -> bytes:
 def test_numbers_go_up_while_the_page_is_looked_at(
     context: BrowserContext, site: Site, parts: Parts, address: str
 ) -> None:
-    batch = send(site, parts, {f"VIN1/{number}.jpg": jpeg() for number in range(4)})
+    batch = send(site, parts, {f"VIN1/{number}.jpg": b"" for number in range(4)})
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/{batch}")
-    expect(page.locator("[data-count=done]")).to_have_text("0")
+    failed = page.locator("[data-count=failed]")
+    expect(failed).to_have_text("0")
     turn = threading.Semaphore(0)
-    work = threading.Thread(
-        target=lambda: steps.run_batch(parts, batch, slowly(parts, turn), lambda *_: iter(())), daemon=True
-    )
+    work = threading.Thread(target=lambda: steps.run_batch(parts, batch, refusing(turn), lambda *_: iter(())))
     work.start()
     for number in range(1, 4):
         turn.release()
-        expect(page.locator("[data-count=done]")).to_have_text(str(number))
-        assert page.locator("progress").get_attribute("value") == str(number) or number == 4
+        expect(failed).to_have_text(str(number), timeout=20_000)
+        assert page.locator("progress").get_attribute("value") == str(number)
     expect(page.get_by_role("link", name="There are new results")).to_be_visible()
     turn.release()
-    expect(page.get_by_role("heading", name="Completed")).to_be_visible()
-    work.join(timeout=10)
+    expect(page.get_by_role("heading", name="Failed")).to_be_visible(timeout=20_000)
+    work.join()
     expect(page.locator(".photo")).to_have_count(4)
 
 
@@ -149,7 +158,7 @@ def test_what_failed_is_found_and_tried_again_by_its_code(
     page.get_by_role("link", name="empty file: 1").click()
     assert paths.all_inner_texts() == ["VIN2/2.jpg"]
     page.get_by_role("button", name="Try again what failed with: empty file").click()
-    expect(page.get_by_role("heading", name="Sealed")).to_be_visible()
+    expect(page.get_by_role("heading", name="In line")).to_be_visible()
     assert steps.plan(parts, batch) == [(4, 4)] or steps.plan(parts, batch)[0] == (4,), "that one alone"
     run_batch(parts, batch)
     page.get_by_role("button", name="Try again what failed", exact=True).click()
@@ -231,8 +240,7 @@ def test_others_see_no_picture_and_nobody_sees_one_after_the_purge_time(
     site.wait(hours=23)
     owner = site.sign_in()
     assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 404
-    with using(parts):
-        cleanup()
+    Purge(parts.transient.objects, parts.records, timedelta(hours=23), lambda: site.now).run()
     assert list(parts.transient.objects.walk("")) == []
     page = owner.open(f"/batches/{batch}")
     assert "0 left over" in page.words
@@ -259,15 +267,16 @@ def test_every_page_is_accessible_in_light_and_dark_on_desk_and_phone(
     going = send(site, parts, files)
     steps.cut(parts, going, steps.plan(parts, going)[:3], shards_of(parts))
     photos = site.settings.home.parent / "photos"
-    with serving(site.app) as address:
+    with serving(site.app) as address, chromium.new_context() as context:
+        page = sign_in(context, site, address)
         for size, viewport in (("desktop", DESKTOP), ("phone", PHONE)):
+            page.set_viewport_size(viewport)  # type: ignore[arg-type]
             for scheme in ("light", "dark"):
-                look = {"viewport": viewport, "color_scheme": scheme}
-                with chromium.new_context(**look) as context:  # type: ignore[arg-type]
-                    look_around(sign_in(context, site, address), address, (batch, going), photos, f"{size}-{scheme}")
+                page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                look_around(page, address, batch, photos, f"{size}-{scheme}")
 
 
-def look_around(page: Page, address: str, batches: tuple[BatchId, BatchId], photos: Path, look: str) -> None:
+def look_around(page: Page, address: str, batch: BatchId, photos: Path, look: str) -> None:
     def picture(name: str) -> None:
         for image in page.locator("img").all():
             image.scroll_into_view_if_needed()
@@ -279,15 +288,11 @@ def look_around(page: Page, address: str, batches: tuple[BatchId, BatchId], phot
 
     page.goto(f"{address}/batches")
     picture("20-batches")
-    page.goto(f"{address}/batches/{batches[0]}")
+    page.goto(f"{address}/batches/{batch}")
     picture("21-batch")
-    page.goto(f"{address}/batches/{batches[1]}")
-    picture("22-batch-running")
     page.goto(f"{address}/batches/new")
-    page.locator("[data-drop]").wait_for()
-    picture("23-new-batch")
     page.get_by_text("More", exact=True).click()
     page.get_by_label("Background", exact=True).select_option("colour")
     page.locator("input[webkitdirectory]").set_input_files(photos)
     expect(page.get_by_role("status")).to_have_text("7 photos chosen.")
-    picture("24-chosen")
+    picture("22-new-batch")

@@ -216,7 +216,7 @@ def test_the_session_ends_in_mid_upload_and_the_page_says_so(
     other.goto(f"{address}/account")
     other.get_by_role("button", name="Sign out").click()
     page.get_by_role("button", name="Start the upload").click()
-    expect(page.get_by_role("alert")).to_contain_text("key")
+    expect(page.get_by_role("alert")).to_contain_text("not signed in any more")
 
 
 def test_who_may_only_look_gets_no_upload_page_and_no_page_holds_a_key(site: Site) -> None:

@@ -1,7 +1,7 @@
 // The upload page: choose, send, watch, seal. What has come is asked of the server, so a page that is loaded again knows
 // it: choosing the same folder once more sends what is missing. Nothing is kept in the browser.
 import { ofDrop, ofPicker } from "./upload_files.js";
-import { ask, photoOf, Sending } from "./upload_sending.js";
+import { ask, photoOf, Sending, SIGNED_OUT } from "./upload_sending.js";
 
 const page = document.querySelector("#upload");
 const find = (name) => page.querySelector(`[data-${name}]`);
@@ -83,7 +83,8 @@ async function open() {
   const answer = await ask("POST", "/v1/batches", formToken, say, wanted(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
   if (answer.status !== 201) {
     find("start").disabled = false;
-    return alarm(answer.detail.replace(/^body\.options: Value error, /, ""));
+    const isOut = answer.status === 401 || answer.status === 403;
+    return alarm(isOut ? SIGNED_OUT : answer.detail.replace(/^body\.options: Value error, /, ""));
   }
   batch = answer.batch_id;
   history.replaceState(null, "", `/batches/${batch}/upload`);

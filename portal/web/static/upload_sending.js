@@ -7,6 +7,8 @@ const AT_ONCE = 4;
 const PAUSES = [0.5, 1, 2, 4, 8, 15, 30]; // seconds; the last again and again
 const SILENCE = 60; // seconds without a byte, after which a connection counts as dropped
 
+export const SIGNED_OUT = "You are not signed in any more. Nothing is lost: sign in, load this page again and choose the same folder.";
+
 class Stopped extends Error {}
 class Refused extends Error {}
 class Ended extends Error {}
@@ -95,7 +97,8 @@ export class Sending {
         photo.place = null;
         continue;
       }
-      if ([401, 403, 404, 409, 410].includes(status)) throw new Ended(problem.detail);
+      if (status === 401 || status === 403) throw new Ended(SIGNED_OUT);
+      if ([404, 409, 410].includes(status)) throw new Ended(problem.detail);
       if (problem) throw new Refused(problem.detail);
       photo.place = answer.getResponseHeader("Location") ?? photo.place;
       photo.stands = Number(answer.getResponseHeader("Upload-Offset"));
