@@ -22,7 +22,7 @@ class CandidateFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no typ
     """A `ParquetFile` that also hands out values as slices."""
 
     def __init__(self, source: pa.NativeFile) -> None:
-        super().__init__(source)
+        super().__init__(source, pre_buffer=not isinstance(source, pa.MemoryMappedFile))  # few requests, at once
         self._source = source
 
     @property

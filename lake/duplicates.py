@@ -16,7 +16,8 @@ NEAR_BITS = 4
 
 _Hashes = npt.NDArray[np.uint64]
 _Places = npt.NDArray[np.int64]
-_BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))  # one more than NEAR_BITS: two that are near share a band
+_FEW = 256
+"""So many are compared with each other without looking for a better way."""
 
 
 def mark_duplicates(labels: pa.Table) -> pa.Table:
@@ -78,13 +79,41 @@ def _near(grants: _Places, phash: pa.Array) -> _Places:
 def _nearest_first(unique: _Hashes, first: _Places) -> _Places:
     """For each hash the smallest `first` among those within `NEAR_BITS`, its own included."""
     best = first.copy()
-    for shift, width in _BANDS:
-        band = (unique >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        order = np.argsort(band, kind="stable")
-        edges = np.flatnonzero(np.diff(band[order])) + 1
-        for group in np.split(order, edges):
-            if len(group) > 1:
-                distance = np.bitwise_count(unique[group][:, None] ^ unique[group][None, :])
-                firsts = np.where(distance <= NEAR_BITS, first[group][None, :], np.iinfo(np.int64).max)
-                best[group] = np.minimum(best[group], firsts.min(axis=1))
+    if len(unique):
+        _search(unique, first, best, np.arange(len(unique)))
     return best
+
+
+def _search(unique: _Hashes, first: _Places, best: _Places, places: _Places) -> None:
+    """Compare these hashes with each other, as far as they can be near.
+
+    Of one more than `NEAR_BITS` bands of the bits that vary among them, two that are near share one: so only what
+    shares a band is compared, and that in the same way.
+    """
+    hashes = unique[places]
+    varying = int(np.bitwise_or.reduce(hashes ^ hashes[0]))
+    if varying.bit_count() <= NEAR_BITS:
+        best[places] = np.minimum(best[places], first[places].min())
+        return
+    if len(places) > _FEW:
+        groups = [group for mask in _bands(varying) for group in _sharing(hashes & mask)]
+        if 2 * sum(len(group) ** 2 for group in groups) < len(places) ** 2:
+            for group in groups:
+                _search(unique, first, best, places[group])
+            return
+    for some in np.array_split(places, -(-len(places) // _FEW)):
+        distance = np.bitwise_count(unique[some][:, None] ^ hashes[None, :])
+        firsts = np.where(distance <= NEAR_BITS, first[places][None, :], np.iinfo(np.int64).max)
+        best[some] = np.minimum(best[some], firsts.min(axis=1))
+
+
+def _bands(varying: int) -> list[np.uint64]:
+    bits = [bit for bit in range(64) if varying >> bit & 1]
+    return [np.uint64(sum(1 << bit for bit in bits[band :: NEAR_BITS + 1])) for band in range(NEAR_BITS + 1)]
+
+
+def _sharing(keys: _Hashes) -> list[_Places]:
+    """The places of each key that is there more than once."""
+    order = np.argsort(keys, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
+    return [group for group in groups if len(group) > 1]

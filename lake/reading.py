@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
@@ -171,7 +172,7 @@ class Lake:
             yield from map(Images, ids, opened.values(group, "image"), opened.values(group, "mask_png"))
 
     def _labels(self, file: AdmittedFile, columns: Sequence[str]) -> pa.Table:
-        table = self.open(file.key).read(list(columns))
+        table = self.open(file.key).read(list(columns), use_threads=False)  # files are read side by side already
         return _with_places(as_read(table, columns), file)
 
 
@@ -204,15 +205,14 @@ _EMPTY = READ.empty_table()
 
 
 def _with_places(table: pa.Table, file: AdmittedFile | None) -> pa.Table:
-    count = table.num_rows
+    codes = pa.array(np.zeros(table.num_rows, np.int32))
     for name, value in (
         ("industry", file.industry.value if file else ""),
         ("grant_id", file.grant_id if file else ""),
         (FILE, file.key if file else ""),
     ):
-        codes = pa.DictionaryArray.from_arrays(pa.nulls(count, pa.int32()).fill_null(0), [value])
-        table = table.append_column(name, codes)
-    return table.append_column(ROW, pa.array(range(count), pa.int32()))
+        table = table.append_column(name, pa.DictionaryArray.from_arrays(codes, [value]))
+    return table.append_column(ROW, pa.array(np.arange(table.num_rows, dtype=np.int32)))
 
 
 def _readable(objects: ObjectStore, key: str) -> pa.NativeFile:

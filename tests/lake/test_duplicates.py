@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from lake.duplicates import NEAR_BITS, mark_duplicates
+from lake.duplicates import NEAR_BITS, _nearest_first, mark_duplicates
 from lake.pictures import perceptual_hash, rgb
 from lake.strip import strip_metadata
 from tests.lake.conftest import NOON, a_photo
@@ -119,6 +119,18 @@ def test_near_means_at_most_so_many_bits(drawn: list[tuple[str, int, int]]) -> N
         ]
         expected = near[0] if near else None
         assert marked["near_duplicate_of"][place].as_py() == expected
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0, 0x0F0F, 0xFF00FF, 0xFFFF00000000FFFF, 2**64 - 1]))
+def test_many_that_look_alike_are_searched_as_exactly(seed: int, varying: int) -> None:
+    """Hashes that agree in most bits, as photos on white do: no band of fixed bits would tell them apart."""
+    random = np.random.default_rng(seed)
+    unique = np.unique(random.integers(0, 2**64, 600, np.uint64) & np.uint64(varying) | np.uint64(1 << 63))
+    first = random.permutation(len(unique)).astype(np.int64)
+    near = np.bitwise_count(unique[:, None] ^ unique[None, :]) <= NEAR_BITS
+    expected = np.where(near, first[None, :], len(unique)).min(axis=1)
+    assert _nearest_first(unique, first).tolist() == expected.tolist()
 
 
 def test_many_rows_are_marked_without_comparing_all_with_all() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import fastparquet
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lake.audit import audit
 from lake.stats import look_at, weekly
@@ -146,7 +149,10 @@ def test_there_is_a_kept_file_of_every_version() -> None:
 
 def test_labels_are_a_hundredth_of_a_file_of_real_photos(world: World) -> None:
     """What a scan of labels reads: the footer, and the light columns' pages."""
-    photo = a_photo(1, (1600, 1200), quality=95)
+    sink = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (480, 640, 3), np.uint8)).save(sink, "JPEG", quality=95)
+    photo = sink.getvalue()
+    assert len(photo) > 300_000
     file = world.write(world.batch(world.grant(), [photo] * 40))
     reader = world.reader().open(file.key)
     metadata = reader.metadata
@@ -161,6 +167,12 @@ def test_labels_are_a_hundredth_of_a_file_of_real_photos(world: World) -> None:
         heavy = metadata.row_group(0).column(column)
         assert heavy.path_in_schema in IMAGE_COLUMNS
         assert (heavy.compression, heavy.statistics) == ("UNCOMPRESSED", None)
+
+
+def test_small_images_share_a_row_group_so_that_labels_are_read_at_once(world: World) -> None:
+    file = world.write(world.batch(world.grant(), [a_photo(1)] * 40))
+    reader = world.reader().open(file.key)
+    assert (reader.num_row_groups, len(reader.values(0, "image"))) == (1, 40)
 
 
 def test_the_audit_agrees(filled: World) -> None:
