@@ -122,14 +122,16 @@ def test_a_line_cut_in_mid_upload_costs_nothing(
         page = sign_in(context, site, line.address)
         page.goto(f"{line.address}/batches/new")
         choose(page, folder)
+        offsets: list[int] = []
+        page.on("request", lambda request: offsets.append(int(request.headers.get("upload-offset", 0))))
         line.cut_after = 7 * MEGABYTE
         page.get_by_role("button", name="Start the upload").click()
         assert line.was_cut.wait(20)
         expect(page.get_by_role("status")).to_contain_text("The connection is gone")
         line.mend()
-        line.was_cut.clear()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
     assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
+    assert any(offset % MEGABYTE for offset in offsets), "what had come of a broken part was not sent again"
 
 
 def test_a_page_that_is_loaded_again_goes_on_with_what_is_missing(
@@ -147,13 +149,17 @@ def test_a_page_that_is_loaded_again_goes_on_with_what_is_missing(
         line.mend()
         page.on("dialog", lambda dialog: dialog.accept())
         page.reload()
-        sent: list[int] = []
-        page.on("request", lambda request: sent.append(int(request.headers.get("content-length", 0))))
-        expect(page.get_by_role("status")).to_contain_text("here already")
+        announced: list[str] = []
+        page.on("request", lambda request: announced.append(request.headers.get("upload-metadata", "")))
+        status = page.get_by_role("status")
+        expect(status).to_contain_text("here already")
+        complete = int(status.inner_text().split()[0])
         assert is_accessible(page)
         choose(page, folder)
         expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
     assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
+    assert complete > 0, "the line was cut too early for this test"
+    assert len(set(filter(None, announced))) == len(files) - complete, "what was here is not sent twice"
 
 
 def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
