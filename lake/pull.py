@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,12 +26,14 @@ from lake.copies.manifest import (
     MANIFEST,
     PLAN,
     PLOTS,
+    USUAL,
     CopiedFile,
     DonePart,
     Kind,
     Manifest,
     Part,
     Plan,
+    Shares,
     Split,
     Wanted,
 )
@@ -59,11 +62,19 @@ class CopyInTheWay(UserError):
 
 @dataclass(frozen=True)
 class Order:
-    """`kind`: what the copy's files are. `recipient`: who gets it, as customers may read it. `place`: where it goes."""
+    """`kind`: what the copy's files are. `recipient`: who gets it, as customers may read it. `place`: where it goes.
+
+    `shares`: how customers are split.
+    """
 
     kind: Kind = Kind.PARQUET
     recipient: str = "the ML team"
     place: str = ""
+    shares: Shares = USUAL
+
+    def __post_init__(self) -> None:
+        if min(self.shares) < 0 or not isfinite(total := sum(self.shares)) or not total:
+            raise UserError("Shares are three numbers from 0 on, not all 0, as in 80,10,10.")
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ def _unfinished(copy: ObjectStore, query: Query, order: Order) -> Plan | None:
         plan = Plan.model_validate_json(copy.read(PLAN))
     except NotFound:
         return None
-    if (plan.wanted, plan.kind) != (_wanted(query), order.kind):
+    if (plan.wanted, plan.kind) != (_wanted(query, order), order.kind):
         raise CopyInTheWay("An interrupted pull of something else is there. Ask for the same, or choose another place.")
     return plan
 
@@ -171,10 +182,10 @@ def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: 
         pull_id="c" + randomness(16).hex(),
         kind=order.kind,
         recipient=order.recipient,
-        wanted=_wanted(query),
+        wanted=_wanted(query, order),
         lake_state=snapshot.state,
         started_at=started,
-        parts=tuple(cut(chosen, sizes, query.hardest_first)),
+        parts=tuple(cut(chosen, sizes, query.hardest_first, order.shares)),
         summary=summarise(chosen),
     )
 
@@ -275,11 +286,12 @@ def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest
     return manifest
 
 
-def _wanted(query: Query) -> Wanted:
+def _wanted(query: Query, order: Order) -> Wanted:
     return Wanted(
         industry=query.industry,
         where=query.where,
         limit=query.limit,
         hardest_first=query.hardest_first,
         leave_out=query.leave_out,
+        shares=order.shares,
     )

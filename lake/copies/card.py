@@ -41,7 +41,8 @@ what must go, and `--erase` removes it. Do not copy images out of this folder.
 |---|---:|---:|
 {splits}
 
-A customer is wholly in one split, and stays in it in later pulls.
+Customers are split {"/".join(f"{share:g}" for share in wanted.shares)}. One is wholly in one split, and stays in it
+in later pulls of these shares.
 
 | | |
 |---|---|

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.copies.manifest import Part, Source, Split, Summary
+from lake.copies.manifest import USUAL, Part, Shares, Source, Split, Summary
+from lake.layout import Place
 from lake.query import Query, as_filter
 from lake.reading import FILE
 from schemas.ids import GrantId
@@ -19,15 +21,15 @@ PART_ROWS = 1000
 PART_BYTES = 128 * 1024 * 1024
 """Of images: a part is made in memory."""
 
-_SHARES = ((0.8, Split.TRAIN), (0.9, Split.VALIDATION), (1.0, Split.TEST))
 _PLOTTED = ("edge_uncertainty", "coverage", "sharpness", "exposure", "cut_by_frame")
 _BINS = 10
 
 
-def split_of(grant_id: GrantId) -> Split:
-    """Eight grants in ten train. It depends on the grant alone, so none moves to another split in a later pull."""
-    drawn = int(hashlib.sha256(f"split/{grant_id}".encode()).hexdigest()[:8], 16) / 2**32
-    return next(split for share, split in _SHARES if drawn < share)
+def split_of(grant_id: GrantId, shares: Shares = USUAL) -> Split:
+    """It depends on the grant and the shares alone, so none moves to another split in a later pull of these shares."""
+    drawn = int(hashlib.sha256(f"split/{grant_id}".encode()).hexdigest()[:8], 16) / 2**32 * sum(shares)
+    ends = zip(accumulate(shares), Split, strict=True)
+    return next(split for end, split in ends if drawn < end)
 
 
 def choose(labels: pa.Table, query: Query) -> pa.Table:
@@ -50,7 +52,9 @@ def choose(labels: pa.Table, query: Query) -> pa.Table:
     return labels
 
 
-def cut(chosen: pa.Table, row_bytes: Mapping[str, float], hardest_first: bool = False) -> list[Part]:
+def cut(
+    chosen: pa.Table, row_bytes: Mapping[str, float], hardest_first: bool = False, shares: Shares = USUAL
+) -> list[Part]:
     """Portions of one grant each. `row_bytes`: a file's bytes per row. Within a grant the order of `chosen` is kept
     when the hardest are to come first, and is that of the lake's files otherwise.
     """
@@ -62,7 +66,7 @@ def cut(chosen: pa.Table, row_bytes: Mapping[str, float], hardest_first: bool = 
     for industry, grant_id, *row in zip(*(chosen[name].to_pylist() for name in columns), strict=True):
         by_grant.setdefault((industry, grant_id), []).append(tuple(row))
     return [
-        _part(Industry(industry), GrantId(grant_id), number, some)
+        _part(Place(Industry(industry), GrantId(grant_id)), split_of(GrantId(grant_id), shares), number, some)
         for (industry, grant_id), rows in sorted(by_grant.items())
         for number, some in enumerate(_portions(rows, row_bytes))
     ]
@@ -98,17 +102,15 @@ def _portions(
     yield some
 
 
-def _part(
-    industry: Industry, grant_id: GrantId, number: int, rows: list[tuple[str, str, str | None, str | None]]
-) -> Part:
+def _part(place: Place, split: Split, number: int, rows: list[tuple[str, str, str | None, str | None]]) -> Part:
     sources: dict[str, list[str]] = {}
     for key, candidate, _, _ in rows:
         sources.setdefault(key, []).append(candidate)
     return Part(
-        name=f"{grant_id}-{number:05d}",
-        split=split_of(grant_id),
-        industry=industry,
-        grant_id=grant_id,
+        name=f"{place.grant_id}-{number:05d}",
+        split=split,
+        industry=place.industry,
+        grant_id=place.grant_id,
         sources=tuple(Source(key=key, candidates=tuple(some)) for key, some in sources.items()),
         duplicate_of={candidate: first for _, candidate, first, _ in rows if first is not None},
         near_duplicate_of={candidate: first for _, candidate, _, first in rows if first is not None},

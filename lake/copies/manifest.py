@@ -32,6 +32,12 @@ class Split(StrEnum):
     TEST = "test"
 
 
+Shares = tuple[float, float, float]
+"""How many customers in all go into train, validation and test: 80, 10, 10, or any numbers of that ratio."""
+
+USUAL: Shares = (80, 10, 10)
+
+
 class Wanted(Record):
     """The query as it was asked."""
 
@@ -40,6 +46,7 @@ class Wanted(Record):
     limit: int | None
     hardest_first: bool
     leave_out: str | None
+    shares: Shares = USUAL
 
 
 class Source(Record):

@@ -35,6 +35,9 @@ def pull(
         str | None, typer.Option(help="exact: leave out the same image again; near: also what looks like another.")
     ] = None,
     as_kind: Annotated[str, typer.Option("--as", help=f"What the files are: {', '.join(_KINDS)}.")] = "parquet",
+    split: Annotated[
+        str, typer.Option(help="Shares of customers for train, validation and test; a customer is wholly in one.")
+    ] = "80,10,10",
     recipient: Annotated[str, typer.Option("--for", help="Who gets it: customers read this.")] = "the ML team",
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +58,7 @@ def pull(
             raise UserError("Leave out `exact` or `near` duplicates.")
         parts = get_ready()
         query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
-        order = Order(Kind(as_kind), recipient, place=to)
+        order = Order(Kind(as_kind), recipient, place=to, shares=_shares(split))
         copy = _place(to, parts.settings)
         with _bar("Pulling") as show:
             live = lake_of(parts).live
@@ -204,6 +207,14 @@ def compact(as_json: AsJson = False) -> None:
             show_json(dataclasses.asdict(done))
         else:
             out.print(f"{done.files} files became {done.merged}; {done.rows} candidates, {done.bytes / 1e6:.1f} MB.")
+
+
+def _shares(text: str) -> tuple[float, float, float]:
+    try:
+        train, validation, test = map(float, text.split(","))
+    except ValueError:
+        raise UserError("Write shares as three numbers, as in 80,10,10.") from None
+    return train, validation, test
 
 
 @contextmanager

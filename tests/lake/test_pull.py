@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ from lake.pull import CopyInTheWay, Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls
 from lake.query import BadQuery, Query
 from schemas.candidate import LICENCE
+from schemas.errors import UserError
+from schemas.ids import new_grant_id
 from schemas.industries import Industry
 from store.folder import Folder
 from store.objects import ObjectStore, open_store
@@ -114,6 +117,25 @@ def test_a_customer_is_wholly_in_one_split_and_stays_there(world: World, tmp_pat
     assert set(splits.values()) == set(Split)
     assert all(splits[grant_id] is split_of(grant_id) for grant_id in splits)
     assert all(f"/{file.split}/" in file.path for file in manifest.files)
+
+
+def test_shares_of_customers_are_chosen_and_none_moves_back_when_train_grows(world: World, tmp_path: Path) -> None:
+    for _ in range(6):
+        world.give(world.grant(), 1)
+    pulled = take(world, tmp_path / "copy", shares=(0, 0, 1))
+    assert {path.split("/")[1] for path in pulled.files} == {"test"}
+    assert "Customers are split 0/0/1." in (tmp_path / "copy" / "README.md").read_text()
+    many = [new_grant_id(world.random.randbytes) for _ in range(2000)]
+    by_thirds = Counter(split_of(each, (1, 1, 1)) for each in many)
+    assert all(550 < by_thirds[split] < 800 for split in Split)
+    train = {each for each in many if split_of(each, (60, 20, 20)) is Split.TRAIN}
+    assert train < {each for each in many if split_of(each, (80, 10, 10)) is Split.TRAIN}
+
+
+@pytest.mark.parametrize("shares", [(0, 0, 0), (-1, 1, 1), (float("nan"), 1, 1), (float("inf"), 0, 0)])
+def test_shares_that_cannot_be_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(UserError):
+        Order(shares=shares)
 
 
 def test_the_manifest_says_what_is_there(world: World, tmp_path: Path) -> None:
