@@ -1,0 +1,178 @@
+"""The way of a GPU, run on a CPU: all of it but nvJPEG itself, whose place libjpeg takes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from schemas.errors import DamagedImage, DeviceBroken
+from schemas.options import CutoutOptions, parse_options
+from tests.workers.photos import PHOTOS
+from workers import decode as on_host
+from workers import reduce
+from workers.composite import on_colour as composed_on_host
+from workers.cutter import Cutter
+from workers.device_lane import Made
+from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
+from workers.encode import write_jpeg
+from workers.order import Opened, Order
+
+PHOTO = PHOTOS[1].read_bytes()
+WHITE_JPEG = CutoutOptions(format="jpg")
+
+
+class Libjpeg:
+    """JPEGs on the CPU, and what was asked of it: how many photos each time."""
+
+    def __init__(self, error: str = "") -> None:
+        self.error, self.decoded, self.encoded = error, [], []
+
+    def decode(self, files: Sequence[bytes]) -> list[torch.Tensor]:
+        self.decoded.append(len(files))
+        if self.error:
+            raise RuntimeError(self.error)
+        return [chw(np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))) for file in files]
+
+    def encode(self, photos: Sequence[torch.Tensor]) -> list[bytes]:
+        self.encoded.append(len(photos))
+        return [write_jpeg(hwc(photo)) for photo in photos]
+
+
+def chw(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+def hwc(photo: torch.Tensor) -> np.ndarray:
+    return photo.permute(1, 2, 0).numpy()
+
+
+def on_the_lane(cutter: Cutter, jpegs: Libjpeg) -> Cutter:
+    return Cutter(cutter.segmenter, cutter.network, cutter.weights_sha256, cutter.limits, jpegs=jpegs)
+
+
+def turned(orientation: int) -> bytes:
+    image = Image.open(io.BytesIO(PHOTO))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def pixels_of(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file))).astype(int)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_on_the_device_as_on_the_host(orientation):
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    assert np.array_equal(hwc(upright(chw(pixels), orientation)), on_host.upright(pixels, orientation))
+
+
+@pytest.mark.parametrize("size", [(3024, 4032), (1200, 1600), (1921, 501), (100, 90)])
+def test_a_photo_is_made_smaller_on_the_device_as_on_the_host(size):
+    pixels = np.asarray(Image.open(io.BytesIO(PHOTO)).convert("RGB").resize(size[::-1]))
+    small = reduce.halved(pixels, 320)
+    assert np.abs(hwc(halved(chw(pixels), 320)).astype(int) - small).max() <= 1
+    difference = squeezed(chw(small), 320).numpy().astype(int) - reduce.squeezed(small, 320)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_photo_is_put_on_a_colour_on_the_device_exactly_as_on_the_host():
+    every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)
+    pixels, alpha = np.dstack((every[:, :, 0],) * 3), np.ascontiguousarray(every[:, :, 1])
+    for colour in ((255, 255, 255, 255), (0, 7, 130, 255)):
+        ours = hwc(on_colour(chw(pixels), torch.from_numpy(alpha), colour))
+        assert np.array_equal(ours, composed_on_host(pixels, alpha, colour))
+
+
+def test_a_jpeg_on_white_is_made_on_the_device_and_looks_as_the_hosts(cutter):
+    jpegs = Libjpeg()
+    lane = on_the_lane(cutter, jpegs)
+    (made,) = lane.segment([lane.open(Order(PHOTO, WHITE_JPEG, want_mask=True))])
+    assert isinstance(made, Made)
+    ours, usual = lane.finish(made), cutter.cut(PHOTO, WHITE_JPEG, want_mask=True)
+    assert np.abs(pixels_of(ours.file) - pixels_of(usual.file)).mean() < 0.5
+    assert np.abs(pixels_of(ours.mask_png) - pixels_of(usual.mask_png)).max() <= 3
+    assert ours.scores.model_dump() == pytest.approx(usual.scores.model_dump(), abs=0.01)
+    assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "png"},
+        {"format": "jpg", "crop": "true"},
+        {"format": "jpg", "shadow": "true"},
+        {"format": "webp", "refine": "true", "despill": "true"},
+        {"format": "zip"},
+    ],
+)
+def test_for_other_outputs_the_device_decodes_and_the_host_goes_on(cutter, options):
+    lane = on_the_lane(cutter, Libjpeg())
+    wanted = parse_options(options)
+    (opened,) = lane.segment([lane.open(Order(PHOTO, wanted, want_mask=False))])
+    assert isinstance(opened, Opened)
+    ours, usual = lane.finish(opened), cutter.cut(PHOTO, wanted, want_mask=False)
+    assert (ours.width, ours.height) == (usual.width, usual.height)
+    assert ours.flags == usual.flags
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_photo_that_lies_on_its_side_is_delivered_upright(cutter, orientation):
+    ours = on_the_lane(cutter, Libjpeg()).cut(turned(orientation), WHITE_JPEG, want_mask=False)
+    usual = cutter.cut(turned(orientation), WHITE_JPEG, want_mask=False)
+    assert np.abs(pixels_of(ours.file) - pixels_of(usual.file)).mean() < 0.5
+
+
+def test_several_are_decoded_segmented_and_encoded_together_and_stay_in_order(cutter):
+    jpegs = Libjpeg()
+    lane = on_the_lane(cutter, jpegs)
+    orders = [Order(photo.read_bytes(), WHITE_JPEG, want_mask=False) for photo in PHOTOS]
+    png = io.BytesIO()
+    Image.open(PHOTOS[0]).save(png, "PNG")
+    orders.insert(2, Order(png.getvalue(), WHITE_JPEG, want_mask=False))
+    done = lane.segment([lane.open(order) for order in orders])
+    assert [each.order for each in done] == orders
+    assert (jpegs.decoded, jpegs.encoded) == ([5], [5])
+    assert isinstance(done[2], Opened)
+
+
+def test_a_jpeg_that_the_device_cannot_decode_is_cut_on_the_host_and_its_neighbours_stay(cutter):
+    class Picky(Libjpeg):
+        def decode(self, files):
+            if PHOTO in files:
+                raise RuntimeError("nvjpegDecode failed: NVJPEG_STATUS_JPEG_NOT_SUPPORTED")
+            return super().decode(files)
+
+    lane = on_the_lane(cutter, Picky())
+    sources = [PHOTOS[0].read_bytes(), PHOTO, PHOTOS[2].read_bytes()]
+    done = lane.segment([lane.open(Order(source, WHITE_JPEG, want_mask=False)) for source in sources])
+    assert [type(each) for each in done] == [Made, Opened, Made]
+    assert lane.finish(done[1]).file == cutter.cut(PHOTO, WHITE_JPEG, want_mask=False).file
+
+
+def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):
+    jpegs = Libjpeg()
+    with pytest.raises(DamagedImage):
+        on_the_lane(cutter, jpegs).cut(PHOTO[: len(PHOTO) // 2], WHITE_JPEG, want_mask=False)
+    assert jpegs.decoded == []
+
+
+def test_a_broken_context_is_told_from_a_photo_that_cannot_be_decoded(cutter):
+    lane = on_the_lane(cutter, Libjpeg("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(DeviceBroken):
+        lane.cut(PHOTO, WHITE_JPEG, want_mask=False)
+
+
+def test_the_mask_is_spread_on_the_device_as_on_the_host(cutter):
+    import cv2
+
+    mask = cutter.segmenter.segment([np.asarray(Image.open(PHOTOS[1]).convert("RGB"))])[0]
+    usual = cv2.resize(mask, (1600, 1200), interpolation=cv2.INTER_CUBIC).astype(int)
+    assert np.abs(full_alpha(torch.from_numpy(mask), 1200, 1600).numpy() - usual).max() <= 3

@@ -1,0 +1,163 @@
+"""What a GPU is given beyond a CPU, tried on a CPU through the same code: 16 bits, batches, a compiled network."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from schemas.errors import DeviceBroken, NotCompiled
+from tests.workers.photos import PHOTOS
+from workers.compiling import keep_compiled_in
+from workers.decode import Limits, decode
+from workers.lanes import ONE_BY_ONE, Pace, overlapped
+from workers.networks.registry import Preparation, find_network
+from workers.networks.weights import load_weights, weights_path
+from workers.running import Running, pace_on, running_on
+from workers.segmenter import Segmenter
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+U2NETP = find_network("u2netp")
+WANTS = Preparation(64, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), divide_by_peak=True, stretch=False)
+
+
+def test_a_gpu_runs_16_bits_compiled_and_as_many_photos_as_their_size_allows():
+    assert running_on(CUDA, 320, half=True, most=16, compiled=True) == Running(torch.float16, 16, compiled=True)
+    assert running_on(CUDA, 1024, half=True, most=16, compiled=True).batch == 8
+    assert running_on(CUDA, 4096, half=False, most=16, compiled=False) == Running(torch.float32, 1, compiled=False)
+
+
+def test_a_cpu_runs_32_bits_one_at_a_time_whatever_is_asked():
+    assert running_on(CPU, 320, half=True, most=16, compiled=True) == Running(torch.float32, 1, compiled=False)
+
+
+def test_a_gpus_threads_are_its_actors_share_of_the_cpus():
+    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(readers=2, writers=2, batch=16)
+    assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1)
+
+
+def test_a_network_in_16_bits_and_in_batches_gives_the_same_masks():
+    photos = [decode(photo.read_bytes(), Limits(10**8, 10**8)).rgb for photo in PHOTOS[:2]]
+    wants = replace(U2NETP.preparation, side=96)  # a CPU is slow in 16 bits
+    exact, half = (
+        Segmenter(load_weights(U2NETP, weights_path(U2NETP, None))[0], wants, CPU, running)
+        for running in (Running(), Running(torch.float16, batch=2))
+    )
+    for ours, wanted in zip(half.segment(photos), exact.segment(photos), strict=True):
+        assert np.abs(ours.astype(int) - wanted).mean() <= 2
+
+
+class Tiny(nn.Module):
+    """A convolution, and the batch sizes that it was run with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.conv(image))
+
+
+def photos_of(count: int) -> list[np.ndarray]:
+    return [np.random.default_rng(n).integers(0, 256, (64, 64, 3), np.uint8) for n in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    keep_compiled_in(tmp_path)
+    torch._dynamo.reset()
+    return tmp_path
+
+
+def test_a_compiled_network_gives_the_same_masks_is_compiled_once_and_kept_for_the_next_start(folder):
+    plain, compiled = Segmenter(Tiny(), WANTS, CPU), Segmenter(Tiny(), WANTS, CPU, Running(batch=4, compiled=True))
+    compiled.warm_up()
+    graphs = counters["stats"]["unique_graphs"]
+    for count in (1, 3, 6):
+        for ours, wanted in zip(compiled.segment(photos_of(count)), plain.segment(photos_of(count)), strict=True):
+            assert np.abs(ours.astype(int) - wanted).max() <= 1
+    assert counters["stats"]["unique_graphs"] == graphs  # whatever came after the warm-up was run as 1 or 4
+    assert any(each.is_file() for each in folder.rglob("*"))
+    torch._dynamo.reset()  # as a new process begins
+    found, compiled_anew = counters["aot_autograd"]["autograd_cache_hit"], counters["inductor"]["fxgraph_cache_miss"]
+    Segmenter(Tiny(), WANTS, CPU, Running(batch=4, compiled=True)).warm_up()
+    assert counters["aot_autograd"]["autograd_cache_hit"] == found + 2
+    assert counters["inductor"]["fxgraph_cache_miss"] == compiled_anew
+
+
+def test_without_a_compiler_the_start_fails_and_says_what_to_do(monkeypatch):
+    segmenter = Segmenter(Tiny(), WANTS, CPU, Running(compiled=True))
+    monkeypatch.setattr(segmenter, "_run", torch.compile(Tiny(), backend=_no_compiler, dynamic=False))
+    with pytest.raises(NotCompiled, match="BGBATCH_COMPILED=false"):
+        segmenter.warm_up()
+
+
+def _no_compiler(*_):
+    raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+
+class BrokenContext(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+def test_an_error_that_breaks_the_context_is_told_from_an_items_own():
+    with pytest.raises(DeviceBroken):
+        Segmenter(BrokenContext(), WANTS, CPU).segment(photos_of(1))
+
+
+def test_steps_overlap_and_results_keep_their_order():
+    met = threading.Barrier(3, timeout=60)
+
+    def step(number: int) -> int:
+        met.wait()  # read, run and written at the same time, or this would wait in vain
+        return number
+
+    pace = Pace(readers=1, writers=1, batch=1)
+    steps = [lambda n: step(n) if n == 5 else n, lambda ns: [step(n) if n == 4 else n for n in ns]]
+    assert overlapped(range(9), *steps, lambda n: step(n) if n == 3 else n, pace) == list(range(9))
+
+
+@pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4)])
+def test_no_more_photos_are_open_than_the_pace_allows(pace):
+    lock, is_open, most, groups = threading.Lock(), set(), [0], []
+
+    def read(number: int) -> int:
+        with lock:
+            is_open.add(number)
+            most[0] = max(most[0], len(is_open))
+        return number
+
+    def write(number: int) -> int:
+        with lock:
+            is_open.remove(number)
+        return number
+
+    def together(numbers: list[int]) -> list[int]:
+        groups.append(len(numbers))
+        return numbers
+
+    assert overlapped(range(50), read, together, write, pace) == list(range(50))
+    assert most[0] <= 3 * pace.batch + 2
+    assert max(groups) <= pace.batch
+
+
+def test_a_fault_of_the_store_ends_the_call_and_starts_nothing_more():
+    begun = []
+
+    def write(number: int) -> int:
+        raise OSError(number)
+
+    with pytest.raises(OSError, match="0"):
+        overlapped(range(50), lambda n: begun.append(n) or n, lambda ns: ns, write, Pace(1, 1, 2))
+    assert len(begun) < 12
