@@ -21,7 +21,7 @@ from schemas.batch import BatchState, Counts, Manifest
 from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
-from schemas.results import Done, Failed, ShardReport, results_by_number
+from schemas.results import Done, Failed, ShardReport, Standing, results_by_number, standing
 from store import batches, line, webhooks
 from workers.plan import OUR_CODES, Shard, plan_shards
 
@@ -44,29 +44,27 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     manifest = parts.transient.manifest(batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
-    results = results_by_number(parts.transient.reports(batch_id))
+    stands = standing(parts.transient.each_report(batch_id))
     with parts.records.transaction() as connection:
         wish = line.find_submission(connection, batch_id)
     if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
         before, again = wish.again_before, frozenset(wish.again or ())
-        results = {n: each for n, each in results.items() if not _is_wanted_again(each, again, before)}
+        stands.failed = {n: each for n, each in stands.failed.items() if not _is_wanted_again(each, again, before)}
         again = frozenset()
-    return plan_shards([item.number for item in manifest.items], results, parts.settings.shard_items, again)
+    left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
+    return plan_shards(left, stands.failed, parts.settings.shard_items, again)
 
 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:
     """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard."""
     manifest = parts.transient.manifest(batch_id)
-    results = results_by_number(parts.transient.reports(batch_id))
-    done = {number for number, each in results.items() if isinstance(each, Done)}
-    failed = set(results) - done
-    del results  # a million of them would fill the memory; numbers do not
+    stands = standing(parts.transient.each_report(batch_id))
 
     def keep(report: ShardReport) -> None:
         parts.transient.write_report(manifest.stamp, report)
 
     def tell() -> Counts:
-        counts = Counts(items=len(manifest.items), done=len(done), failed=len(failed))
+        counts = _counts(manifest, stands)
         with parts.records.transaction() as connection:
             batches.set_progress(connection, batch_id, counts, BatchState.RUNNING)
         parts.watch(counts)
@@ -74,9 +72,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
 
     counts = tell()
     for report in run_shards(batch_id, shards, parts.clock, keep, lambda: parts.stop(batch_id)):
-        done |= {each.number for each in report.results if isinstance(each, Done)}
-        failed |= {each.number for each in report.results}
-        failed -= {each.number for each in report.results} & done
+        stands.take(report)
         counts = tell()
     return counts
 
@@ -95,7 +91,7 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     If work is left it is `cancelled` when the customer called it off, else `running`.
     """
     manifest = parts.transient.manifest(batch_id)
-    counts = _counts(manifest, results_by_number(parts.transient.reports(batch_id)))
+    counts = _counts(manifest, standing(parts.transient.each_report(batch_id)))
     with parts.records.transaction() as connection:
         is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
         state = BatchState.CANCELLED if is_off else counts.state
@@ -124,10 +120,9 @@ def _tell_webhooks(connection: Connection, parts: Parts, batch_id: BatchId, coun
     webhooks.enqueue(connection, account_id, "batch.ended", subject, body, parts.clock())
 
 
-def _is_wanted_again(result: Done | Failed, codes: frozenset[str], before: datetime) -> bool:
-    return isinstance(result, Failed) and result.code in codes and result.finished_at <= before
+def _is_wanted_again(result: Failed, codes: frozenset[str], before: datetime) -> bool:
+    return result.code in codes and result.finished_at <= before
 
 
-def _counts(manifest: Manifest, results: dict[int, Done | Failed]) -> Counts:
-    done = sum(isinstance(result, Done) for result in results.values())
-    return Counts(items=len(manifest.items), done=done, failed=len(results) - done)
+def _counts(manifest: Manifest, stands: Standing) -> Counts:
+    return Counts(items=len(manifest.items), done=len(stands.done), failed=len(stands.failed))

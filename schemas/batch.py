@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from array import array
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Self, overload
 
 from pydantic import field_validator, model_validator
 
@@ -79,11 +82,54 @@ class Item(Record):
         return path
 
 
+class SealedItems(Sequence[Item]):
+    """The items of a manifest as its JSON holds them: read one by one when asked for, so that a million cost 100 MB."""
+
+    def __init__(self, manifest: bytes, first: int) -> None:
+        """`first`: where the first item begins."""
+        self._manifest = manifest
+        self._starts = array("Q", [first])
+        self._starts.extend(match.start() + 2 for match in _NEXT_ITEM.finditer(manifest, first))
+        self._end = len(manifest) - len(b"]}")
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, place: int | slice) -> Item | tuple[Item, ...]:
+        if isinstance(place, slice):
+            return tuple(self[each] for each in range(*place.indices(len(self))))
+        place = range(len(self))[place]
+        end = self._starts[place + 1] - 1 if place + 1 < len(self) else self._end
+        item = Item.model_validate_json(self._manifest[self._starts[place] : end])
+        if item.number != place + 1:
+            raise ValueError("items must be numbered 1, 2, 3 …")
+        return item
+
+
+# Inside a JSON string a quotation mark has a backslash before it, so neither of these can stand in one.
+_NEXT_ITEM = re.compile(rb'},\{"number":')
+_FIRST_ITEM = b',"items":['
+
+
 class Manifest(Record):
     """The seal of a batch: it is written last, whole, and lists every item. Items are numbered from 1 in order."""
 
     stamp: Stamp
-    items: tuple[Item, ...]
+    items: Sequence[Item]
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """What `model_dump_json` wrote. Its items are checked as they are read."""
+        end = data.find(_FIRST_ITEM)
+        first = end + len(_FIRST_ITEM)
+        if not data.startswith(b'{"stamp":') or data[first : first + 1] != b"{" or not data.endswith(b"}]}"):
+            return cls.model_validate_json(data)
+        stamp = Stamp.model_validate_json(data[len(b'{"stamp":') : end])
+        return cls.model_construct(stamp=stamp, items=SealedItems(data, first))
 
     @model_validator(mode="after")
     def _is_numbered(self) -> Self:

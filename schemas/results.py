@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.record import Moment, Record
@@ -84,6 +85,33 @@ def results_by_number(reports: Iterable[ShardReport]) -> dict[int, Done | Failed
             if known is None or (isinstance(known, Failed) and _beats(result, known)):
                 results[result.number] = result
     return results
+
+
+@dataclass
+class Standing:
+    """What became of each item, without what is known of the cutouts: of a million that would fill the memory."""
+
+    done: set[int] = field(default_factory=set)
+    failed: dict[int, Failed] = field(default_factory=dict)
+
+    def take(self, report: ShardReport) -> None:
+        """By the same rule as `results_by_number`."""
+        for result in report.results:
+            number = result.number
+            if isinstance(result, Done):
+                self.done.add(number)
+                self.failed.pop(number, None)
+            elif number not in self.done:
+                known = self.failed.get(number)
+                self.failed[number] = result if known is None or _beats(result, known) else known
+
+
+def standing(reports: Iterable[ShardReport]) -> Standing:
+    """How far a batch is."""
+    found = Standing()
+    for report in reports:
+        found.take(report)
+    return found
 
 
 def _beats(result: Done | Failed, failure: Failed) -> bool:

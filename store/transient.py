@@ -16,7 +16,7 @@ after the batch's purge time (the fence against late writers).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from schemas.batch import Item, Manifest, Stamp
@@ -32,6 +32,7 @@ from store.settings import Settings
 
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
+_REPORTS_AT_ONCE = 256
 
 
 def hour_name(moment: datetime) -> str:
@@ -178,7 +179,7 @@ class TransientStore:
     def manifest(self, batch_id: BatchId) -> Manifest:
         """The sealed batch. Raises `BatchNotSealed` when it was never sealed, or is purged."""
         try:
-            return Manifest.model_validate_json(self.read(manifest_key(batch_id)))
+            return Manifest.from_json(self.read(manifest_key(batch_id)))
         except NotFound:
             raise BatchNotSealed(
                 f"Batch {batch_id} has no manifest: its upload was not completed, or it was purged. Submit it again."
@@ -191,10 +192,16 @@ class TransientStore:
 
     def reports(self, batch_id: BatchId) -> list[ShardReport]:
         """All reports that were written so far, in order of their first item."""
+        return list(self.each_report(batch_id))
+
+    def each_report(self, batch_id: BatchId) -> Iterator[ShardReport]:
+        """The same, with few of them in memory at once."""
         folder = f"{batch_prefix(batch_id)}/report"
         keys = [f"{folder}/{name}" for name in self.objects.files(folder) if name.endswith(".json")]
-        read = in_parallel(self.objects.storage.AT_ONCE, self.read, keys)
-        return [ShardReport.model_validate_json(report) for report in read]
+        for first in range(0, len(keys), _REPORTS_AT_ONCE):
+            some = keys[first : first + _REPORTS_AT_ONCE]
+            for report in in_parallel(self.objects.storage.AT_ONCE, self.read, some):
+                yield ShardReport.model_validate_json(report)
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

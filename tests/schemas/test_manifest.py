@@ -1,0 +1,89 @@
+"""A manifest read back item by item says what was sealed, and a million items do not fill the memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.batch import Item, Manifest, Stamp
+from schemas.ids import new_batch_id, received_at
+from schemas.options import CutoutOptions, Format
+from schemas.results import Done, Failed, Scores, ShardReport, results_by_number, standing
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+_NAMES = st.text(st.sampled_from('aä"{}[]:,1 nuber'), min_size=1, max_size=30)
+
+
+def stamp() -> Stamp:
+    batch_id = new_batch_id(NOW, os.urandom)
+    options = CutoutOptions(format=Format.JPG)
+    received = received_at(batch_id)
+    purge_at = received + timedelta(hours=23)
+    return Stamp(
+        batch_id=batch_id, received_at=received, purge_at=purge_at, industry=None, grant_id=None, options=options
+    )
+
+
+@given(st.lists(st.tuples(_NAMES, st.booleans()), min_size=1, max_size=6))
+def test_what_was_sealed_is_read_back_whatever_the_names_are(names: list[tuple[str, bool]]) -> None:
+    items = tuple(
+        Item(number=n, path=f"a{name}", size=n, options=CutoutOptions() if has_options else None)
+        for n, (name, has_options) in enumerate(names, start=1)
+    )
+    sealed = Manifest(stamp=stamp(), items=items)
+    read = Manifest.from_json(sealed.model_dump_json().encode())
+    assert read.stamp == sealed.stamp
+    assert (len(read.items), tuple(read.items), read.items[-1]) == (len(items), items, items[-1])
+    assert read.items[:2] == items[:2]
+
+
+def test_a_manifest_that_others_wrote_is_checked_as_a_whole() -> None:
+    sealed = Manifest(stamp=stamp(), items=(Item(number=1, path="a.jpg", size=1),))
+    spaced = json.dumps(json.loads(sealed.model_dump_json()), indent=1)
+    assert Manifest.from_json(spaced.encode()).items == list(sealed.items)
+    with pytest.raises(ValidationError):
+        Manifest.from_json(spaced.replace('"number": 1', '"number": 2').encode())
+
+
+def test_an_item_out_of_place_or_outside_its_folder_is_refused_when_it_is_read() -> None:
+    text = Manifest(stamp=stamp(), items=(Item(number=1, path="a.jpg", size=1),)).model_dump_json()
+    for wrong in (text.replace('"number":1', '"number":2'), text.replace("a.jpg", "../a.jpg")):
+        with pytest.raises(ValueError, match="numbered|inside"):
+            Manifest.from_json(wrong.encode()).items[0]
+
+
+def test_each_item_costs_little_more_than_its_bytes() -> None:
+    sealed = Manifest(stamp=stamp(), items=tuple(Item(number=n, path=f"{n}.jpg", size=9) for n in range(1, 20_001)))
+    data = sealed.model_dump_json().encode()
+    tracemalloc.start()
+    read = Manifest.from_json(data)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(read.items) == 20_000
+    assert held < 20 * 20_000
+
+
+def test_how_far_a_batch_is_follows_the_rule_of_its_results() -> None:
+    scores = Scores(coverage=0, edge_uncertainty=0, pieces=0, cut_by_frame=0, sharpness=0, exposure=0)
+    sizes = {"width": 1, "height": 1, "bytes": 1, "source_width": 1, "source_height": 1}
+    facts = {"scores": scores, "network": "n", "weights_sha256": "0" * 64, "device": "cpu"}
+
+    def done(number: int) -> Done:
+        return Done(number=number, finished_at=NOW, **sizes, **facts)
+
+    def failed(number: int, code: str, minutes: int) -> Failed:
+        return Failed(number=number, code=code, sentence="", finished_at=NOW + timedelta(minutes=minutes))
+
+    told = [failed(1, "early", 0), failed(1, "late", 5), failed(1, "early", 1), failed(2, "x", 0), done(2), done(3)]
+    reports = [ShardReport(first=each.number, last=each.number, results=(each,)) for each in (*told, failed(3, "y", 9))]
+    found, whole = standing(reports), results_by_number(reports)
+    assert found.done == {n for n, each in whole.items() if isinstance(each, Done)} == {2, 3}
+    assert found.failed == {n: each for n, each in whole.items() if isinstance(each, Failed)}
+    assert found.failed[1].code == "late"
