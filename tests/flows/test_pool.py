@@ -14,10 +14,10 @@ from flows.parts import Parts
 from schemas.batch import BatchState
 from schemas.errors import DeviceAbsent, WeightsInvalid
 from schemas.ids import BatchId
-from schemas.results import Done, results_by_number
+from schemas.results import Done, ShardReport, results_by_number
 from store.transient import cutout_key
 from tests.flows.conftest import Place, photo
-from workers.actor import SegmenterActor
+from workers.actor import Answer, SegmenterActor
 from workers.pool import Pool, connect
 
 POISON = b"a photo that takes its worker down with it"
@@ -40,6 +40,25 @@ class FragileActor(SegmenterActor):
         if any(transient.read(source_key(batch_id, number)) == POISON for number in numbers):
             os._exit(139)
         return super().process(batch_id, numbers, clock)
+
+
+class BrokenContextActor(SegmenterActor):
+    """Its network fails once as a GPU does whose context is gone."""
+
+    def process(self, batch_id, numbers, clock) -> Answer:
+        mark = self._settings.home / "broken"
+        if 3 in numbers and not mark.exists():
+            mark.write_text(str(os.getpid()))
+            self._cutter.segmenter._run = _illegal_access
+        with (self._settings.home / "pids").open("a") as pids:
+            pids.write(f"{os.getpid()}\n")
+        return super().process(batch_id, numbers, clock)
+
+
+def _illegal_access(image):
+    import torch
+
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +108,25 @@ def test_photos_that_kill_their_worker_cost_their_own_results_only(place: Place,
     assert (counts.done, counts.failed, counts.state) == (5, 3, BatchState.PARTIALLY_COMPLETED)
     results = results_by_number(place.parts.transient.reports(stamp.batch_id))
     assert {n for n, each in results.items() if getattr(each, "code", "") == "worker_lost"} == poisoned
+
+
+def test_a_broken_cuda_context_ends_its_actor_and_another_one_cuts_the_photos(place: Place, on_ray: None) -> None:
+    stamp = place.send({f"{n}.jpg": photo() for n in range(6)})
+    pool = Pool(place.parts.settings, 1, BrokenContextActor)
+    seen: list[ShardReport] = []
+
+    def run(*args) -> Iterator[ShardReport]:
+        for report in pool.run(*args):
+            seen.append(report)
+            yield report
+
+    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), run)
+    assert all(isinstance(result, Done) for report in seen for result in report.results)
+    assert sorted(number for report in seen for number in report.numbers) == list(range(1, 7))
+    home = place.parts.settings.home
+    broken, pids = (home / "broken").read_text(), (home / "pids").read_text().split()
+    assert broken in pids
+    assert pids[-1] != broken
 
 
 def test_a_device_that_is_not_there_ends_the_batch_with_its_name(place: Place, on_ray: None) -> None:
