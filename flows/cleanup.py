@@ -15,11 +15,13 @@ from flows.canary import look_for_canaries
 from flows.cleaning import cleaning
 from flows.parts import current_parts
 from schemas.errors import StoreFault
+from schemas.ids import BatchId
 from store.cleanup import clean_up
 from store.engine_history import forget_runs
 from store.purge import PurgeReport
 from store.ray_sessions import sweep_sessions
 from store.registry import ENGINE_LIFE, ray_folder
+from store.spans import note_span
 
 _SHOWN = 200
 
@@ -44,7 +46,12 @@ def cleanup() -> PurgeReport:
 @task(name="purge", retries=2, retry_delay_seconds=5, persist_result=False)
 def purge_what_is_due() -> PurgeReport:
     """Carry out one purge on the parts in use."""
-    return clean_up(cleaning(current_parts()))
+    parts = current_parts()
+    report = clean_up(cleaning(parts))
+    for each in report.receipts:
+        began, ended = each.first_deletion, each.last_deletion
+        note_span(parts.settings, BatchId(each.subject), "purge", began, ended, objects=each.objects)
+    return report
 
 
 @task(name="sweep-engines", persist_result=False)

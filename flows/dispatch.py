@@ -21,6 +21,7 @@ from store import line
 from store.batches import get_batch
 from store.line import InLine, Share
 from store.logs import about
+from store.spans import span
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,10 @@ class Dispatcher:
         keeper.start()
         has_ended = False
         try:
-            with about(batch_id=chosen.batch_id, account_id=chosen.account_id):
+            with (
+                about(batch_id=chosen.batch_id, account_id=chosen.account_id),
+                span(self._parts.settings, chosen.batch_id, "dispatch", left=chosen.left),
+            ):
                 _log.info("a turn begins, %d photos are left", chosen.left)
                 ended = self._process(self._watched(turn), chosen.batch_id)
                 _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)

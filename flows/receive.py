@@ -22,6 +22,7 @@ from store import batches, line
 from store.cleanup import admit_intake
 from store.early import life_of
 from store.people import require_open
+from store.spans import note_first_span, span
 
 
 def stamp_batch(
@@ -54,6 +55,7 @@ def stamp_batch(
         batches.open_batch(connection, stamp, account_id)
         upload_key = randomness(32).hex() if takes_uploads else None
         line.enter(connection, stamp.batch_id, account_id, upload_key, due_at, trace)
+    note_first_span(parts.settings, batch_id, "submit", stamp.received_at, parts.clock())
     return stamp
 
 
@@ -62,10 +64,11 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
     if not items:
         raise NothingToDo("The batch holds no photo. Send some, then seal it.")
     manifest = Manifest(stamp=stamp, items=tuple(items))
-    parts.transient.seal(manifest)
-    with parts.records.transaction() as connection:
-        batches.seal(connection, stamp.batch_id, len(items))
-        line.make_ready(connection, stamp.batch_id, parts.clock())
+    with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
+        parts.transient.seal(manifest)
+        with parts.records.transaction() as connection:
+            batches.seal(connection, stamp.batch_id, len(items))
+            line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest
 
 

@@ -23,6 +23,7 @@ from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, Standing, results_by_number, standing
 from store import batches, line, webhooks
+from store.spans import span
 from workers.plan import OUR_CODES, Shard, plan_shards
 
 RunShards = Callable[
@@ -82,7 +83,8 @@ def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
     manifest = parts.transient.manifest(batch_id)
     results = results_by_number(parts.transient.reports(batch_id))
     done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
-    return admit_outputs(parts, manifest.stamp, done, write)
+    with span(parts.settings, batch_id, "admit", offered=len(done)):
+        return admit_outputs(parts, manifest.stamp, done, write)
 
 
 def finish(parts: Parts, batch_id: BatchId) -> Counts:
@@ -92,12 +94,8 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     """
     manifest = parts.transient.manifest(batch_id)
     counts = _counts(manifest, standing(parts.transient.each_report(batch_id)))
-    with parts.records.transaction() as connection:
-        is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
-        state = BatchState.CANCELLED if is_off else counts.state
-        batches.set_progress(connection, batch_id, counts, state)
-        if state.has_ended:
-            _tell_webhooks(connection, parts, batch_id, counts, state)
+    with span(parts.settings, batch_id, "finish", done=counts.done, failed=counts.failed):
+        _record_end(parts, batch_id, counts)
     return counts
 
 
@@ -110,6 +108,15 @@ def reconcile(parts: Parts) -> Reconciled:
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
         ended = ledger.ended_grants(connection)
     return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
+
+
+def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
+    with parts.records.transaction() as connection:
+        is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
+        state = BatchState.CANCELLED if is_off else counts.state
+        batches.set_progress(connection, batch_id, counts, state)
+        if state.has_ended:
+            _tell_webhooks(connection, parts, batch_id, counts, state)
 
 
 def _tell_webhooks(connection: Connection, parts: Parts, batch_id: BatchId, counts: Counts, state: BatchState) -> None:

@@ -38,7 +38,7 @@ def note(**ids: str) -> None:
 
 
 def set_up(form: str, to: TextIO | None = None) -> None:
-    """Write the log to stderr, or elsewhere, as `text` (warnings alone) or `json` (also what was done, and each request)."""
+    """Write the log to stderr, or elsewhere: `text` holds warnings, `json` also what was done, and each request."""
     handler = logging.StreamHandler(to or sys.stderr)
     handler.setFormatter(Json() if form == "json" else Text())
     root = logging.getLogger()

@@ -81,6 +81,10 @@ class Settings(BaseSettings):
         "text", description="The log on stderr: text holds warnings; json also what was done and each request."
     )
 
+    traces_url: str = Field(
+        "", description="OpenTelemetry collector, OTLP over HTTP: http://host:4318. Empty: no traces."
+    )
+
     portal_url: str = Field("http://127.0.0.1:8080", description="Where people reach the portal.")
     smtp_url: SecretStr = Field(
         SecretStr(""),

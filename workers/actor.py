@@ -20,6 +20,7 @@ from schemas.errors import DeviceBroken, ItemError
 from schemas.ids import BatchId
 from schemas.results import Failed
 from store.settings import Settings
+from store.spans import span
 from workers.identity import identity, require_same
 from workers.limits import is_worn
 
@@ -83,7 +84,8 @@ class SegmenterActor:
             transient = open_transient(self._settings, clock)
             if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
                 self._manifest = transient.manifest(batch_id)
-            report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
+            with span(self._settings, batch_id, "shard", items=len(numbers)):
+                report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
         except DeviceBroken:
             os._exit(_DEVICE_BROKEN)
         finally:

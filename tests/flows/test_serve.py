@@ -64,7 +64,7 @@ class Serve:
     def end(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
         self.process.wait(timeout=120)
-        assert processes_of(self.log.with_suffix("")) == []
+        wait_until(lambda: processes_of(self.log.with_suffix("")) == [])  # Ray's own end some moments later
 
 
 def processes_of(home: Path) -> list[str]:
