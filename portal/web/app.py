@@ -18,6 +18,7 @@ from portal.web import (
     account,
     account_close,
     account_keys,
+    account_webhooks,
     batch_pages,
     certificates,
     health,
@@ -84,6 +85,7 @@ def create_app(
         sign_in.router,
         account.router,
         account_keys.router,
+        account_webhooks.router,
         account_close.router,
         certificates.router,
         upload_page.router,  # before the batches: /batches/new is no batch

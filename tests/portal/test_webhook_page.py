@@ -1,0 +1,67 @@
+"""Webhooks in a browser: added by an owner after the address is checked, tried, sent again, removed; nobody else's."""
+
+from __future__ import annotations
+
+from store import webhooks
+from store.people import Role
+from store.webhooks import Event, Webhook
+from tests.portal.browsing import Browser
+from tests.portal.conftest import Site
+
+PAGE = "/account/webhooks"
+
+
+def hooked(site: Site) -> Webhook:
+    """One of Acme's."""
+    with site.records.transaction() as connection:
+        account_id = site.accounts["Acme"][0]
+        return webhooks.add(connection, account_id, "https://acme.example/<b>hook", site.now, site.randomness)
+
+
+def events(site: Site, webhook: Webhook) -> list[Event]:
+    with site.records.reading() as connection:
+        return webhooks.events_of(connection, webhook.webhook_id)
+
+
+def test_an_address_that_is_not_public_is_refused_and_nothing_is_noted(site: Site) -> None:
+    browser = site.sign_in().open(PAGE)
+    token = dict(browser.forms[0].fields)["form_token"]
+    for url in ("http://127.0.0.1:9/x", "http://169.254.169.254/", "file:///etc/passwd", "no address"):
+        assert browser.send(PAGE, [("form_token", token), ("url", url)]).status == 400
+    assert "None." in browser.open(PAGE).words
+
+
+def test_a_webhook_is_tried_sent_again_and_removed_and_its_secret_is_not_shown_again(site: Site) -> None:
+    browser = site.sign_in()
+    webhook = hooked(site)
+    browser.open(PAGE)
+    assert "https://acme.example/&lt;b&gt;hook" in browser.html
+    assert webhook.secret not in browser.html
+    assert "ping" in press(browser, "/ping").words
+    (event,) = events(site, webhook)
+    with site.records.transaction() as connection:
+        webhooks.note_try(connection, event, 200, True, site.now)
+    assert "delivered" in browser.open(PAGE).words
+    assert "1 try, last answer 200" in browser.words
+    press(browser, "/replay")
+    assert events(site, webhook)[0].delivered_at is None
+    assert "None." in press(browser, "/remove").words
+
+
+def test_others_neither_see_nor_change_it(site: Site) -> None:
+    site.account("Acme")
+    webhook = hooked(site)
+    stranger, member = site.sign_in("Bazaar").open(PAGE), site.sign_in_as(Role.MEMBER).open(PAGE)
+    assert "acme.example" not in stranger.html.split("<main")[1]
+    assert [each.action for each in member.forms] == ["/sign-out"]
+    for browser, status in ((stranger, 404), (member, 403)):
+        token = dict(browser.forms[0].fields)["form_token"]
+        assert browser.send(f"{PAGE}/{webhook.webhook_id}/remove", [("form_token", token)]).status == status
+    with site.records.reading() as connection:
+        assert webhooks.list_all(connection, webhook.account_id) == [webhook]
+
+
+def press(browser: Browser, ending: str) -> Browser:
+    """Send the form whose action ends so."""
+    (form,) = [each for each in browser.forms if each.action.endswith(ending)]
+    return browser.send(form.action, form.fields)
