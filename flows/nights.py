@@ -10,7 +10,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
 from flows import night_steps
-from flows.night_steps import Worker
+from flows.night_worker import Worker
 from flows.parts import Parts, current_parts, using
 from flows.process_batch import process_batch
 from schemas.batch import Counts

@@ -30,6 +30,7 @@ from store.schedules import Overlap, Schedule
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _LOOK_EVERY = 20.0  # seconds
+_AT_ONCE = 4  # schedules
 Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
 
 
@@ -189,10 +190,11 @@ def report(schedule: Id, as_json: AsJson = False) -> None:
 
 def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
     from flows import night_steps
+    from flows.night_worker import Worker
 
     if in_line:
         holder = f"{os.getpid()}-{os.urandom(6).hex()}"
-        return night_steps.run_due(parts, night_steps.Worker(holder, os.urandom, None))
+        return night_steps.run_due(parts, Worker(holder, os.urandom, None), at_once=_AT_ONCE)
     if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
     from flows.nights import night_watch

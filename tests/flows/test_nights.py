@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import night_steps, steps
-from flows.night_steps import REPORTS, Worker
+from flows import night_look, night_steps, steps
+from flows.night_delivery import REPORTS
+from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
@@ -25,7 +27,7 @@ from store.batches import get_batch
 from store.nights import Night, NightState
 from store.objects import ObjectStore, open_store
 from store.people import create_account
-from store.places import list_place
+from store.places import Lying, list_place
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.promise.world import StandInCutter
@@ -250,6 +252,22 @@ def test_a_run_whose_time_comes_while_one_is_going_is_skipped_or_waits(
     assert [each.due_at for each in after] == ([] if states else [FIRST + timedelta(hours=1)])
 
 
+def test_a_slow_place_holds_up_nobody_elses_night(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(market, 2)
+    market.schedule()
+    market.schedule(deliver=None)
+    both_are_there = threading.Barrier(2, timeout=60)
+
+    def slow(place: str, settings: Settings) -> Iterator[Lying]:
+        both_are_there.wait()
+        return list_place(place, settings)
+
+    monkeypatch.setattr(night_look, "list_place", slow)
+    market.clock[0] = FIRST
+    begun = night_steps.run_due(market.parts, Worker("one", os.urandom, None), at_once=2)
+    assert [each.new for each in begun] == [2, 2]
+
+
 def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
     fill(market, 3)
     market.schedule()
@@ -349,9 +367,9 @@ def test_a_source_that_cannot_be_listed_is_tried_again_the_same_night(
     def refuse(*_: object) -> None:
         raise StoreFault("The place could not be listed: SlowDown.")
 
-    monkeypatch.setattr(night_steps, "list_place", refuse)
+    monkeypatch.setattr(night_look, "list_place", refuse)
     assert market.run_due(FIRST) == []
-    monkeypatch.setattr(night_steps, "list_place", list_place)
+    monkeypatch.setattr(night_look, "list_place", list_place)
     (night,) = market.run_due(FIRST + timedelta(minutes=1))
     assert (night.state, night.failures, night.due_at) == ("completed", {}, FIRST)
 

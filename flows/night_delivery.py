@@ -1,0 +1,80 @@
+"""What a night writes into the customer's own place: cutouts, and a page with names, which are at home there."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from flows.changes import cutout_names, photos_in
+from flows.night_look import ToDo
+from flows.night_report import Details, report_of
+from flows.parts import Parts
+from schemas.errors import BgbatchError
+from store import fingerprints
+from store.nights import Night
+from store.objects import open_store
+from store.outside import check_place
+from store.places import list_place
+from store.schedules import Schedule
+from store.transient import cutout_key
+
+_log = logging.getLogger(__name__)
+_WRITERS = 16
+_AT_ONCE = 200
+REPORTS = "bgbatch-reports"
+"""The folder of the customer's place that the reports with names lie in."""
+
+
+def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo]) -> int:
+    """Write cutouts into the customer's place; each is remembered once it lies there. Returns how many lie there."""
+    assert night.batch_id is not None
+    batch_id = night.batch_id
+    with parts.records.transaction() as connection:
+        known = fingerprints.known(connection, schedule.schedule_id)
+        if schedule.deliver is not None:
+            check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
+    place = open_store(schedule.deliver, parts.settings) if schedule.deliver is not None else None
+    left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
+
+    def write(pair: tuple[int, ToDo]) -> None:
+        number, each = pair
+        if place is not None:
+            key = cutout_key(batch_id, number, schedule.options.format.suffix)
+            place.write(each.name, parts.transient.read(key))
+
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        for start in range(0, len(left), _AT_ONCE):
+            portion = left[start : start + _AT_ONCE]
+            list(writers.map(write, portion))
+            with parts.records.transaction() as connection:
+                states = {each.path_hmac: each.content_hmac for _, each in portion}
+                fingerprints.remember(connection, schedule.schedule_id, states)
+    return len(done) if place is not None else 0
+
+
+def write_details(
+    parts: Parts, schedule: Schedule, night: Night, failed: list[tuple[str, str, str]], now: datetime
+) -> None:
+    """What failed, and which cutouts have no photo any more, by name, into the customer's place. Never ends a night."""
+    if schedule.deliver is None or not (failed or night.deleted):
+        return
+    try:
+        with parts.records.transaction() as connection:
+            deliver = check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
+            source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
+        orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
+        details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
+        key = f"{REPORTS}/{night.due_at:%Y-%m-%dT%H-%M-%S}.json"
+        open_store(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
+    except BgbatchError as fault:
+        _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault.code)
+
+
+def _orphans(parts: Parts, source: str, deliver: str, schedule: Schedule) -> tuple[str, ...]:
+    suffix = schedule.options.format.suffix
+    names = set(cutout_names(photos_in(list_place(source, parts.settings))[0], suffix).values())
+    lying = (each.path for each in list_place(deliver, parts.settings))
+    return tuple(
+        sorted(path for path in lying if path.endswith(suffix) and path not in names and not path.startswith(REPORTS))
+    )

@@ -1,0 +1,91 @@
+"""What a night finds in the source: compared with the fingerprints, what is new or changed becomes one batch."""
+
+from __future__ import annotations
+
+import json
+
+from flows.changes import Photo, compare
+from flows.parts import Parts
+from flows.receive import seal, stamp_batch
+from schemas.batch import Item
+from schemas.errors import UserError
+from schemas.ids import BatchId, Randomness
+from schemas.record import Record
+from store import fingerprints, nights
+from store.nights import Night
+from store.outside import check_place
+from store.places import list_place
+from store.schedules import Schedule
+from store.transient import batch_prefix
+
+
+class SourceEmpty(UserError):
+    """The source holds no photo, though it did before: more likely a wrong address than an empty catalog."""
+
+    code = "source_empty"
+
+
+class ToDo(Record):
+    """A photo of the night's batch. Kept beside the batch's photos, and purged with them."""
+
+    name: str
+    path_hmac: str
+    content_hmac: str
+
+
+def look(parts: Parts, schedule: Schedule, night: Night, randomness: Randomness) -> Night:
+    """List the source, compare it with the fingerprints, and seal what is to do. Raises what makes it impossible."""
+    with parts.records.transaction() as connection:
+        source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
+        if schedule.deliver is not None:
+            check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
+        known = fingerprints.known(connection, schedule.schedule_id)
+    suffix = schedule.options.format.suffix
+    changes = compare(list_place(source, parts.settings), schedule.fingerprint_key, known, suffix)
+    if known and not changes.found:
+        raise SourceEmpty("The source holds no photo, though it did before. Check its address; nothing was forgotten.")
+    numbers: dict[str, object] = {
+        "found": changes.found,
+        "new": len(changes.new),
+        "changed": len(changes.changed),
+        "skipped": changes.skipped,
+        "deleted": night.deleted + len(changes.deleted),  # a look before this one may have counted some
+        "failures": {},
+    }
+    todo = changes.todo
+    stamp = None
+    if todo:
+        stamp = stamp_batch(
+            parts,
+            schedule.account_id,
+            schedule.industry,
+            schedule.options,
+            randomness,
+            due_at=night.deadline_at,
+        )
+        parts.transient.write(stamp, _todo_key(stamp.batch_id), _todo_bytes(todo))
+        numbers["batch_id"] = stamp.batch_id
+    with parts.records.transaction() as connection:
+        fingerprints.forget(connection, schedule.schedule_id, changes.deleted)
+        night = nights.note(connection, night, **numbers)
+    if stamp is not None:
+        items = [
+            Item(number=number, path=each.path, size=each.size, source=f"{source}/{each.path}")
+            for number, each in enumerate(todo, start=1)
+        ]
+        seal(parts, stamp, items)
+    return night
+
+
+def _todo_key(batch_id: BatchId) -> str:
+    return f"{batch_prefix(batch_id)}/night.json"
+
+
+def _todo_bytes(todo: tuple[Photo, ...]) -> bytes:
+    return json.dumps([[each.name, each.path_hmac, each.content_hmac] for each in todo]).encode()
+
+
+def read_todo(parts: Parts, batch_id: BatchId) -> list[ToDo]:
+    """The photos of a night's batch, by item number less one. Raises `NotFound` once it is purged."""
+    rows = json.loads(parts.transient.read(_todo_key(batch_id)))
+    return [ToDo(name=name, path_hmac=path, content_hmac=content) for name, path, content in rows]
