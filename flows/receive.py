@@ -13,8 +13,8 @@ from datetime import datetime
 from consent.ledger import live_grant
 from flows.cleaning import cleaning
 from flows.parts import Parts
-from schemas.batch import Item, Manifest, Stamp
-from schemas.errors import NothingToDo
+from schemas.batch import Item, Manifest, Stamp, without_background
+from schemas.errors import BadOptions, NothingToDo
 from schemas.ids import AccountId, BatchId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -60,9 +60,17 @@ def stamp_batch(
 
 
 def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
-    """Declare the batch complete and put it in line. Raises `NothingToDo`, `PastDeadline`, `StoreFault`."""
+    """Declare the batch complete and put it in line.
+
+    Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
+    """
     if not items:
         raise NothingToDo("The batch holds no photo. Send some, then seal it.")
+    if lack := without_background(stamp, items):
+        raise BadOptions(
+            f"bg_image names a photo that is not in the batch, so {lack} of its {len(items)} photos could not be cut. "
+            "Add that photo to the batch, or name another."
+        )
     manifest = Manifest(stamp=stamp, items=tuple(items))
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)

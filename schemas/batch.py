@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -80,6 +81,13 @@ class Item(Record):
         if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
             raise ValueError("an item's path must be relative, with forward slashes, and stay inside its folder")
         return path
+
+
+def without_background(stamp: Stamp, items: Sequence[Item]) -> int:
+    """How many of these items are to lie on a photo that is not one of them."""
+    wanted = Counter((item.options or stamp.options).bg_image for item in items)
+    del wanted[None]
+    return wanted.total() - sum(wanted[path] for path in wanted.keys() & {item.path for item in items}) if wanted else 0
 
 
 class SealedItems(Sequence[Item]):

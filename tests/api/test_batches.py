@@ -44,6 +44,16 @@ def test_pages_of_items_hold_each_once(desk: Desk) -> None:
     assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_background_that_is_not_in_the_batch_is_told_at_the_seal_and_can_be_mended(desk: Desk) -> None:
+    batch = desk.open(options={"bg_image": "walls/brick.jpg"})
+    desk.call("PUT", f"/batches/{batch}/items/a.jpg", content=b"a photo")
+    answer = desk.call("POST", f"/batches/{batch}/seal").json()
+    assert answer["code"] == "bad_options"
+    assert "brick" not in str(answer)
+    desk.call("PUT", f"/batches/{batch}/items/walls/brick.jpg", content=b"a wall")
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["state"] == "sealed"
+
+
 def test_the_same_path_again_replaces_the_photo(desk: Desk) -> None:
     batch = desk.open()
     for data in (b"first", b"second!"):
