@@ -161,9 +161,9 @@ def page() -> str:
         "",
         "## What does not scale yet",
         "",
-        "- One batch of a million photos costs its driver about 1.5 GB for the manifest (1.5 KB a photo); "
-        "progress adds "
-        "next to nothing. Send batches of at most 100,000.",
+        "- A batch of a million photos costs its driver and each of its actors about 100 bytes a photo for the "
+        "manifest. What is offered to the lake is held as a whole meanwhile: send batches that may train of at most "
+        "100,000.",
         "- `bgbatch receipts` verifies the whole chain, a time that grows with all batches ever purged.",
         "- Ray's head without an external store is one machine: when it dies, runs end, say so, and go on where they "
         "stood once a new cluster is up.",

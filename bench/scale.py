@@ -23,14 +23,15 @@ from bench.tables import table
 from flows import steps
 from flows.parts import Parts, open_parts, using
 from flows.receive import seal, stamp_batch
-from schemas.batch import Item
+from schemas.batch import Item, Stamp
 from schemas.clock import Clock, system_clock
-from schemas.ids import AccountId, BatchId
+from schemas.ids import AccountId, BatchId, new_batch_id, received_at
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
+from store import batches, line
 from store.batches import due_early, list_batches, overdue, page_of
 from store.people import create_account
-from store.records import open_records
+from store.records import Records, open_records
 from store.settings import Settings
 from store.transient import source_key
 from tests.cluster.rehearsal import SCORES, RehearsalActor
@@ -131,10 +132,18 @@ def driver() -> Lines:
         rows.append(Path(tempfile.gettempdir(), f"bgbatch-driver-{photos}").read_text().split(","))
     return [
         "**One driver, one batch**: the manifest read and planned, then a report for every 64 photos "
-        "taken in; records in SQLite.",
+        "taken in, then all of them read again to finish; records in SQLite, the store a folder.",
         "",
         *table(
-            ["photos", "MB before", "MB with manifest and plan", "MB after all reports", "plan s", "ms per report"],
+            [
+                "photos",
+                "MB before",
+                "MB with the plan",
+                "MB after all reports",
+                "MB at the end",
+                "plan s",
+                "ms per report",
+            ],
             rows,
         ),
     ]
@@ -150,25 +159,31 @@ def _driver_in_this_process(photos: int) -> None:
         planned, planning = resident(), time.perf_counter() - began
 
         def reports(_id: BatchId, todo: Sequence[Shard], clock: Clock, *_: object) -> Iterator[ShardReport]:
+            stamp = place.parts.transient.manifest(_id).stamp
             for shard in todo:
-                yield ShardReport(first=shard[0], last=shard[-1], results=tuple(done(n, clock()) for n in shard))
+                report = ShardReport(first=shard[0], last=shard[-1], results=tuple(done(n, clock()) for n in shard))
+                place.parts.transient.write_report(stamp, report)
+                yield report
 
         began = time.perf_counter()
         counts = steps.cut(place.parts, batch_id, shards, reports)
         per_report = (time.perf_counter() - began) / len(shards)
-        assert counts.done == photos
-        found = (f"{photos:,}".replace(",", "\u202f"), f"{before:.0f}", f"{planned:.0f}", f"{resident():.0f}")
+        taken = resident()
+        assert counts.done == steps.finish(place.parts, batch_id).done == photos
+        sizes = [f"{each:.0f}" for each in (before, planned, taken, resident())]
+        found = (f"{photos:,}".replace(",", "\u202f"), *sizes)
         figures = ",".join((*found, f"{planning:.1f}", f"{per_report * 1e3:.2f}"))
         Path(tempfile.gettempdir(), f"bgbatch-driver-{photos}").write_text(figures)
 
 
 def history() -> Lines:
     """PostgreSQL with years of purged batches: what is asked at each receipt and each cleanup."""
-    sizes = (10_000, 100_000, 1_000_000)
+    sizes = (10_000, 1_000_000, 5_000_000)
     url = new_database()
     records = open_records(Settings(records_url=url))
     with records.transaction() as connection:
         account, _ = create_account(connection, "Acme", "a@acme.example", system_clock(), os.urandom)
+    _add_waiting(records, account, 1000)
     rows, had = [], 0
     for size in sizes:
         seconds = _add_history(url, account, had, size)
@@ -178,9 +193,11 @@ def history() -> Lines:
             "overdue": lambda c, now=now: overdue(c, now),
             "due early": lambda c, now=now: due_early(c, now, timedelta(minutes=30)),
             "newest 20": lambda c: list_batches(c, account),
+            "the line": lambda c, now=now: line.in_line(c, now),
+            "its load": lambda c, now=now: line.load_of(c, now),
             "a page": lambda c: page_of(c, account, list_batches(c, account)[-1].stamp.batch_id, 50),
         }
-        took = []
+        took, scans = [], _whole_scans(url)
         for question in asked.values():
             best = 1e9
             for _ in range(5):
@@ -189,19 +206,47 @@ def history() -> Lines:
                     question(connection)
                     best = min(best, time.perf_counter() - began)
             took.append(f"{best * 1e3:.1f}")
+        records.engine.dispose()  # counters are told when a connection ends
+        scans = _whole_scans(url) - scans
         with psycopg.connect(url.replace("+psycopg", "")) as connection:
-            (disk,) = connection.execute("SELECT pg_total_relation_size('batches')").fetchone()
-        rows.append([f"{size:,}".replace(",", "\u202f"), *took, f"{disk / size:.0f}", f"{seconds:.0f}"])
+            query = "SELECT pg_total_relation_size('batches') + pg_total_relation_size('submissions')"
+            (disk,) = connection.execute(query).fetchone()
+        print(size, took, scans, flush=True)
+        rows.append([f"{size:,}".replace(",", "\u202f"), *took, str(scans), f"{disk / size:.0f}", f"{seconds:.0f}"])
     records.engine.dispose()
     per_row = int(rows[-1][-2])
     return [
-        "**History**: purged batches of one account in PostgreSQL, ms per question, best of five.",
+        "**History**: purged batches of one account in PostgreSQL, and a thousand that wait; ms per question, best of "
+        "five.",
         "",
-        *table(["batches", "overdue", "due early", "newest 20", "a page", "bytes per batch", "s to add"], rows),
+        *table(["batches", *asked, "scans of a whole table", "bytes per batch", "s to add"], rows),
         "",
         f"Not measured: 100 million. By these figures that is {per_row * 1e8 / 1e9:.0f} GB for the batches with their "
         "indexes; questions go by index and grow by its depth, not by the history.",
     ]
+
+
+def _add_waiting(records: Records, account: AccountId, count: int) -> None:
+    """Batches that came in just now, sealed and in line."""
+    with records.transaction() as connection:
+        for _ in range(count):
+            batch_id = new_batch_id(system_clock(), os.urandom)
+            received = received_at(batch_id)
+            times = {"received_at": received, "purge_at": received + timedelta(hours=23)}
+            stamp = Stamp(batch_id=batch_id, industry=None, grant_id=None, options=CutoutOptions(), **times)
+            batches.open_batch(connection, stamp, account)
+            line.enter(connection, batch_id, account)
+            batches.seal(connection, batch_id, 500)
+            line.make_ready(connection, batch_id, received)
+
+
+def _whole_scans(url: str) -> int:
+    """How often the server has read a whole table of batches or of the line so far."""
+    time.sleep(2)  # it counts a moment later
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        names = "relname IN ('batches', 'submissions')"
+        (scans,) = connection.execute(f"SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE {names}").fetchone()
+    return int(scans)
 
 
 def _add_history(url: str, account: AccountId, first: int, last: int) -> float:
@@ -216,7 +261,13 @@ def _add_history(url: str, account: AccountId, first: int, last: int) -> float:
             "generate_series(%s::int, %s::int) n) s) h",
             (account, CutoutOptions().model_dump_json(), first + 1, last),
         )
-        connection.execute("ANALYZE batches")
+        connection.execute(
+            "INSERT INTO submissions (batch_id, account_id, ready_at, started_at, ended_at) "
+            "SELECT batch_id, account_id, received_at, received_at, purged_at FROM batches "
+            "WHERE received_at < date_trunc('day', now()) - interval '2 days' - %s * interval '1 second'",
+            (first,),
+        )
+        connection.execute("VACUUM ANALYZE batches, submissions")
     return time.perf_counter() - began
 
 

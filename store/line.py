@@ -91,6 +91,7 @@ def in_line(connection: Connection, now: datetime) -> list[InLine]:
             or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now),
             batches.c.state.in_(_GOING),
             batches.c.purge_at > now,
+            batches.c.purged_at.is_(None),  # says nothing new, and leads by the index of those past the whole history
         )
         .order_by(submissions.c.ready_at, submissions.c.batch_id)
     )
@@ -187,7 +188,8 @@ class Load:
 def load_of(connection: Connection, now: datetime, account_id: AccountId | None = None) -> Load:
     """Open, waiting and running batches whose time is not over."""
     left = func.coalesce(func.sum(batches.c["items"] - batches.c.done - batches.c.failed), 0)
-    query = select(func.count(), left).where(batches.c.state.in_((BatchState.OPEN, *_GOING)), batches.c.purge_at > now)
+    query = select(func.count(), left).where(batches.c.state.in_((BatchState.OPEN, *_GOING)))
+    query = query.where(batches.c.purge_at > now, batches.c.purged_at.is_(None))  # the last: by the index of those
     if account_id is not None:
         query = query.where(batches.c.account_id == account_id)
     count, items = connection.execute(query).one()

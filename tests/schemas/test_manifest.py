@@ -55,7 +55,7 @@ def test_a_manifest_that_others_wrote_is_checked_as_a_whole() -> None:
 def test_an_item_out_of_place_or_outside_its_folder_is_refused_when_it_is_read() -> None:
     text = Manifest(stamp=stamp(), items=(Item(number=1, path="a.jpg", size=1),)).model_dump_json()
     for wrong in (text.replace('"number":1', '"number":2'), text.replace("a.jpg", "../a.jpg")):
-        with pytest.raises(ValueError, match="numbered|inside"):
+        with pytest.raises(ValueError, match=r"numbered|inside"):
             Manifest.from_json(wrong.encode()).items[0]
 
 
