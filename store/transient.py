@@ -74,6 +74,11 @@ def mask_key(batch_id: BatchId, number: int) -> str:
     return f"{batch_prefix(batch_id)}/mask/{number:06d}.png"
 
 
+def measure_key(batch_id: BatchId, number: int) -> str:
+    """Where an item's subject is, for the photos of its folder that are to be set alike."""
+    return f"{batch_prefix(batch_id)}/measure/{number:06d}.json"
+
+
 def preview_key(batch_id: BatchId, number: int, of: str) -> str:
     """A small picture of an item's `photo` or `cutout`."""
     return f"{batch_prefix(batch_id)}/preview/{number:06d}-{of}.webp"

@@ -15,6 +15,7 @@ from torch import nn
 from schemas.errors import WeightsInvalid
 from schemas.options import CutoutOptions, Format
 from store.settings import Settings
+from workers.alike import Measure, measured, setting_for
 from workers.compiling import keep_compiled_in
 from workers.decode import Limits, Picture, decode
 from workers.device_lane import DeviceLane, Jpegs, Made, Taken, jpegs_on
@@ -68,7 +69,15 @@ class Cutter:
         `background`: the photo that `options.bg_image` names.
         """
         (one,) = self.segment([self.open(Order(source, options, want_mask, background))])
+        if options.consistent:  # alone in its folder
+            one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)])))
         return self.finish(one)
+
+    def measure(self, done: Opened | Taken | Made) -> Measure:
+        """Where the subject of a segmented photo is."""
+        if not isinstance(done, Opened) or done.mask is None:
+            raise ValueError("this has not been segmented")
+        return measured(_full_alpha(done.mask, done.picture))
 
     def open(self, order: Order) -> Opened | Taken:
         """The source decoded, or its header read where the device decodes it. Raises an `ItemError` of the source's."""
@@ -96,8 +105,10 @@ class Cutter:
         alpha = _full_alpha(done.mask, picture)
         if order.options.refine:
             alpha = refined(picture.rgb, alpha)
-        frame = frame_for(alpha, order.options)
-        width, height = fitted(frame.width, frame.height, order.options.size.max_pixels)
+        frame = frame_for(alpha, order.options, order.setting)
+        is_set = order.options.consistent and frame != Frame(0, 0, picture.width, picture.height)
+        given = (order.setting.width, order.setting.height) if is_set and order.setting else (frame.width, frame.height)
+        width, height = fitted(*given, order.options.size.max_pixels)
         scores = score(done.mask, done.small)
         return Cut(
             file=self._file(order, picture, alpha, frame, (width, height)),
@@ -106,7 +117,7 @@ class Cutter:
             source_width=picture.width,
             source_height=picture.height,
             scores=scores,
-            flags=flags(scores),
+            flags=flags(scores) + (("not_consistent",) if order.options.consistent and not is_set else ()),
             mask_png=write_png(alpha) if order.want_mask else None,
         )
 

@@ -1,9 +1,8 @@
 """Where the subject stands in the picture that is delivered: as photographed, cropped to it, or set as its fellows are.
 
-`consistent` sets each photo of a vehicle by one rule, so that all of a folder agree without knowing of each other.
-Every view of a car is as high as the others: so the subject is 38 % of the picture's height (seen from its side, a car
-is then still inside a 4:3 picture), centred, and stands on one line at 78 % of the height. Nothing is scaled up: the
-picture becomes smaller instead.
+`consistent` sets the photos of a folder alike (`workers.alike`): each subject has the same height in pictures of the
+same size, is centred, and stands on one line at 78 % of the height. Nothing is scaled up: the pictures become smaller
+instead. A photo that cannot be set so is left as it was taken.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.options import CutoutOptions, Margin
+from workers.alike import Measure, Setting, fits, measured
 
 Pixels = npt.NDArray[np.uint8]
 
-_SEEN = 12
-"""Alpha from which on a pixel counts as the subject's, of 255."""
-
-_HEIGHT, _WIDTH, _BASELINE = 0.38, 0.92, 0.78
-"""Of the picture: the subject's height, the most that its width may be, and the line that it stands on."""
+_BASELINE = 0.78
+"""The line that subjects stand on, of the picture's height."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +32,21 @@ class Frame:
     height: int
 
 
-def frame_for(alpha: Pixels, options: CutoutOptions) -> Frame:
-    """The window that the options want. A photo without a subject is left as it is."""
+def frame_for(alpha: Pixels, options: CutoutOptions, setting: Setting | None = None) -> Frame:
+    """The window that the options want; `setting`: what a folder's photos have in common.
+
+    A photo without a subject, or that the setting does not fit, is left as it is.
+    """
     height, width = alpha.shape
     whole = Frame(0, 0, width, height)
     if not (options.crop or options.consistent):
         return whole
-    left, top, across, down = cv2.boundingRect((alpha >= _SEEN).view(np.uint8))
-    if not across:
+    seen = measured(alpha)
+    if not seen.across:
         return whole
-    subject = Frame(left, top, across, down)
-    return _set(subject, whole) if options.consistent else _cropped(subject, whole, options.margins)
+    if not options.consistent:
+        return _cropped(Frame(seen.left, seen.top, seen.across, seen.down), whole, options.margins)
+    return _set(seen, setting) if setting is not None and fits(seen, setting) else whole
 
 
 def through(frame: Frame, pixels: Pixels, width: int, height: int) -> Pixels:
@@ -80,10 +81,9 @@ def _cropped(subject: Frame, whole: Frame, margins: tuple[Margin, Margin, Margin
     )
 
 
-def _set(subject: Frame, whole: Frame) -> Frame:
-    shape = whole.width / whole.height
-    height = max(subject.height / _HEIGHT, subject.width / _WIDTH / shape)
-    width = height * shape
-    left = subject.left + subject.width / 2 - width / 2
-    top = subject.top + subject.height - height * _BASELINE
+def _set(seen: Measure, setting: Setting) -> Frame:
+    height = seen.down / setting.subject
+    width = height * setting.width / setting.height
+    left = seen.left + seen.across / 2 - width / 2
+    top = seen.top + seen.down - height * _BASELINE
     return Frame(round(left), round(top), max(1, round(width)), max(1, round(height)))

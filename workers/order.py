@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from schemas.options import CutoutOptions
 from schemas.results import Scores
+from workers.alike import Setting
 from workers.decode import Picture
 
 Pixels = npt.NDArray[np.uint8]
@@ -16,12 +17,16 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of one source. `background`: the photo that `options.bg_image` names."""
+    """What is to be made of one source. `background`: the photo that `options.bg_image` names.
+
+    `setting`: what the photos of its folder have in common, if they are to be consistent.
+    """
 
     source: bytes
     options: CutoutOptions
     want_mask: bool
     background: bytes | None = None
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
+from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport
-from store.transient import TransientStore, cutout_key, mask_key
+from store.transient import TransientStore, cutout_key, mask_key, measure_key
+from workers.alike import Measure, Setting, setting_for
 from workers.cutter import Cutter
 from workers.decode import too_many_bytes
 from workers.device_lane import Made, Taken
@@ -39,6 +41,7 @@ def process_shard(
     """
     way = _Way(transient, cutter, manifest, clock)
     items = [manifest.items[number - 1] for number in numbers]
+    way.set_alike(items)
     results = tuple(overlapped(items, way.read, way.segment, way.write, cutter.pace))
     report = ShardReport(first=numbers[0], last=numbers[-1], results=results)
     transient.write_report(manifest.stamp, report)
@@ -61,6 +64,46 @@ class _Way:
     cutter: Cutter
     manifest: Manifest
     clock: Clock
+    settings: dict[str, Setting | None] = field(default_factory=dict)
+    """Of the folders whose photos are to be consistent."""
+
+    def set_alike(self, items: Sequence[Item]) -> None:
+        """Work out the settings of the items' folders: whoever has not been measured is, wherever else it is cut."""
+        folders = {_folder(item) for item in items if self._options(item).consistent}
+        if not folders:
+            return
+        fellows = [each for each in self.manifest.items if self._options(each).consistent and _folder(each) in folders]
+        own = {item.number for item in items}
+        known: dict[int, Measure] = {}
+        # Its own first: by then other workers have mostly measured theirs.
+        for some in (
+            [each for each in fellows if each.number in own],
+            [each for each in fellows if each.number not in own],
+        ):
+            known |= {each.number: found for each in some if (found := self._known_measure(each)) is not None}
+            missing = [each for each in some if each.number not in known]
+            answers = overlapped(missing, self.read, self.segment, self._measure, self.cutter.pace)
+            known |= {item.number: found for item, found in zip(missing, answers, strict=True) if found is not None}
+        for folder in folders:
+            alike = [known[each.number] for each in fellows if _folder(each) == folder and each.number in known]
+            self.settings[folder] = setting_for(alike)
+
+    def _known_measure(self, item: Item) -> Measure | None:
+        key = measure_key(self.manifest.stamp.batch_id, item.number)
+        return Measure.model_validate_json(self.transient.read(key)) if self.transient.objects.exists(key) else None
+
+    def _measure(self, step: _Step) -> Measure | None:
+        """The subject's place, kept in the batch; None for a photo that cannot be cut: its folder does without it."""
+        done = step.at
+        if isinstance(done, Failed):
+            return None
+        measure = self.cutter.measure(done)
+        stamp = self.manifest.stamp
+        self.transient.write(stamp, measure_key(stamp.batch_id, step.item.number), measure.model_dump_json().encode())
+        return measure
+
+    def _options(self, item: Item) -> CutoutOptions:
+        return item.options or self.manifest.stamp.options
 
     def read(self, item: Item) -> _Step:
         """Its bytes, decoded."""
@@ -110,9 +153,10 @@ class _Way:
         return Failed(number=item.number, code=code, sentence=sentence, finished_at=self.clock())
 
     def _order(self, item: Item) -> Order:
-        stamp, options = self.manifest.stamp, item.options or self.manifest.stamp.options
+        stamp, options = self.manifest.stamp, self._options(item)
         behind = self._background(options.bg_image) if options.bg_image is not None else None
-        return Order(self._source(item), options, want_mask=stamp.grant_id is not None, background=behind)
+        setting = self.settings.get(_folder(item)) if options.consistent else None
+        return Order(self._source(item), options, stamp.grant_id is not None, behind, setting)
 
     def _source(self, item: Item) -> bytes:
         if item.size > self.cutter.limits.bytes:  # such a source was not even uploaded
@@ -129,7 +173,7 @@ class _Way:
         return self._source(item)
 
     def _done(self, item: Item, segmented: Opened | Taken | Made) -> Done:
-        stamp, options = self.manifest.stamp, item.options or self.manifest.stamp.options
+        stamp, options = self.manifest.stamp, self._options(item)
         cut = self.cutter.finish(segmented)
         self.transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
         if cut.mask_png is not None:
@@ -152,6 +196,10 @@ def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:
         device=cutter.device,
         finished_at=clock(),
     )
+
+
+def _folder(item: Item) -> str:
+    return item.path.rpartition("/")[0]
 
 
 def _place(error: BaseException) -> str:

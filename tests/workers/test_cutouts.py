@@ -11,6 +11,7 @@ from PIL import Image
 from schemas.errors import BadOptions
 from schemas.options import CutoutOptions, parse_options
 from tests.workers.photos import PHOTOS
+from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
 from workers.encode import encode
@@ -93,6 +94,16 @@ def test_a_colour_behind_is_blended_in_by_alpha(colour):
     assert np.abs(rgb - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("radius", [60, 120, 330])
+def test_a_png_has_at_most_a_fifth_more_bytes_than_pillows(radius):
+    """However much of it is empty."""
+    rgb = np.asarray(Image.open(PHOTOS[0]).convert("RGB").resize((1000, 750), Image.Resampling.LANCZOS))
+    alpha = cv2.circle(np.zeros((750, 1000), np.uint8), (500, 375), radius, 255, -1)
+    usual = io.BytesIO()
+    Image.fromarray(cut_out(rgb, alpha)).save(usual, "PNG")
+    assert len(write_cutout(rgb, alpha)) <= 1.2 * len(usual.getvalue())
+
+
 def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
     rgba = pixels(encode(NOISE, np.zeros((160, 200), np.uint8), parse_options({"bg_color": "ff000080"})))
     assert tuple(rgba[5, 5]) == (255, 0, 0, 128)
@@ -145,21 +156,53 @@ def test_a_cropped_file_has_the_size_that_its_result_says(cutter):
     assert done.width < 600
 
 
-@pytest.mark.parametrize("box", [(20, 180, 40, 60), (300, 390, 10, 500), (0, 400, 0, 300), (150, 160, 0, 600)])
-def test_consistent_photos_have_the_same_height_and_line(box):
+BOXES = [(20, 180, 40, 260), (300, 390, 100, 300), (40, 300, 30, 500), (150, 250, 100, 400)]
+
+
+def mask_with(box: tuple[int, int, int, int], shape: tuple[int, int] = (400, 600)) -> np.ndarray:
     top, bottom, left, right = box
-    mask = np.zeros((400, 600), np.uint8)
+    mask = np.zeros(shape, np.uint8)
     mask[top:bottom, left:right] = 255
-    frame = frame_for(mask, parse_options({"consistent": True}))
-    width, height = fitted(frame.width, frame.height, 250_000)
-    seen = through(frame, mask, width, height) > 127
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    assert rows[-1] / height == pytest.approx(0.78, abs=0.02)
-    assert (columns[0] + columns[-1]) / 2 / width == pytest.approx(0.5, abs=0.02)
-    share = (rows[-1] - rows[0] + 1) / height
-    if (right - left) / (bottom - top) < 3:
-        assert share == pytest.approx(0.38, abs=0.02)
-    assert columns[-1] - columns[0] <= 0.93 * width
+    return mask
+
+
+def test_consistent_photos_have_the_same_size_height_and_line():
+    masks = [mask_with(box) for box in BOXES]
+    setting = setting_for([measured(mask) for mask in masks])
+    heights, lines = set(), set()
+    for mask in masks:
+        frame = frame_for(mask, parse_options({"consistent": True}), setting)
+        seen = through(frame, mask, setting.width, setting.height) > 127
+        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        heights.add(rows[-1] - rows[0] + 1)
+        lines.add(rows[-1])
+        assert (columns[0] + columns[-1]) / 2 / setting.width == pytest.approx(0.5, abs=0.02)
+        assert columns[-1] - columns[0] <= 0.93 * setting.width
+    assert max(heights) - min(heights) <= 2
+    assert max(lines) - min(lines) <= 2
+    assert setting.width / setting.height == pytest.approx(1.5, abs=0.02)
+    assert max(heights) <= 91  # the least of them: nothing is scaled up
+
+
+def test_the_widest_subject_makes_all_of_its_folder_smaller():
+    flat = mask_with((150, 200, 50, 550))
+    alone, together = (setting_for([measured(mask_with(box)) for box in boxes] + more) for boxes, more in
+                       ((BOXES, []), (BOXES, [measured(flat)])))  # fmt: skip
+    assert alone.subject == pytest.approx(0.38)
+    assert together.subject < 0.2
+
+
+@pytest.mark.parametrize("box", [(0, 400, 0, 300), (390, 396, 10, 20), (0, 0, 0, 0)], ids=["cut off", "tiny", "none"])
+def test_a_subject_that_cannot_be_set_as_its_fellows_are_is_left_as_it_was_taken(box):
+    odd = mask_with(box)
+    usual = [measured(mask_with(each)) for each in BOXES]
+    setting = setting_for([*usual, measured(odd)])
+    assert setting == setting_for(usual)
+    assert frame_for(odd, parse_options({"consistent": True}), setting) == Frame(0, 0, 600, 400)
+
+
+def test_a_folder_without_a_whole_subject_has_no_setting():
+    assert setting_for([measured(mask_with((0, 400, 0, 600)))]) is None
 
 
 def test_nothing_huge_is_made_of_a_consistent_photo(cutter):

@@ -163,3 +163,20 @@ def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
     monkeypatch.setattr(cutter, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     (failed,) = process_shard(transient, cutter, manifest, [1], lambda: NOW).results
     assert failed.code == "out_of_memory"
+
+
+def test_photos_of_a_folder_are_set_alike_whichever_shard_cuts_them_and_when(transient, cutter):
+    sources = [photo.read_bytes() for photo in PHOTOS[1:4]]
+    manifest = manifest_of([*sources, b"no image"], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(consistent=True)})
+    manifest = manifest.model_copy(update={"stamp": stamp})
+    whole = process_shard(transient, cutter, manifest, [1, 2, 3, 4], lambda: NOW).results
+    files = [transient.read(cutout_key(stamp.batch_id, number, ".png")) for number in (1, 2, 3)]
+    set_alike = {(each.width, each.height) for each in whole[:3] if "not_consistent" not in each.flags}
+    assert len(set_alike) == 1
+    assert whole[3].code == "not_an_image"
+    for number in (3, 1, 2):  # again, each alone, and with nothing measured
+        for key in [each.key for each in transient.objects.walk("") if "/measure/" in each.key]:
+            transient.objects.delete([key])
+        process_shard(transient, cutter, manifest, [number], lambda: NOW)
+        assert transient.read(cutout_key(stamp.batch_id, number, ".png")) == files[number - 1]

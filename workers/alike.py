@@ -1,0 +1,99 @@
+"""One scale and one line for all photos of a folder: what they have in common is worked out from all their subjects.
+
+Each photo is measured once, and its measure lies in the batch; every worker that reads the same measures comes to the
+same answer, in whatever order photos are cut, and when they are cut again. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from schemas.record import Record
+
+Pixels = npt.NDArray[np.uint8]
+
+_SEEN = 12
+"""Alpha from which on a pixel counts as the subject's, of 255."""
+
+_HEIGHT, _WIDTH = 0.38, 0.92
+"""Of the picture: the subject's height, and the most that its width may be."""
+
+_TINY = 0.25
+"""A subject less than this share as high as the folder's middle one would make all pictures tiny."""
+
+_CUT_OFF = 0.08
+"""Share of the frame on the subject from which on the photo shows a part of it only (as the flag `cut_by_frame`)."""
+
+
+class Measure(Record):
+    """A photo and the box of its subject, in pixels; `across` and `down` are 0 without one. `on_frame`: 0 to 1."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    across: int
+    down: int
+    on_frame: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the photos of a folder have in common: the picture's size in pixels, and the subject's height in it."""
+
+    width: int
+    height: int
+    subject: float
+
+
+def measured(alpha: Pixels) -> Measure:
+    """The measure of a photo by its alpha, which is of its size."""
+    height, width = alpha.shape
+    left, top, across, down = cv2.boundingRect((alpha >= _SEEN).view(np.uint8))
+    outline = np.concatenate((alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]))
+    return Measure(
+        width=width,
+        height=height,
+        left=left,
+        top=top,
+        across=across,
+        down=down,
+        on_frame=float((outline > 127).mean()),
+    )
+
+
+def setting_for(folder: Sequence[Measure]) -> Setting | None:
+    """The setting that all whole subjects of a folder can have without being scaled up; None if there is no such one.
+
+    The picture has the proportions that most of the photos have.
+    """
+    whole = [each for each in folder if each.down and each.on_frame <= _CUT_OFF]
+    if not whole:
+        return None
+    middle = median(each.down for each in whole)
+    fit = [each for each in whole if each.down >= _TINY * middle]
+    (across, down), _ = min(Counter(_proportions(each) for each in fit).items(), key=lambda one: (-one[1], one[0]))
+    shape = across / down
+    subject = min(_HEIGHT, *(_WIDTH * shape * each.down / each.across for each in fit))
+    height = min(each.down for each in fit) / subject
+    return Setting(max(1, round(height * shape)), max(1, round(height)), subject)
+
+
+def fits(photo: Measure, setting: Setting) -> bool:
+    """Whether the photo can be set so: its subject is whole, large enough, and not too wide."""
+    if not photo.down or photo.on_frame > _CUT_OFF or photo.down < 0.97 * setting.subject * setting.height:
+        return False
+    return photo.across * setting.subject * setting.height <= 0.97 * photo.down * setting.width
+
+
+def _proportions(photo: Measure) -> tuple[int, int]:
+    """Width to height, to a twelfth of a per cent of the longer side; a pixel more or less makes no other shape."""
+    longer = max(photo.width, photo.height)
+    return round(1200 * photo.width / longer), round(1200 * photo.height / longer)
