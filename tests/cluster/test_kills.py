@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from bench.chaos import body, run
 from tests.cluster.network import apart, can_be_apart
 from tests.cluster.trials import Outcome, recorded
 
-VICTIMS = ("raylet", "Prefect server", "PostgreSQL", "host cut off", "actor")
+VICTIMS = ("raylet", "PostgreSQL", "actor")
 
 pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody")
 
@@ -31,7 +32,8 @@ def test_every_photo_ends_with_one_result_whatever_is_killed(outcomes: dict[int,
 
 def test_what_is_started_again_is_only_what_was_killed(outcomes: dict[int, Outcome]) -> None:
     for each in outcomes.values():
-        assert set(each.again) <= {"host"} if each.victim in ("raylet", "host cut off") else "cluster" not in each.again
+        assert "cluster" not in each.again
+        assert "host" in each.again or each.victim != "raylet"
 
 
 def test_the_table_of_the_trials_shows_each_kind(outcomes: dict[int, Outcome]) -> None:
@@ -39,7 +41,5 @@ def test_the_table_of_the_trials_shows_each_kind(outcomes: dict[int, Outcome]) -
 
 
 def test_a_program_apart_reaches_nothing_but_itself(tmp_path: Path) -> None:
-    import subprocess
-
     seen = subprocess.run(apart(["ip", "-brief", "addr"]), capture_output=True, text=True, check=True).stdout
     assert [line.split()[0] for line in seen.splitlines()] == ["lo"]
