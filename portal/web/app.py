@@ -29,6 +29,7 @@ from portal.web import (
     upload_page,
 )
 from portal.web.access_log import NO_TELEMETRY, AccessLog
+from portal.web.drawing import Drawer
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
 from schemas.clock import Clock, system_clock
@@ -74,7 +75,8 @@ def create_app(
         post=open_post(settings),
         provider=open_provider(settings, clock),
     )
-    app.state.drawing = asyncio.Semaphore(previews.AT_ONCE)
+    app.state.drawing = asyncio.Semaphore(1)
+    app.state.drawer = Drawer()
     app.middleware("http")(_safety_headers)
     app.add_middleware(AccessLog, randomness=randomness)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)

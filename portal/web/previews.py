@@ -10,17 +10,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from portal.batches import own_batch, with_results
+from portal.web.drawing import Drawer
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.errors import ItemError, NotFound
+from schemas.ids import AccountId
 from store.batches import BatchRecord
 from store.transient import cutout_key, preview_key
 from workers.decode import Limits
-from workers.preview import of_cutout, of_photo
 
 router = APIRouter(include_in_schema=False)
-
-AT_ONCE = 2
-"""A picture of 50 megapixels takes some 300 MB while it is made small."""
 
 
 class Of(StrEnum):
@@ -40,36 +38,46 @@ async def show(
     of: Of,
 ) -> Response:
     """A small picture of one of the account's own photos or cutouts, until the batch's purge time."""
-    record = await run_in_threadpool(own_batch, portal, session.person.account_id, batch_id)
-    async with request.app.state.drawing:
-        data = await run_in_threadpool(_picture, portal, record, number, of)
+    record = await run_in_threadpool(_living, portal, session.person.account_id, batch_id)
+    key = preview_key(record.stamp.batch_id, number, of)
+    data = await run_in_threadpool(_kept, portal, key)
+    if data is None:
+        async with request.app.state.drawing:  # here, and not in a thread, waits who must wait
+            data = await run_in_threadpool(_drawn, portal, request.app.state.drawer, record, number, of)
+        await run_in_threadpool(portal.transient.write, record.stamp, key, data)
     return Response(data, media_type="image/webp")
 
 
-def _picture(portal: Portal, record: BatchRecord, number: int, of: Of) -> bytes:
-    stamp = with_results(record).stamp
-    if portal.clock() >= stamp.purge_at:
+def _living(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
+    record = with_results(own_batch(portal, account_id, batch_id))
+    if portal.clock() >= record.stamp.purge_at:
         raise NotFound("The batch's purge time has come. Nothing of it is shown any more.")
-    key = preview_key(stamp.batch_id, number, of)
-    if portal.transient.objects.exists(key):
+    return record
+
+
+def _kept(portal: Portal, key: str) -> bytes | None:
+    try:
         return portal.transient.read(key)
-    data = _draw(portal, record, number, of)
-    portal.transient.write(stamp, key, data)
-    return data
+    except NotFound:
+        return None
 
 
-def _draw(portal: Portal, record: BatchRecord, number: int, of: Of) -> bytes:
+def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of: Of) -> bytes:
     manifest, settings = portal.transient.manifest(record.stamp.batch_id), portal.settings
     if number > len(manifest.items):
         raise NotFound("The batch has no photo of that number.")
-    # A cutout may be larger than the file that it was made from.
-    limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e7))
     item = manifest.items[number - 1]
+    format = (item.options or manifest.stamp.options).format
     try:
         if of is Of.PHOTO:
-            return of_photo(portal.transient.source(manifest.stamp, item), limits)
-        format = (item.options or manifest.stamp.options).format
-        file = portal.transient.read(cutout_key(manifest.stamp.batch_id, number, format.suffix))
-        return of_cutout(file, format, limits)
+            file = portal.transient.source(manifest.stamp, item)
+        else:
+            file = portal.transient.read(cutout_key(manifest.stamp.batch_id, number, format.suffix))
     except ItemError:
         raise NotFound("There is no picture of that.") from None
+    # A cutout may be larger than the file that it was made from.
+    limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=int(settings.max_megabytes * 1e7))
+    made = drawer.draw(of, format, file, limits)
+    if made is None:
+        raise NotFound("There is no picture of that.")
+    return made
