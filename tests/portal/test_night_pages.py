@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from playwright.sync_api import BrowserContext
 
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -13,6 +14,7 @@ from store.nights import Night, NightState
 from store.people import Role
 from store.schedules import Overlap, Schedule, ScheduleId
 from tests.portal.browsing import Browser
+from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, sign_in
 from tests.portal.conftest import NOON, Site
 
 DUE = datetime(2026, 11, 25, 1, tzinfo=UTC)  # two o'clock in Berlin
@@ -77,7 +79,13 @@ def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site
     browser = site.sign_in().open(f"/nights/{night.schedule_id}")
     assert f"/nights/{night.schedule_id}/{night.night_id}" in browser.html
     words = browser.open(f"/nights/{night.schedule_id}/{night.night_id}").words
-    for each in ("New 4000", "Changed 2000", "Skipped, because unchanged 194000", "Delivered 5997", "damaged image"):
+    for each in (
+        "New 4,000",
+        "Changed 2,000",
+        "Skipped, because unchanged 194,000",
+        "Delivered 5,997",
+        "damaged image",
+    ):
         assert each in words
     assert "3 photos" in words
     assert "Deadline 25 Nov 2026, 06:00 CET: kept" in words
@@ -103,6 +111,25 @@ def test_only_the_accounts_own_people_see_it_and_an_auditor_changes_nothing(site
     assert post(site.sign_in(), f"{page}/pause", {"sec-fetch-site": "cross-site"}).status == 403
     assert site.sign_in().send(f"{page}/pause", [("form_token", "0" * 64)]).status == 403
     assert not paused(site, night.schedule_id)
+
+
+@pytest.mark.slow
+def test_the_pages_are_accessible_also_on_a_phone_in_the_dark(
+    context: BrowserContext, site: Site, night: Night, address: str
+) -> None:
+    page = sign_in(context, site, address)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    paths = ("/nights", f"/nights/{night.schedule_id}", f"/nights/{night.schedule_id}/{night.night_id}")
+    for place, path in enumerate((*paths, "/account/webhooks")):
+        page.goto(address + path)
+        assert is_accessible(page)
+        page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme="dark")
+        page.screenshot(path=SCREENSHOTS / f"4{place}-night-phone-dark.png", full_page=True)
+        assert is_accessible(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out sideways"
+        page.set_viewport_size(DESKTOP)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme="light")
 
 
 def post(browser: Browser, path: str, headers: dict[str, str] | None = None) -> Browser:
