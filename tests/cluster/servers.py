@@ -216,7 +216,7 @@ class Runner(Server):
             return f"killed by signal {-self.process.returncode}"
         lines = (self.home / "log").read_text(errors="replace").strip().splitlines()
         codes = [match.group(1) for line in lines[-40:] if (match := re.match(r"([a-z]+(?:_[a-z]+)+): ", line))]
-        return codes[-1] if codes else (lines or ["nothing"])[-1][:80]
+        return codes[-1] if codes else "ended by itself"
 
 
 def _bgbatch() -> list[str]:
