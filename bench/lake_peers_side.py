@@ -1,6 +1,7 @@
 """The other side of bench/lake.py: WebDataset, LitData and Delta, in an environment of their own. Prints JSON.
 
-`python lake_peers_side.py loaders FOLDER ROUNDS`: FOLDER holds tars. Or `delta FOLDER GRANTS ROWS SIZE`.
+`python -m bench.lake_peers_side loaders FOLDER HOME ROUNDS`: FOLDER holds tars, HOME the lake. Or
+`delta FOLDER GRANTS ROWS SIZE`. The peers' environment sees bgbatch's own, so that the lake's loader runs in it, too.
 """
 
 from __future__ import annotations
@@ -9,44 +10,90 @@ import glob
 import io
 import json
 import os
-import shutil
 import sys
 import time
+from statistics import median
 
 
-def loaders(folder: str, rounds: int) -> dict[str, dict[str, float]]:
-    """CPU-seconds and images of one pass over the same images, decoded by the same decoder, one process; the least."""
-    import simplejpeg
+def loaders(folder: str, home: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Passes over the same images, decoded by the same decoder, the loaders in turn: medians of CPU-s and wall s.
+
+    FOLDER holds tars, HOME a lake with the same images; this process reads both.
+    """
     import webdataset as wds
     from litdata import StreamingDataset, optimize
+    from torch.utils.data import DataLoader
 
     tars = sorted(glob.glob(f"{folder}/data/*/*.tar"))
     chunks = f"{folder}-litdata"
-    shutil.rmtree(chunks, ignore_errors=True)
     images = [sample["jpg"] for sample in wds.WebDataset(tars, shardshuffle=False)]
     optimize(_Identity(images), inputs=list(range(len(images))), output_dir=chunks, chunk_bytes="64MB", num_workers=1)
 
-    def webdataset(decode: bool) -> int:
-        found = 0
-        for sample in wds.WebDataset(tars, shardshuffle=100).shuffle(256):
-            if decode:
-                simplejpeg.decode_jpeg(sample["jpg"])
-            found += 1
-        return found
+    def webdataset():  # type: ignore[no-untyped-def]
+        return wds.WebDataset(tars, shardshuffle=100).shuffle(256).map(_decoded)
 
-    def litdata(decode: bool) -> int:
-        found = 0
-        for sample in StreamingDataset(chunks, shuffle=True):
-            if decode:
-                simplejpeg.decode_jpeg(sample)
-            found += 1
-        return found
+    def litdata():  # type: ignore[no-untyped-def]
+        return StreamingDataset(chunks, shuffle=True, transform=_decode)
 
+    def ours(decoders: int | None):  # type: ignore[no-untyped-def]
+        from lake.training import CandidateDataset, Reading
+
+        return CandidateDataset(_Open(home), Reading(masks=False, decoders=decoders), _pixels)
+
+    works = {}
+    for workers in (0, 2):
+        sides = {"bgbatch": lambda: ours(None), "WebDataset": webdataset, "LitData": litdata}
+        if not workers:
+            sides["bgbatch, no threads"] = lambda: ours(0)
+        for name, side in sides.items():
+            how = {"batch_size": None, "num_workers": workers}
+            how |= {"multiprocessing_context": "fork"} if workers else {}  # LitData has made spawn the default
+            works[f"{name}/{workers}"] = lambda make=side, how=how: sum(1 for _ in DataLoader(make(), **how))
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name, work in works.items():
+            cpu, wall = sum(os.times()[:4]), time.perf_counter()
+            seen = work()
+            assert seen == len(images), (name, seen)
+            if turn:  # the first warms up
+                spent[name].append((sum(os.times()[:4]) - cpu, time.perf_counter() - wall))
     return {
-        f"{name} {'decoded' if decode else 'bytes'}": least(rounds, lambda w=work, d=decode: w(d))
-        for name, work in (("WebDataset", webdataset), ("LitData", litdata))
-        for decode in (True, False)
+        name: {"images": len(images), "cpu": median(c for c, _ in each), "wall": median(w for _, w in each)}
+        for name, each in spent.items()
     }
+
+
+class _Open:
+    """Opens the lake, in each worker anew."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+
+    def __call__(self):  # type: ignore[no-untyped-def]
+        from pathlib import Path
+
+        from lake.reading import Lake
+        from store.objects import open_store
+        from store.records import open_records
+        from store.settings import Settings
+
+        settings = Settings(home=Path(self.home))
+        grants = Path(self.home, "grants").read_text().split()
+        return Lake(open_store(settings.lake_root, settings), open_records(settings), lambda: grants)
+
+
+def _pixels(sample):  # type: ignore[no-untyped-def]
+    return sample.image
+
+
+def _decode(jpeg):  # type: ignore[no-untyped-def]
+    import simplejpeg
+
+    return simplejpeg.decode_jpeg(jpeg)
+
+
+def _decoded(sample):  # type: ignore[no-untyped-def]
+    return _decode(sample["jpg"])
 
 
 class _Identity:
@@ -82,18 +129,9 @@ def delta(folder: str, grants: int, rows: int, size: int) -> dict[str, dict[str,
     return result
 
 
-def least(rounds: int, work) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    """The least CPU time of some rounds, and how many images each saw."""
-    best, images = float("inf"), 0
-    for _ in range(rounds):
-        begun = time.process_time()
-        images = work()
-        best = min(best, time.process_time() - begun)
-    return {"cpu": best, "images": images}
-
-
 if __name__ == "__main__":
-    _, what, where, *numbers = sys.argv
+    _, what, *where = sys.argv
     out, sys.stdout = sys.stdout, io.StringIO()  # the libraries talk
-    found = {"loaders": loaders, "delta": delta}[what](where, *map(int, numbers))
+    given = [int(each) if each.isdigit() else each for each in where]
+    found = {"loaders": loaders, "delta": delta}[what](*given)
     print(json.dumps(found), file=out)
