@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from threading import RLock
 from typing import Any
 
@@ -222,8 +223,8 @@ class Pool:
 
     def _take_back(self, calls: _Calls, call: ray.ObjectRef[Any], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
+        was_at_it = self._was_at_it(place, call)
         with self._lock:
-            was_first = bool(place.queue) and place.queue[0] == call
             self._leave_queue(place, call)
         try:
             answer = ray.get(call)
@@ -231,7 +232,7 @@ class Pool:
         except RayTaskError as fault:
             self._after_fault(calls, shard, fault)
         except RayError as death:  # the actor or its machine died, or could not be reached
-            if was_first and not place.is_dead:
+            if was_at_it and not place.is_dead:
                 yield from self._after_death(calls, shard, place, death, clock)
             else:  # it only stood behind the call that the actor died over
                 calls.waiting.appendleft(shard)
@@ -240,6 +241,13 @@ class Pool:
             place.is_worn = place.is_worn or answer.is_worn
             self._replace_worn(place)
             yield report
+
+    def _was_at_it(self, place: _Place, call: ray.ObjectRef[Any]) -> bool:
+        """Whether the actor had done all that stood before this call. Its end may be seen before theirs."""
+        with self._lock:
+            before = list(takewhile(lambda each: each != call, place.queue))
+        ended, going_on = ray.wait(before, num_returns=len(before), timeout=1.0) if before else ([], [])
+        return not going_on and not any(_was_lost(each) for each in ended)
 
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
         if call in place.queue:
@@ -314,6 +322,17 @@ def open_pool(settings: Settings) -> Pool:
     """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work."""
     connect(settings)
     return Pool(settings, 1, most=places(settings))
+
+
+def _was_lost(call: ray.ObjectRef[Any]) -> bool:
+    """Whether an ended call died with its actor or machine, rather than raised or answered."""
+    try:
+        ray.get(call)
+    except RayTaskError:
+        return False
+    except RayError:
+        return True
+    return False
 
 
 def _lost(shard: Shard, clock: Clock) -> ShardReport:
