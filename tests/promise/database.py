@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from threading import RLock
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import OperationalError
@@ -25,18 +26,30 @@ class TroubledRecords(Records):
     """Records whose transactions can fail at their edges."""
 
     trouble: Trouble
+    one_at_a_time: RLock
+    """All threads share the one connection that a database in memory has."""
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         self._edge("before a transaction")
-        self.trouble.open_transactions += 1
-        try:
-            with super().transaction() as connection:
-                yield connection
-                self._edge("before a commit")
-        finally:
-            self.trouble.open_transactions -= 1
+        with self._counted(), super().transaction() as connection:
+            yield connection
+            self._edge("before a commit")
         self._edge("after a commit")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._counted(), super().reading() as connection:
+            yield connection
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self.one_at_a_time:
+            self.trouble.open_transactions += 1
+            try:
+                yield
+            finally:
+                self.trouble.open_transactions -= 1
 
     def _edge(self, where: str) -> None:
         try:
@@ -61,10 +74,11 @@ class Database:
         event.listen(engine, "begin", store_records._begin_sqlite)
         self.records = TroubledRecords(engine)
         self.records.trouble = self._trouble
+        self.records.one_at_a_time = RLock()
 
     @contextmanager
     def calm(self) -> Iterator[Connection]:
-        with Records(self.records.engine).transaction() as connection:
+        with self.records.one_at_a_time, Records(self.records.engine).transaction() as connection:
             yield connection
 
     def has_overdue(self, now: datetime) -> bool:
