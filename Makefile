@@ -41,7 +41,7 @@ chaos: $(VENV)/.tests system ## 200 batches on several hosts, each with a kill -
 scale: $(VENV)/.tests system ## What distributing costs; writes bench/RESULTS.md
 	$(BIN)/python -m bench.scale
 
-bench: $(VENV)/.tests system ## Speed, quality, lake, gate and purge beside their peers; writes bench/RESULTS.md
+bench: $(VENV)/.benches system ## Speed, quality, lake, gate and purge beside their peers; writes bench/RESULTS.md
 	$(BIN)/python -m bench.gate
 	$(BIN)/python -m bench.rembg
 	$(BIN)/python -m bench.quality
@@ -70,4 +70,8 @@ $(VENV)/.runs: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.tests: $(VENV)/.runs
 	@$(PIP) install -c constraints.txt --group test
+	@touch $@
+
+$(VENV)/.benches: $(VENV)/.tests
+	@$(PIP) install -c constraints.txt --group bench
 	@touch $@
