@@ -48,6 +48,9 @@ def set_up(form: str, to: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.INFO if form == "json" else logging.WARNING)
     for name in ("alembic", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error"):  # its own handler would write what exceptions say
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_is_news)
 
