@@ -73,10 +73,13 @@ def deliver(transient: TransientStore, batch_id: BatchId, to: Path, on_item: Cal
     return len(results.done)
 
 
-def deliver_to_place(transient: TransientStore, results: Results, place: ObjectStore) -> int:
+def deliver_to_place(
+    transient: TransientStore, results: Results, place: ObjectStore, on_item: Callable[[], None]
+) -> int:
     """Write all cutouts of a batch into the customer's own place; returns how many. Raises `StoreFault`."""
     for number in results.done:
         place.write(results.names[number], transient.read(results.key(number)))
+        on_item()
     return len(results.done)
 
 

@@ -23,7 +23,7 @@ from portal.cli.terminal import (
     show_json,
     show_table,
 )
-from portal.delivery import deliver
+from portal.delivery import deliver, deliver_to_place, read_results
 from schemas.batch import BatchState, Counts
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.industries import Industry, parse_industry
@@ -31,15 +31,22 @@ from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Failed, results_by_number
 from store import line
 from store.batches import BatchRecord, get_batch, list_batches
+from store.objects import open_store
+from store.outside import IN_PLACE, check_place
 from store.people import find_account
 from store.transient import TransientStore
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+To = Annotated[str | None, typer.Option(help="Also put the cutouts into this folder or s3://bucket/prefix.")]
 
 
 def submit(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSONL.")
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSONL. "
+            "Or s3://bucket/prefix: its photos stay there."
+        ),
     ],
     account: Annotated[str, typer.Option(help="Account name or id: see `bgbatch account create`.")],
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
@@ -58,7 +65,7 @@ def submit(
     despill: Annotated[bool, typer.Option("--despill", help="Take the old background out of soft edges.")] = False,
     shadow: Annotated[bool, typer.Option("--shadow", help="Put a soft shadow on the ground.")] = False,
     consistent: Annotated[bool, typer.Option("--consistent", help="Same height and line for every subject.")] = False,
-    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    to: To = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a folder of photos through: upload, remove the backgrounds, show what became of each.
@@ -85,12 +92,14 @@ def submit(
         parts = get_ready()
         with parts.records.transaction() as connection:
             account_id = find_account(connection, account).account_id
-        _process(send(parts, folder, account_id, tag, options), as_json, to)
+            if to is not None and to.startswith(IN_PLACE):
+                check_place(connection, account_id, to, parts.settings)
+        _process(send(parts, source, account_id, tag, options), as_json, to)
 
 
 def run(
     batch: Annotated[str, typer.Argument(help="Batch id, as `bgbatch status` shows it.")],
-    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    to: To = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
@@ -102,7 +111,7 @@ def retry(
     batch: Annotated[str, typer.Argument(help="Batch id.")],
     code: Annotated[list[str] | None, typer.Option(help="Only failures with this code; may be repeated.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All that failed, whatever the code.")] = False,
-    to: Annotated[Path | None, typer.Option(help="Also download the cutouts into this folder.")] = None,
+    to: To = None,
     as_json: AsJson = False,
 ) -> None:
     """Try failed photos again: `--failed` for all, or by `--code`. What is done stays done."""
@@ -164,7 +173,9 @@ def status(
 
 def download(
     batch: Annotated[str, typer.Argument(help="Batch id.")],
-    to: Annotated[Path, typer.Option(help="Folder for the cutouts; the photos' sub-folders are kept.")],
+    to: Annotated[
+        str, typer.Option(help="Folder or s3://bucket/prefix for the cutouts; the photos' sub-folders are kept.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
@@ -177,7 +188,7 @@ def download(
         _download(parts, record, to, as_json)
 
 
-def _process(batch_id: str, as_json: bool, to: Path | None) -> None:
+def _process(batch_id: str, as_json: bool, to: str | None) -> None:
     parts = get_ready()
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)
@@ -207,11 +218,22 @@ def _process(batch_id: str, as_json: bool, to: Path | None) -> None:
     exit_for(record.state)
 
 
-def _download(parts: Parts, record: BatchRecord, to: Path, as_json: bool, to_stderr: bool = False) -> None:
+def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stderr: bool = False) -> None:
+    batch_id = record.stamp.batch_id
     with progress_bar("Downloading", record.counts.done) as bar:
-        count = deliver(parts.transient, record.stamp.batch_id, to, on_item=lambda: bar.advance(bar.task_ids[0]))
+
+        def moved() -> None:
+            bar.advance(bar.task_ids[0])
+
+        if to.startswith(IN_PLACE):
+            with parts.records.transaction() as connection:
+                place = check_place(connection, record.account_id, to, parts.settings)
+            results = read_results(parts.transient, batch_id)
+            count = deliver_to_place(parts.transient, results, open_store(place, parts.settings), moved)
+        else:
+            count = deliver(parts.transient, batch_id, Path(to), moved)
     if as_json:
-        show_json({"batch_id": record.stamp.batch_id, "cutouts": count, "to": str(to)})
+        show_json({"batch_id": batch_id, "cutouts": count, "to": to})
     else:
         (err if to_stderr else out).print(f"{count} cutouts in {to}")
 

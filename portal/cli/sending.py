@@ -1,4 +1,4 @@
-"""Sending what a path names: a folder, a zip file or a manifest. It is checked before the batch is stamped."""
+"""Sending what is named: a folder, a zip file, a manifest, or a place. It is checked before the batch is stamped."""
 
 from __future__ import annotations
 
@@ -6,22 +6,36 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from flows.parts import Parts
+from flows.receive import seal
 from portal.cli.terminal import err, progress_bar
 from portal.intake import find_photos, stamp_batch, upload
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
 from portal.intake.manifest import read_manifest
+from portal.intake.place import items_in_place
 from portal.intake.upload_manifest import upload_manifest
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
+from store.outside import IN_PLACE
 
 _MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
 
 def send(
+    parts: Parts, source: str, account_id: AccountId, industry: Industry | None, options: CutoutOptions
+) -> BatchId:
+    """Stamp, upload, seal; what lies in a place stays there. Raises `UserError` with what is wrong with the source."""
+    if source.startswith(IN_PLACE):
+        items = items_in_place(parts, account_id, source)
+        stamp = stamp_batch(parts, account_id, industry, options)
+        seal(parts, stamp, items)
+        return stamp.batch_id
+    return _upload(parts, Path(source), account_id, industry, options)
+
+
+def _upload(
     parts: Parts, source: Path, account_id: AccountId, industry: Industry | None, options: CutoutOptions
 ) -> BatchId:
-    """Stamp, upload, seal. Raises `UserError` with a code that says what is wrong with the source."""
     suffix = source.suffix.lower()
     listed = read_manifest(source.read_text("utf-8-sig"), source.name, options) if suffix in _MANIFESTS else None
     found = find_photos(source) if listed is None and suffix != ".zip" else None
