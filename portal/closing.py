@@ -36,5 +36,6 @@ def close_account(settings: Settings, records: Records, transient: ObjectStore, 
         due = set(erase_account(connection, by.account_id, clock()))
     note_soon(records, open_suppressions(settings))
     report = Purge(transient, records, settings.purge_after, clock).run()
+    records.forget_deleted()  # else their names stand in the database's log until the next cleanup
     receipts = tuple(each for each in report.receipts if each.subject in due)
     return Closed(tuple(grants), receipts, waiting=len(due) - len({each.subject for each in receipts}))

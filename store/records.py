@@ -23,6 +23,7 @@ _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on Postgr
 
 
 _BUSY_SECONDS = 30
+_LOG_WAIT_SECONDS = 2  # writers wait while it waits for readers
 _READS = "bgbatch_reads"
 _THREADS = 40  # of the portal, which may all have a connection at once
 _CACHE_KILOBYTES = 500  # of each connection
@@ -48,6 +49,23 @@ class Records:
         finally:
             if self._turn is not None and is_ours:
                 self._turn.release()
+
+    def forget_deleted(self) -> bool:
+        """Empty SQLite's write-ahead log, which still holds what was deleted. False: it is in use; ask again later.
+
+        Raises `SQLAlchemyError` or `sqlite3.Error` when the database cannot be reached. PostgreSQL sees to itself.
+        """
+        if self._turn is None:
+            return True
+        raw = self.engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={_LOG_WAIT_SECONDS * 1000}")
+            (is_busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+        finally:
+            raw.close()
+        return not is_busy
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

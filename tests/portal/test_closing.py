@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -173,7 +172,7 @@ def test_every_table_of_accounts_is_either_erased_or_kept_on_purpose() -> None:
 
 
 def words_in(parts: Parts, words: tuple[str, ...]) -> set[str]:
-    """Which of these stand in any row of any table; on SQLite also anywhere in the file, freed pages included."""
+    """Which of these stand in any row; on SQLite also anywhere in its files, freed pages and log included."""
     text = ""
     with parts.records.transaction() as connection:
         names = "SELECT name FROM sqlite_master WHERE type = 'table'"
@@ -182,11 +181,8 @@ def words_in(parts: Parts, words: tuple[str, ...]) -> set[str]:
         for (table,) in connection.exec_driver_sql(names).all():
             text += str(connection.exec_driver_sql(f'SELECT * FROM "{table}"').all()).lower()
     if parts.records.engine.dialect.name == "sqlite":
-        path = parts.settings.home / "records.db"
-        parts.records.engine.dispose()
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        text += path.read_bytes().decode("latin-1").lower()
+        for path in parts.settings.home.glob("records.db*"):
+            text += path.read_bytes().decode("latin-1").lower()
     return {word for word in words if word in text}
 
 
