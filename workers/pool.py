@@ -54,9 +54,10 @@ class _Place:
     is_ready: bool = False
     was_ready: bool = False
     is_worn: bool = False
-    is_dead: bool = False
     queue: deque[ray.ObjectRef[Any]] = field(default_factory=deque)
     """In the order in which it does them; `since`: when the first of them became the first."""
+    spared: set[ray.ObjectRef[Any]] = field(default_factory=set)
+    """Calls that stood behind one that was lost with the actor: whatever ends them, they are not to blame."""
 
 
 @dataclass
@@ -223,16 +224,17 @@ class Pool:
 
     def _take_back(self, calls: _Calls, call: ray.ObjectRef[Any], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
-        was_at_it = self._was_at_it(place, call)
+        is_to_blame = self._was_at_it(place, call)
         with self._lock:
             self._leave_queue(place, call)
+            place.spared.discard(call)
         try:
             answer = ray.get(call)
             report = ShardReport.model_validate_json(answer.report)
         except RayTaskError as fault:
             self._after_fault(calls, shard, fault)
         except RayError as death:  # the actor or its machine died, or could not be reached
-            if was_at_it and not place.is_dead:
+            if is_to_blame:
                 yield from self._after_death(calls, shard, place, death, clock)
             else:  # it only stood behind the call that the actor died over
                 calls.waiting.appendleft(shard)
@@ -245,6 +247,8 @@ class Pool:
     def _was_at_it(self, place: _Place, call: ray.ObjectRef[Any]) -> bool:
         """Whether the actor had done all that stood before this call. Its end may be seen before theirs."""
         with self._lock:
+            if call in place.spared:
+                return False
             before = list(takewhile(lambda each: each != call, place.queue))
         ended, going_on = ray.wait(before, num_returns=len(before), timeout=1.0) if before else ([], [])
         return not going_on and not any(_was_lost(each) for each in ended)
@@ -264,10 +268,11 @@ class Pool:
         self, calls: _Calls, shard: Shard, place: _Place, death: RayError, clock: Clock
     ) -> Iterator[ShardReport]:
         self._count_death(calls, death)
-        if isinstance(death, ActorUnavailableError):
+        with self._lock:
+            place.spared.update(place.queue)
+        if isinstance(death, ActorUnavailableError):  # a death often begins so
             place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
         else:
-            place.is_dead = True
             self._reopen(place)
         calls.losses[shard] += 1
         portions = after_loss(shard, calls.losses[shard])
@@ -283,9 +288,9 @@ class Pool:
         if isinstance(cause, BgbatchError):
             raise cause
         calls.deaths_in_a_row += 1
-        if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
+        if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW * self.size:  # each may be at a deadly photo of its own
             raise WorkersLost(
-                f"{_MAX_DEATHS_IN_A_ROW} segmenter actors died one after another. Look into Ray's logs, then run the "
+                f"{calls.deaths_in_a_row} segmenter actors died one after another. Look into Ray's logs, then run the "
                 "batch again: what is done stays done."
             )
 
