@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy.exc import OperationalError
+
 from flows.fair_share import TURN_ITEMS, charged, next_turn
+from flows.lease import renewed
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts
 from schemas.errors import BgbatchError
@@ -41,7 +44,6 @@ class _Turn:
     started: float
     done_before: int
     lost: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
     looked: float = 0.0
     must_stop: bool = False
     done: int = 0
@@ -66,6 +68,10 @@ class Dispatcher:
                 _log.warning("a turn ended with %s; the batch waits in line", fault.code)
                 self._ending.wait(pause_after_fault)
                 continue
+            except OperationalError as fault:
+                _log.warning("the records could not be reached (%s); the line is looked at again", type(fault).__name__)
+                self._ending.wait(pause_after_fault)
+                continue
             if idle:
                 self._ending.wait(pause)
 
@@ -77,11 +83,10 @@ class Dispatcher:
         with self._parts.records.reading() as connection:
             counts = get_batch(connection, chosen.batch_id).counts
         turn = _Turn(chosen, time.monotonic(), counts.done + counts.failed)
-        keeper = threading.Thread(target=self._keep_lease, args=(turn,), daemon=True, name="lease")
-        keeper.start()
         has_ended = False
         try:
             with (
+                renewed(_RENEW_EVERY, lambda: self._renew(turn)),
                 about(batch_id=chosen.batch_id, account_id=chosen.account_id),
                 span(self._parts.settings, chosen.batch_id, "dispatch", left=chosen.left),
             ):
@@ -94,8 +99,6 @@ class Dispatcher:
             if not has_ended:
                 raise
         finally:
-            turn.over.set()
-            keeper.join()
             self._give_back(turn, has_ended)
         return True
 
@@ -134,12 +137,12 @@ class Dispatcher:
                 turn.must_stop = any(each.account_id != turn.batch.account_id for each in waiting)
         return turn.must_stop
 
-    def _keep_lease(self, turn: _Turn) -> None:
-        while not turn.over.wait(_RENEW_EVERY):
-            with self._parts.records.transaction() as connection:
-                if not line.renew(connection, turn.batch.batch_id, self._holder, self._parts.clock()):
-                    turn.lost.set()
-                    return
+    def _renew(self, turn: _Turn) -> bool:
+        with self._parts.records.transaction() as connection:
+            is_kept = line.renew(connection, turn.batch.batch_id, self._holder, self._parts.clock())
+        if not is_kept:
+            turn.lost.set()
+        return is_kept
 
     def _is_called_off(self, batch_id: BatchId) -> bool:
         with self._parts.records.reading() as connection:

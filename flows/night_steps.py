@@ -11,10 +11,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from flows.lease import renewed
 from flows.night_delivery import deliver
 from flows.night_look import look, read_todo
 from flows.night_telling import end, tell, watch_pace
-from flows.night_worker import Worker, held, renewed
+from flows.night_worker import RENEW_EVERY, Worker, held
 from flows.parts import Parts
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts
@@ -174,7 +175,7 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
     has_ended = False
     try:
         assert worker.process is not None
-        with renewed(lambda: _renew_batch(parts, batch_id, worker.holder)):
+        with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)):
             counts = worker.process(replace(parts, watch=watch, stop=stop), batch_id)
         has_ended = counts.state is not BatchState.RUNNING or stop(batch_id)
     finally:
@@ -230,6 +231,6 @@ def _pace_in_line(parts: Parts, batch: BatchRecord) -> Pace:
     return Pace(since, 0, batch.counts.done + batch.counts.failed, max(1, batch.counts.items))
 
 
-def _renew_batch(parts: Parts, batch_id: BatchId, holder: str) -> None:
+def _renew_batch(parts: Parts, batch_id: BatchId, holder: str) -> bool:
     with parts.records.transaction() as connection:
-        line.renew(connection, batch_id, holder, parts.clock())
+        return line.renew(connection, batch_id, holder, parts.clock())

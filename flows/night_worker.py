@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flows.lease import renewed
 from flows.parts import Parts
 from schemas.batch import Counts
 from schemas.ids import BatchId, Randomness
 from store import nights
 from store.nights import Night
 
-_RENEW_EVERY = nights.LEASE_LIFE.total_seconds() / 4
+RENEW_EVERY = nights.LEASE_LIFE.total_seconds() / 4
 
 Process = Callable[[Parts, BatchId], Counts]
 """Cuts what is left of a batch: the flow on Ray, or the same in this process in a test."""
@@ -38,29 +38,11 @@ def held(parts: Parts, night: Night, holder: str) -> Iterator[bool]:
         yield False
         return
     try:
-        with renewed(lambda: _hold(parts, night, holder)):
+        with renewed(RENEW_EVERY, lambda: _hold(parts, night, holder)):
             yield True
     finally:
         with parts.records.transaction() as connection:
             nights.let_go(connection, night.night_id, holder)
-
-
-@contextmanager
-def renewed(renew: Callable[[], object]) -> Iterator[None]:
-    """Keep a lease until the end of the block."""
-    over = threading.Event()
-
-    def keep() -> None:
-        while not over.wait(_RENEW_EVERY):
-            renew()
-
-    keeper = threading.Thread(target=keep, daemon=True, name="lease")
-    keeper.start()
-    try:
-        yield
-    finally:
-        over.set()
-        keeper.join()
 
 
 def _hold(parts: Parts, night: Night, holder: str) -> bool:

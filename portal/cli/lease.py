@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.lease import renewed
 from flows.parts import Parts
 from schemas.errors import WrongState
 from schemas.ids import BatchId
@@ -27,23 +27,18 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[None]:
             line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
         if stands is not None and not line.claim(connection, batch_id, holder, parts.clock()):
             raise WrongState("Somebody works on the batch already. `bgbatch status` shows how far it is.")
-    over = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(parts, batch_id, holder, over), daemon=True)
-    keeper.start()
     try:
-        yield
+        with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)):
+            yield
     finally:
-        over.set()
-        keeper.join()
         with parts.records.transaction() as connection:
             has_ended = get_batch(connection, batch_id).state.has_ended
             line.release(connection, batch_id, holder, parts.clock(), has_ended)
 
 
-def _keep(parts: Parts, batch_id: BatchId, holder: str, over: threading.Event) -> None:
-    while not over.wait(line.LEASE_LIFE.total_seconds() / 4):
-        with parts.records.transaction() as connection:
-            line.renew(connection, batch_id, holder, parts.clock())
+def _renew(parts: Parts, batch_id: BatchId, holder: str) -> bool:
+    with parts.records.transaction() as connection:
+        return line.renew(connection, batch_id, holder, parts.clock())
 
 
 def _is_gone(holder: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from flows import steps
 from flows.dispatch import Dispatcher
@@ -115,6 +116,28 @@ def test_a_fault_of_ours_puts_the_batch_back_in_line(place: Place) -> None:
         dispatcher(place, process).take_turn()
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
+def test_records_that_are_away_for_a_moment_do_not_end_a_dispatcher(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    ending, reading, asked = threading.Event(), place.parts.records.reading, []
+
+    def restarting():
+        asked.append("reading")
+        if len(asked) == 1:
+            raise OperationalError("SELECT", None, Exception("the server is starting up"))
+        return reading()
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        ending.set()
+        return pretend(parts, batch_id)
+
+    monkeypatch.setattr(place.parts.records, "reading", restarting)
+    Dispatcher(place.parts, "one", process, ending).run(pause=0, pause_after_fault=0)
+    assert state(place, stamp.batch_id) is not BatchState.OPEN
+    assert ending.is_set()
 
 
 def test_a_batch_that_is_called_off_stops_and_keeps_what_is_done(place: Place, monkeypatch) -> None:
