@@ -80,6 +80,7 @@ def _page(report: PurgeReport, swept: int, forgotten: int, found: dict[str, list
         f"Canaries found after their deadline: {len(found)}.",
         "",
         *(f"- canary {batch_id}: {', '.join(names)}" for batch_id, names in found.items()),
+        "",
         "| batch | objects | bytes | hours before the deadline |",
         "|---|---:|---:|---:|",
     ]

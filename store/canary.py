@@ -66,11 +66,11 @@ def remember(connection: Connection, batch_id: BatchId, purge_at: datetime) -> N
 
 
 def to_look_for(connection: Connection, now: datetime, after: timedelta) -> list[BatchId]:
-    """Canaries whose purge time passed at least `after` ago and that were not looked for since."""
-    query = select(canaries.c.batch_id).where(
-        canaries.c.purge_at <= now - after, canaries.c.purge_at > now - LOOKED_FOR, canaries.c.checked_at.is_(None)
+    """Canaries whose purge time passed at least `after` ago: those not looked for since, and those that were found."""
+    query = select(canaries.c.batch_id, canaries.c.checked_at, canaries.c.found_in).where(
+        canaries.c.purge_at <= now - after, canaries.c.purge_at > now - LOOKED_FOR
     )
-    return [BatchId(each) for each in connection.execute(query).scalars()]
+    return [BatchId(each.batch_id) for each in connection.execute(query) if each.checked_at is None or each.found_in]
 
 
 def look(batch_ids: Sequence[BatchId], objects: ObjectStore, places: Sequence[Place]) -> dict[BatchId, list[str]]:

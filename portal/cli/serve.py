@@ -118,8 +118,7 @@ def upkeep(
                 next_at = parts.clock() + _EVERY
                 _try("cleanup", cleanup)
                 _try("reconcile", reconcile)
-                if parts.clock() >= canary_at:
-                    _try("canary", lambda: send_canary(parts))
+                if parts.clock() >= canary_at and _try("canary", lambda: send_canary(parts)) is not None:
                     canary_at = parts.clock() + _CANARY_EVERY
                 compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
                 ending.wait(max(0.0, (next_at - parts.clock()).total_seconds()))

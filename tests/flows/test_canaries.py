@@ -1,0 +1,84 @@
+"""Canaries: what is left of one after its deadline is found wherever it lies, at every cleanup, until it is gone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from flows.canary import look_for_canaries, send_canary
+from flows.cleaning import cleaning
+from flows.parts import Parts, open_parts
+from schemas.ids import BatchId
+from store import canary
+from store.cleanup import clean_up
+from store.settings import Settings
+from store.transient import source_key
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@dataclass
+class Mine:
+    """One machine, its clock, and a canary that was sent at noon."""
+
+    parts: Parts
+    clock: list[datetime]
+    batch_id: BatchId
+    sent: bytes
+
+    def a_day_later(self) -> None:
+        self.clock[0] = NOON + timedelta(hours=24)
+        assert clean_up(cleaning(self.parts)).faults == []
+        self.clock[0] += timedelta(minutes=10)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mine]:
+    for name in ("tmp", "ray", "prefect"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    clock = [NOON]
+    parts = open_parts(Settings(home=tmp_path / "home"), lambda: clock[0])
+    batch_id = send_canary(parts, os.urandom)
+    yield Mine(parts, clock, batch_id, parts.transient.read(source_key(batch_id, 1)))
+    parts.records.engine.dispose()
+
+
+def test_nothing_is_found_of_a_canary_that_was_purged_and_it_is_looked_for_once(mine: Mine) -> None:
+    assert look_for_canaries(mine.parts) == {}, "its time has not come"
+    mine.a_day_later()
+    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    assert look_for_canaries(mine.parts) == {}
+
+
+@pytest.mark.parametrize("where", ["tmp", "ray", "prefect"])
+@pytest.mark.parametrize("what", ["file", "pixels", "name"])
+def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Path, where: str, what: str) -> None:
+    leaked = {
+        "file": mine.sent,
+        "pixels": b"some cache " + canary.pixel_block(mine.batch_id) + b" of rows",
+        "name": b"took " + canary.photo(mine.batch_id)[0].encode(),
+    }[what]
+    copy = tmp_path / where / "deeper" / "left.bin"
+    copy.parent.mkdir()
+    copy.write_bytes(leaked)
+    mine.a_day_later()
+    for _ in range(2):
+        (found,) = look_for_canaries(mine.parts).values()
+        assert len(found) == 1
+    copy.unlink()
+    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    assert look_for_canaries(mine.parts) == {}
+
+
+def test_a_canary_that_no_cleanup_purged_is_found_in_the_store(mine: Mine) -> None:
+    mine.clock[0] = NOON + timedelta(hours=24)
+    assert look_for_canaries(mine.parts)[mine.batch_id][0] == "transient store"
