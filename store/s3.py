@@ -98,13 +98,14 @@ class S3:
     def find(self, prefix: str) -> Iterator[StoredObject]:
         """Every version, marker and unfinished upload under `prefix`, or at exactly that key."""
         here = self._inside + prefix
+        uploads = list(self._uploads(here, with_sizes=True))  # first: one that completes meanwhile is seen as an object
         for page in self._pages(here):
             for listed, kind in (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER)):
                 for each in page.get(listed, ()):
                     if self._lies_at(each["Key"], here):
                         key = each["Key"].removeprefix(self._inside)
                         yield StoredObject(key, each.get("Size", 0), each.get("VersionId", ""), kind)
-        yield from self._uploads(here, with_sizes=True)
+        yield from uploads
 
     def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
         """Delete by key and version in one request; abort uploads one by one. A failed request has deleted nothing."""

@@ -106,6 +106,27 @@ def test_unfinished_uploads_are_listed_and_aborted(bucket: object) -> None:
     assert not s3_of(store).call("list_multipart_uploads").get("Uploads")
 
 
+def test_an_upload_that_completes_between_two_listings_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(*ceph_bucket())
+    s3, key = s3_of(store), "transient/hour/batch/source/000001"
+    upload = begin_upload(store, "hour/batch/source/000001", b"x" * 1000)
+    call, listings = s3.call, []
+
+    def complete_after_the_first(method: str, **arguments: object) -> object:
+        reply = call(method, **arguments)
+        if method.startswith("list_") and method != "list_parts":
+            listings.append(method)
+            if len(listings) == 1:
+                (part,) = call("list_parts", Key=key, UploadId=upload)["Parts"]
+                parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+                call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload=parts)
+        return reply
+
+    monkeypatch.setattr(s3, "call", complete_after_the_first)
+    assert [found.key for found in store.walk("hour")], "else a receipt could say that nothing is left"
+    assert len(listings) > 1
+
+
 def test_a_key_is_deleted_with_its_versions_and_uploads(versioned: ObjectStore) -> None:
     versioned.write("lake/file", b"1")
     versioned.write("lake/file", b"2")
