@@ -33,7 +33,6 @@ def stamp_batch(
     randomness: Randomness = os.urandom,
     due_at: datetime | None = None,
     takes_uploads: bool = False,
-    trace: str | None = None,
 ) -> Stamp:
     """Open a batch: fix its times and its grant, once. The deadline counts from here.
 
@@ -54,7 +53,7 @@ def stamp_batch(
         )
         batches.open_batch(connection, stamp, account_id)
         upload_key = randomness(32).hex() if takes_uploads else None
-        line.enter(connection, stamp.batch_id, account_id, upload_key, due_at, trace)
+        line.enter(connection, stamp.batch_id, account_id, upload_key, due_at)
     note_first_span(parts.settings, batch_id, "submit", stamp.received_at, parts.clock())
     return stamp
 

@@ -39,7 +39,6 @@ class Submission(Record):
     lease_items: int
     started_at: Moment | None
     ended_at: Moment | None
-    trace: str | None
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ def enter(
     account_id: AccountId,
     upload_key: str | None = None,
     due_at: datetime | None = None,
-    trace: str | None = None,
 ) -> None:
     """Note a batch as it is opened. It waits for nothing yet."""
-    row = {"batch_id": batch_id, "account_id": account_id, "upload_key": upload_key, "due_at": due_at, "trace": trace}
+    row = {"batch_id": batch_id, "account_id": account_id, "upload_key": upload_key, "due_at": due_at}
     connection.execute(insert(submissions).values(row))
 
 

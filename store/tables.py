@@ -320,14 +320,12 @@ submissions = Table(
     Column("lease_items", Integer, nullable=False, server_default="0"),
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
-    Column("trace", String(64)),
 )
 """How a batch stands in line. `upload_key`: names its uploads until it is sealed, then it is forgotten.
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
 to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which
 process works on it, and until when others keep off; `lease_items`: how many photos that turn was charged for.
-`trace`: the W3C trace that it belongs to.
 """
 
 shares = Table(
