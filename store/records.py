@@ -40,9 +40,7 @@ class Records:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """All or nothing: committed at the end, rolled back on any exception."""
-        is_ours = self._turn is not None and self._turn.acquire(
-            timeout=_BUSY_SECONDS
-        )  # else SQLite says that it is busy
+        is_ours = self._turn is not None and self._turn.acquire(timeout=_BUSY_SECONDS)  # else SQLite says: busy
         try:
             with self.engine.begin() as connection:
                 yield connection
@@ -62,8 +60,8 @@ class Records:
             cursor = raw.cursor()
             cursor.execute(f"PRAGMA busy_timeout={_LOG_WAIT_SECONDS * 1000}")
             (is_busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
         finally:
+            raw.cursor().execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
             raw.close()
         return not is_busy
 

@@ -120,7 +120,7 @@ def places(settings: Settings) -> list[Place]:
         ),
         Place(
             "web server logs and temporary files",
-            "nothing: no access log is written, uploads stream into the transient store",
+            "nothing: the log of requests holds routes and ids, uploads stream into the transient store",
             timedelta(),
             "none needed",
             "canaries: the temporary folder is searched for markers",
@@ -146,7 +146,7 @@ def places(settings: Settings) -> list[Place]:
             "the customer's own disk",
             "cutouts that they downloaded, contact sheets, copies pulled by the ML team",
             None,
-            "theirs; copies of the lake are listed and taken back by `bgbatch lake verify-copy`",
+            "theirs; copies of the lake are listed and taken back by `bgbatch lake verify`",
             "theirs",
             (
                 "portal.delivery",
