@@ -30,11 +30,12 @@ def plan_shards(
 def after_loss(shard: Shard, losses: int) -> list[Shard]:
     """What to do with a shard whose worker died for the `losses`-th time: again, then item by item, then give up.
 
-    An item that kills its worker twice while it is alone there is lost; its neighbours are not.
+    Its first loss may be another's fault, after it a shard is alone with its worker. An item that kills two workers
+    while it is alone there is lost; its neighbours are not.
     """
-    if losses < 2:
-        return [shard]
-    return [(number,) for number in shard] if len(shard) > 1 else []
+    if len(shard) > 1:
+        return [shard] if losses < 2 else [(number,) for number in shard]
+    return [shard] if losses < 3 else []
 
 
 def _is_open(result: Done | Failed | None, again: Collection[str]) -> bool:

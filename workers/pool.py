@@ -1,7 +1,8 @@
 """A batch on Ray: a bounded pool of warm actors, a few calls in flight each, every item with exactly one result.
 
 Calls are at least once: an actor that dies costs its calls in flight, which are made again; writes are whole objects
-under the same keys, so a second time changes nothing. What a photo that kills its worker costs is its own result.
+under the same keys, so a second time changes nothing. What a photo that kills its worker costs is its own result:
+nobody can tell which of an actor's calls it died over, so each of them is made again with an actor of its own.
 An actor gets work once it has answered, so one that waits for a machine holds nothing up; one that takes longer than
 any healthy one could is stopped; one that is worn is replaced between calls.
 """
@@ -12,7 +13,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from threading import RLock
 from typing import Any
 
@@ -34,6 +34,7 @@ from workers.plan import Shard, after_loss
 __all__ = ["Pool", "connect", "open_pool"]
 
 _MAX_DEATHS_IN_A_ROW = 8
+_MAX_CULPRITS_IN_A_ROW = 10  # so many photos one after another, and none that is done: it is not the photos
 _STORE_TRIES = 3
 _LOOK_AFTER = 5.0  # seconds without a report, after which it asks whether there still is a cluster
 _LAST_CALLS = 5.0  # seconds that calls under way get to end after a cancel
@@ -54,10 +55,11 @@ class _Place:
     is_ready: bool = False
     was_ready: bool = False
     is_worn: bool = False
+    has_died: bool = False
+    is_reserved: bool = False
+    """It has a call that was lost before: nothing else may be there when it ends."""
     queue: deque[ray.ObjectRef[Any]] = field(default_factory=deque)
     """In the order in which it does them; `since`: when the first of them became the first."""
-    spared: set[ray.ObjectRef[Any]] = field(default_factory=set)
-    """Calls that stood behind one that was lost with the actor: whatever ends them, they are not to blame."""
 
 
 @dataclass
@@ -70,6 +72,7 @@ class _Calls:
     losses: Counter[Shard] = field(default_factory=Counter)
     store_faults: Counter[Shard] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
+    culprits_in_a_row: int = 0
 
 
 class Pool:
@@ -172,12 +175,14 @@ class Pool:
     def _give_out(self, calls: _Calls, batch_id: BatchId, clock: Clock) -> None:
         with self._lock:
             while calls.waiting:
-                able = [each for each in self._places if each.is_ready and not each.is_worn]
+                able = [each for each in self._places if each.is_ready and not each.is_worn and not each.is_reserved]
                 place = min(able, key=lambda each: len(each.queue), default=None)
-                if place is None or len(place.queue) >= CALLS_PER_ACTOR:
+                alone = calls.losses[calls.waiting[0]] > 0
+                if place is None or len(place.queue) >= (1 if alone else CALLS_PER_ACTOR):
                     return
                 shard = calls.waiting.popleft()
                 call: ray.ObjectRef[Any] = place.actor.process.remote(batch_id, shard, clock)
+                place.is_reserved = alone
                 if not place.queue:
                     place.since = time.monotonic()
                 place.queue.append(call)
@@ -211,6 +216,7 @@ class Pool:
                 self._reopen(place)
             else:
                 place.is_ready = place.was_ready = True
+                place.has_died = False
 
     def _stop_hung(self) -> None:
         """An actor whose first call takes longer than any healthy one's is stopped; its calls end as lost ones do."""
@@ -224,38 +230,25 @@ class Pool:
 
     def _take_back(self, calls: _Calls, call: ray.ObjectRef[Any], clock: Clock) -> Iterator[ShardReport]:
         shard, place = calls.running.pop(call)
-        is_to_blame = self._was_at_it(place, call)
         with self._lock:
             self._leave_queue(place, call)
-            place.spared.discard(call)
         try:
             answer = ray.get(call)
             report = ShardReport.model_validate_json(answer.report)
         except RayTaskError as fault:
             self._after_fault(calls, shard, fault)
         except RayError as death:  # the actor or its machine died, or could not be reached
-            if is_to_blame:
-                yield from self._after_death(calls, shard, place, death, clock)
-            else:  # it only stood behind the call that the actor died over
-                calls.waiting.appendleft(shard)
+            yield from self._after_death(calls, shard, place, death, clock)
         else:
-            calls.deaths_in_a_row = 0
+            calls.deaths_in_a_row = calls.culprits_in_a_row = 0
             place.is_worn = place.is_worn or answer.is_worn
             self._replace_worn(place)
             yield report
 
-    def _was_at_it(self, place: _Place, call: ray.ObjectRef[Any]) -> bool:
-        """Whether the actor had done all that stood before this call. Its end may be seen before theirs."""
-        with self._lock:
-            if call in place.spared:
-                return False
-            before = list(takewhile(lambda each: each != call, place.queue))
-        ended, going_on = ray.wait(before, num_returns=len(before), timeout=1.0) if before else ([], [])
-        return not going_on and not any(_was_lost(each) for each in ended)
-
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
         if call in place.queue:
             place.queue.remove(call)
+            place.is_reserved = False
             place.since = time.monotonic()
 
     def _replace_worn(self, place: _Place) -> None:
@@ -267,9 +260,9 @@ class Pool:
     def _after_death(
         self, calls: _Calls, shard: Shard, place: _Place, death: RayError, clock: Clock
     ) -> Iterator[ShardReport]:
-        self._count_death(calls, death)
-        with self._lock:
-            place.spared.update(place.queue)
+        if not place.has_died:
+            place.has_died = True
+            self._count_death(calls, death)
         if isinstance(death, ActorUnavailableError):  # a death often begins so
             place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
         else:
@@ -279,6 +272,9 @@ class Pool:
         calls.waiting.extendleft(reversed(portions))
         if not portions:
             calls.deaths_in_a_row = 0  # the culprit is found
+            calls.culprits_in_a_row += 1
+            if calls.culprits_in_a_row >= _MAX_CULPRITS_IN_A_ROW:
+                raise _workers_lost(f"Workers died over {_MAX_CULPRITS_IN_A_ROW} photos one after another.")
             report = _lost(shard, clock)
             calls.keep(report)
             yield report
@@ -289,10 +285,7 @@ class Pool:
             raise cause
         calls.deaths_in_a_row += 1
         if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW * self.size:  # each may be at a deadly photo of its own
-            raise WorkersLost(
-                f"{calls.deaths_in_a_row} segmenter actors died one after another. Look into Ray's logs, then run the "
-                "batch again: what is done stays done."
-            )
+            raise _workers_lost(f"{calls.deaths_in_a_row} segmenter actors died one after another.")
 
     def _after_fault(self, calls: _Calls, shard: Shard, fault: RayTaskError) -> None:
         calls.store_faults[shard] += 1
@@ -329,15 +322,8 @@ def open_pool(settings: Settings) -> Pool:
     return Pool(settings, 1, most=places(settings))
 
 
-def _was_lost(call: ray.ObjectRef[Any]) -> bool:
-    """Whether an ended call died with its actor or machine, rather than raised or answered."""
-    try:
-        ray.get(call)
-    except RayTaskError:
-        return False
-    except RayError:
-        return True
-    return False
+def _workers_lost(what: str) -> WorkersLost:
+    return WorkersLost(f"{what} Look into Ray's logs, then run the batch again: what is done stays done.")
 
 
 def _lost(shard: Shard, clock: Clock) -> ShardReport:

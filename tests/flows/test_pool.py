@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from threading import Event, Thread
 
 import pytest
 import ray
@@ -12,10 +15,11 @@ import ray
 from flows import steps
 from flows.parts import Parts
 from schemas.batch import BatchState
-from schemas.errors import DeviceAbsent, WeightsInvalid
+from schemas.errors import DeviceAbsent, WeightsInvalid, WorkersLost
 from schemas.ids import BatchId
-from schemas.results import Done, ShardReport, results_by_number
+from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.transient import cutout_key
+from tests.cluster.rehearsal import RehearsalActor
 from tests.flows.conftest import Place, photo
 from workers.actor import Answer, SegmenterActor
 from workers.pool import Pool, connect
@@ -40,6 +44,21 @@ class FragileActor(SegmenterActor):
         if any(transient.read(source_key(batch_id, number)) == POISON for number in numbers):
             os._exit(139)
         return super().process(batch_id, numbers, clock)
+
+
+class FragileRehearsal(RehearsalActor):
+    """As above, with no network to load; its photos are done in a moment, so an answer may be lost with the worker."""
+
+    pause = 0.0
+
+    def cut(self, transient, manifest, number, clock) -> Done | Failed:
+        if transient.source(manifest.stamp, manifest.items[number - 1]) == POISON:
+            os._exit(139)
+        return super().cut(transient, manifest, number, clock)
+
+
+class SlowRehearsal(RehearsalActor):
+    pause = 1.0
 
 
 class BrokenContextActor(SegmenterActor):
@@ -98,16 +117,66 @@ def test_a_worker_killed_in_mid_batch_costs_no_item_and_doubles_none(place: Plac
     assert steps.plan(place.parts, stamp.batch_id) == []
 
 
-def test_photos_that_kill_their_worker_cost_their_own_results_only(place: Place, on_ray: None) -> None:
-    poisoned = {2, 3, 7}
-    files = {f"{n:02d}.jpg": POISON if n in poisoned else photo() for n in range(1, 9)}
-    stamp = place.send(files)
+def culprits(parts: Parts, batch_id: BatchId) -> set[int]:
+    results = results_by_number(parts.transient.reports(batch_id))
+    return {number for number, each in results.items() if getattr(each, "code", "") == "worker_lost"}
+
+
+def test_a_photo_that_kills_its_worker_costs_its_own_result_only(place: Place, on_ray: None) -> None:
+    stamp = place.send({f"{n}.jpg": POISON if n == 2 else photo() for n in range(1, 5)})
     pool = Pool(place.parts.settings, 2, FragileActor)
     steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
     counts = steps.finish(place.parts, stamp.batch_id)
-    assert (counts.done, counts.failed, counts.state) == (5, 3, BatchState.PARTIALLY_COMPLETED)
-    results = results_by_number(place.parts.transient.reports(stamp.batch_id))
-    assert {n for n, each in results.items() if getattr(each, "code", "") == "worker_lost"} == poisoned
+    assert (counts.done, counts.failed, counts.state) == (3, 1, BatchState.PARTIALLY_COMPLETED)
+    assert culprits(place.parts, stamp.batch_id) == {2}
+
+
+@pytest.mark.parametrize(("shard_items", "poisoned"), [(1, {2, 3, 7, 12}), (4, {2, 3})])
+def test_no_photo_is_blamed_for_what_its_neighbour_did(
+    place: Place, on_ray: None, shard_items: int, poisoned: set[int]
+) -> None:
+    stamp = place.send({f"{n:02d}.jpg": POISON if n in poisoned else photo() for n in range(1, 17)})
+    settings = place.parts.settings.model_copy(update={"shard_items": shard_items})
+    parts = replace(place.parts, settings=settings)
+    pool = Pool(settings, 2, FragileRehearsal)
+    counts = steps.cut(parts, stamp.batch_id, steps.plan(parts, stamp.batch_id), pool.run)
+    assert (counts.done, counts.failed) == (16 - len(poisoned), len(poisoned))
+    assert culprits(parts, stamp.batch_id) == poisoned
+
+
+def test_what_was_lost_with_its_worker_gets_a_worker_of_its_own(place: Place, on_ray: None) -> None:
+    """A worker that has two calls is killed: a second call beside one that was lost would cost it its result."""
+    stamp = place.send({f"{n}.jpg": photo() for n in range(1, 4)})
+    pool = Pool(place.parts.settings, 1, SlowRehearsal)
+    actors, is_over = place.parts.settings.home / "actors", Event()
+
+    def kill_who_has_two() -> None:
+        while not is_over.wait(0.05):
+            if any(len(each.queue) > 1 for each in pool._places):
+                for pid in actors.iterdir():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid.name), signal.SIGKILL)
+                    pid.unlink()
+
+    killer = Thread(target=kill_who_has_two)
+    killer.start()
+    try:
+        counts = steps.cut(place.parts, stamp.batch_id, [(1,), (2,), (3,)], pool.run)
+    finally:
+        is_over.set()
+        killer.join()
+    assert (counts.done, counts.failed) == (3, 0)
+
+
+def test_workers_that_die_over_photo_after_photo_end_the_batch_and_not_the_catalog(
+    place: Place, on_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pool._MAX_CULPRITS_IN_A_ROW", 2)
+    stamp = place.send({f"{n}.jpg": POISON for n in range(1, 9)})
+    pool = Pool(place.parts.settings, 1, FragileRehearsal)
+    with pytest.raises(WorkersLost):
+        steps.cut(place.parts, stamp.batch_id, [(number,) for number in range(1, 9)], pool.run)
+    assert len(culprits(place.parts, stamp.batch_id)) == 1
 
 
 def test_a_broken_cuda_context_ends_its_actor_and_another_one_cuts_the_photos(place: Place, on_ray: None) -> None:

@@ -32,8 +32,8 @@ def test_a_failure_of_ours_is_tried_again_and_a_bad_file_is_not() -> None:
     assert plan_shards([1, 2], results, 8, again=("not_an_image",)) == [(2,)]
 
 
-def test_a_shard_whose_worker_dies_twice_is_taken_apart_and_a_lone_item_is_given_up() -> None:
+def test_a_shard_whose_worker_dies_twice_is_taken_apart_and_an_item_that_killed_two_while_alone_is_given_up() -> None:
     assert after_loss((1, 2, 3), losses=1) == [(1, 2, 3)]
     assert after_loss((1, 2, 3), losses=2) == [(1,), (2,), (3,)]
-    assert after_loss((2,), losses=1) == [(2,)]
-    assert after_loss((2,), losses=2) == []
+    assert after_loss((2,), losses=2) == [(2,)]
+    assert after_loss((2,), losses=3) == []
