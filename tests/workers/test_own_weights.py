@@ -11,29 +11,14 @@ from torch import nn
 from schemas.errors import OutOfMemory, WeightsInvalid
 from store.settings import Settings
 from tests.workers.photos import PHOTOS, original_onnx
-from tests.workers.test_networks import published_state
 from workers.cutter import open_cutter
 from workers.networks.importing import import_weights
 from workers.networks.registry import find_network
-from workers.networks.weights import load_weights, weights_path
+from workers.networks.weights import weights_path
 from workers.running import Running
 from workers.segmenter import Segmenter
 
-U2NETP, ISNET = find_network("u2netp"), find_network("isnet")
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_published_pth_of_isnet_is_imported_and_runs(tmp_path, half):
-    torch.manual_seed(0)
-    state = published_state(ISNET.build())
-    state |= {f"side{level}.weight": torch.zeros(1, 1, 3, 3) for level in range(2, 7)}  # published, not needed to run
-    state = {name: tensor.half() if half and tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    torch.save(state, tmp_path / "isnet.pth")
-    import_weights(tmp_path / "isnet.pth", ISNET, tmp_path / "isnet.safetensors")
-    module, digest = load_weights(ISNET, tmp_path / "isnet.safetensors")
-    assert len(digest) == 64
-    with torch.inference_mode():
-        assert module(torch.rand(1, 3, 64, 64)).isfinite().all()
+U2NETP = find_network("u2netp")
 
 
 def test_a_pth_that_would_run_code_is_refused(tmp_path):

@@ -19,12 +19,12 @@ from torch import nn
 from schemas.errors import WeightsInvalid
 from workers.networks.folding import State, fold_batch_norms
 from workers.networks.registry import Network
-from workers.networks.weights import fill
+from workers.networks.weights import empty, fill
 
 
 def import_weights(source: Path, network: Network, target: Path) -> None:
     """Write the weights in `source` as `target`, folded and in 32 bits. Raises `WeightsInvalid` and writes nothing."""
-    module = network.build()
+    module = empty(network)
     fill(module, read_state(source, network), network.title)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(
@@ -69,7 +69,7 @@ def _from_onnx(source: Path, network: Network) -> State:
     except Exception as error:  # noqa: BLE001 - protobuf has errors of its own
         raise ValueError(type(error).__name__) from None
     tensors = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer}
-    module = network.build()
+    module = empty(network)
     wanted = module.state_dict()
     if wanted.keys() <= fold_batch_norms(tensors).keys():
         return tensors
@@ -78,9 +78,10 @@ def _from_onnx(source: Path, network: Network) -> State:
     rest = [name for name in order if name not in named]
     state = {name: tensors[name] for name in wanted if name in tensors}
     for node in (node for node in graph.node if node.op_type == "Conv"):
-        if not node.input[1].endswith(".weight") and rest and len(node.input) == 3:
+        weight, bias = tensors.get(node.input[1]), tensors.get(node.input[2]) if len(node.input) == 3 else None
+        if not node.input[1].endswith(".weight") and rest and weight is not None and bias is not None:
             name = rest.pop(0)
-            state[f"{name}.weight"], state[f"{name}.bias"] = tensors[node.input[1]], tensors[node.input[2]]
+            state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias
     return state
 
 
@@ -90,5 +91,5 @@ def _order_of_convolutions(module: nn.Module, side: int) -> list[str]:
         if isinstance(part, nn.Conv2d):
             part.register_forward_hook(lambda *_, name=name: ran.append(name))
     with torch.no_grad():
-        module(torch.zeros(1, 3, min(side, 320), min(side, 320)))
+        module(torch.zeros(1, 3, side, side, device="meta"))
     return ran

@@ -46,14 +46,21 @@ def load_weights(network: Network, path: Path) -> tuple[nn.Module, str]:
         raise WeightsInvalid(
             "The weights file is no safetensors file. Import other kinds with `bgbatch weights import`."
         ) from None
-    module = network.build()
+    module = empty(network)
     fill(module, state, network.title)
     return module, hashlib.sha256(data).hexdigest()
 
 
+def empty(network: Network) -> nn.Module:
+    """The network without memory for its weights: `fill` brings them along."""
+    with torch.device("meta"):
+        return network.build()
+
+
 def fill(module: nn.Module, state: State, title: str) -> None:
     """Load `state`, its batch norms folded, into `module`, which is set to evaluate. Raises `WeightsInvalid`."""
-    folded = {name: tensor.float() for name, tensor in fold_batch_norms(state).items()}
+    # In 32 bits before it is folded: a folded weight rounded to 16 bits would be rounded twice.
+    folded = fold_batch_norms({name: tensor.float() for name, tensor in state.items()})
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     absent = [name for name in wanted if name not in folded]
     other = [name for name in wanted if name in folded and folded[name].shape != wanted[name]]
@@ -63,5 +70,5 @@ def fill(module: nn.Module, state: State, title: str) -> None:
             f"{len(other)} have another shape ({', '.join((absent + other)[:3])})."
         )
     with torch.no_grad():
-        module.load_state_dict({name: folded[name] for name in wanted})
+        module.load_state_dict({name: folded[name] for name in wanted}, assign=True)
     module.eval().requires_grad_(False)
