@@ -20,6 +20,7 @@ Named = tuple[str, bytes, int]
 _KINDS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"BM", "bmp"))
 _BLOCK = 512
 _EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)  # a plain file, mode 0644, of nobody
+_SUM_OF_THE_REST = sum(_EMPTY_HEADER[135:148]) + 8 * ord(" ") + sum(_EMPTY_HEADER[156:])  # 148 to 156 is the sum itself
 _HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -128,7 +129,7 @@ def _tar_header(name: str, size: int) -> bytes:
     header = bytearray(_EMPTY_HEADER)
     header[: len(name)] = name.encode("ascii")
     header[124:135] = b"%011o" % size
-    header[148:154] = b"%06o" % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
+    header[148:154] = b"%06o" % (sum(header[:135]) + _SUM_OF_THE_REST)
     return bytes(header)
 
 
