@@ -35,20 +35,20 @@ class State:
 
 
 class Children:
-    """Keeps them. `ending`, once set, ends all of them."""
+    """Keeps them. `ending`, once set, ends all of them. `states`: where it says how each stands."""
 
-    def __init__(self, ending: threading.Event, clock: Clock) -> None:
+    def __init__(self, ending: threading.Event, clock: Clock, states: list[State]) -> None:
         self._ending = ending
         self._clock = clock
         self._keepers: list[threading.Thread] = []
-        self.states: list[State] = []
+        self._states = states
 
     def keep(
         self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, quiet: bool = False
     ) -> None:
         """Start a program and keep it running."""
         state = State(name)
-        self.states.append(state)
+        self._states.append(state)
         output = subprocess.DEVNULL if quiet else None
         keeper = threading.Thread(target=self._run, args=(state, command, os.environ | (env or {}), output), name=name)
         keeper.start()
@@ -68,7 +68,7 @@ class Children:
             while process.poll() is None and not self._ending.wait(0.5):
                 pass
             if process.poll() is None:
-                _end(process)
+                _end(process, state.name)
             elif not self._ending.is_set():
                 state.since, state.restarts = None, state.restarts + 1
                 _log.error("%s ended with code %s and is started again", state.name, process.returncode)
@@ -111,10 +111,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], name: str) -> None:
     process.send_signal(signal.SIGINT)  # Prefect breaks a flow off on SIGTERM; this lets it end its step
     try:
         process.wait(timeout=_GOOD_END)
     except subprocess.TimeoutExpired:
+        _log.error("%s did not end within %d seconds and was killed", name, _GOOD_END)
         process.kill()
         process.wait()

@@ -18,7 +18,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from flows.parts import Parts
-from portal.cli.children import BGBATCH, Children, keep_prefect, until_stopped
+from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
 from portal.web.health import Serving
 from schemas.errors import BgbatchError
@@ -45,10 +45,13 @@ def serve(
         from portal.web.app import create_app
 
         ending = until_stopped()  # uvicorn takes the signals over while it serves, and hands them on afterwards
-        children = Children(ending, parts.clock)
+        all_have_ended = threading.Event()
+        states: list[State] = []
+        server, children = Children(all_have_ended, parts.clock, states), Children(ending, parts.clock, states)
         app = create_app(parts.settings, parts.records, parts.transient, parts.clock, os.urandom)
-        app.state.serving = Serving(children.states)
-        starter = threading.Thread(target=_start_all, args=(children, app.state.serving, ending), name="starter")
+        app.state.serving = Serving(states)
+        starting = (server, children, app.state.serving, ending)
+        starter = threading.Thread(target=_start_all, args=starting, name="starter")
         if not portal_only:
             starter.start()
         err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
@@ -60,11 +63,13 @@ def serve(
             if not portal_only:
                 starter.join()
             children.join()
+            all_have_ended.set()  # a flow that is brought to its end still tells Prefect's server so
+            server.join()
 
 
-def _start_all(children: Children, serving: Serving, ending: threading.Event) -> None:
+def _start_all(server: Children, children: Children, serving: Serving, ending: threading.Event) -> None:
     """Prefect first: a child that finds none would start one of its own. One that the operator runs is used."""
-    address = os.environ.get("PREFECT_API_URL", "").removesuffix("/api") or keep_prefect(children, ending)
+    address = os.environ.get("PREFECT_API_URL", "").removesuffix("/api") or keep_prefect(server, ending)
     serving.prefect = address
     for child in _CHILDREN:
         if not ending.is_set():

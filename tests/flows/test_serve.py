@@ -122,4 +122,5 @@ def test_a_batch_under_work_survives_the_end_of_serve_and_each_photo_has_one_res
     said = serve.log.read_text()
     assert "Crash detected" not in said
     assert "Traceback" not in said
+    assert "was killed" not in said, "each part came to its own end"
     records.engine.dispose()
