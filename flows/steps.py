@@ -6,6 +6,7 @@ may be run again after a crash at any line: what is done is found there and not 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, Standing, results_by_number, standing
 from store import batches, line, webhooks
 from store.spans import span
+from workers.measuring import is_to_be_set_alike, set_alike, unmeasured
 from workers.plan import OUR_CODES, Shard, plan_shards
 
 RunShards = Callable[
@@ -57,7 +59,10 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
 
 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:
-    """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard."""
+    """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard.
+
+    Photos that are to be consistent are measured first.
+    """
     manifest = parts.transient.manifest(batch_id)
     stands = standing(parts.transient.each_report(batch_id))
 
@@ -71,11 +76,22 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
         parts.watch(counts)
         return counts
 
-    counts = tell()
-    for report in run_shards(batch_id, shards, parts.clock, keep, lambda: parts.stop(batch_id)):
-        stands.take(report)
-        counts = tell()
-    return counts
+    def run(some: Sequence[Shard]) -> Iterator[ShardReport]:
+        for report in run_shards(batch_id, some, parts.clock, keep, lambda: parts.stop(batch_id)):
+            stands.take(report)
+            tell()
+            yield report
+
+    tell()
+    if is_to_be_set_alike(parts.transient, manifest):
+        measuring = run(unmeasured(parts.transient, manifest, shards))
+        failed = {each.number for report in measuring for each in report.results}
+        shards = [left for shard in shards if (left := tuple(n for n in shard if n not in failed))]
+        if unmeasured(parts.transient, manifest, shards):  # called off on the way: who goes on measures the rest
+            return _counts(manifest, stands)
+        set_alike(parts.transient, manifest)
+    deque(run(shards), maxlen=0)
+    return _counts(manifest, stands)
 
 
 def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:

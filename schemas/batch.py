@@ -117,6 +117,10 @@ class SealedItems(Sequence[Item]):
             raise ValueError("items must be numbered 1, 2, 3 …")
         return item
 
+    def hold(self, json: bytes) -> bool:
+        """Whether these bytes stand anywhere in the JSON of the items."""
+        return json in self._manifest
+
 
 # Inside a JSON string a quotation mark has a backslash before it, so neither of these can stand in one.
 _NEXT_ITEM = re.compile(rb'},\{"number":')
@@ -138,6 +142,15 @@ class Manifest(Record):
             return cls.model_validate_json(data)
         stamp = Stamp.model_validate_json(data[len(b'{"stamp":') : end])
         return cls.model_construct(stamp=stamp, items=SealedItems(data, first))
+
+    @property
+    def wants_consistency(self) -> bool:
+        """Whether any item is to be consistent. Sealed items are not read one by one for it."""
+        if self.stamp.options.consistent:
+            return True
+        if isinstance(self.items, SealedItems):
+            return self.items.hold(b'"consistent":true')  # in a path, quotation marks have a backslash before them
+        return any(item.options is not None and item.options.consistent for item in self.items)
 
     @model_validator(mode="after")
     def _is_numbered(self) -> Self:

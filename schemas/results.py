@@ -63,6 +63,7 @@ ItemResult = Done | Failed
 class ShardReport(Record):
     """The results of one call to an actor: each of its items exactly once, `first` and `last` and those between.
 
+    A call that only measured its items has results for those that failed.
     Not every number between need be there: a batch that is run again does only what is not done.
     """
 

@@ -8,6 +8,8 @@ after the batch's purge time (the fence against late writers).
     <hour>/<batch id>/upload/…               names and parts of uploads until the seal: see `store.uploads`
     <hour>/<batch id>/cutout/000001.png      what the customer gets
     <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant
+    <hour>/<batch id>/measure/000001.json    where the subject is, if its folder is to be consistent; .png: its mask
+    <hour>/<batch id>/alike.json             what the photos of each such folder have in common
     <hour>/<batch id>/preview/000001-cutout.webp    small pictures that somebody looked at on a page
     <hour>/<batch id>/report/000001-000008-4f1c….json   a ShardReport
     <hour>/<batch id>/manifest.json          the seal, written last
@@ -74,9 +76,24 @@ def mask_key(batch_id: BatchId, number: int) -> str:
     return f"{batch_prefix(batch_id)}/mask/{number:06d}.png"
 
 
+def measures_prefix(batch_id: BatchId) -> str:
+    """Where the measures lie."""
+    return f"{batch_prefix(batch_id)}/measure"
+
+
 def measure_key(batch_id: BatchId, number: int) -> str:
     """Where an item's subject is, for the photos of its folder that are to be set alike."""
-    return f"{batch_prefix(batch_id)}/measure/{number:06d}.json"
+    return f"{measures_prefix(batch_id)}/{number:06d}.json"
+
+
+def coarse_mask_key(batch_id: BatchId, number: int) -> str:
+    """What the network made of an item when it was measured, so that it is not asked again."""
+    return f"{measures_prefix(batch_id)}/{number:06d}.png"
+
+
+def alike_key(batch_id: BatchId) -> str:
+    """What the photos of each folder have in common. It is there once all of them are measured."""
+    return f"{batch_prefix(batch_id)}/alike.json"
 
 
 def preview_key(batch_id: BatchId, number: int, of: str) -> str:

@@ -1,14 +1,15 @@
 """One scale and one line for all photos of a folder: what they have in common is worked out from all their subjects.
 
-Each photo is measured once, and its measure lies in the batch; every worker that reads the same measures comes to the
-same answer, in whatever order photos are cut, and when they are cut again. Pure.
+All photos of a batch are measured before the first is cut (`workers.measuring`); what a folder's have in common is then
+settled, in whatever order photos are cut, and when they are cut again. Pure.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from statistics import median
 
 import cv2
@@ -44,13 +45,42 @@ class Measure(Record):
     on_frame: float
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Record):
     """What the photos of a folder have in common: the picture's size in pixels, and the subject's height in it."""
 
     width: int
     height: int
     subject: float
+
+
+class Alike(Record):
+    """The settings of a batch's folders. Item `starts[i]` and those after it, up to the next start, have `which[i]`.
+
+    That is a place in `settings`, or -1 for none. Items are told by number: no folder's name stands here.
+    """
+
+    settings: tuple[Setting, ...]
+    starts: tuple[int, ...]
+    which: tuple[int, ...]
+
+    def of(self, number: int) -> Setting | None:
+        """The setting of an item's folder."""
+        place = bisect_right(self.starts, number) - 1
+        return self.settings[self.which[place]] if place >= 0 and self.which[place] >= 0 else None
+
+
+def alike(folders: Iterable[tuple[Sequence[int], Setting | None]]) -> Alike:
+    """What to keep of the folders' items and settings."""
+    settings: list[Setting] = []
+    of: dict[int, int] = {}
+    for numbers, setting in folders:
+        if setting is not None:
+            of |= dict.fromkeys(numbers, len(settings))
+            settings.append(setting)
+    ends = {number + 1: -1 for number in of if number + 1 not in of}
+    runs = [(0, -1), *sorted((of | ends).items())]
+    kept = [after for before, after in pairwise(runs) if before[1] != after[1]]
+    return Alike(settings=tuple(settings), starts=tuple(n for n, _ in kept), which=tuple(w for _, w in kept))
 
 
 def measured(alpha: Pixels) -> Measure:
@@ -83,7 +113,7 @@ def setting_for(folder: Sequence[Measure]) -> Setting | None:
     shape = across / down
     subject = min(_HEIGHT, *(_WIDTH * shape * each.down / each.across for each in fit))
     height = min(each.down for each in fit) / subject
-    return Setting(max(1, round(height * shape)), max(1, round(height)), subject)
+    return Setting(width=max(1, round(height * shape)), height=max(1, round(height)), subject=subject)
 
 
 def fits(photo: Measure, setting: Setting) -> bool:

@@ -70,18 +70,18 @@ class Cutter:
         """
         (one,) = self.segment([self.open(Order(source, options, want_mask, background))])
         if options.consistent:  # alone in its folder
-            one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)])))
+            one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)[0]])))
         return self.finish(one)
 
-    def measure(self, done: Opened | Taken | Made) -> Measure:
-        """Where the subject of a segmented photo is."""
+    def measure(self, done: Opened | Taken | Made) -> tuple[Measure, Pixels]:
+        """Where the subject of a segmented photo is, and its mask, which a later `Order` may bring along."""
         if not isinstance(done, Opened) or done.mask is None:
             raise ValueError("this has not been segmented")
-        return measured(_full_alpha(done.mask, done.picture))
+        return measured(_full_alpha(done.mask, done.picture)), done.mask
 
     def open(self, order: Order) -> Opened | Taken:
         """The source decoded, or its header read where the device decodes it. Raises an `ItemError` of the source's."""
-        taken = self._lane.take(order) if self._lane is not None else None
+        taken = self._lane.take(order) if self._lane is not None and order.mask is None else None
         return taken if taken is not None else self._open_here(order)
 
     def segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
@@ -124,7 +124,7 @@ class Cutter:
     def _open_here(self, order: Order) -> Opened:
         picture = decode(order.source, self.limits)
         small = self.segmenter.halve(picture.rgb)
-        return Opened(order, picture, small, self.segmenter.squeeze(small))
+        return Opened(order, picture, small, self.segmenter.squeeze(small), order.mask)
 
     def _file(self, order: Order, picture: Picture, alpha: Pixels, frame: Frame, size: tuple[int, int]) -> bytes:
         options = order.options

@@ -19,7 +19,8 @@ Pixels = npt.NDArray[np.uint8]
 class Order:
     """What is to be made of one source. `background`: the photo that `options.bg_image` names.
 
-    `setting`: what the photos of its folder have in common, if they are to be consistent.
+    `setting`: what the photos of its folder have in common, if they are to be consistent. `mask`: what the network
+    made of it, if it was asked before.
     """
 
     source: bytes
@@ -27,6 +28,7 @@ class Order:
     want_mask: bool
     background: bytes | None = None
     setting: Setting | None = None
+    mask: Pixels | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Some items of one batch: each read from the transient store, cut, written back beside its source.
 
+Items that are to be consistent come twice: they are measured first, and cut once all of the batch are measured.
+
 An item fails alone: whatever goes wrong with one costs its own result. What is wrong with the store or the deadline
 is not an item's fault and ends the call. Keys are functions of the item number, so doing an item again
 writes the same objects again.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from schemas.batch import Item, Manifest
@@ -17,13 +19,15 @@ from schemas.clock import Clock
 from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport
-from store.transient import TransientStore, cutout_key, mask_key, measure_key
-from workers.alike import Measure, Setting, setting_for
+from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, measure_key
+from workers.alike import Alike
 from workers.cutter import Cutter
 from workers.decode import too_many_bytes
 from workers.device_lane import Made, Taken
 from workers.lanes import overlapped
+from workers.measuring import read_alike, read_mask
 from workers.order import Cut, Opened, Order
+from workers.png import write_png
 
 T = TypeVar("T")
 
@@ -37,14 +41,20 @@ def process_shard(
 ) -> ShardReport:
     """Cut the items of these numbers and write their report, which is returned.
 
-    Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
+    Those that are to be consistent are only measured, if that is not done for the batch: the report then has the
+    failures alone. Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
     """
-    way = _Way(transient, cutter, manifest, clock)
     items = [manifest.items[number - 1] for number in numbers]
-    way.set_alike(items)
-    results = tuple(overlapped(items, way.read, way.segment, way.write, cutter.pace))
-    report = ShardReport(first=numbers[0], last=numbers[-1], results=results)
-    transient.write_report(manifest.stamp, report)
+    is_any_consistent = any((item.options or manifest.stamp.options).consistent for item in items)
+    alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
+    way = _Way(transient, cutter, manifest, clock, alike)
+    last = way.measure if is_any_consistent and alike is None else way.write
+    results = overlapped(items, way.read, way.segment, last, cutter.pace)
+    report = ShardReport(
+        first=numbers[0], last=numbers[-1], results=tuple(each for each in results if each is not None)
+    )
+    if report.results:
+        transient.write_report(manifest.stamp, report)
     return report
 
 
@@ -64,43 +74,8 @@ class _Way:
     cutter: Cutter
     manifest: Manifest
     clock: Clock
-    settings: dict[str, Setting | None] = field(default_factory=dict)
-    """Of the folders whose photos are to be consistent."""
-
-    def set_alike(self, items: Sequence[Item]) -> None:
-        """Work out the settings of the items' folders: whoever has not been measured is, wherever else it is cut."""
-        folders = {_folder(item) for item in items if self._options(item).consistent}
-        if not folders:
-            return
-        fellows = [each for each in self.manifest.items if self._options(each).consistent and _folder(each) in folders]
-        own = {item.number for item in items}
-        known: dict[int, Measure] = {}
-        # Its own first: by then other workers have mostly measured theirs.
-        for some in (
-            [each for each in fellows if each.number in own],
-            [each for each in fellows if each.number not in own],
-        ):
-            known |= {each.number: found for each in some if (found := self._known_measure(each)) is not None}
-            missing = [each for each in some if each.number not in known]
-            answers = overlapped(missing, self.read, self.segment, self._measure, self.cutter.pace)
-            known |= {item.number: found for item, found in zip(missing, answers, strict=True) if found is not None}
-        for folder in folders:
-            alike = [known[each.number] for each in fellows if _folder(each) == folder and each.number in known]
-            self.settings[folder] = setting_for(alike)
-
-    def _known_measure(self, item: Item) -> Measure | None:
-        key = measure_key(self.manifest.stamp.batch_id, item.number)
-        return Measure.model_validate_json(self.transient.read(key)) if self.transient.objects.exists(key) else None
-
-    def _measure(self, step: _Step) -> Measure | None:
-        """The subject's place, kept in the batch; None for a photo that cannot be cut: its folder does without it."""
-        done = step.at
-        if isinstance(done, Failed):
-            return None
-        measure = self.cutter.measure(done)
-        stamp = self.manifest.stamp
-        self.transient.write(stamp, measure_key(stamp.batch_id, step.item.number), measure.model_dump_json().encode())
-        return measure
+    alike: Alike | None
+    """Of the folders whose photos are to be consistent, once all are measured."""
 
     def _options(self, item: Item) -> CutoutOptions:
         return item.options or self.manifest.stamp.options
@@ -125,6 +100,11 @@ class _Way:
         """Its cutout, beside its source."""
         done = step.at
         return done if isinstance(done, Failed) else self._alone(step.item, lambda: self._done(step.item, done))
+
+    def measure(self, step: _Step) -> Failed | None:
+        """Where its subject is, kept in the batch with its mask."""
+        done = step.at
+        return done if isinstance(done, Failed) else self._alone(step.item, lambda: self._measured(step.item, done))
 
     def _segment_alone(self, step: _Step) -> _Step:
         opened = step.at
@@ -155,8 +135,11 @@ class _Way:
     def _order(self, item: Item) -> Order:
         stamp, options = self.manifest.stamp, self._options(item)
         behind = self._background(options.bg_image) if options.bg_image is not None else None
-        setting = self.settings.get(_folder(item)) if options.consistent else None
-        return Order(self._source(item), options, stamp.grant_id is not None, behind, setting)
+        order = Order(self._source(item), options, stamp.grant_id is not None, behind)
+        if not options.consistent or self.alike is None:
+            return order
+        mask = read_mask(self.transient, stamp.batch_id, item.number)
+        return replace(order, setting=self.alike.of(item.number), mask=mask)
 
     def _source(self, item: Item) -> bytes:
         if item.size > self.cutter.limits.bytes:  # such a source was not even uploaded
@@ -171,6 +154,12 @@ class _Way:
                 "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
             )
         return self._source(item)
+
+    def _measured(self, item: Item, segmented: Opened | Taken | Made) -> None:
+        stamp = self.manifest.stamp
+        measure, mask = self.cutter.measure(segmented)
+        self.transient.write(stamp, coarse_mask_key(stamp.batch_id, item.number), write_png(mask))
+        self.transient.write(stamp, measure_key(stamp.batch_id, item.number), measure.model_dump_json().encode())
 
     def _done(self, item: Item, segmented: Opened | Taken | Made) -> Done:
         stamp, options = self.manifest.stamp, self._options(item)
@@ -196,10 +185,6 @@ def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:
         device=cutter.device,
         finished_at=clock(),
     )
-
-
-def _folder(item: Item) -> str:
-    return item.path.rpartition("/")[0]
 
 
 def _place(error: BaseException) -> str:

@@ -33,14 +33,16 @@ class Place:
     account_id: AccountId
     folder: Path
 
-    def send(self, files: dict[str, bytes], industry: Industry | None = None) -> Stamp:
+    def send(
+        self, files: dict[str, bytes], industry: Industry | None = None, options: CutoutOptions | None = None
+    ) -> Stamp:
         """Submit a folder of these files as one batch."""
         folder = self.folder / os.urandom(4).hex()
         for path, data in files.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        stamp = stamp_batch(self.parts, self.account_id, industry, CutoutOptions())
+        stamp = stamp_batch(self.parts, self.account_id, industry, options or CutoutOptions())
         upload(self.parts, stamp, find_photos(folder).photos, on_item=lambda: None)
         return stamp
 

@@ -17,6 +17,7 @@ from flows.parts import Parts
 from schemas.batch import BatchState
 from schemas.errors import DeviceAbsent, WeightsInvalid, WorkersLost
 from schemas.ids import BatchId
+from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.transient import cutout_key
 from tests.cluster.rehearsal import RehearsalActor
@@ -123,12 +124,16 @@ def culprits(parts: Parts, batch_id: BatchId) -> set[int]:
 
 
 def test_a_photo_that_kills_its_worker_costs_its_own_result_only(place: Place, on_ray: None) -> None:
-    stamp = place.send({f"{n}.jpg": POISON if n == 2 else photo() for n in range(1, 5)})
+    """Nor does it cost its folder anything, whose other photos are to be consistent with it."""
+    files = {f"VIN1/{n}.jpg": POISON if n == 2 else photo("motorcycle") for n in range(1, 5)}
+    stamp = place.send(files, options=CutoutOptions(consistent=True))
     pool = Pool(place.parts.settings, 2, FragileActor)
     steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
     counts = steps.finish(place.parts, stamp.batch_id)
     assert (counts.done, counts.failed, counts.state) == (3, 1, BatchState.PARTIALLY_COMPLETED)
     assert culprits(place.parts, stamp.batch_id) == {2}
+    results = results_by_number(place.parts.transient.reports(stamp.batch_id)).values()
+    assert not any("not_consistent" in each.flags for each in results if isinstance(each, Done))
 
 
 @pytest.mark.parametrize(("shard_items", "poisoned"), [(1, {2, 3, 7, 12}), (4, {2, 3})])

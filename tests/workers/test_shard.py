@@ -15,9 +15,10 @@ from schemas.options import CutoutOptions
 from schemas.results import Done, Failed
 from store.objects import open_store
 from store.settings import Settings
-from store.transient import TransientStore, cutout_key, mask_key, report_key, source_key
+from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, report_key, source_key
 from tests.workers.photos import PHOTOS
 from workers.decode import decode
+from workers.measuring import set_alike, unmeasured
 from workers.shard import process_shard
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -165,18 +166,56 @@ def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
     assert failed.code == "out_of_memory"
 
 
+def consistent(manifest: Manifest) -> Manifest:
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(consistent=True)})
+    return manifest.model_copy(update={"stamp": stamp})
+
+
 def test_photos_of_a_folder_are_set_alike_whichever_shard_cuts_them_and_when(transient, cutter):
     sources = [photo.read_bytes() for photo in PHOTOS[1:4]]
-    manifest = manifest_of([*sources, b"no image"], transient)
-    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(consistent=True)})
-    manifest = manifest.model_copy(update={"stamp": stamp})
-    whole = process_shard(transient, cutter, manifest, [1, 2, 3, 4], lambda: NOW).results
-    files = [transient.read(cutout_key(stamp.batch_id, number, ".png")) for number in (1, 2, 3)]
-    set_alike = {(each.width, each.height) for each in whole[:3] if "not_consistent" not in each.flags}
-    assert len(set_alike) == 1
-    assert whole[3].code == "not_an_image"
-    for number in (3, 1, 2):  # again, each alone, and with nothing measured
-        for key in [each.key for each in transient.objects.walk("") if "/measure/" in each.key]:
-            transient.objects.delete([key])
+    manifest = consistent(manifest_of([*sources, b"no image"], transient))
+    batch_id = manifest.stamp.batch_id
+    measured = [process_shard(transient, cutter, manifest, shard, lambda: NOW) for shard in ([1, 2], [3, 4])]
+    assert [each.code for report in measured for each in report.results] == ["not_an_image"]
+    assert not transient.objects.exists(cutout_key(batch_id, 1, ".png"))
+    assert unmeasured(transient, manifest, [(1, 2), (3, 4)]) == [(4,)]
+    set_alike(transient, manifest)
+    whole = process_shard(transient, cutter, manifest, [1, 2, 3], lambda: NOW).results
+    files = [transient.read(cutout_key(batch_id, number, ".png")) for number in (1, 2, 3)]
+    sizes = {(each.width, each.height) for each in whole if "not_consistent" not in each.flags}
+    assert len(sizes) == 1
+    for number in (3, 1, 2):  # again, each alone, and with no mask kept
+        transient.objects.delete([coarse_mask_key(batch_id, number)])
         process_shard(transient, cutter, manifest, [number], lambda: NOW)
-        assert transient.read(cutout_key(stamp.batch_id, number, ".png")) == files[number - 1]
+        assert transient.read(cutout_key(batch_id, number, ".png")) == files[number - 1]
+
+
+def test_the_network_is_asked_once_for_a_photo_that_is_to_be_consistent(transient, cutter):
+    manifest = consistent(manifest_of([PHOTO, PHOTOS[2].read_bytes()], transient))
+    asked = []
+    hook = cutter.segmenter.module.register_forward_hook(lambda *call: asked.append(len(call[1][0])))
+    try:
+        process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
+        set_alike(transient, manifest)
+        process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
+    finally:
+        hook.remove()
+    assert sum(asked) == 2
+
+
+def test_what_cannot_be_measured_for_a_reason_of_ours_costs_its_own_result(transient, cutter, monkeypatch):
+    manifest = consistent(manifest_of([PHOTO, PHOTO], transient))
+    measure, calls = cutter.measure, []
+
+    def fails_once(done):
+        calls.append(done)
+        if len(calls) == 1:
+            raise RuntimeError
+        return measure(done)
+
+    monkeypatch.setattr(cutter, "measure", fails_once)
+    (failed,) = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW).results
+    assert (failed.number, failed.code) == (1, "item_failed")
+    set_alike(transient, manifest)
+    (done,) = process_shard(transient, cutter, manifest, [2], lambda: NOW).results
+    assert done.outcome == "done"
