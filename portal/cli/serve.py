@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -29,6 +29,7 @@ _Done = TypeVar("_Done")
 
 _EVERY = timedelta(minutes=10)
 _CANARY_EVERY = timedelta(hours=1)
+_LAST_ANSWERS = 5  # seconds; a page that follows its batch would hold the end up for as long as it is open
 _CHILDREN = ("work", "upkeep", "schedule run-due --watch --in-line")
 
 
@@ -57,7 +58,8 @@ def serve(
         err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
-            uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", log_config=None)
+            quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}
+            uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=_LAST_ANSWERS, **quiet)
         finally:
             ending.set()
             if not portal_only:
