@@ -37,10 +37,7 @@ _MOST_PART = 16 * 2**20
 @router.options("/batches/{batch_id}/uploads", status_code=204)
 def offer(batch_id: str) -> Response:
     """What of the protocol there is."""
-    return Response(
-        status_code=204,
-        headers=_TUS | {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"},
-    )
+    return Response(status_code=204, headers=_TUS | _OFFERED)
 
 
 @router.post("/batches/{batch_id}/uploads", status_code=201, response_class=Response)

@@ -124,21 +124,27 @@ class Crowd:
         }
         made = await self._ask(client, key, "POST", f"/batches/{batch}/uploads", headers=metadata)
         place, half = made.headers["Location"].removeprefix("/v1"), len(data) // 2
-        for begin, end in ((0, half), (half, len(data))):
-            offset = {"Upload-Offset": str(begin), "Content-Type": "application/offset+octet-stream"}
-            await self._ask(client, key, "PATCH", place, headers=offset, content=data[begin:end])
+        stands = 0
+        while stands < len(data):
+            offset = {"Upload-Offset": str(stands), "Content-Type": "application/offset+octet-stream"}
+            part = data[stands:half] if stands < half else data[stands:]
+            await self._ask(client, key, "PATCH", place, headers=offset, content=part, or_else=409)
+            stands = int((await self._ask(client, key, "HEAD", place)).headers["Upload-Offset"])
 
-    async def _ask(self, client: httpx.AsyncClient, key: str, method: str, path: str, **sent: object) -> httpx.Response:
-        """One request, made again for as long as the answer says so."""
+    async def _ask(
+        self, client: httpx.AsyncClient, key: str, method: str, path: str, or_else: int = 0, **sent: object
+    ) -> httpx.Response:
+        """One request, made again for as long as the answer says so. `or_else`: a refusal that may be, too."""
         headers = {"x-api-key": key, **sent.pop("headers", {})}  # type: ignore[dict-item]
         while True:
             try:
                 answer = await client.request(method, path, headers=headers, **sent)  # type: ignore[arg-type]
-            except httpx.TransportError:  # an idle connection is closed at the moment of the request
+            except httpx.TransportError:  # an idle connection is closed at that moment, or the portal died
                 self.told.lost_connections += 1
+                await asyncio.sleep(0.1)
                 continue
             self.told.statuses[answer.status_code] += 1
-            if answer.is_success:
+            if answer.is_success or answer.status_code == or_else:
                 return answer
             is_twin = answer.status_code == 409 and answer.json()["code"] == "still_answering"
             assert is_twin or answer.status_code == 429, f"{method} {answer.status_code}: {answer.text}"

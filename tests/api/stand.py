@@ -61,9 +61,9 @@ def running(home: Path, *code: str, **env: str) -> Iterator[subprocess.Popen[byt
 
 
 @contextmanager
-def portal(home: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def portal(home: Path, port: int = 0, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The portal's address and its process."""
-    port = free_port()
+    port = port or free_port()
     with running(home, BGBATCH, "serve", "--portal-only", "--port", str(port), **env) as process:
         wait_for(port, process)
         yield f"http://127.0.0.1:{port}", process

@@ -13,6 +13,7 @@ from schemas.clock import system_clock
 from store.settings import Settings
 from tests.api.crowd import Crowd, count, have_ended
 from tests.api.stand import portal, running
+from tests.store.rclone import free_port
 
 
 def test_twenty_submitters_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -35,6 +36,28 @@ def test_twenty_submitters_at_once_lose_and_double_nothing(tmp_path: Path) -> No
     said = home.with_suffix(".log").read_text()
     assert "Traceback" not in said
     assert "VIN" not in said, "a customer's file name is in the log"
+    parts.records.engine.dispose()
+
+
+def test_a_portal_that_is_killed_in_the_middle_of_uploads_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    parts = open_parts(Settings(home=home), system_clock)
+    crowd = Crowd(parts, submitters=8, batches=2, photos=20)
+
+    async def play() -> None:
+        sending = asyncio.create_task(crowd.send(f"http://127.0.0.1:{port}"))
+        for answers in (60, 160):
+            with portal(home, port) as (_, process):
+                while crowd.told.statuses.total() < answers:
+                    await asyncio.sleep(0.01)
+                process.kill()
+        with portal(home, port):
+            await sending
+
+    asyncio.run(play())
+    assert crowd.told.lost_connections
+    found = count(parts, crowd.sent)
+    assert (found.batches, found.photos) == (16, 320)
     parts.records.engine.dispose()
 
 
