@@ -65,11 +65,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
     """
     if not items:
         raise NothingToDo("The batch holds no photo. Send some, then seal it.")
-    if lack := without_background(stamp, items):
-        raise BadOptions(
-            f"bg_image names a photo that is not in the batch, so {lack} of its {len(items)} photos could not be cut. "
-            "Add that photo to the batch, or name another."
-        )
+    require_backgrounds(stamp.options, [(item.path, item.options) for item in items])
     manifest = Manifest(stamp=stamp, items=tuple(items))
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
@@ -77,6 +73,15 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
             batches.seal(connection, stamp.batch_id, len(items))
             line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest
+
+
+def require_backgrounds(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> None:
+    """Refuse photos (path and own options) that are to lie on one that is not among them. Raises `BadOptions`."""
+    if lack := without_background(options, photos):
+        raise BadOptions(
+            f"bg_image names a photo that is not in the batch, so {lack} of its {len(photos)} photos could not be cut. "
+            "Add that photo to the batch, or name another."
+        )
 
 
 def stop_note(parts: Parts, batch_id: BatchId) -> bool:

@@ -83,11 +83,14 @@ class Item(Record):
         return path
 
 
-def without_background(stamp: Stamp, items: Sequence[Item]) -> int:
-    """How many of these items are to lie on a photo that is not one of them."""
-    wanted = Counter((item.options or stamp.options).bg_image for item in items)
+def without_background(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> int:
+    """How many of these photos (path and own options) are to lie on a photo that is not one of them.
+
+    `options`: of those that have none of their own.
+    """
+    wanted = Counter((own or options).bg_image for _, own in photos)
     del wanted[None]
-    return wanted.total() - sum(wanted[path] for path in wanted.keys() & {item.path for item in items}) if wanted else 0
+    return wanted.total() - sum(wanted[path] for path in wanted.keys() & {path for path, _ in photos}) if wanted else 0
 
 
 class SealedItems(Sequence[Item]):

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from flows.parts import Parts
-from flows.receive import seal
+from flows.receive import require_backgrounds, seal
 from portal.cli.terminal import err, progress_bar
 from portal.intake import find_photos, stamp_batch, upload
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
@@ -27,6 +27,7 @@ def send(
     """Stamp, upload, seal; what lies in a place stays there. Raises `UserError` with what is wrong with the source."""
     if source.startswith(IN_PLACE):
         items = items_in_place(parts, account_id, source)
+        require_backgrounds(options, [(item.path, None) for item in items])
         stamp = stamp_batch(parts, account_id, industry, options)
         seal(parts, stamp, items)
         return stamp.batch_id
@@ -41,9 +42,11 @@ def _upload(
     found = find_photos(source) if listed is None and suffix != ".zip" else None
     limits = ArchiveLimits(photo_bytes=int(parts.settings.max_megabytes * 1e6))
     with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:
+        paths = found.photos if found is not None else archive.photos if archive is not None else ()
+        photos = [(each.path, each.options) for each in listed] if listed else [(path, None) for path in paths]
+        require_backgrounds(options, photos)
         stamp = stamp_batch(parts, account_id, industry, options)
-        total = len(listed or (found and found.photos) or (archive and archive.photos) or ())
-        with progress_bar("Uploading", total) as bar:
+        with progress_bar("Uploading", len(photos)) as bar:
 
             def moved() -> None:
                 bar.advance(bar.task_ids[0])
