@@ -22,6 +22,13 @@ _log = logging.getLogger("bgbatch")
 _RESTART_AFTER = 5.0
 _GOOD_END = 60  # seconds
 _PREFECT_STARTS_WITHIN = 120.0
+_TIED = """
+import ctypes, os, signal, sys
+getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(1, signal.SIGINT)  # PR_SET_PDEATHSIG, where there is Linux
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the program, which then ends, too, when this process is killed and can end nothing any more."""
 BGBATCH = (sys.executable, "-c", "from portal.cli.app import main; main()")
 
 
@@ -62,7 +69,12 @@ class Children:
     def _run(self, state: State, command: Sequence[str], env: Mapping[str, str], output: int | None) -> None:
         while not self._ending.is_set():
             process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                (sys.executable, "-c", _TIED, str(os.getpid()), *command),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
             state.since = self._clock()
             while process.poll() is None and not self._ending.wait(0.5):

@@ -1,0 +1,40 @@
+"""What `serve` keeps running never outlives it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from portal.cli.children import _TIED
+
+KEEPER = """
+import sys, threading
+from portal.cli.children import Children
+from schemas.clock import system_clock
+child = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(600)"
+Children(threading.Event(), system_clock, []).keep("a child", (sys.executable, "-c", child))
+"""
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_child_ends_when_its_keeper_is_killed_and_cannot_end_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout is not None
+        child = Path("/proc") / keeper.stdout.readline().strip()
+        assert "time.sleep(600)" in (child / "cmdline").read_text()
+        keeper.kill()
+    wait_until(lambda: not child.exists())
+
+
+def test_a_child_that_starts_after_its_keeper_is_gone_ends_at_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", _TIED, "0", "echo", "I run"], capture_output=True, timeout=60)
+    assert ended.stdout == b""
