@@ -1,0 +1,29 @@
+"""The database comes to the newest schema whenever it is opened, however old it is; a new one is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect
+
+from store.records import open_records, unopened_records
+from store.settings import Settings
+from store.tables import metadata
+
+MIGRATIONS = Path(__file__).parents[2] / "store" / "migrations"
+
+
+def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    open_records(Settings(home=tmp_path / "another"))  # this process knows the newest schema
+    old = Config()
+    old.set_main_option("script_location", str(MIGRATIONS))
+    with unopened_records(settings).engine.begin() as connection:
+        old.attributes["connection"] = connection
+        command.upgrade(old, "0001")
+    assert not set(metadata.tables) <= set(inspect(unopened_records(settings).engine).get_table_names())
+    for _ in range(2):
+        records = open_records(settings)
+        assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
