@@ -25,7 +25,7 @@ from schemas.errors import LedgerBroken, NotFound, StoreFault
 from schemas.ids import BatchId
 from schemas.receipt import Erased, Receipt
 from schemas.record import Record
-from store.batches import is_unpurged, mark_purged
+from store.batches import mark_purged
 from store.objects import ObjectStore, open_store
 from store.records import Records
 from store.settings import Settings
@@ -144,9 +144,7 @@ def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
     if mark is None or _holds(connection, receipts, mark):
         return
     for receipt in _noted_purges(objects):
-        batch_id = BatchId(receipt.subject)
-        if is_unpurged(connection, batch_id):
-            mark_purged(connection, batch_id, receipt.last_deletion)
+        mark_purged(connection, [BatchId(receipt.subject)], receipt.last_deletion)
 
 
 def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:

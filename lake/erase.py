@@ -21,7 +21,7 @@ from schemas.ids import GrantId
 from schemas.receipt import Erased, Receipt
 from schemas.record import Record
 from store.objects import ObjectStore
-from store.receipts import begin_erasure, finish_erasure, unfinished_erasures
+from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records import Records
 from store.tables import admissions, merged_files
 
@@ -62,17 +62,17 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
         if not found and not begun and not _has_unerased(connection, grant.grant_id):
             return None
         size = sum(each.size for each in found)
-        begin_erasure(connection, Erased.GRANT, grant.grant_id, len(found), size, clock())
+        begin_erasures(connection, Erased.GRANT, {grant.grant_id: (len(found), size)}, clock())
     for prefix in places:
         lake.delete_folder(prefix)
     if _folders_of(lake, grant.grant_id):
         raise StillThere("Objects came back under a withdrawn grant. The next reconcile erases them.")
     with records.transaction() as connection:
         now = clock()
-        deadline = grant.withdrawn_at + PROMISED_LIFE
-        receipt = finish_erasure(connection, grant.grant_id, deadline, remaining=0, now=now, places=LOOKED_INTO)
+        deadlines = {grant.grant_id: grant.withdrawn_at + PROMISED_LIFE}
+        left = finish_erasures(connection, deadlines, remaining=0, now=now, places=LOOKED_INTO)
         _mark_erased(connection, grant.grant_id, now)
-    return receipt
+    return left[0] if left else None
 
 
 def reconcile(

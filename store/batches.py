@@ -5,7 +5,7 @@ Numbers and states only; names and pixels are in the transient store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping, insert, or_, select, update
@@ -62,11 +62,11 @@ def set_refusals(connection: Connection, batch_id: BatchId, refusals: Mapping[st
     _update(connection, batch_id, refusals=dict(refusals))
 
 
-def mark_purged(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """Record that nothing of the batch is left. A batch that the database has forgotten is purged all the same."""
+def mark_purged(connection: Connection, gone: Collection[BatchId], now: datetime) -> None:
+    """Record that nothing of these is left. A batch that the database has forgotten is purged all the same."""
     connection.execute(
         update(batches)
-        .where(batches.c.batch_id == batch_id, batches.c.purged_at.is_(None))
+        .where(batches.c.batch_id.in_(gone), batches.c.purged_at.is_(None))
         .values(state=BatchState.PURGED, purged_at=now)
     )
 
@@ -98,10 +98,10 @@ def hasten(connection: Connection, batch_id: BatchId, now: datetime) -> None:
     )
 
 
-def is_unpurged(connection: Connection, batch_id: BatchId) -> bool:
-    """Whether the records know this batch, and know of no purge of it."""
-    query = select(batches.c.batch_id).where(batches.c.batch_id == batch_id, batches.c.purged_at.is_(None))
-    return connection.execute(query).first() is not None
+def unpurged(connection: Connection, asked: Collection[BatchId]) -> list[BatchId]:
+    """Those that the records know, and know of no purge of."""
+    query = select(batches.c.batch_id).where(batches.c.batch_id.in_(asked), batches.c.purged_at.is_(None))
+    return [BatchId(each) for each in connection.execute(query).scalars()]
 
 
 def get_batch(connection: Connection, batch_id: str) -> BatchRecord:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from schemas.errors import StillThere
-from store.storage import Refused, Storage, StoredObject
+from store.storage import Storage, StoredObject
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -23,7 +23,7 @@ Pause = Callable[[float], None]
 """Waits so many seconds: `time.sleep` at the entry points, nothing in tests."""
 
 _PAUSES = (0.0, 0.1, 0.4, 1.6, 3.2)
-"""Seconds before each look after the first: a store that is busy, or whose listing lags, gets time."""
+"""Seconds after each try to delete, the first excepted: a store that is busy, or whose listing lags, gets time."""
 
 
 @dataclass
@@ -40,30 +40,35 @@ def erase(
     look: Callable[[], Iterable[StoredObject]],
     pause: Pause,
     before: Callable[[Sequence[StoredObject]], None] = lambda found: None,
+    together: Callable[[StoredObject], Hashable] = lambda found: found,
     done: Erasure | None = None,
 ) -> Erasure:
-    """Delete what `look` finds until it finds nothing. `before` is told what was found, before any of it is deleted.
+    """Delete what `look` finds until it finds nothing. What is listed goes while the rest is still being listed.
+
+    `before` is told what was found, a portion at a time, before any of that portion is deleted. A portion is at least
+    a request's worth and ends where `together` changes: neighbours for which it is the same are told together.
 
     Raises `StillThere` when something is listed after the last try; what could be deleted is deleted then. `done` is
     added to as it goes, so it is right after an exception too.
     """
     done = Erasure() if done is None else done
     left: list[StoredObject] = []
-    for seconds in (*_PAUSES, None):
-        found = list(look())
-        gone = _missing_from(left, found)
-        done.objects += len(gone)
-        done.bytes += sum(each.size for each in gone)
+    for seconds in _PAUSES:
+        found: list[StoredObject] = []
+        portions = _portions(look(), storage.MOST_AT_ONCE, together)
+        requests = _chunks(_told(portions, before, found), storage.MOST_AT_ONCE)
+        for refused in in_parallel(storage.AT_ONCE, storage.remove, requests):
+            done.refusals.update(each.code for each in refused)
+        _count_gone(done, left, found)
         if not found:
             return done
-        if seconds is None:
-            break
         if left:
             pause(seconds)
-        before(found)
-        for refusal in _delete(storage, found):
-            done.refusals[refusal.code] += 1
         left = found
+    found = list(look())
+    _count_gone(done, left, found)
+    if not found:
+        return done
     codes = ", ".join(sorted(done.refusals)) or "no reason given"
     raise StillThere(
         f"{len(found)} objects are still listed after {len(_PAUSES)} tries to delete them ({codes}). "
@@ -71,30 +76,52 @@ def erase(
     )
 
 
-def _delete(storage: Storage, objects: Sequence[StoredObject]) -> Iterator[Refused]:
-    chunks = list(_chunks(objects, storage.MOST_AT_ONCE))
-    for refused in in_parallel(storage.AT_ONCE, storage.remove, chunks):
-        yield from refused
+def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+    """`map`, with so many calls in flight, in the order of `items`; a call begins as soon as its item is there.
 
-
-def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """`map`, with so many calls in flight, in the order of `items`. An exception is raised after all have ended."""
-    if min(at_once, len(items)) <= 1:
+    An exception is raised after all calls have ended.
+    """
+    if at_once <= 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="store") as pool:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="store") as pool:
         yield from pool.map(work, items)
 
 
-def _chunks(objects: Sequence[StoredObject], size: int) -> Iterator[list[StoredObject]]:
+def _chunks(objects: Iterable[StoredObject], size: int) -> Iterator[list[StoredObject]]:
     rest = iter(objects)
     while chunk := list(itertools.islice(rest, size)):
         yield chunk
 
 
-def _missing_from(before: Sequence[StoredObject], now: Sequence[StoredObject]) -> list[StoredObject]:
+def _portions(
+    listed: Iterable[StoredObject], at_least: int, together: Callable[[StoredObject], Hashable]
+) -> Iterator[list[StoredObject]]:
+    portion: list[StoredObject] = []
+    for each in listed:
+        if len(portion) >= at_least and together(each) != together(portion[-1]):
+            yield portion
+            portion = []
+        portion.append(each)
+    if portion:
+        yield portion
+
+
+def _told(
+    portions: Iterable[list[StoredObject]],
+    before: Callable[[Sequence[StoredObject]], None],
+    found: list[StoredObject],
+) -> Iterator[StoredObject]:
+    for portion in portions:
+        before(portion)
+        found.extend(portion)
+        yield from portion
+
+
+def _count_gone(done: Erasure, before: Sequence[StoredObject], now: Sequence[StoredObject]) -> None:
     """What a look showed and the next one does not. A version is one thing, a key with another size another."""
-    if not before:
-        return []
-    still = set(now)
-    return [each for each in before if each not in still]
+    still = set(now) if before else set()
+    for each in before:
+        if each not in still:
+            done.objects += 1
+            done.bytes += each.size

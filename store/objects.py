@@ -8,7 +8,7 @@ exception publishes half an object (`Storage.put` writes whole ones); listings a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
@@ -66,8 +66,16 @@ class ObjectStore:
         with _read_faults("list"):
             yield from self.storage.find(_checked(prefix))
 
+    def walk_among(self, folder: str, names: Collection[str]) -> Iterator[StoredObject]:
+        """Everything under these names in `folder`. On S3 that is one listing, which ends after the last of them."""
+        with _read_faults("list"):
+            yield from self.storage.find_among(_checked(folder), names)
+
     def walk_all(self, prefixes: Sequence[str]) -> Iterator[StoredObject]:
         """Everything under any of `prefixes`, several listings at once where the store gains by it."""
+        if len(prefixes) == 1:
+            yield from self.walk(prefixes[0])
+            return
         for found in in_parallel(self.storage.AT_ONCE, lambda prefix: list(self.walk(prefix)), prefixes):
             yield from found
 
@@ -87,11 +95,12 @@ class ObjectStore:
         self,
         look: Callable[[], Iterable[StoredObject]],
         before: Callable[[Sequence[StoredObject]], None] = lambda found: None,
+        together: Callable[[StoredObject], Hashable] = lambda found: found,
         done: Erasure | None = None,
     ) -> Erasure:
         """Delete what `look` finds until it finds nothing: see `store.erase`. Raises `StillThere`, `StoreFault`."""
         with _read_faults("delete"):
-            return erase(self.storage, look, self._pause, before, done)
+            return erase(self.storage, look, self._pause, before, together, done)
 
     def tidy(self, prefix: str) -> None:
         """Remove the empty directories under and at `prefix`."""

@@ -6,11 +6,13 @@ Deciding (`is_due`, `batch_is_due`, `present`) is pure; `Purge` carries it out a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
+from itertools import groupby
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,16 +21,18 @@ from schemas.clock import Clock
 from schemas.errors import NotFound, StillThere, StoreFault
 from schemas.ids import BatchId, parse_batch_id, received_at
 from schemas.receipt import Erased, Receipt
-from store.batches import due_early, is_unpurged, mark_purged, overdue
+from store.batches import due_early, mark_purged, overdue, unpurged
 from store.erase import Erasure
 from store.objects import ObjectStore, StoredObject
-from store.receipts import begin_erasure, finish_erasure, unfinished_erasures
+from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records import Records
 from store.transient import batch_prefix, hour_name, parse_hour
 
 _HOUR = timedelta(hours=1)
 _RECORDS_FAULT = "records_fault"
 _IN_ONE_TRANSACTION = 200
+
+Look = Callable[[], Iterable[StoredObject]]
 
 AHEAD = timedelta(hours=1)
 """An hour that lies further ahead than this is no hour of ours: nothing may live longer because a clock was wrong."""
@@ -129,7 +133,7 @@ class Purge:
                     case Due.WHOLLY:
                         self._erase([hour])
                     case Due.PARTLY:
-                        self._erase(self._due_in(hour))
+                        self._erase_due_in(hour)
                         living.append(hour)
                     case Due.NO:
                         living.append(hour)
@@ -139,25 +143,39 @@ class Purge:
             self._leave_receipts()
         return self.report
 
+    def _erase_due_in(self, hour: str) -> None:
+        """What goes of an hour that is partly due, by one listing of what stands before the first that lives."""
+        due = self._due_in(hour)
+        self._erase([f"{hour}/{name}" for name in due], lambda: self._objects.walk_among(hour, self._due_in(hour)))
+
     def _due_in(self, hour: str) -> list[str]:
         """What goes of an hour that is partly due. A file directly in an hour is a stray."""
         inside = self._objects.children(hour)
         due = [name for name in inside.folders if batch_is_due(hour, name, self._now(), self._purge_after)]
-        return [f"{hour}/{name}" for name in (*inside.files, *due)]
+        return [*inside.files, *due]
 
     def _due_early(self, living: Iterable[str]) -> list[str]:
         """Batches that are to go before their hour is due. This alone needs the records: the promise does not."""
+        now = self._now()
         with self._records.transaction() as connection:
-            due = due_early(connection, self._now(), WATCHED)
+            early = due_early(connection, now, WATCHED)
         alive = set(living)
-        return [batch_prefix(each) for each in due if hour_name(received_at(each)) in alive]
+        by_hour = [(hour_name(received_at(each)), each) for each in early]
+        return [
+            batch_prefix(each)
+            for hour, each in by_hour
+            if hour in alive and not batch_is_due(hour, each, now, self._purge_after)  # its hour was looked through
+        ]
 
-    def _erase(self, prefixes: Sequence[str]) -> None:
-        """Delete all that lies under these prefixes. When it fails for all together, each is tried alone."""
+    def _erase(self, prefixes: Sequence[str], look: Look | None = None) -> None:
+        """Delete all that lies under these prefixes, which `look` finds when they are several.
+
+        When it fails for all together, each is tried alone.
+        """
         if not prefixes:
             return
         try:
-            self._erase_together(prefixes)
+            self._erase_together(prefixes, look or (lambda: self._objects.walk_all(prefixes)))
         except StillThere:
             raise
         except StoreFault:
@@ -165,22 +183,23 @@ class Purge:
                 raise
             for prefix in prefixes:
                 with self._noting_faults():
-                    self._erase_together([prefix])
+                    self._erase_together([prefix], partial(self._objects.walk, prefix))
 
-    def _erase_together(self, prefixes: Sequence[str]) -> None:
+    def _erase_together(self, prefixes: Sequence[str], look: Look) -> None:
         listed_at = self._clock()
         seen: set[BatchId] = set()
 
         def before(found: Sequence[StoredObject]) -> None:
             counts = _by_batch(found)
             self.report.strays += counts.pop(None, (0, 0))[0]
-            seen.update(batch_id for batch_id in counts if batch_id is not None)
-            with self._noting_faults():
-                self._begin(counts, listed_at)
+            batches = {batch_id: amount for batch_id, amount in counts.items() if batch_id is not None}
+            seen.update(batches)
+            with self._noting_faults(), self._records.transaction() as connection:
+                begin_erasures(connection, Erased.BATCH, batches, self._clock(), listed_at)
 
         done = Erasure()
         try:
-            self._objects.erase(lambda: self._objects.walk_all(prefixes), before, done)
+            self._objects.erase(look, before, together=_home, done=done)
         finally:
             self.report.objects += done.objects
             self.report.bytes += done.bytes
@@ -188,12 +207,6 @@ class Purge:
         for prefix in prefixes:
             self._objects.tidy(prefix)
         self._absent |= seen
-
-    def _begin(self, counts: dict[BatchId | None, tuple[int, int]], listed_at: datetime) -> None:
-        with self._records.transaction() as connection:
-            for batch_id, (objects, size) in counts.items():
-                if batch_id is not None:
-                    begin_erasure(connection, Erased.BATCH, batch_id, objects, size, self._clock(), listed_at)
 
     def _leave_receipts(self) -> None:
         """For each batch whose time has come and of which nothing is left, also if an earlier run was killed here."""
@@ -213,17 +226,13 @@ class Purge:
         return False
 
     def _leave_some(self, absent: Sequence[BatchId]) -> None:
-        left = []
+        now = self._clock()
         with self._records.transaction() as connection:
-            for batch_id in absent:
-                now = self._clock()
-                if is_unpurged(connection, batch_id):  # never had an object, or lost them to another hand
-                    begin_erasure(connection, Erased.BATCH, batch_id, 0, 0, now)
-                deadline = received_at(batch_id) + PROMISED_LIFE
-                receipt = finish_erasure(connection, batch_id, deadline, remaining=0, now=now)
-                mark_purged(connection, batch_id, now)
-                if receipt is not None:
-                    left.append(receipt)
+            unnoted = dict.fromkeys(unpurged(connection, absent), (0, 0))  # had no object, or lost them to another hand
+            begin_erasures(connection, Erased.BATCH, unnoted, now)
+            deadlines = {batch_id: received_at(batch_id) + PROMISED_LIFE for batch_id in absent}
+            left = finish_erasures(connection, deadlines, remaining=0, now=now)
+            mark_purged(connection, absent, now)
         self.report.receipts += left
 
     def _now(self) -> datetime:
@@ -242,15 +251,17 @@ class Purge:
 def _by_batch(found: Iterable[StoredObject]) -> dict[BatchId | None, tuple[int, int]]:
     """Objects and bytes of each batch; under None, those of strays."""
     counts: dict[BatchId | None, tuple[int, int]] = {}
-    for each in found:
-        batch_id = _batch_of(each.key)
+    for (hour, name), things in groupby(found, _home):
+        sizes = [each.size for each in things]
+        batch_id = parse_batch_id(name)
+        if batch_id is not None and hour_name(received_at(batch_id)) != hour:
+            batch_id = None
         objects, size = counts.get(batch_id, (0, 0))
-        counts[batch_id] = (objects + 1, size + each.size)
+        counts[batch_id] = (objects + len(sizes), size + sum(sizes))
     return counts
 
 
-def _batch_of(key: str) -> BatchId | None:
-    """The batch under whose own prefix a key lies."""
-    hour, _, rest = key.partition("/")
-    batch_id = parse_batch_id(rest.partition("/")[0])
-    return batch_id if batch_id is not None and hour_name(received_at(batch_id)) == hour else None
+def _home(found: StoredObject) -> tuple[str, str]:
+    """The hour and the folder in it under which a thing lies: a batch's own, unless it is a stray."""
+    hour, _, rest = found.key.partition("/")
+    return hour, rest.partition("/")[0]

@@ -1,15 +1,16 @@
 """Receipts: append-only and hash-chained, so that a missing or changed one shows.
 
-An erasure is two steps, so that a crash between them loses no count: `begin_erasure` before the first deletion notes
-what was found, `finish_erasure` after the last one turns the note into a receipt.
+An erasure is two steps, so that a crash between them loses no count: `begin_erasures` before the first deletion notes
+what was found, `finish_erasures` after the last one turns the notes into receipts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from schemas.chain import GENESIS
 from schemas.errors import LedgerBroken
@@ -18,33 +19,40 @@ from store.records import serialise_appends
 from store.tables import erasures, receipts
 
 _CHAIN = "receipts"
+_Subject = TypeVar("_Subject", bound=str)
 
 
-def begin_erasure(
+def begin_erasures(
     connection: Connection,
     kind: Erased,
-    subject: str,
-    objects: int,
-    bytes: int,
+    found: Mapping[_Subject, tuple[int, int]],
     now: datetime,
     listed_at: datetime | None = None,
 ) -> None:
-    """Note what is about to be deleted. Begun again after a crash, the largest note stands: it saw most of it.
+    """Note what is about to be deleted: subject -> objects and bytes.
 
-    `listed_at`: when the look began that found these objects. Another run's receipt since then is about them: no note.
+    Begun again after a crash, the largest note stands: it saw most of it. `listed_at`: when the look began that found
+    these objects. Another run's receipt since then is about them: no note.
     """
+    if not found:
+        return
     serialise_appends(connection, _CHAIN)
-    begun = connection.execute(select(erasures).where(erasures.c.subject == subject)).first()
-    if begun is None:
-        if listed_at is not None and _has_receipt_since(connection, subject, listed_at):
-            return
-        connection.execute(
-            insert(erasures).values(subject=subject, kind=kind, objects=objects, bytes=bytes, first_deletion=now)
-        )
-    elif objects > begun.objects:
-        connection.execute(
-            update(erasures).where(erasures.c.subject == subject).values(objects=objects, bytes=max(bytes, begun.bytes))
-        )
+    begun = _begun(connection, found)
+    fresh = found.keys() - begun.keys()
+    if listed_at is not None and fresh:
+        since = select(receipts.c.subject).where(receipts.c.subject.in_(fresh), receipts.c.last_deletion >= listed_at)
+        fresh -= set(connection.execute(since).scalars())
+    notes = [
+        {"subject": subject, "kind": kind, "objects": found[subject][0], "bytes": found[subject][1]}
+        for subject in sorted(fresh)
+    ]
+    if notes:
+        connection.execute(insert(erasures).values(first_deletion=now), notes)
+    for subject, (objects, size) in found.items():
+        note = begun.get(subject)
+        if note is not None and objects > note.objects:
+            larger = {"objects": objects, "bytes": max(size, note.bytes)}
+            connection.execute(update(erasures).where(erasures.c.subject == subject).values(larger))
 
 
 def unfinished_erasures(connection: Connection, kind: Erased) -> list[str]:
@@ -53,44 +61,51 @@ def unfinished_erasures(connection: Connection, kind: Erased) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def finish_erasure(
+def finish_erasures(
     connection: Connection,
-    subject: str,
-    deadline: datetime,
+    deadlines: Mapping[_Subject, datetime],
     remaining: int,
     now: datetime,
     places: Sequence[str] = (),
-) -> Receipt | None:
-    """Append the receipt of an erasure that began, and forget the note. Call it after seeing that nothing is left.
+) -> list[Receipt]:
+    """Append the receipts of erasures that began, and forget their notes. Call it after seeing that nothing is left.
 
-    `places`: where it was looked, in words for the customer ("lake files of the grant", "unfinished uploads").
-    None when there is no note: another run left the receipt in the meantime.
+    `deadlines`: subject -> when it had to be gone. `places`: where it was looked, in words for the customer ("lake
+    files of the grant", "unfinished uploads"). A subject without a note gets none: another run left its receipt.
     """
+    if not deadlines:
+        return []
     serialise_appends(connection, _CHAIN)
-    begun = connection.execute(select(erasures).where(erasures.c.subject == subject)).first()
-    if begun is None:
-        return None
-    last = connection.execute(
-        select(receipts.c.sequence, receipts.c.hash).order_by(receipts.c.sequence.desc()).limit(1)
-    ).first()
-    unchained = Receipt(
-        sequence=last.sequence + 1 if last else 1,
-        kind=Erased(begun.kind),
-        subject=subject,
-        objects=begun.objects,
-        bytes=begun.bytes,
-        first_deletion=begun.first_deletion,
-        last_deletion=now,
-        deadline=deadline,
-        remaining=remaining,
-        places=tuple(places),
-        previous_hash=last.hash if last else GENESIS,
-        hash="",
-    )
-    receipt = unchained.model_copy(update={"hash": receipt_hash(unchained)})
-    connection.execute(insert(receipts).values(receipt.model_dump()))
-    connection.execute(delete(erasures).where(erasures.c.subject == subject))
-    return receipt
+    begun = _begun(connection, deadlines)
+    newest = select(receipts.c.sequence, receipts.c.hash).order_by(receipts.c.sequence.desc()).limit(1)
+    last = connection.execute(newest).first()
+    sequence, previous_hash = (last.sequence, last.hash) if last else (0, GENESIS)
+    left = []
+    for subject in sorted(deadlines):
+        note = begun.get(subject)
+        if note is None:
+            continue
+        sequence += 1
+        unchained = Receipt(
+            sequence=sequence,
+            kind=Erased(note.kind),
+            subject=subject,
+            objects=note.objects,
+            bytes=note.bytes,
+            first_deletion=note.first_deletion,
+            last_deletion=now,
+            deadline=deadlines[subject],
+            remaining=remaining,
+            places=tuple(places),
+            previous_hash=previous_hash,
+            hash="",
+        )
+        left.append(unchained.model_copy(update={"hash": receipt_hash(unchained)}))
+        previous_hash = left[-1].hash
+    if left:
+        connection.execute(insert(receipts), [each.model_dump() for each in left])
+        connection.execute(delete(erasures).where(erasures.c.subject.in_(begun)))
+    return left
 
 
 def list_receipts(connection: Connection, subject: str | None = None) -> list[Receipt]:
@@ -113,6 +128,6 @@ def verify_receipts(chain: Iterable[Receipt]) -> int:
     return count
 
 
-def _has_receipt_since(connection: Connection, subject: str, moment: datetime) -> bool:
-    query = select(receipts.c.sequence).where(receipts.c.subject == subject, receipts.c.last_deletion >= moment)
-    return connection.execute(query).first() is not None
+def _begun(connection: Connection, subjects: Collection[str]) -> dict[str, Row[Any]]:
+    rows = connection.execute(select(erasures).where(erasures.c.subject.in_(subjects)))
+    return {row.subject: row for row in rows}

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from heapq import merge
 from typing import Any
 
 import s3fs
 from botocore.exceptions import BotoCoreError
 
+from store.s3_listing import LISTED, quick_session
 from store.settings import Settings
 from store.storage import Children, Kind, Refused, StoredObject
 
 _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
+
+
+_NOT_IN_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""A stray whose key has such a character would spoil the whole request that names it."""
 
 
 class S3:
@@ -32,6 +39,7 @@ class S3:
     def __init__(self, url: str, settings: Settings) -> None:
         # Built from the settings in each process: a pickled filesystem would carry the secret into Ray's object store.
         self.filesystem = s3fs.S3FileSystem(
+            session=quick_session(),
             key=settings.s3_key or None,
             secret=settings.s3_secret.get_secret_value() or None,
             endpoint_url=settings.s3_endpoint or None,
@@ -86,34 +94,53 @@ class S3:
         start = self._start(prefix)
         folders: set[str] = set()
         files: set[str] = set()
-        for page in self._pages(start, Delimiter="/"):
-            folders.update(each["Prefix"].removeprefix(start).rstrip("/") for each in page.get("CommonPrefixes", ()))
-            for listed in ("Contents", "Versions", "DeleteMarkers"):
-                files.update(each["Key"].removeprefix(start) for each in page.get(listed, ()))
-        for upload in self._uploads(start, with_sizes=False):  # with a delimiter, Ceph hides uploads that lie deeper
+        # Uploads first, as in `find`. With a delimiter, Ceph hides those that lie deeper.
+        for upload in self._uploads(start, with_sizes=False):
             name, slash, _ = upload.key.removeprefix(prefix).lstrip("/").partition("/")
             (folders if slash else files).add(name)
+        for page in self._pages(start, Delimiter="/"):
+            folders.update(each["Prefix"].removeprefix(start).rstrip("/") for each in page.get("CommonPrefixes", ()))
+            files.update(each.key.removeprefix(start) for each in _listed(page))
         return Children(tuple(sorted(folders)), tuple(sorted(files)))
 
     def find(self, prefix: str) -> Iterator[StoredObject]:
-        """Every version, marker and unfinished upload under `prefix`, or at exactly that key."""
+        """Every version, marker and unfinished upload under `prefix`, or at exactly that key, in the order of keys."""
         here = self._inside + prefix
         uploads = list(self._uploads(here, with_sizes=True))  # first: one that completes meanwhile is seen as an object
-        for page in self._pages(here):
-            for listed, kind in (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER)):
-                for each in page.get(listed, ()):
-                    if self._lies_at(each["Key"], here):
-                        key = each["Key"].removeprefix(self._inside)
-                        yield StoredObject(key, each.get("Size", 0), each.get("VersionId", ""), kind)
-        yield from uploads
+        yield from merge(uploads, self._finished(here), key=_by_key)
+
+    def find_among(self, folder: str, names: Collection[str]) -> Iterator[StoredObject]:
+        """One listing of `folder` from its start to the last of `names`: what is due in an hour stands at its start.
+
+        A name that did not turn up by then is listed by itself: not every server's listings are in order.
+        """
+        inside, missing = f"{folder}/", set(names)
+        end = max((f"{inside}{name}/" for name in names), default="")
+        for each in self.find(folder) if names else ():
+            if each.key > end and not each.key.startswith(end):
+                break
+            name = each.key.removeprefix(inside).partition("/")[0]
+            if name in names:
+                missing.discard(name)
+                yield each
+        for name in sorted(missing):
+            yield from self.find(inside + name)
 
     def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
         """Delete by key and version in one request; abort uploads one by one. A failed request has deleted nothing."""
-        refused = [refusal for each in objects if each.kind is Kind.UPLOAD for refusal in self._abort(each)]
-        named = {(self._inside + each.key, each.version): each for each in objects if each.kind is not Kind.UPLOAD}
+        refused: list[Refused] = []
+        named: dict[tuple[str, str], StoredObject] = {}
+        for each in objects:
+            key = self._inside + each.key
+            if each.kind is Kind.UPLOAD:
+                refused += self._alone(each, "abort_multipart_upload", Key=key, UploadId=each.version)
+            elif _NOT_IN_XML.search(key):
+                refused += self._alone(each, "delete_object", **_identifier(key, each.version))
+            else:
+                named[key, each.version] = each
         if not named:
             return refused
-        identifiers = [{"Key": key} | ({"VersionId": version} if version else {}) for key, version in named]
+        identifiers = [_identifier(key, version) for key, version in named]
         try:
             reply = self.call("delete_objects", Delete={"Objects": identifiers, "Quiet": True})
         except OSError as error:
@@ -161,6 +188,14 @@ class S3:
             else:
                 following = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
 
+    def _finished(self, here: str) -> Iterator[StoredObject]:
+        """Every object, version and marker, in the order of keys."""
+        for page in self._pages(here):
+            for each in _listed(page):
+                if self._lies_at(each.key, here):
+                    key = each.key.removeprefix(self._inside)
+                    yield StoredObject(key, each.size, each.version, each.kind)
+
     def _uploads(self, here: str, with_sizes: bool) -> Iterator[StoredObject]:
         following: dict[str, object] = {}
         while True:
@@ -185,14 +220,14 @@ class S3:
         except OSError:
             return 0  # completed or aborted meanwhile; a receipt counts it without its bytes
 
-    def _abort(self, upload: StoredObject) -> Iterator[Refused]:
+    def _alone(self, found: StoredObject, method: str, **which: str) -> Iterator[Refused]:
         try:
-            self.call("abort_multipart_upload", Key=self._inside + upload.key, UploadId=upload.version)
+            self.call(method, **which)
         except FileNotFoundError:
             return
         except OSError as error:
             if error_code(error) not in _ABSENT:
-                yield Refused(upload, error_code(error))
+                yield Refused(found, error_code(error))
 
     def _start(self, prefix: str) -> str:
         return f"{self._inside}{prefix}/" if prefix else self._inside
@@ -203,6 +238,20 @@ class S3:
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
+
+
+def _listed(page: _Reply) -> Sequence[StoredObject]:
+    """What a page of either listing shows, with whole keys, in the order of keys."""
+    found: Sequence[StoredObject] = page.get(LISTED, ())
+    return found or [StoredObject(each["Key"], each.get("Size", 0)) for each in page.get("Contents", ())]
+
+
+def _identifier(key: str, version: str) -> dict[str, str]:
+    return {"Key": key} | ({"VersionId": version} if version else {})
+
+
+def _by_key(found: StoredObject) -> str:
+    return found.key
 
 
 def error_code(error: OSError) -> str:

@@ -6,7 +6,7 @@ It deletes many at once and says which it did not; it never says "done" for the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -69,7 +69,13 @@ class Storage(Protocol):
         """What lies directly under `prefix` ("" or "a/b"), unseen things included."""
 
     def find(self, prefix: str) -> Iterator[StoredObject]:
-        """Everything under `prefix`, or at exactly that key, at any depth, unseen things included."""
+        """Everything under `prefix`, or at exactly that key, at any depth, unseen things included.
+
+        What lies in one folder comes in one piece, so that a batch can be noted whole while the rest is being listed.
+        """
+
+    def find_among(self, folder: str, names: Collection[str]) -> Iterator[StoredObject]:
+        """The same for these names in `folder`, at the least cost that the place has for it."""
 
     def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
         """Delete these. What was absent already counts as deleted."""

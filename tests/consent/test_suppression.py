@@ -20,7 +20,7 @@ from schemas.options import CutoutOptions
 from schemas.receipt import Erased
 from store.batches import get_batch, open_batch
 from store.objects import ObjectStore
-from store.receipts import begin_erasure, finish_erasure
+from store.receipts import begin_erasures, finish_erasures
 from store.records import Records, open_records
 from store.settings import Settings
 from store.tables import batches
@@ -100,8 +100,8 @@ def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objec
         open_batch(connection, stamp, owner.account_id)
     backup = backed_up(records, home)
     with records.transaction() as connection:
-        begin_erasure(connection, Erased.BATCH, batch_id, 3, 300, later(5))
-        finish_erasure(connection, batch_id, later(60 * 24), 0, later(5))
+        begin_erasures(connection, Erased.BATCH, {batch_id: (3, 300)}, later(5))
+        finish_erasures(connection, {batch_id: later(60 * 24)}, 0, later(5))
         assert note(connection, objects) == 1
         assert note(connection, objects) == 0, "what is noted is not written again"
     records.engine.dispose()
@@ -131,8 +131,8 @@ def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: S
             records.engine.dispose()
             records = restored(backup, home)
         with records.transaction() as connection:
-            begin_erasure(connection, Erased.BATCH, subject, 1, 1, later(turn))
-            finish_erasure(connection, subject, later(60), 0, later(turn))
+            begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(turn))
+            finish_erasures(connection, {subject: later(60)}, 0, later(turn))
             assert note(connection, objects) == 1
     noted = [objects.read(f"purges/{name}").decode() for name in objects.files("purges")]
     assert all(sum(subject in text for text in noted) == 1 for subject in subjects)

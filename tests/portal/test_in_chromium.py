@@ -17,7 +17,7 @@ from schemas.ids import new_batch_id
 from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.people import Role, add_person
-from store.receipts import begin_erasure, finish_erasure
+from store.receipts import begin_erasures, finish_erasures
 from store.settings import Settings
 from store.tables import admissions, pulled_grants, pulls
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, free_port, is_accessible, serving, sign_in
@@ -331,9 +331,9 @@ def erase(site: Site, industry: Industry) -> None:
         given = ledger.read_grants(connection, site.account("Acme")[0]).by_id.values()
         grant = next(each for each in given if each.industry is industry)
         assert grant.withdrawn_at is not None
-        begin_erasure(connection, Erased.GRANT, grant.grant_id, 1, 10_000_000, site.now)
+        begin_erasures(connection, Erased.GRANT, {grant.grant_id: (1, 10_000_000)}, site.now)
         deadline = grant.withdrawn_at + timedelta(hours=24)
-        finish_erasure(connection, grant.grant_id, deadline, 0, site.now, places=LOOKED_INTO)
+        finish_erasures(connection, {grant.grant_id: deadline}, 0, site.now, places=LOOKED_INTO)
 
 
 def take(site: Site, grant: Grant, recipient: str, images: int) -> None:

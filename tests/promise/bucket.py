@@ -7,7 +7,7 @@ for the age of the oldest byte however it came to be there.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -72,6 +72,9 @@ class Bucket:
         for each in self._listing():
             if not prefix or each.key == prefix or each.key.startswith(f"{prefix}/"):
                 yield each
+
+    def find_among(self, folder: str, names: Collection[str]) -> Iterator[StoredObject]:
+        return (each for each in self.find(folder) if each.key.split("/")[1] in names)
 
     def remove(self, objects: Sequence[StoredObject]) -> list[Refused]:
         """Bulk: the whole request may fail, or some keys of it, or the reply may get lost."""

@@ -26,7 +26,7 @@ from schemas.results import Done
 from store.batches import get_batch, mark_purged, overdue
 from store.erase import Erasure
 from store.objects import ObjectStore
-from store.purge import Due, Purge, PurgeReport
+from store.purge import Due, Look, Purge, PurgeReport
 from store.storage import Kind, StoredObject
 from store.transient import TransientStore, batch_prefix
 from tests.promise.bucket import Bucket
@@ -80,16 +80,16 @@ def _trust_the_database(self: Purge) -> PurgeReport:
     for batch_id in due:
         self._objects.delete_folder(batch_prefix(batch_id))
         with self._records.transaction() as connection:
-            mark_purged(connection, batch_id, self._now())
+            mark_purged(connection, [batch_id], self._now())
     return self.report
 
 
-def _sweep_once(self: Purge, prefixes: Sequence[str]) -> None:
+def _sweep_once(self: Purge, prefixes: Sequence[str], look: Look | None = None) -> None:
     """An hour that was swept is done with."""
     swept: set[str] = self._objects.storage.__dict__.setdefault("swept", set())
     fresh = [prefix for prefix in prefixes if prefix not in swept]
     swept.update(fresh)
-    _sweep(self, fresh)
+    _sweep(self, fresh, look)
 
 
 def _whole_hours_only(name: str, now: datetime, purge_after: timedelta) -> Due:
@@ -105,7 +105,7 @@ def _keep_strays(name: str, now: datetime, purge_after: timedelta) -> Due:
     return Due.NO if store.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
 
 
-def _believe_the_store(self: ObjectStore, look: Any, before: Any = None, done: Any = None) -> Erasure:
+def _believe_the_store(self: ObjectStore, look: Any, before: Any = None, **_: Any) -> Erasure:
     """One request is enough: what it does not refuse is gone, and nobody looks again."""
     found = list(look())
     if before is not None:

@@ -9,15 +9,15 @@ from schemas.errors import LedgerBroken, NotFound
 from schemas.ids import BatchId
 from schemas.receipt import Erased
 from store.certificates import certify
-from store.receipts import begin_erasure, finish_erasure
+from store.receipts import begin_erasures, finish_erasures
 from store.records import Records
 from tests.store.conftest import NOON, batch_at, later
 
 
 def erase(records: Records, batch_id: BatchId, objects: int = 3) -> None:
     with records.transaction() as connection:
-        begin_erasure(connection, Erased.BATCH, batch_id, objects, objects * 5, later(hours=23))
-        finish_erasure(connection, batch_id, later(hours=24), remaining=0, now=later(hours=23, minutes=1))
+        begin_erasures(connection, Erased.BATCH, {batch_id: (objects, objects * 5)}, later(hours=23))
+        finish_erasures(connection, {batch_id: later(hours=24)}, remaining=0, now=later(hours=23, minutes=1))
 
 
 @pytest.fixture

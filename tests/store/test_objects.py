@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,65 @@ def test_a_server_out_of_reach_is_a_fault_with_no_key_in_it() -> None:
     with pytest.raises(StoreFault) as fault:
         store.read("hour/secret-name")
     assert "secret-name" not in str(fault.value)
+
+
+def test_odd_keys_are_listed_as_they_are_and_deleted(versioned: ObjectStore) -> None:
+    odd = sorted(f"hour/batch/{name}" for name in ("a b", "a+b", "a%2Fb", "a%20b", "<&>", "ü", "車", "x\x01y", "'\""))
+    for key in odd:
+        versioned.write(key, b"x")
+        s3_of(versioned).call("delete_object", Key=f"transient/{key}")
+    assert keys(versioned) == odd
+    assert versioned.files("hour/batch") == [key.removeprefix("hour/batch/") for key in odd]
+    assert versioned.delete_folder("hour").objects == 2 * len(odd)
+    assert list(versioned.walk("")) == []
+
+
+def test_what_is_listed_goes_while_the_rest_is_being_listed(tmp_path: Path) -> None:
+    """And what belongs together is told in one piece, before any of it is gone."""
+    store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+    store.storage.MOST_AT_ONCE = 2
+    for batch in "abcd":
+        for number in range(3):
+            store.write(f"hour/{batch}/{number}", b"x")
+    told: list[list[str]] = []
+    left_at: list[int] = []
+
+    def look() -> Iterator[StoredObject]:
+        for found in sorted(store.walk("hour"), key=lambda each: each.key):
+            left_at.append(len(keys(store)))
+            yield found
+
+    def before(found: Sequence[StoredObject]) -> None:
+        told.append([each.key for each in found])
+        assert all(store.exists(each.key) for each in found)
+
+    done = store.erase(look, before, together=lambda found: found.key.split("/")[1])
+    assert (done.objects, keys(store)) == (12, [])
+    assert told == [[f"hour/{batch}/{number}" for number in range(3)] for batch in "abcd"]
+    assert left_at[0] == 12
+    assert left_at[-1] < 6, "most was gone before the last was listed"
+
+
+def test_names_in_a_folder_are_found_by_one_listing_that_ends_after_the_last(versioned: ObjectStore) -> None:
+    s3 = s3_of(versioned)
+    for name in ("a", "a-b", "b", "c", "d"):
+        versioned.write(f"hour/{name}/1", b"x")
+    versioned.write("hour/file", b"x")
+    begin_upload(versioned, "hour/b/2", b"x")
+    requests, call = [], s3.call
+    s3.call = lambda method, **how: (requests.append(method), call(method, **how))[1]  # type: ignore[method-assign]
+    found = [each.key for each in versioned.walk_among("hour", ["a", "b"])]
+    assert found == ["hour/a/1", "hour/b/1", "hour/b/2"]
+    assert requests == ["list_multipart_uploads", "list_parts", "list_object_versions"]
+
+
+def test_a_listing_out_of_order_hides_no_name(versioned: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c", "d"):
+        versioned.write(f"hour/{name}/1", b"x")
+    s3 = s3_of(versioned)
+    find = s3.find
+    monkeypatch.setattr(s3, "find", lambda prefix: reversed(list(find(prefix))))
+    assert sorted(each.key for each in versioned.walk_among("hour", ["a", "b"])) == ["hour/a/1", "hour/b/1"]
 
 
 def test_links_in_a_folder_are_deleted_not_followed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from schemas.receipt import Erased
 from store.batches import get_batch, hasten, open_batch
 from store.objects import ObjectStore
 from store.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
-from store.receipts import begin_erasure, list_receipts, verify_receipts
+from store.receipts import begin_erasures, list_receipts, verify_receipts
 from store.records import Records
 from store.tables import accounts, batches, erasures
 from store.transient import batch_prefix, hour_name, source_key
@@ -180,7 +180,7 @@ def test_a_run_that_was_killed_is_finished_by_the_next(objects: ObjectStore, rec
     for left in (3, 1, 0):
         put_batch(objects, batch_id, left)
         with records.transaction() as connection:
-            begin_erasure(connection, Erased.BATCH, batch_id, 3, 15, later(hours=23))
+            begin_erasures(connection, Erased.BATCH, {batch_id: (3, 15)}, later(hours=23))
         report = purge(objects, records, later(hours=23, minutes=10))
         assert [(receipt.objects, receipt.bytes) for receipt in report.receipts] == [(3, 15)]
         assert report.receipts[0].first_deletion == later(hours=23)
@@ -193,15 +193,15 @@ def test_two_cleanups_at_once_leave_one_receipt(objects: ObjectStore, records: R
     record(records, batch_id)
     now = later(hours=23)
     receipts: list[int] = []
-    walk_all = objects.walk_all
+    walk_among = objects.walk_among
 
-    def walk_then_be_overtaken(prefixes: list[str]):  # type: ignore[no-untyped-def]
-        found = list(walk_all(prefixes))
-        objects.walk_all = walk_all  # type: ignore[method-assign]
+    def walk_then_be_overtaken(folder: str, names: list[str]):  # type: ignore[no-untyped-def]
+        found = list(walk_among(folder, names))
+        objects.walk_among = walk_among  # type: ignore[method-assign]
         receipts.append(len(purge(objects, records, now).receipts))
         return found
 
-    objects.walk_all = walk_then_be_overtaken  # type: ignore[assignment,method-assign]
+    objects.walk_among = walk_then_be_overtaken  # type: ignore[assignment,method-assign]
     receipts.append(len(purge(objects, records, now).receipts))
     assert receipts == [1, 0]
     with records.transaction() as connection:
@@ -290,12 +290,32 @@ def test_living_hours_are_not_looked_into(objects: ObjectStore, records: Records
     assert looked == [""]
 
 
+@pytest.mark.parametrize("batch_count", [2, 8])
+def test_an_hour_that_is_partly_due_costs_no_request_per_batch(
+    versioned: ObjectStore, records: Records, batch_count: int
+) -> None:
+    due = [batch_at(later(minutes=minute)) for minute in range(batch_count)]
+    living = batch_at(later(minutes=50))
+    for batch_id in (*due, living):
+        put_batch(versioned, batch_id, 2)
+        record(records, batch_id)
+    s3, requests = s3_of(versioned), []
+    call = s3.call
+    s3.call = lambda method, **how: (requests.append(method), call(method, **how))[1]  # type: ignore[method-assign]
+    report = purge(versioned, records, later(hours=23, minutes=30))
+    s3.call = call  # type: ignore[method-assign]
+    assert len(report.receipts) == batch_count
+    assert {key.split("/")[1] for key in keys(versioned)} == {living}
+    assert requests.count("delete_objects") == 1
+    assert len(requests) == 1 + 2 * 5, "the top, the hour before, the hour and what is in it, the hour after"
+
+
 def test_losing_the_begun_erasure_costs_the_count_alone(objects: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(objects, batch_id)
     record(records, batch_id)
     with records.transaction() as connection:
-        begin_erasure(connection, Erased.BATCH, batch_id, 3, 15, later(hours=23))
+        begin_erasures(connection, Erased.BATCH, {batch_id: (3, 15)}, later(hours=23))
         connection.execute(delete(erasures))
     objects.delete_folder(batch_prefix(batch_id))
     report = purge(objects, records, later(hours=23))
