@@ -1,13 +1,14 @@
 """The lake against raw files, cp, WebDataset, LitData and Delta: side by side, in one run.
 
-`python -m bench.lake` writes its section of bench/RESULTS.md. The peers get an environment of their own (.venv-bench,
-or `--peers PYTHON`). Where two things are compared they take turns, and the least CPU time of some rounds counts, so
-that other work on the machine counts as little as can be.
+`python -m bench.lake` writes its section of bench/RESULTS.md, in about five minutes. The peers are in the dependency
+group `bench`, or in another environment (`--peers PYTHON`) that sees bgbatch's own. Where two things are compared they
+take turns, and the least time of some rounds counts, so that other work on the machine counts as little as can be.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ import pyarrow as pa
 from sqlalchemy import insert
 
 from bench.results import write_section
+from bench.tables import table
 from lake.compact import compact
 from lake.copies.manifest import Kind
 from lake.erase import erase_grant
@@ -46,6 +48,8 @@ ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "portal" / "demo_photos"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 AUTO = Industry.AUTOMOTIVE
+ROWS = 64
+"""In each file of photos."""
 
 
 class Bench:
@@ -60,15 +64,24 @@ class Bench:
         self.grants: list[GrantId] = []
         self.lake = Lake(self.objects, self.records, lambda: self.grants)
 
-    def fill(self, grants: int, files: int, rows: int, image: Callable[[int], bytes], mask: bytes = b"") -> int:
-        """`grants` with `files` of `rows` each; returns all bytes."""
-        admitted = []
+    def fill(
+        self,
+        grants: int,
+        files: int,
+        rows: int,
+        image: Callable[[int], bytes],
+        mask: bytes = b"",
+        are_alike: bool = False,
+    ) -> int:
+        """`grants` with `files` of `rows` each; returns all bytes. `are_alike`: one file's bytes under all names."""
+        admitted, data = [], b""
         for _ in range(grants):
             self.grants.append(grant_id := new_grant_id(self.random.randbytes))
             for shard in range(files):
                 batch_id = new_batch_id(NOW, self.random.randbytes)
                 key = file_key(Place(AUTO, grant_id), batch_id, shard)
-                data = to_parquet(table_of(batch_id, rows, image, mask, self.random))
+                if not (are_alike and data):
+                    data = to_parquet(table_of(batch_id, rows, image, mask, self.random))
                 self.objects.write(key, data)
                 admitted.append(
                     {
@@ -116,9 +129,11 @@ def table_of(batch_id: str, rows: int, image: Callable[[int], bytes], mask: byte
     return pa.table({name: pa.array(columns[name], CANDIDATE.field(name).type) for name in CANDIDATE.names}, CANDIDATE)
 
 
-def summed(data: bytes | pa.Buffer) -> int:
-    """Look at every byte: the sum of all 64-bit words."""
-    return int(np.frombuffer(data, np.uint64, len(data) // 8).sum())
+def summed(data: memoryview | pa.Buffer) -> int:
+    """Look at every byte but some at the ends: the sum of all 64-bit words that lie as the processor likes them."""
+    view = np.frombuffer(data, np.uint8)
+    skipped = -view.ctypes.data % 8
+    return int(view[skipped : skipped + (len(view) - skipped) // 8 * 8].view(np.uint64).sum())
 
 
 def take_turns(
@@ -139,22 +154,34 @@ def take_turns(
 def main() -> None:
     """Measure, and write the section."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--peers", type=Path, help="Python that has webdataset, litdata, deltalake, simplejpeg")
-    parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--peers", type=Path, default=sys.executable, help="a Python that has the peers, too")
+    parser.add_argument("--files", type=int, default=5000, help="of the scan of labels, each with 200 rows")
+    parser.add_argument("--rounds", type=int, default=3, help="of training")
     arguments = parser.parse_args()
-    peers = arguments.peers or peers_python()
     home = Path(tempfile.mkdtemp(prefix="bgbatch-bench-"))
+    parts: dict[str, Callable[[], list[str]]] = {
+        "photos": lambda: photos(home / "photos"),
+        "training": lambda: training(home / "training", arguments.peers, arguments.rounds),
+        "labels": lambda: labels(home / "labels", arguments.files),
+        "erasure among many": lambda: among_many(home / "many"),
+        "erasure beside Delta": lambda: beside_delta(home / "delta", arguments.peers),
+    }
+    body = []
     try:
-        body = [*photos(home / "photos", peers, arguments.rounds), *labels(home / "labels", arguments.files)]
-        body += erasure(home / "erasure", peers)
+        for name, part in parts.items():
+            begun = time.perf_counter()
+            body += [*part(), ""]
+            print(f"{name}: {time.perf_counter() - begun:.0f} s")
+            shutil.rmtree(home)
+            home.mkdir()
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    write_section("Lake", body)
+    load = f"{os.getloadavg()[0]:.0f}"
+    write_section("Lake", [f"The machine's load at the end: {load} (of which one is this bench).", "", *body[:-1]])
 
 
-def photos(home: Path, peers: Path, rounds: int) -> list[str]:
-    """Real photos: reading all bytes, pulling, training."""
+def photos(home: Path) -> list[str]:
+    """Real photos: reading all bytes, and pulling them."""
     bench = Bench(home)
     sources = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
     varied = Random(2)
@@ -164,100 +191,125 @@ def photos(home: Path, peers: Path, rounds: int) -> list[str]:
         source = varied.choice(sources)
         return source + varied.randbytes(200_000)
 
-    size = bench.fill(grants=20, files=1, rows=64, image=image, mask=b"\x89PNG" + bytes(20_000))
+    size = bench.fill(grants=20, files=1, rows=ROWS, image=image, mask=b"\x89PNG" + bytes(20_000))
     paths = bench.lake.paths(AUTO)
+    return [
+        f"{size / 1e6:.0f} MB of candidates in {len(paths)} files, local disk, everything in the page cache.",
+        "",
+        *reading(bench, paths),
+        "",
+        *copying(bench, home),
+    ]
+
+
+def reading(bench: Bench, paths: list[str]) -> list[str]:
+    """All image bytes, against the same files raw."""
+    columns = ["image", "mask_png"]
 
     def raw() -> int:
         return sum(len(Path(path).read_bytes()) for path in paths)
 
-    def arrow() -> int:
-        return sum(batch.nbytes for batch in bench.lake.dataset(AUTO).to_batches(columns=["image", "mask_png"]))
-
     def images() -> int:
         return sum(each.image.size + each.mask_png.size for each in bench.lake.images(AUTO))
 
-    def raw_summed() -> int:
-        return sum(summed(Path(path).read_bytes()) for path in paths)
+    def arrow() -> int:
+        return sum(batch.nbytes for batch in bench.lake.dataset(AUTO).to_batches(columns=columns))
 
-    def arrow_summed() -> int:
-        columns = ["image", "mask_png"]
-        batches = bench.lake.dataset(AUTO).to_batches(columns=columns)
-        return sum(summed(batch[name].buffers()[2]) for batch in batches for name in columns)
+    def raw_summed() -> int:
+        """In as many pieces as the files hold images and masks."""
+        total = 0
+        for path in paths:
+            data = memoryview(Path(path).read_bytes())
+            wide = len(data) // (2 * ROWS) + 1
+            total += sum(summed(data[start : start + wide]) for start in range(0, len(data), wide))
+        return total
 
     def images_summed() -> int:
         return sum(summed(each.image) + summed(each.mask_png) for each in bench.lake.images(AUTO))
 
-    reading = take_turns(2 * rounds, raw=raw, images=images, arrow=arrow)
-    looking = take_turns(2 * rounds, raw=raw_summed, images=images_summed, arrow=arrow_summed)
+    def arrow_summed() -> int:
+        batches = bench.lake.dataset(AUTO).to_batches(columns=columns)
+        return sum(summed(batch[name].buffers()[2]) for batch in batches for name in columns)
 
-    def copied() -> None:
+    given = take_turns(20, raw=raw, images=images, arrow=arrow)
+    seen = take_turns(20, raw=raw_summed, images=images_summed, arrow=arrow_summed)
+    ways = {
+        "raw": "the lake's files, raw",
+        "images": "`lake.images()`",
+        "arrow": "`lake.dataset()`, image columns",
+    }
+    return [
+        *table(
+            ["all image bytes", "read: CPU-s", "wall s", "read and summed up: CPU-s", "wall s"],
+            [[words, *seconds(given[name]), *seconds(seen[name])] for name, words in ways.items()],
+        ),
+        "",
+        *(
+            f"Speed of raw reading: {ways[name]} {ratios(given['raw'], given[name])}; when each byte is looked at, "
+            f"{ratios(seen['raw'], seen[name])} (goal 0.8)."
+            for name in ("images", "arrow")
+        ),
+        "`lake.images()` maps the files and copies nothing; `lake.dataset()` is pyarrow's own reader, which copies "
+        "all values into arrays.",
+    ]
+
+
+def copying(bench: Bench, home: Path) -> list[str]:
+    """A pull, against `cp`."""
+
+    def cp() -> None:
         shutil.copytree(home / "lake", home / "cp")
 
+    def cp_summed() -> None:
+        """What a copy costs that says what is in it."""
+        cp()
+        for path in (home / "cp").rglob("*.parquet"):
+            hashlib.sha256(path.read_bytes()).hexdigest()
+
     def pulled() -> None:
-        place = home / "pull"
-        pull(
-            bench.objects,
-            bench.records,
-            lambda: bench.grants,
-            Query(AUTO),
-            place,
-            lambda: NOW,
-            order=Order(Kind.WEBDATASET),
-        )
+        order = Order(Kind.WEBDATASET)
+        pull(bench.objects, bench.records, lambda: bench.grants, Query(AUTO), home / "pull", lambda: NOW, order=order)
 
     def clear() -> None:
-        """Each into an empty place, when the disk has nothing more to write of what came before."""
         for name in ("cp", "pull"):
             shutil.rmtree(home / name, ignore_errors=True)
-        os.sync()
 
-    copying = take_turns(3, clear, cp=copied, pull=pulled)
-    small = Bench(home / "small")
-    small.fill(grants=10, files=1, rows=64, image=lambda n: sources[n % len(sources)], mask=b"\x89PNG")
-    tars = home / "tars"
-    pull(
-        small.objects, small.records, lambda: small.grants, Query(AUTO), tars, lambda: NOW, order=Order(Kind.WEBDATASET)
-    )
-    (home / "small" / "grants").write_text("\n".join(small.grants))
-    loaders = ask(peers, "loaders", str(tars), str(home / "small"), str(rounds))
-    lines = [
-        f"{size / 1e6:.0f} MB of candidates in {len(paths)} files, local disk, everything in the page cache.",
+    spent = take_turns(5, clear, cp=cp, cp_summed=cp_summed, pull=pulled)
+    words = {
+        "cp": "`cp` (shutil) of the lake's folder",
+        "cp_summed": "the same, and SHA-256 of each copied file, one after the other",
+        "pull": "pull as WebDataset, with hashes, card and record",
+    }
+    return [
+        *table(["copying", "CPU-s", "wall s"], [[words[name], *seconds(spent[name])] for name in words]),
         "",
-        "| all image bytes | read: CPU-s | wall s | read and summed up: CPU-s | wall s |",
-        "|---|---:|---:|---:|---:|",
-        *(
-            f"| {words} | {reading[name][0]:.3f} | {reading[name][1]:.3f} | {looking[name][0]:.3f} "
-            f"| {looking[name][1]:.3f} |"
-            for name, words in (
-                ("raw", "the lake's files, raw"),
-                ("images", "`lake.images()`"),
-                ("arrow", "`lake.dataset()`, image columns"),
-            )
-        ),
-        "",
-        *(
-            f"Against raw: `{words}` {reading['raw'][1] / reading[name][1]:.2f} by wall time and "
-            f"{reading['raw'][0] / reading[name][0]:.2f} by CPU time; when each byte is looked at, "
-            f"{looking['raw'][1] / looking[name][1]:.2f} and {looking['raw'][0] / looking[name][0]:.2f} (goal 0.8)."
-            for name, words in (("images", "lake.images()"), ("arrow", "lake.dataset()"))
-        ),
-        "",
-        "| copying | CPU-s | wall s |",
-        "|---|---:|---:|",
-        f"| `cp` (shutil) of the lake's folder | {copying['cp'][0]:.2f} | {copying['cp'][1]:.2f} |",
-        f"| pull as WebDataset, with hashes, card and record | {copying['pull'][0]:.2f} | {copying['pull'][1]:.2f} |",
-        "",
-        f"| training: photos decoded by simplejpeg, shuffled; medians of {rounds} rounds in turn | DataLoader workers "
-        "| images per CPU-s | images per s |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {name.partition('/')[0]} | {name.partition('/')[2]} | {each['images'] / each['cpu']:.0f} "
-            f"| {each['images'] / each['wall']:.0f} |"
-            for name, each in sorted(loaders.items(), key=lambda item: item[0].partition("/")[::-2])
-        ),
-        "",
+        f"The pull takes {spent['pull'][0] / spent['cp'][0]:.1f} times the CPU time of `cp` and "
+        f"{spent['pull'][1] / spent['cp'][1]:.1f} times its wall time; of `cp` and SHA-256, "
+        f"{spent['pull'][0] / spent['cp_summed'][0]:.1f} and {spent['pull'][1] / spent['cp_summed'][1]:.1f} times.",
     ]
-    return lines
+
+
+def training(home: Path, peers: Path, rounds: int) -> list[str]:
+    """Passes over decoded photos, against WebDataset and LitData."""
+    sources = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
+    bench = Bench(home / "lake-home")
+    bench.fill(grants=20, files=1, rows=64, image=lambda n: sources[n % len(sources)], mask=b"\x89PNG")
+    (bench.home / "grants").write_text("\n".join(bench.grants))
+    tars, order = home / "tars", Order(Kind.WEBDATASET)
+    pull(bench.objects, bench.records, lambda: bench.grants, Query(AUTO), tars, lambda: NOW, order=order)
+    spent = ask(peers, "loaders", str(tars), str(bench.home), str(rounds))
+    rows = [
+        [name, workers, f"{each['images'] / each['cpu']:.0f}", f"{each['images'] / each['wall']:.0f}"]
+        for (name, _, workers), each in ((key.partition("/"), each) for key, each in spent.items())
+    ]
+    return [
+        *table(["training", "DataLoader workers", "images per CPU-s", "images per s"], rows),
+        "",
+        f"{len(sources)} photos again and again, decoded by simplejpeg in all three, shuffled; "
+        f"the best of {rounds} passes of each, in turn; each image comes out as a tensor. With workers most of the "
+        "time goes into the way of decoded pixels between processes: ours hands over its samples, which go through "
+        "a pipe, theirs arrays, which torch puts into shared memory.",
+    ]
 
 
 def labels(home: Path, files: int) -> list[str]:
@@ -277,36 +329,38 @@ def labels(home: Path, files: int) -> list[str]:
     merging = time.process_time() - cpu, time.perf_counter() - wall
     after = take_turns(2, scan=scan)["scan"]
     return [
-        f"| scan of four labels of {rows:,} rows | files | CPU-s | wall s |",
-        "|---|---:|---:|---:|",
-        f"| before compaction | {files:,} | {before[0]:.2f} | {before[1]:.2f} |",
-        f"| after compaction | {files - done.files + done.merged:,} | {after[0]:.2f} | {after[1]:.2f} |",
+        *table(
+            [f"scan of four labels of {rows:,} rows", "files", "CPU-s", "wall s"],
+            [
+                ["before compaction", f"{files:,}", *seconds(before)],
+                ["after compaction", f"{files - done.files + done.merged:,}", *seconds(after)],
+            ],
+        ),
         "",
         f"Compaction took {merging[1]:.1f} s ({merging[0]:.1f} CPU-s). Images are tiny here, so that the disk "
         "holds them, and row groups are as large as they get; of photos one holds 32 rows and costs a scan 0.07 ms.",
-        "",
-        *among_many(home),
     ]
 
 
 def among_many(home: Path) -> list[str]:
     """An erasure in lakes of several sizes: its own files are 50 in each."""
-    lines = ["| erasing one customer of 50 files | files in the lake | CPU-s | wall s |", "|---|---:|---:|---:|"]
+    rows = []
     for grants in (1, 20, 200):
         bench = Bench(home / f"erase-{grants}")
-        bench.fill(grants, files=50, rows=1, image=lambda n: b"an image", mask=b"a mask")
-        grant_id = bench.grants.pop(grants // 2)
-        os.sync()
-        cpu, wall = time.process_time(), time.perf_counter()
-        receipt = erase_grant(bench.objects, bench.records, ended(grant_id), lambda: NOW + timedelta(hours=1))
-        spent = time.process_time() - cpu, time.perf_counter() - wall
-        assert receipt is not None
-        assert receipt.objects == 50
-        lines.append(f"| one of {grants} | {grants * 50:,} | {spent[0]:.3f} | {spent[1]:.3f} |")
-    return [*lines, ""]
+        bench.fill(grants, files=50, rows=1, image=lambda n: b"an image", mask=b"a mask", are_alike=True)
+        spent = []
+        for place in (grants // 2, 0)[:grants]:
+            grant_id = bench.grants.pop(place)
+            cpu, wall = time.process_time(), time.perf_counter()
+            receipt = erase_grant(bench.objects, bench.records, ended(grant_id), lambda: NOW + timedelta(hours=1))
+            spent.append((time.process_time() - cpu, time.perf_counter() - wall))
+            assert receipt is not None
+            assert receipt.objects == 50
+        rows.append([f"one of {grants}", f"{grants * 50:,}", *seconds(min(spent))])
+    return table(["erasing one customer of 50 files", "files in the lake", "CPU-s", "wall s"], rows)
 
 
-def erasure(home: Path, peers: Path) -> list[str]:
+def beside_delta(home: Path, peers: Path) -> list[str]:
     """One grant of 200, against Delta."""
     bench = Bench(home)
     grants, rows, size = 200, 20, 100_000
@@ -316,15 +370,35 @@ def erasure(home: Path, peers: Path) -> list[str]:
     erase_grant(bench.objects, bench.records, ended(grant_id), lambda: NOW + timedelta(hours=1))
     spent = time.process_time() - cpu, time.perf_counter() - wall
     theirs = ask(peers, "delta", str(home / "delta"), str(grants), str(rows), str(size))
-    return [
-        f"| erasing one of {grants} customers, {rows} rows of {size // 1000} KB each | wall s | CPU-s | MB rewritten |",
-        "|---|---:|---:|---:|",
-        f"| bgbatch, with its receipt | {spent[1]:.3f} | {spent[0]:.3f} | 0 |",
-        *(
-            f"| {name}: delete and vacuum | {each['seconds']:.3f} | {each['cpu']:.3f} | {each['rewritten'] / 1e6:.1f} |"
-            for name, each in theirs.items()
-        ),
-    ]
+    return table(
+        [
+            f"erasing one of {grants} customers, {rows} rows of {size // 1000} KB each",
+            "CPU-s",
+            "wall s",
+            "MB rewritten",
+        ],
+        [
+            ["bgbatch, with its receipt", *seconds(spent), "0"],
+            *(
+                [
+                    f"{name}: delete and vacuum",
+                    *seconds((each["cpu"], each["wall"])),
+                    f"{each['rewritten'] / 1e6:.1f}",
+                ]
+                for name, each in theirs.items()
+            ),
+        ],
+    )
+
+
+def seconds(spent: tuple[float, float]) -> list[str]:
+    """CPU and wall time, for a table."""
+    return [f"{each:.3f}" for each in spent]
+
+
+def ratios(of: tuple[float, float], spent: tuple[float, float]) -> str:
+    """How fast `spent` is, by the speed of `of`."""
+    return f"{of[1] / spent[1]:.2f} by wall time and {of[0] / spent[0]:.2f} by CPU time"
 
 
 def ended(grant_id: GrantId) -> Grant:
@@ -345,19 +419,6 @@ def ask(python: Path, *arguments: str) -> dict[str, dict[str, float]]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     found: dict[str, dict[str, float]] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
-
-
-def peers_python() -> Path:
-    """The environment of the peers, made on the first run."""
-    folder = ROOT / ".venv-bench"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        own = next(Path(path) for path in sys.path if path.endswith("site-packages"))
-        (folder / "lib" / own.parent.name / "site-packages" / "bgbatch.pth").write_text(f"{own}\n{ROOT}\n")
-    wanted = ["webdataset", "litdata", "deltalake"]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-    return python
 
 
 if __name__ == "__main__":
