@@ -73,6 +73,13 @@ def test_secrets_come_by_reference_and_each_is_explained() -> None:
     assert not [each for each in manifests() if each["kind"] == "Secret"]
 
 
+def test_the_lakes_files_are_merged_by_the_prefect_worker_alone() -> None:
+    nightly = yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
+    assert [each["entrypoint"] for each in nightly] == ["flows.compact.compact"]
+    upkeep = [each for _, each, _ in containers() if each["name"] == "upkeep"]
+    assert [each["args"] for each in upkeep] == [["upkeep", "--compact", ""]]
+
+
 def test_ray_asks_for_a_token_and_speaks_tls_everywhere() -> None:
     security = called("ConfigMap", "ray-security")["data"]
     assert (security["RAY_AUTH_MODE"], security["RAY_USE_TLS"]) == ("token", "1")
