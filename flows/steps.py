@@ -132,6 +132,7 @@ def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
         state = BatchState.CANCELLED if is_off else counts.state
         batches.set_progress(connection, batch_id, counts, state)
         if state.has_ended:
+            line.leave(connection, batch_id, parts.clock())
             _tell_webhooks(connection, parts, batch_id, counts, state)
 
 

@@ -145,6 +145,12 @@ def release(connection: Connection, batch_id: BatchId, holder: str, now: datetim
     )
 
 
+def leave(connection: Connection, batch_id: BatchId, now: datetime) -> None:
+    """The batch has ended. In the transaction that says so: whoever dies after it has nothing more to say."""
+    ended = update(submissions).where(submissions.c.batch_id == batch_id)
+    connection.execute(ended.values(ended_at=now, again=None))
+
+
 def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:
     """Put a batch that has ended in line once more, for what failed with one of these codes until now."""
     values = {"again": sorted(codes), "again_before": now, "ready_at": now, "ended_at": None, "cancel_at": None}

@@ -22,6 +22,7 @@ from random import Random
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from schemas.clock import system_clock
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
 from store.batches import get_batch
@@ -182,13 +183,15 @@ def _done(world: World, batch_id: BatchId) -> int:
 
 
 def _has_ended(world: World, batch_id: BatchId) -> bool:
-    """Its flow is over, and so is its stay in line."""
+    """Its stay in line is over, and nobody holds it."""
     try:
         with world.parts.records.transaction() as connection:
             stands = find_submission(connection, batch_id)
     except (SQLAlchemyError, BgbatchError):
         return False
-    return stands is not None and stands.ended_at is not None
+    if stands is None or stands.ended_at is None:
+        return False
+    return stands.lease_until is None or stands.lease_until <= system_clock()
 
 
 def main() -> None:

@@ -84,6 +84,23 @@ def test_a_large_batch_lets_a_small_one_of_another_account_go_first(place: Place
     assert state(place, large.batch_id) is state(place, small.batch_id) is BatchState.FAILED
 
 
+def test_a_batch_that_has_ended_is_out_of_the_line_though_its_dispatcher_dies_at_that_moment(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+
+    def away(*_: object) -> None:
+        raise OperationalError("UPDATE", None, Exception("the server closed the connection"))
+
+    monkeypatch.setattr(line, "release", away)
+    with pytest.raises(OperationalError):
+        dispatcher(place).take_turn()
+    with place.parts.records.reading() as connection:
+        stands = line.find_submission(connection, stamp.batch_id)
+    assert stands is not None
+    assert stands.ended_at is not None
+
+
 def test_two_dispatchers_never_hold_the_same_batch(place: Place) -> None:
     place.send({"1.jpg": b"x"})
     seen: list[bool] = []
