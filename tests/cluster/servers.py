@@ -65,6 +65,10 @@ class Server:
     def wait_until_ready(self) -> None:
         wait_for(self.port, self.process, self.host, PATIENCE)
 
+    def says(self, lines: int = 20) -> str:
+        """The end of what it said."""
+        return "\n".join((self.home / "log").read_text(errors="replace").splitlines()[-lines:])
+
     def kill(self) -> None:
         """As a machine that loses power: with all its children, and no word."""
         assert self.process is not None

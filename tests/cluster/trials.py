@@ -95,7 +95,7 @@ def _run(world: World, trial: Outcome, random: Random) -> None:
         batch_id = batch.send(world.parts, world.account, industry, trial.photos)
         harm, moment = _harm(world, trial.victim, random), trial.at
     while not _has_ended(world, batch_id):
-        assert time.monotonic() < until, f"not done in {_PATIENCE:.0f} s"
+        assert time.monotonic() < until, f"not done in {_PATIENCE:.0f} s\n{world.state(batch_id)}"
         done = _done(world, batch_id)
         if harm is not None and done >= moment:
             harm()

@@ -19,9 +19,11 @@ from consent.notice import CURRENT
 from flows.parts import open_parts
 from schemas.clock import system_clock
 from schemas.consent import Method
-from schemas.ids import GrantId
+from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
 from store.api_keys import create_key
+from store.batches import get_batch
+from store.line import find_submission
 from store.people import create_account, find_session, open_session
 from store.settings import Settings
 from tests.cluster.hosts import PORT, Hosts
@@ -100,6 +102,14 @@ class World:
         by = Refusal(self.account, Method.API, system_clock(), reason="a trial")
         with self.parts.records.transaction() as connection:
             withdraw(connection, by, INDUSTRY, system_clock())
+
+    def state(self, batch_id: BatchId) -> str:
+        """For whoever looks for a fault: what the records say of a batch, and the last words of those that run it."""
+        with self.parts.records.reading() as connection:
+            batch, stands = get_batch(connection, batch_id), find_submission(connection, batch_id)
+        servers = (self.runner, self.engine, self.records, self.portal)
+        said = [f"--- {type(each).__name__}\n{each.says()}" for each in servers]
+        return "\n".join([repr(batch), repr(stands), *said])
 
     def end(self, keep: bool = False) -> None:
         """All of it, and its folder; `keep`: what each part said stays there, for whoever looks for a fault."""
