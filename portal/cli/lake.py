@@ -153,7 +153,7 @@ def stats(
         if as_json:
             show_json([dataclasses.asdict(each) for each in weeks])
         else:
-            columns = ("industry", "week", "customers", "images", "megapixels", "edges", "same again", "look alike")
+            columns = ("industry", "week", "customers", "images", "MP", "edges", "same", "alike")
             rows = [
                 (
                     each.industry,

@@ -27,6 +27,8 @@ from store.settings import Settings
 
 OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
 
+_WIDEST = 1000
+
 out = Console()
 err = Console(stderr=True, highlight=False)
 
@@ -101,7 +103,10 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
     table = Table(*(Column(name, overflow="fold") for name in columns), title=title, title_justify="left")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(table)
+    if out.is_terminal:
+        out.print(table)
+    else:  # nobody's window: a line of the table is one line of the pipe or file
+        Console(width=out.measure(table, options=out.options.update(max_width=_WIDEST)).maximum).print(table)
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

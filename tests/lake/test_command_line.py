@@ -54,6 +54,7 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     assert found.exit_code == 3
     assert "3 must go" in found.stdout
     assert grant.grant_id in found.stdout
+    assert copy in run("pulls").stdout  # whole, however long: nobody's window breaks it
     (known,) = told("pulls")
     assert (known["recipient"], known["must_go"]) == ("the matting team", {grant.grant_id: 3})
     assert run("verify", copy, "--erase").exit_code == 0
