@@ -18,9 +18,19 @@ def write_section(title: str, lines: Sequence[str], device: str = "") -> None:
     stamp = f"{datetime.now(UTC):%Y-%m-%d}, {where}, Python {platform.python_version()}."
     section = "\n".join([f"## {title}", "", stamp, "", *lines]) + "\n"
     text = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
-    old = re.compile(rf"^## {re.escape(title)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    old = _section(title)
     text = old.sub(lambda _: f"{section}\n", text) if old.search(text) else f"{text.rstrip()}\n\n{section}"
     RESULTS.write_text(text.rstrip() + "\n")
+
+
+def section(title: str) -> list[str]:
+    """What `write_section` put there: its lines, or none."""
+    found = _section(title).search(RESULTS.read_text()) if RESULTS.exists() else None
+    return found.group().strip().splitlines()[4:] if found else []
+
+
+def _section(title: str) -> re.Pattern[str]:
+    return re.compile(rf"^## {re.escape(title)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def _cpu() -> str:

@@ -1,7 +1,8 @@
 """What distributing costs: dispatch, efficiency, a million photos in one driver, a long history, Prefect's requests.
 
 `python -m bench.scale` writes its section of bench/RESULTS.md; parts can be named (`starts dispatch efficiency driver
-history requests`), and are then only printed. The network sleeps, so that two cores can stand for many.
+history requests`), and then only theirs are measured and written anew. The network sleeps, so that two cores can stand
+for many.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
 import ray
 
-from bench.results import write_section
+from bench.results import section, write_section
 from bench.tables import table
 from flows import steps
 from flows.parts import Parts, open_parts, using
@@ -56,7 +58,7 @@ class Photo200ms(RehearsalActor):
 
 
 def main(asked: Sequence[str]) -> None:
-    """Measure what was asked for, or all, and then write it."""
+    """Measure what was asked for, or all, and write each part in place of what stood there."""
     parts = {
         "starts": starts,
         "dispatch": dispatch,
@@ -65,14 +67,22 @@ def main(asked: Sequence[str]) -> None:
         "history": history,
         "requests": requests,
     }
-    lines: Lines = []
     for name in asked or parts:
         print(name, flush=True)
         found = parts[name]()
         print("\n".join(found), flush=True)
-        lines += [*found, ""]
-    if not asked:
-        write_section("Scale", lines[:-1])
+        write_section("Scale", with_part(section("Scale"), found))
+
+
+def with_part(lines: Lines, part: Lines) -> Lines:
+    """The section's lines with one part anew, and the day it was measured; a part begins with its name in bold."""
+    head, _, rest = part[0].partition("**: ")
+    part = [f"{head}** ({datetime.now(UTC):%Y-%m-%d}): {rest}", *part[1:]]
+    starts = [number for number, each in enumerate(lines) if each.startswith("**")]
+    for start, end in pairwise([*starts, len(lines)]):
+        if lines[start].startswith(f"{head}**"):
+            return [*lines[:start], *part, *([""] if lines[end:] else []), *lines[end:]]
+    return [*lines, *([""] if lines else []), *part]
 
 
 def starts() -> Lines:
