@@ -48,7 +48,11 @@ class Jpegs(Protocol):
 
 
 class TorchvisionJpegs:
-    """torchvision's: nvJPEG on a GPU."""
+    """torchvision's: nvJPEG on a GPU.
+
+    It works on streams of its own, which wait for nothing of ours: it could read a photo that is not yet put together,
+    or write where another is still being read. So what was asked of the device is done before it is called.
+    """
 
     def __init__(self, device: torch.device) -> None:
         from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
@@ -58,13 +62,20 @@ class TorchvisionJpegs:
 
     def decode(self, files: Sequence[bytes]) -> list[Tensor]:
         """Each as RGB, not turned."""
+        self._wait()
         tensors = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         return list(self._decode(tensors, mode=self._mode, device=self._device))
 
     def encode(self, photos: Sequence[Tensor]) -> list[bytes]:
         """Each as a file."""
-        files = self._encode([photo.contiguous() for photo in photos], quality=JPEG_QUALITY)
+        whole = [photo.contiguous() for photo in photos]
+        self._wait()
+        files = self._encode(whole, quality=JPEG_QUALITY)
         return [file.cpu().numpy().tobytes() for file in files]
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
 
 
 def jpegs_on(device: torch.device) -> Jpegs | None:
@@ -77,7 +88,7 @@ def jpegs_on(device: torch.device) -> Jpegs | None:
     try:
         jpegs = TorchvisionJpegs(device)
         jpegs.decode(jpegs.encode([torch.zeros((3, 16, 16), dtype=torch.uint8, device=device)]))
-    except RuntimeError as error:
+    except (RuntimeError, ImportError, OSError) as error:  # another torch's, or without the device's libraries
         _log.warning("torchvision has no nvJPEG here (%s): JPEGs are decoded on the CPU", type(error).__name__)
         return None
     return jpegs

@@ -111,7 +111,7 @@ def spread(raw: Tensor, wants: Preparation) -> Tensor:
 
 def is_broken(error: RuntimeError) -> bool:
     """Whether the error is one after which a CUDA context stays broken until its process ends."""
-    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+    return isinstance(error, torch.AcceleratorError) or "cuda error" in str(error).lower()  # torchvision shouts
 
 
 def find_device(name: str) -> torch.device:

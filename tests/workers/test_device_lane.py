@@ -164,8 +164,9 @@ def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):
     assert jpegs.decoded == []
 
 
-def test_a_broken_context_is_told_from_a_photo_that_cannot_be_decoded(cutter):
-    lane = on_the_lane(cutter, Libjpeg("CUDA error: an illegal memory access was encountered"))
+@pytest.mark.parametrize("said", ["CUDA error: an illegal memory access was encountered", "CUDA ERROR: 700"])
+def test_a_broken_context_is_told_from_a_photo_that_cannot_be_decoded(cutter, said):
+    lane = on_the_lane(cutter, Libjpeg(said))
     with pytest.raises(DeviceBroken):
         lane.cut(PHOTO, WHITE_JPEG, want_mask=False)
 
