@@ -105,7 +105,8 @@ class Lake:
         """The same of a given moment. Raises `NotFound` when one of its files is gone."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             tables = list(pool.map(lambda file: self._labels(file, columns), snapshot.files))
-        return pa.concat_tables(tables) if tables else _with_places(as_read(_EMPTY, columns), None)
+        whole = pa.concat_tables([as_read(_EMPTY, columns), *tables])
+        return _with_places(whole, snapshot.files, [each.num_rows for each in tables])
 
     def open(self, key: str) -> CandidateFile:
         """A file, for reading parts of it. Raises `NotFound`."""
@@ -172,18 +173,24 @@ class Lake:
             yield from map(Images, ids, opened.values(group, "image"), opened.values(group, "mask_png"))
 
     def _labels(self, file: AdmittedFile, columns: Sequence[str]) -> pa.Table:
-        table = self.open(file.key).read(list(columns), use_threads=False)  # files are read side by side already
-        return _with_places(as_read(table, columns), file)
+        # Files are read side by side already.
+        return as_read(self.open(file.key).read(list(columns), use_threads=False), columns)
 
 
 def as_read(table: pa.Table, columns: Sequence[str] = tuple(READ.names)) -> pa.Table:
     """`table`, written under any version, with these columns as `READ` has them; what it lacks is null."""
     fields = [READ.field(name) for name in columns]
     arrays = [
-        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        _cast(table[field.name], field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
         for field in fields
     ]
     return pa.Table.from_arrays(arrays, schema=pa.schema([pa.field(each.name, each.type) for each in fields]))
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column if column.type == kind else column.cast(kind)  # a cast to the same type costs, too
 
 
 def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
@@ -204,15 +211,19 @@ def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
 _EMPTY = READ.empty_table()
 
 
-def _with_places(table: pa.Table, file: AdmittedFile | None) -> pa.Table:
-    codes = pa.array(np.zeros(table.num_rows, np.int32))
-    for name, value in (
-        ("industry", file.industry.value if file else ""),
-        ("grant_id", file.grant_id if file else ""),
-        (FILE, file.key if file else ""),
+def _with_places(table: pa.Table, files: Sequence[AdmittedFile], rows: Sequence[int]) -> pa.Table:
+    """`table` holds so many `rows` of each of `files`, one file after the other."""
+    which = np.repeat(np.arange(len(files)), np.array(rows, np.int64))
+    for name, values in (
+        ("industry", [file.industry.value for file in files]),
+        ("grant_id", [file.grant_id for file in files]),
+        (FILE, [file.key for file in files]),
     ):
-        table = table.append_column(name, pa.DictionaryArray.from_arrays(codes, [value]))
-    return table.append_column(ROW, pa.array(np.arange(table.num_rows, dtype=np.int32)))
+        codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        coded = np.array([codes[value] for value in values], np.int32)[which]
+        table = table.append_column(name, pa.DictionaryArray.from_arrays(coded, pa.array(codes, pa.string())))
+    places = np.concatenate([np.arange(each, dtype=np.int32) for each in (0, *rows)])
+    return table.append_column(ROW, pa.array(places))
 
 
 def _readable(objects: ObjectStore, key: str) -> pa.NativeFile:
