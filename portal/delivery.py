@@ -57,12 +57,11 @@ def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
     return Results(manifest, results_by_number(transient.reports(batch_id)), names)
 
 
-def deliver(transient: TransientStore, batch_id: BatchId, to: Path, on_item: Callable[[], None]) -> int:
-    """Write all cutouts of a batch below `to`; returns how many. Raises `BatchNotSealed`, `StoreFault`.
+def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:
+    """Write all cutouts of a batch below `to`; returns how many. Raises `StoreFault`.
 
     A file appears whole under its name or not at all, so an interrupted download can be run again.
     """
-    results = read_results(transient, batch_id)
     for number in results.done:
         target = to / results.names[number]
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from portal.api.shapes import (
 )
 from portal.batches import ask_again, call_off, with_results
 from portal.delivery import Results, read_results, zip_stream
+from portal.fetched import noting_the_end
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.batch import BatchState
@@ -148,9 +149,10 @@ def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[
 )
 def fetch_all(sender: TheSender, batch_id: str) -> Response:
     """All cutouts in one zip file, in the folders of their photos; streamed."""
-    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
+    portal = sender.portal
+    results = read_results(portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
     headers = {"Content-Disposition": f'attachment; filename="{results.stamp.batch_id}.zip"'}
-    stream = zip_stream(sender.portal.transient, results)
+    stream = noting_the_end(zip_stream(portal.transient, results), portal.records, results, portal.clock)
     return StreamingResponse(stream, media_type="application/zip", headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""account create|list|link|add-person|close: who there is, and how they sign in while there is no mail server."""
+"""account create|list|link|add-person|purge|close: who there is, and how they sign in while there is no mail server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import UserError
 from store import people
+from store.early import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -95,6 +96,36 @@ def list_all(as_json: AsJson = False) -> None:
                 for each in accounts
             ]
             show_table(("account", "id", "since", "closed"), rows)
+
+
+@app.command("purge")
+def purge(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    on_download: Annotated[
+        bool | None,
+        typer.Option("--on-download/--not-on-download", help="Delete a finished batch once all of it was downloaded."),
+    ] = None,
+    after_hours: Annotated[
+        float | None, typer.Option(help="Delete batches that come from now on after so many hours; 0: as for all.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how soon an account's batches are deleted, or have them deleted sooner than the setting for all says."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+            wish = find_wish(connection, found.account_id)
+            if on_download is not None:
+                wish = wish.model_copy(update={"on_download": on_download})
+            if after_hours is not None:
+                wish = wish.model_copy(update={"after_hours": after_hours or None})
+            set_wish(connection, found.account_id, wish)
+        if as_json:
+            show_json(wish.model_dump(mode="json"))
+        else:
+            hours = "as for all" if wish.after_hours is None else f"{wish.after_hours:g} hours"
+            show_fields({"deleted after": hours, "deleted once downloaded": "yes" if wish.on_download else "no"})
 
 
 @app.command("close")

@@ -24,6 +24,7 @@ from portal.cli.terminal import (
     show_table,
 )
 from portal.delivery import deliver, deliver_to_place, read_results
+from portal.fetched import note_fetched
 from schemas.batch import BatchState, Counts
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.industries import Industry, parse_industry
@@ -31,6 +32,7 @@ from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Failed, results_by_number
 from store import line
 from store.batches import BatchRecord, get_batch, list_batches
+from store.early import want_gone_on_download
 from store.objects import open_store
 from store.outside import IN_PLACE, check_place
 from store.people import find_account
@@ -176,6 +178,9 @@ def download(
     to: Annotated[
         str, typer.Option(help="Folder or s3://bucket/prefix for the cutouts; the photos' sub-folders are kept.")
     ],
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete the finished batch with the next cleanup once all is fetched.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
@@ -185,6 +190,9 @@ def download(
             record = get_batch(connection, batch)
         if record.purged_at is not None:
             raise NotFound(f"Batch {batch} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again.")
+        if purge:
+            with parts.records.transaction() as connection:
+                want_gone_on_download(connection, record.stamp.batch_id)
         _download(parts, record, to, as_json)
 
 
@@ -220,6 +228,7 @@ def _process(batch_id: str, as_json: bool, to: str | None) -> None:
 
 def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stderr: bool = False) -> None:
     batch_id = record.stamp.batch_id
+    results = read_results(parts.transient, batch_id)
     with progress_bar("Downloading", record.counts.done) as bar:
 
         def moved() -> None:
@@ -228,14 +237,15 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         if to.startswith(IN_PLACE):
             with parts.records.transaction() as connection:
                 place = check_place(connection, record.account_id, to, parts.settings)
-            results = read_results(parts.transient, batch_id)
             count = deliver_to_place(parts.transient, results, open_store(place, parts.settings), moved)
         else:
-            count = deliver(parts.transient, batch_id, Path(to), moved)
+            count = deliver(parts.transient, results, Path(to), moved)
+    goes = note_fetched(parts.records, results, parts.clock)
     if as_json:
-        show_json({"batch_id": batch_id, "cutouts": count, "to": to})
+        show_json({"batch_id": batch_id, "cutouts": count, "to": to, "goes_with_next_cleanup": goes})
     else:
-        (err if to_stderr else out).print(f"{count} cutouts in {to}")
+        last = "; the next cleanup deletes the batch" if goes else ""
+        (err if to_stderr else out).print(f"{count} cutouts in {to}{last}")
 
 
 def _failures(transient: TransientStore, record: BatchRecord) -> list[dict[str, object]]:

@@ -23,7 +23,7 @@ from lake.pull import Order, pull
 from lake.query import Query
 from lake.verify import verify
 from portal.contact_sheet import contact_sheet
-from portal.delivery import deliver
+from portal.delivery import deliver, read_results
 from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
 from portal.demo.visitor import Visitor
 from portal.intake import find_photos, stamp_batch, upload
@@ -114,12 +114,13 @@ class Story:
     def show(self, batches: list[Sent]) -> Path:
         """Deliver the cutouts, and draw photos and cutouts on one sheet. Returns the sheet's path."""
         pairs: list[tuple[str, bytes, bytes | None]] = []
+        transient = self._parts.transient
         for sent in batches:
             name = sent.customer.name.lower().replace(" ", "-")
             cutouts = self.folder / "cutouts" / name
-            deliver(self._parts.transient, sent.stamp.batch_id, cutouts, on_item=lambda: None)
-            manifest = self._parts.transient.manifest(sent.stamp.batch_id)
-            results = results_by_number(self._parts.transient.reports(sent.stamp.batch_id))
+            deliver(transient, read_results(transient, sent.stamp.batch_id), cutouts, lambda: None)
+            manifest = transient.manifest(sent.stamp.batch_id)
+            results = results_by_number(transient.reports(sent.stamp.batch_id))
             names = delivery_paths(manifest.items, sent.stamp.options.format.suffix)
             for item in manifest.items:
                 is_done = isinstance(results[item.number], Done)

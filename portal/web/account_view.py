@@ -16,6 +16,7 @@ from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
+from store.early import PurgeWish, find_wish
 from store.people import Account, Person, Role, find_account
 
 
@@ -77,12 +78,16 @@ _HOW = {
 
 @dataclass(frozen=True)
 class AccountView:
-    """The page. `history` is newest first. `is_damaged`: the ledger does not verify, so nothing is on."""
+    """The page. `history` is newest first; `wish`: how soon batches are to go.
+
+    `is_damaged`: the ledger does not verify, so nothing is on.
+    """
 
     account: Account
     person: Person
     industries: tuple[IndustryView, ...]
     history: tuple[HistoryStep, ...]
+    wish: PurgeWish
     now: datetime
     is_damaged: bool
 
@@ -126,6 +131,7 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         person=person,
         industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
         history=_steps(events),
+        wish=find_wish(connection, person.account_id),
         now=now,
         is_damaged=is_damaged,
     )

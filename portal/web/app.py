@@ -18,6 +18,7 @@ from portal.web import (
     account,
     account_close,
     account_keys,
+    account_purge,
     account_webhooks,
     batch_pages,
     certificates,
@@ -88,6 +89,7 @@ def create_app(
         account.router,
         account_keys.router,
         account_webhooks.router,
+        account_purge.router,
         account_close.router,
         certificates.router,
         upload_page.router,  # before the batches: /batches/new is no batch
