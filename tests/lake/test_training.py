@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from lake.compact import compact
@@ -83,6 +84,16 @@ def test_workers_share_an_epoch(filled: World, tmp_path: Path, start: str) -> No
     dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO), only_id)
     loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=start)
     assert sorted(loader) == every_id(filled)
+
+
+def test_samples_come_out_of_a_worker_as_they_are(filled: World, tmp_path: Path) -> None:
+    dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO))
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    here = {sample.candidate_id: sample for sample in filled.reader().torch_dataset(AUTO)}
+    for sample in loader:
+        assert torch.equal(torch.from_numpy(sample.image), torch.from_numpy(here[sample.candidate_id].image))
+        assert np.array_equal(sample.mask, here.pop(sample.candidate_id).mask)
+    assert not here
 
 
 def test_a_condition_is_kept(filled: World) -> None:
