@@ -30,6 +30,14 @@ _LOG_WAIT_SECONDS = 2  # writers wait while it waits for readers
 _READS = "bgbatch_reads"
 _THREADS = 40  # of the portal, which may all have a connection at once
 _CACHE_KILOBYTES = 500  # of each connection
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Of PostgreSQL's client. By itself it waits two hours for the answer of a server whose machine is gone."""
 
 
 class Records:
@@ -93,7 +101,8 @@ def unopened_records(settings: Settings) -> Records:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, pool_pre_ping=True)
+        patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+        engine = create_engine(url, pool_pre_ping=True, connect_args=patience)
     return Records(engine)
 
 

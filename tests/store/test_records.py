@@ -11,6 +11,7 @@ from sqlalchemy import inspect
 from store.records import open_records, unopened_records
 from store.settings import Settings
 from store.tables import metadata
+from tests.consent.postgres import new_database
 
 MIGRATIONS = Path(__file__).parents[2] / "store" / "migrations"
 
@@ -27,3 +28,11 @@ def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: 
     for _ in range(2):
         records = open_records(settings)
         assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
+
+
+def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_the_address_says_so() -> None:
+    records = unopened_records(Settings(records_url=f"{new_database()}?keepalives_idle=99"))
+    with records.reading() as connection:
+        says = connection.connection.driver_connection.info.get_parameters()
+    records.engine.dispose()
+    assert (says["connect_timeout"], says["keepalives_idle"], says["tcp_user_timeout"]) == ("10", "99", "30000")
