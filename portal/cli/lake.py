@@ -22,6 +22,7 @@ AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")
 AnyIndustry = Annotated[str | None, typer.Option("--industry", help="Only this one.")]
 _KINDS = ("parquet", "webdataset", "files", "hf")
 _TILE = 260
+_RUN_IT_AGAIN = "Run it again to finish."
 
 
 @app.command()
@@ -45,7 +46,7 @@ def pull(
 
     The copy's README.md says what is in it; `bgbatch lake verify` says later what must go from it.
     """
-    with exit_codes():
+    with exit_codes("What is copied stays: run the same command again to go on with the rest."):
         from flows.candidates import lake_of
         from lake.copies.manifest import Kind
         from lake.pull import Order
@@ -68,7 +69,8 @@ def pull(
         else:
             resumed = f"; {pulled.resumed} parts were there already" if pulled.resumed else ""
             size = f"{pulled.bytes / 1e6:.1f} MB"
-            out.print(f"{pulled.rows} candidates of {len(pulled.grants)} customers in {to}: {size}{resumed}.")
+            told = f"{pulled.rows} candidates of {len(pulled.grants)} customers in {to}: {size}{resumed}."
+            out.print(told, soft_wrap=True)
 
 
 @app.command()
@@ -81,7 +83,7 @@ def verify(
 
     Exit code 0: all well (now); 3: something must go, or is missing, changed or unknown.
     """
-    with exit_codes():
+    with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
         from lake.verify import verify as verify_copy
 
@@ -108,7 +110,7 @@ def verify(
 @app.command()
 def pulls(as_json: AsJson = False) -> None:
     """Show who has which copy, and what must still be erased from it after a withdrawal."""
-    with exit_codes():
+    with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
         from lake.pulls import list_pulls
 
@@ -142,7 +144,7 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show what lies in the lake, by industry and week; with --sheet, some candidates to look at."""
-    with exit_codes():
+    with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
         from lake.stats import look_at, weekly
         from portal.contact_sheet import contact_sheet
@@ -176,7 +178,7 @@ def stats(
 @app.command()
 def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
     """Read every file with two independent readers, and compare them with each other and with the records."""
-    with exit_codes():
+    with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
         from lake.audit import audit as audit_lake
 
@@ -196,7 +198,7 @@ def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
 @app.command()
 def compact(as_json: AsJson = False) -> None:
     """Merge small files of one customer into larger ones. Run it at night; readers notice nothing."""
-    with exit_codes():
+    with exit_codes(_RUN_IT_AGAIN):
         parts = get_ready()
         from flows.compact import compact as compact_flow
         from flows.parts import using

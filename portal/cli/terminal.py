@@ -51,8 +51,13 @@ def get_ready(watch: Watch = lambda counts: None, clock: Clock = system_clock) -
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turn a fault into one line on stderr and an exit code; a traceback is for defects only."""
+def exit_codes(
+    how_to_go_on: str = "What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest.",
+) -> Iterator[None]:
+    """Turn a fault into one line on stderr and an exit code; a traceback is for defects only.
+
+    `how_to_go_on`: what to say after Ctrl-C.
+    """
     try:
         yield
     except BgbatchError as fault:
@@ -66,7 +71,7 @@ def exit_codes() -> Iterator[None]:
         err.print(f"[bold red]records_fault[/]: {why}", soft_wrap=True)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
-        err.print("Stopped. What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest.")
+        err.print(f"Stopped. {how_to_go_on}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

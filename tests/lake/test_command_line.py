@@ -104,3 +104,18 @@ def test_mistakes_get_a_sentence_and_exit_code_2(
 def test_open_lake_reads_what_the_environment_names(customer: tuple[World, Owner, Grant]) -> None:
     assert open_lake().dataset(industry="automotive").to_table().num_rows == 3
     assert len(list(open_lake().torch_dataset(industry="automotive"))) == 3
+
+
+def test_a_pull_that_is_stopped_says_how_to_go_on(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    copy = ("pull", "--industry", "automotive", "--to", str(tmp_path / "copy"))
+    with monkeypatch.context() as ctrl_c:
+        ctrl_c.setattr("lake.pull._finish", stopped)
+        done = run(*copy)
+    assert done.exit_code == 130
+    assert "run the same command again" in done.stderr
+    assert "1 parts were there already" in run(*copy).stdout
