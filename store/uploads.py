@@ -143,7 +143,8 @@ class Uploads:
         return {found.key.removeprefix(prefix): found.size for found in walk}
 
     def _tokens(self) -> list[str]:
-        return [name.removesuffix(".json") for name in self._transient.objects.files(self._folder)]
+        names = self._transient.objects.files(self._folder)
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]  # a partial write does not
 
     def _announced(self, tokens: list[str]) -> Iterator[tuple[str, Announced]]:
         with ThreadPoolExecutor(_READERS) as readers:

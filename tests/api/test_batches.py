@@ -6,13 +6,16 @@ import base64
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from schemas.batch import BatchState
+from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
+from store.transient import batch_prefix
 from tests.api.conftest import Desk, jpeg, new_desk
 
 
@@ -258,6 +261,17 @@ def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_com
     desk.call("DELETE", f"/batches/{batch}/items/VIN2/none.jpg")
     assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 3
     assert desk.call("GET", f"/batches/{batch}/uploads").json()["code"] == "wrong_state", "its names are forgotten"
+
+
+def test_what_a_killed_portal_left_half_written_holds_no_batch_up(desk: Desk) -> None:
+    batch = desk.open()
+    assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg()).status_code == 201
+    storage = desk.parts.transient.objects.storage
+    for folder in ("upload", "source"):
+        left = Path(storage.root) / batch_prefix(BatchId(batch)) / folder / f"{'0' * 32}.json.partial-0123456789abcdef"
+        left.write_bytes(b'{"path": "2.j')
+    assert len(desk.call("GET", f"/batches/{batch}/uploads").json()["uploads"]) == 1
+    assert desk.call("POST", f"/batches/{batch}/seal").status_code == 200
 
 
 def test_no_name_of_a_photo_stands_in_any_key_or_record(desk: Desk) -> None:
