@@ -65,24 +65,19 @@ def _over_255(value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _on_opaque(rgb, alpha, red, green, blue):  # type: ignore[no-untyped-def]
+    """Without a branch, row by row in 16 bits, so that the processor does many bytes at once."""
     height, width = alpha.shape
     out = np.empty((height, width, 3), np.uint8)
+    behind, share = np.empty(3 * width, np.uint16), np.empty(3 * width, np.uint16)
+    for x in range(width):
+        behind[3 * x], behind[3 * x + 1], behind[3 * x + 2] = red, green, blue
     for y in range(height):
         for x in range(width):
-            a = np.uint32(alpha[y, x])
-            if a == 255:
-                out[y, x, 0] = rgb[y, x, 0]
-                out[y, x, 1] = rgb[y, x, 1]
-                out[y, x, 2] = rgb[y, x, 2]
-            elif a == 0:
-                out[y, x, 0] = red
-                out[y, x, 1] = green
-                out[y, x, 2] = blue
-            else:
-                rest = np.uint32(255) - a
-                out[y, x, 0] = _over_255(np.uint32(rgb[y, x, 0]) * a + np.uint32(red) * rest)
-                out[y, x, 1] = _over_255(np.uint32(rgb[y, x, 1]) * a + np.uint32(green) * rest)
-                out[y, x, 2] = _over_255(np.uint32(rgb[y, x, 2]) * a + np.uint32(blue) * rest)
+            share[3 * x] = share[3 * x + 1] = share[3 * x + 2] = alpha[y, x]
+        front, made = rgb[y].reshape(3 * width), out[y].reshape(3 * width)
+        for i in range(3 * width):
+            mixed = np.uint16(front[i] * share[i] + behind[i] * np.uint16(255 - share[i]) + np.uint16(128))
+            made[i] = np.uint8(np.uint16(mixed + (mixed >> np.uint16(8))) >> np.uint16(8))  # as `_over_255`
     return out
 
 

@@ -73,17 +73,20 @@ def _on_the_frame(mask: Pixels) -> float:
 
 
 def _sharpness(gray: Pixels, weight: Pixels) -> float:
-    inside = weight > 127
+    inside = (weight > 127).view(np.uint8)
     if not inside.any():
         return 0.0
     # The mask's own outline is left out: the step from subject to background is sharp behind any blurred subject.
-    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    detail = cv2.Laplacian(gray, cv2.CV_16S)[core if core.any() else inside]
-    variance = float(detail.astype(np.float32).var())
+    core = np.asarray(cv2.erode(inside, np.ones((5, 5), np.uint8)), np.uint8)
+    if not core.any():
+        core = inside
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S), mask=core)
+    variance = float(deviation[0, 0]) ** 2
     return variance / (variance + _DETAIL)
 
 
 def _exposure(gray: Pixels, weight: Pixels) -> float:
     if not weight.any():
         return 0.0
-    return float(np.average(gray, weights=weight) / 255)
+    light, whole = (each.ravel().astype(np.float32) for each in (gray, weight))
+    return float(light @ whole / (255 * float(whole.sum(dtype=np.float64))))
