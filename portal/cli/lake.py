@@ -94,10 +94,12 @@ def verify(
         if as_json:
             show_json({**dataclasses.asdict(found), "is_good": found.is_good})
         else:
-            done = "erased" if erase else "must go: run it again with --erase"
-            out.print(
-                f"{found.rows} candidates in the copy; {found.must_go_rows} {done if found.must_go else 'must go'}."
-            )
+            if erase and found.must_go:
+                left = max(found.rows - found.must_go_rows, 0)
+                out.print(f"{found.must_go_rows} candidates erased; {left} are left in the copy.")
+            else:
+                what_then = ": run it again with --erase" if found.must_go else ""
+                out.print(f"{found.rows} candidates in the copy; {found.must_go_rows} must go{what_then}.")
             listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
             listed |= {"changed": found.changed, "unknown": found.unknown}
             for what, paths in listed.items():
