@@ -19,7 +19,7 @@ from torch import nn
 
 from workers.decode import Limits, decode
 from workers.memory import keep_freed_memory
-from workers.networks.eight_bits import Ranges, in_eight_bits
+from workers.networks.eight_bits import Inflow, Ranges, in_eight_bits
 from workers.networks.registry import find_network
 from workers.networks.u2net import ConvRelu
 from workers.networks.weights import load_weights
@@ -64,18 +64,21 @@ def main() -> None:
         )
         if fits:
             kept[name] = ranges[name]
-    chosen.weights.with_suffix(".ranges.json").write_text(json.dumps(kept, indent=1) + "\n")
+    lines = (f" {json.dumps(name)}: {json.dumps(inflow)}" for name, inflow in kept.items())
+    chosen.weights.with_suffix(".ranges.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict[str, int]]:
-    """Range of what flows into each block, and the multiplications that it takes."""
-    ranges: Ranges = {}
+    """What flows into each block, and the multiplications that it takes."""
+    tops: dict[str, float] = {}
+    means: dict[str, list[torch.Tensor]] = {}
     work: dict[str, int] = {}
 
     def look(name: str, block: ConvRelu, x: torch.Tensor) -> None:
         if float(x.min()) >= 0:
             top = float(np.quantile(x.numpy().ravel()[::7], QUANTILE))
-            ranges[name] = round(max(ranges.get(name, 0.0), top), 4)
+            tops[name] = round(max(tops.get(name, 0.0), top), 4)
+            means.setdefault(name, []).append(x.mean((0, 2, 3)))
             work[name] = block.conv_s1.weight.numel() * x.shape[2] * x.shape[3]
 
     hooks = [
@@ -88,12 +91,16 @@ def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict
             module(image)
     for hook in hooks:
         hook.remove()
-    return ranges, work
+    return {
+        name: Inflow(top, [round(float(each), 4) for each in torch.stack(means[name]).mean(0)])
+        for name, top in tops.items()
+    }, work
 
 
 def _inputs(path: Path, wants) -> list[torch.Tensor]:
     photo = decode(path.read_bytes(), Limits(100_000_000, 100_000_000)).rgb
-    sides = (photo, photo[photo.shape[0] // 5 :, ::-1])
+    noise = np.random.default_rng(0).normal(0, 10, photo.shape)
+    sides = (photo, photo[photo.shape[0] // 5 :, ::-1], np.clip(photo + noise, 0, 255).astype(np.uint8))
     small = [squeezed(halved(np.ascontiguousarray(side), wants.side), wants.side) for side in sides]
     return [
         normalised(torch.from_numpy(each)[None], wants).contiguous(memory_format=torch.channels_last) for each in small
