@@ -44,6 +44,7 @@ scale: $(VENV)/.tests system ## What distributing costs; writes bench/RESULTS.md
 bench: $(VENV)/.benches system ## Speed, quality, lake, gate and purge beside their peers; writes bench/RESULTS.md
 	$(BIN)/python -m bench.gate
 	$(BIN)/python -m bench.rembg
+	$(BIN)/python -m bench.masks
 	$(BIN)/python -m bench.quality
 	$(BIN)/python -m bench.lake
 	$(BIN)/python -m bench.purge

@@ -256,7 +256,7 @@ def draw(means: dict[str, dict[str, float]]) -> None:
     for axes, measure in zip(both, ("gradient", "edge colour"), strict=True):
         colours = ["#1769aa" if way.startswith("bgbatch") else "#9aa3ad" for way in ways]
         bars = axes.barh(ways, [means[way][measure] for way in ways], color=colours)
-        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+        axes.bar_label(bars, fmt=f"%{FORMATS.get(measure, '.1f')}", fontsize=8)
         axes.set_title(f"{measure} error", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     both[0].invert_yaxis()

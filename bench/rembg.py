@@ -248,8 +248,9 @@ def draw(cases: dict[tuple[str, str], Case]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    names = [f"{'PNG' if kind == 'png' else 'JPEG on white'}\n{size}" for kind, size in cases if kind in ("png", "jpg")]
-    shown = [case for (kind, _), case in cases.items() if kind in ("png", "jpg")]
+    titles = {"png": "PNG", "jpg": "JPEG on white\n(rembg by pillow images)"}
+    names = [f"{titles[kind]}\n{size}" for kind, size in cases if kind in titles]
+    shown = [case for (kind, _), case in cases.items() if kind in titles]
     figure, axes = pyplot.subplots(figsize=(8, 3.4))
     places = np.arange(len(names))
     for offset, label, colour, side in (
