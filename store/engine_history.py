@@ -32,10 +32,12 @@ def forget_runs(home: Path, before: datetime) -> int:
         return 0
     moment = before.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
     deleted = 0
-    with closing(sqlite3.connect(file, timeout=30)) as database, database:
+    with closing(sqlite3.connect(file, timeout=30)) as database:
         database.execute("PRAGMA secure_delete = ON")
-        known = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table, column in _OLD:
-            if table in known:
-                deleted += database.execute(f"DELETE FROM {table} WHERE {column} < ?", (moment,)).rowcount
+        with database:
+            known = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for table, column in _OLD:
+                if table in known:
+                    deleted += database.execute(f"DELETE FROM {table} WHERE {column} < ?", (moment,)).rowcount
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # its log still holds what was deleted
     return deleted

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows.parts import Parts, open_parts
@@ -19,6 +23,7 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store.people import create_account
 from store.settings import Settings
+from tests.store.rclone import free_port
 
 
 def photo(name: str = "chelsea") -> bytes:
@@ -54,3 +59,27 @@ def place(tmp_path: Path) -> Iterator[Place]:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
     yield Place(parts, account_id, tmp_path / "photos")
     parts.records.engine.dispose()
+
+
+@pytest.fixture
+def prefect_server(tmp_path: Path) -> Iterator[str]:
+    """The API of a Prefect server of this test's own."""
+    port = free_port()
+    env = os.environ | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    start = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--no-services"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*start, "--host", "127.0.0.1", "--port", str(port)], env=env, **quiet)  # type: ignore[call-overload]
+    address = f"http://127.0.0.1:{port}/api"
+    for _ in range(600):
+        try:
+            if httpx.get(f"{address}/health", trust_env=False).is_success:
+                break
+        except httpx.TransportError:
+            time.sleep(0.2)
+    yield address
+    process.terminate()
+    process.wait(timeout=60)
