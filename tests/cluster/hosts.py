@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,7 +70,17 @@ class Hosts:
         where = ["--head", f"--port={PORT}", f"--node-ip-address={HUB}", f"--temp-dir={folder}", "--num-cpus=0"]
         self._head = self._start([_RAY, "start", "--block", *where, "--include-dashboard=false", _MEMORY])
         wait_for(PORT, self._head, HUB, PATIENCE)
-        self.members = [self._new_host() for _ in range(self._count)]
+        self.members = []
+        for _ in range(self._count):
+            self.members.append(self._new_host())
+            self._wait_for_last()
+
+    def _wait_for_last(self) -> None:
+        """One after another: where all start at once on a busy machine, Ray gives up on some, after 30 seconds."""
+        host, process = self.members[-1]
+        agents = ("ray::RuntimeEnvAgent", "ray::DashboardAgent")  # it joins once it has both
+        while process.poll() is None and not all(named(host.pids(), each) for each in agents):
+            time.sleep(0.1)
 
     def _new_host(self) -> tuple[Host, subprocess.Popen[bytes]]:
         host = self._network.host(self._home)

@@ -131,15 +131,27 @@ def _title(pid: int) -> str:
 
 
 def _all_pids() -> list[int]:
-    return [int(each) for each in os.listdir("/proc") if each.isdigit() and not _is_gone(int(each))]
+    return [int(each) for each in os.listdir("/proc") if each.isdigit() and not is_gone(int(each))]
 
 
-def _is_gone(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
     """Ended, and perhaps not yet waited for."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
+
+
+def children(pid: int) -> list[int]:
+    """The processes that it started itself."""
+    return [each for each in _all_pids() if _parent_of(each) == pid]
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _network_of(pid: int) -> str:

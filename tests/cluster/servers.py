@@ -19,7 +19,7 @@ import psycopg
 
 from store.s3 import S3
 from store.settings import Settings
-from tests.cluster.network import HUB
+from tests.cluster.network import HUB, children, is_gone, kill_all
 from tests.consent.postgres import _programs, _unprivileged_user
 from tests.store.rclone import KEY, SECRET, free_port, wait_for
 
@@ -106,6 +106,15 @@ class Postgres(Server):
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(_programs() / "postgres"), "-D", str(self.home / "data"), *options]
+
+    def kill(self) -> None:
+        """Each of its processes leads a session of its own, and would write on for a moment."""
+        assert self.process is not None
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGSTOP)  # it starts no more of them
+        rest = children(self.process.pid)
+        super().kill()
+        kill_all(lambda: [pid for pid in rest if not is_gone(pid)])
 
     @property
     def url(self) -> str:
@@ -208,10 +217,18 @@ class Runner(Server):
         return [*_bgbatch(), "work"]
 
     def environment(self) -> Mapping[str, str]:
-        return self._environment()
+        return {**self._environment(), "PYTHONFAULTHANDLER": "1"}
 
     def wait_until_ready(self) -> None:
         """It takes batches when it can."""
+
+    def stacks(self) -> str:
+        """Where each of its threads is. It does not survive that."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        return self.says(150)
 
     def last_word(self) -> str:
         """With what code it ended, or how."""

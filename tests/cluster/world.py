@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -51,9 +52,10 @@ class World:
         home = self._folder / "home"
         home.mkdir()
         network = Network()
+        threads = ThreadPoolExecutor()
+        engine = threads.submit(Engine, self._folder / "engine")  # it takes as long as all the others
         self.records = Postgres(self._folder / "postgres")
         self.objects = Objects(self._folder / "objects")
-        self.engine = Engine(self._folder / "engine")
         self.settings = self.objects.settings(
             Settings(
                 home=home,
@@ -71,6 +73,8 @@ class World:
             now = system_clock()
             self.account, self._person = create_account(connection, "Acme", "a@acme.example", now, os.urandom)
             _, self.key = create_key(connection, self.account, self._person, "trials", now, os.urandom)
+        self.engine = engine.result()
+        threads.shutdown()
         self.portal = Portal(self._folder / "portal", self._environment)
         self.runner = Runner(self._folder / "runner", self._environment)
 
@@ -107,9 +111,8 @@ class World:
         """For whoever looks for a fault: what the records say of a batch, and the last words of those that run it."""
         with self.parts.records.reading() as connection:
             batch, stands = get_batch(connection, batch_id), find_submission(connection, batch_id)
-        servers = (self.runner, self.engine, self.records, self.portal)
-        said = [f"--- {type(each).__name__}\n{each.says()}" for each in servers]
-        return "\n".join([repr(batch), repr(stands), *said])
+        said = [f"--- {type(each).__name__}\n{each.says()}" for each in (self.engine, self.records, self.portal)]
+        return "\n".join([repr(batch), repr(stands), *said, f"--- Runner\n{self.runner.stacks()}"])
 
     def end(self, keep: bool = False) -> None:
         """All of it, and its folder; `keep`: what each part said stays there, for whoever looks for a fault."""
