@@ -12,6 +12,8 @@ from schemas.errors import OutOfMemory, WeightsInvalid
 from store.settings import Settings
 from tests.workers.photos import PHOTOS, original_onnx
 from workers.cutter import open_cutter
+from workers.decode import decode
+from workers.networks.eight_bits import EightBitConvRelu, Inflow, can_run_here
 from workers.networks.importing import import_weights
 from workers.networks.registry import find_network
 from workers.networks.weights import weights_path
@@ -111,11 +113,35 @@ def test_one_image_too_large_for_the_device_is_an_items_own_error():
         segmenter.segment([np.zeros((64, 64, 3), np.uint8)])
 
 
-def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, tmp_path):
-    exact = open_cutter(Settings(home=tmp_path, exact=True))
-    from workers.decode import decode
+def noisy(rgb: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 10, rgb.shape)
+    return np.clip(rgb + noise, 0, 255).astype(np.uint8)
 
+
+def cropped_in_a_mirror(rgb: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rgb[rgb.shape[0] // 5 :, ::-1])
+
+
+@pytest.mark.parametrize("change", [np.asarray, noisy, cropped_in_a_mirror])
+def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, tmp_path, change):
+    exact = open_cutter(Settings(home=tmp_path, exact=True))
     for photo in PHOTOS:
-        rgb = decode(photo.read_bytes(), exact.limits).rgb
+        rgb = change(decode(photo.read_bytes(), exact.limits).rgb)
         ours, wanted = (each.segmenter.segment([rgb])[0].astype(float) for each in (cutter, exact))
         assert np.abs(ours - wanted).mean() <= 2
+
+
+@pytest.mark.skipif(not can_run_here(), reason="this CPU does not multiply bytes")
+def test_rounding_weights_to_8_bits_adds_nothing_on_average():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 16, 3, padding=1)
+    image = torch.rand(1, 32, 64, 64) + torch.rand(1, 32, 1, 1) * 3
+    conv.bias.data += 20  # so that no output is cut off at 0
+    inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+
+    def added(means: list[float]) -> float:
+        rounded = EightBitConvRelu(conv, Inflow(float(image.max()), means))(image)
+        return float((rounded - conv(image))[inside].mean((2, 3)).abs().mean())
+
+    with torch.inference_mode():
+        assert added(image.mean((0, 2, 3)).tolist()) < added([0.0] * 32) / 4
