@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from heapq import merge
 from typing import Any
 
@@ -97,9 +98,10 @@ class S3:
         folders: set[str] = set()
         files: set[str] = set()
         # Uploads first, as in `find`. With a delimiter, Ceph hides those that lie deeper.
-        for upload in self._uploads(start, with_sizes=False):
-            name, slash, _ = upload.key.removeprefix(prefix).lstrip("/").partition("/")
-            (folders if slash else files).add(name)
+        for page in self._upload_pages(start, partial(_after_folder, start=start)):
+            for upload in page.get("Uploads", ()):
+                name, slash, _ = upload["Key"].removeprefix(start).partition("/")
+                (folders if slash else files).add(name)
         for page in self._pages(start, Delimiter="/"):
             folders.update(each["Prefix"].removeprefix(start).rstrip("/") for each in page.get("CommonPrefixes", ()))
             files.update(each.key.removeprefix(start) for each in _listed(page))
@@ -108,7 +110,7 @@ class S3:
     def find(self, prefix: str) -> Iterator[StoredObject]:
         """Every version, marker and unfinished upload under `prefix`, or at exactly that key, in the order of keys."""
         here = self._inside + prefix
-        uploads = list(self._uploads(here, with_sizes=True))  # first: one that completes meanwhile is seen as an object
+        uploads = list(self._uploads(here))  # first: one that completes meanwhile is seen as an object
         yield from merge(uploads, self._finished(here), key=_by_key)
 
     def find_among(self, folder: str, names: Collection[str]) -> Iterator[StoredObject]:
@@ -198,8 +200,17 @@ class S3:
                     key = each.key.removeprefix(self._inside)
                     yield StoredObject(key, each.size, each.version, each.kind)
 
-    def _uploads(self, here: str, with_sizes: bool) -> Iterator[StoredObject]:
-        following: dict[str, object] = {}
+    def _uploads(self, here: str) -> Iterator[StoredObject]:
+        """Every unfinished upload, in the order of keys."""
+        for page in self._upload_pages(here, _after_upload):
+            for each in page.get("Uploads", ()):
+                if self._lies_at(each["Key"], here):
+                    size = self._size_so_far(each["Key"], each["UploadId"])
+                    yield StoredObject(each["Key"].removeprefix(self._inside), size, each["UploadId"], Kind.UPLOAD)
+
+    def _upload_pages(self, here: str, after: Callable[[_Reply], dict[str, str]]) -> Iterator[_Reply]:
+        """Pages of unfinished uploads. `after`: where to go on, given a page that is not the last."""
+        following: dict[str, str] = {}
         while True:
             try:
                 page = self.call("list_multipart_uploads", Prefix=here, **following)
@@ -207,13 +218,10 @@ class S3:
                 if error_code(error) in ("NotImplemented", "NoSuchUpload"):  # rclone says so when there is none
                     return
                 raise
-            for each in page.get("Uploads", ()):
-                if self._lies_at(each["Key"], here):
-                    size = self._size_so_far(each["Key"], each["UploadId"]) if with_sizes else 0
-                    yield StoredObject(each["Key"].removeprefix(self._inside), size, each["UploadId"], Kind.UPLOAD)
+            yield page
             if not page.get("IsTruncated"):
                 return
-            following = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            following = after(page)
 
     def _size_so_far(self, key: str, upload_id: str) -> int:
         """What the parts hold that have arrived (the first thousand of them)."""
@@ -250,6 +258,17 @@ def _listed(page: _Reply) -> Sequence[StoredObject]:
 
 def _identifier(key: str, version: str) -> dict[str, str]:
     return {"Key": key} | ({"VersionId": version} if version else {})
+
+
+def _after_upload(page: _Reply) -> dict[str, str]:
+    return {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+
+def _after_folder(page: _Reply, start: str) -> dict[str, str]:
+    """Go on behind all that lies in the folder of the last one: its name is known by now."""
+    last = page["NextKeyMarker"]
+    name, slash, _ = last.removeprefix(start).partition("/")
+    return {"KeyMarker": f"{start}{name}/\U0010ffff" if slash else last}
 
 
 def _by_key(found: StoredObject) -> str:

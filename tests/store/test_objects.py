@@ -107,6 +107,28 @@ def test_unfinished_uploads_are_listed_and_aborted(bucket: object) -> None:
     assert not s3_of(store).call("list_multipart_uploads").get("Uploads")
 
 
+def test_many_unfinished_uploads_in_a_folder_cost_no_page_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(*ceph_bucket())
+    for name in ("a", "b", "c"):
+        for number in range(6):
+            begin_upload(store, f"{name}/batch/{number}", b"x")
+    begin_upload(store, "b-file", b"x")
+    s3 = s3_of(store)
+    call, pages = s3.call, []
+
+    def two_at_a_time(method: str, **arguments: object) -> object:
+        if method != "list_multipart_uploads":
+            return call(method, **arguments)
+        pages.append(method)
+        return call(method, MaxUploads=2, **arguments)
+
+    monkeypatch.setattr(s3, "call", two_at_a_time)
+    found = store.children("")
+    assert (found.folders, found.files) == (("a", "b", "c"), ("b-file",))
+    assert len(pages) <= 4 + 1
+    assert len(list(store.walk(""))) == 19
+
+
 def test_an_upload_that_completes_between_two_listings_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(*ceph_bucket())
     s3, key = s3_of(store), "transient/hour/batch/source/000001"
