@@ -7,8 +7,10 @@ seal on the batch stands in line, and whoever works on it finds all that it need
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+
+from sqlalchemy import Connection
 
 from consent.ledger import live_grant
 from flows.cleaning import cleaning
@@ -33,8 +35,11 @@ def stamp_batch(
     randomness: Randomness = os.urandom,
     due_at: datetime | None = None,
     takes_uploads: bool = False,
+    note: Callable[[Connection, Stamp], None] = lambda connection, stamp: None,
 ) -> Stamp:
     """Open a batch: fix its times and its grant, once. The deadline counts from here.
+
+    `note`: what else is to be recorded in the same transaction.
 
     Raises `NotFound` (account), `IntakeStopped` while what comes in might not be gone in time.
     """
@@ -54,6 +59,7 @@ def stamp_batch(
         batches.open_batch(connection, stamp, account_id)
         upload_key = randomness(32).hex() if takes_uploads else None
         line.enter(connection, stamp.batch_id, account_id, upload_key, due_at)
+        note(connection, stamp)
     note_first_span(parts.settings, batch_id, "submit", stamp.received_at, parts.clock())
     return stamp
 
@@ -70,8 +76,8 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
         with parts.records.transaction() as connection:
-            batches.seal(connection, stamp.batch_id, len(items))
-            line.make_ready(connection, stamp.batch_id, parts.clock())
+            if batches.seal(connection, stamp.batch_id, len(items)):
+                line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest
 
 

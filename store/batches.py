@@ -47,9 +47,13 @@ def open_batch(connection: Connection, stamp: Stamp, account_id: AccountId) -> N
     )
 
 
-def seal(connection: Connection, batch_id: BatchId, items: int) -> None:
-    """Record that the upload is complete."""
-    _update(connection, batch_id, state=BatchState.SEALED, items=items)
+def seal(connection: Connection, batch_id: BatchId, items: int) -> bool:
+    """Record that the upload is complete. False when that was said before, or the batch was called off."""
+    is_open = (batches.c.batch_id == batch_id) & (batches.c.state == BatchState.OPEN)
+    sealed = connection.execute(update(batches).where(is_open).values(state=BatchState.SEALED, items=items))
+    if sealed.rowcount == 0:
+        get_batch(connection, batch_id)
+    return sealed.rowcount == 1
 
 
 def set_progress(connection: Connection, batch_id: BatchId, counts: Counts, state: BatchState) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy import Connection
 
 from flows.receive import seal, stamp_batch
 from portal.api.sender import Sender, TheSender
@@ -29,18 +30,21 @@ from portal.delivery import Results, read_results, zip_stream
 from portal.fetched import noting_the_end
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
-from schemas.batch import BatchState
-from schemas.errors import BgbatchError, LineTooLong, NotFound, UserError, WrongState
+from schemas.batch import BatchState, Item, Stamp
+from schemas.errors import BgbatchError, LineTooLong, NotFound, StillAnswering, UserError, WrongState
+from schemas.ids import BatchId
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
 from store import idempotency, line
 from store.batches import BatchRecord, page_of
+from store.idempotency import Asked, begin
 from store.receipts import list_receipts
 from store.transient import cutout_key
 from store.uploads import Announced, Uploads, require_open, token_of
 
 router = APIRouter(tags=["batches"])
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+Note = Callable[[Connection, Stamp], None]
 _PRESENT_FOR = timedelta(minutes=15)
 _POLL_SECONDS = 0.7
 _WAIT = 30
@@ -240,32 +244,34 @@ def _put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int)
 
 def _once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tuple[int, dict[str, object]]:
     if key is None:
-        return 201, _open(sender, wanted)
-    records, now = sender.portal.records, sender.portal.clock()
+        return 201, _answer(sender, _open(sender, wanted))
+    account_id, records, now = sender.account_id, sender.portal.records, sender.portal.clock()
     with records.transaction() as connection:
-        known = idempotency.begin(connection, sender.account_id, key, body, now)
-    if known is not None:
-        return known.status, known.answer
+        asked = idempotency.find(connection, account_id, key, body, now)
+    if asked is not None and asked.status is not None:
+        return asked.status, asked.answer
     try:
-        answer = _open(sender, wanted)
+        if asked is None:
+            batch_id = _open(sender, wanted, lambda c, stamp: begin(c, account_id, key, body, stamp.batch_id, now))
+        else:
+            batch_id = _go_on(sender, wanted, asked, now)
+    except StillAnswering:
+        raise
     except BgbatchError:
         with records.transaction() as connection:
-            idempotency.forget(connection, sender.account_id, key)
+            idempotency.forget(connection, account_id, key)
         raise
+    answer = _answer(sender, batch_id)
     with records.transaction() as connection:
-        idempotency.finish(connection, sender.account_id, key, idempotency.Answered(201, answer))
+        idempotency.finish(connection, account_id, key, 201, answer)
     return 201, answer
 
 
-def _open(sender: Sender, wanted: NewBatch) -> dict[str, object]:
+def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stamp: None) -> BatchId:
     if wanted.items is not None and wanted.source is not None:
         raise UserError("Give items or a source, not both.")
     check_line(sender)
-    items = None
-    if wanted.items is not None:
-        items = items_of_addresses(sender.parts, sender.account_id, wanted.items)
-    elif wanted.source is not None:
-        items = items_in_place(sender.parts, sender.account_id, wanted.source)
+    items = _items(sender, wanted)
     stamp = stamp_batch(
         sender.parts,
         sender.account_id,
@@ -274,11 +280,34 @@ def _open(sender: Sender, wanted: NewBatch) -> dict[str, object]:
         sender.portal.randomness,
         due_at=wanted.due_at,
         takes_uploads=items is None,
+        note=note,
     )
     if items is not None:
         seal(sender.parts, stamp, items)
-    answer: dict[str, object] = batch_answer(sender.batch(stamp.batch_id)).model_dump(mode="json")
-    return answer
+    return stamp.batch_id
+
+
+def _go_on(sender: Sender, wanted: NewBatch, asked: Asked, now: datetime) -> BatchId:
+    """With a request whose process died, or is still at it. Raises `StillAnswering`."""
+    record = sender.batch(asked.batch_id)
+    if record.state is BatchState.OPEN and (wanted.items is not None or wanted.source is not None):
+        if asked.may_be_under_way(now):
+            raise StillAnswering("The first request with this Idempotency-Key may be under way. Ask again soon.")
+        seal(sender.parts, record.stamp, _items(sender, wanted) or ())
+    return record.stamp.batch_id
+
+
+def _items(sender: Sender, wanted: NewBatch) -> list[Item] | None:
+    """Photos that the request itself names; None when they are to be uploaded."""
+    if wanted.items is not None:
+        return items_of_addresses(sender.parts, sender.account_id, wanted.items)
+    if wanted.source is not None:
+        return items_in_place(sender.parts, sender.account_id, wanted.source)
+    return None
+
+
+def _answer(sender: Sender, batch_id: BatchId) -> dict[str, object]:
+    return batch_answer(sender.batch(batch_id)).model_dump(mode="json")
 
 
 def check_line(sender: Sender) -> None:

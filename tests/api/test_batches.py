@@ -6,8 +6,10 @@ import base64
 import io
 import json
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -95,6 +97,32 @@ def test_an_idempotency_key_opens_one_batch(desk: Desk) -> None:
     bazaar = desk.call("POST", "/batches", "Bazaar", json={}, headers={"Idempotency-Key": "k"})
     assert bazaar.json()["batch_id"] != first.json()["batch_id"]
     assert len(desk.call("GET", "/batches").json()["batches"]) == 1
+
+
+def test_a_portal_that_dies_before_its_answer_has_opened_no_second_batch(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    def ask(**wanted: object) -> httpx.Response:
+        return desk.call("POST", "/batches", json=wanted, headers={"Idempotency-Key": str(wanted)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("store.idempotency.finish", die)
+        assert ask(industry="studio").status_code == 500
+    batch = ask(industry="studio").json()["batch_id"]
+    assert ask(industry="studio").json()["batch_id"] == batch
+
+    items = [{"path": "1.jpg", "url": "https://photos.example/1.jpg"}]
+    with monkeypatch.context() as patch:
+        patch.setattr("portal.api.batches.seal", die)
+        assert ask(items=items).status_code == 500
+    assert ask(items=items).json()["code"] == "still_answering"
+    monkeypatch.setattr("store.idempotency._STUCK", timedelta())
+    later = ask(items=items).json()
+    assert later["state"] == "sealed"
+    assert {each["batch_id"] for each in desk.call("GET", "/batches").json()["batches"]} == {batch, later["batch_id"]}
 
 
 def test_a_request_that_was_refused_may_be_made_again_with_its_key(desk: Desk) -> None:
