@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select
@@ -16,9 +20,10 @@ from store.objects import ObjectStore
 from store.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
 from store.receipts import begin_erasures, list_receipts, verify_receipts
 from store.records import Records
+from store.settings import Settings
 from store.tables import accounts, batches, erasures
 from store.transient import batch_prefix, hour_name, source_key
-from tests.store.conftest import NOON, batch_at, begin_upload, deny, later, s3_of
+from tests.store.conftest import NOON, batch_at, begin_upload, deny, later, open_store, s3_of
 
 DAY = timedelta(hours=23)
 ACCOUNT = AccountId("a" + "0" * 32)
@@ -308,6 +313,36 @@ def test_an_hour_that_is_partly_due_costs_no_request_per_batch(
     assert {key.split("/")[1] for key in keys(versioned)} == {living}
     assert requests.count("delete_objects") == 1
     assert len(requests) == 1 + 2 * 5, "the top, the hour before, the hour and what is in it, the hour after"
+
+
+def test_what_an_older_backup_brings_back_is_purged_again(tmp_path: Path, records: Records) -> None:
+    """Somebody restores yesterday's bytes, and yesterday's records, in which the batch was never purged."""
+    objects = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    backup = sqlite3.connect(tmp_path / "backup.db")
+    with closing(sqlite3.connect(tmp_path / "records.db")) as source:
+        source.backup(backup)
+    shutil.copytree(tmp_path / "transient", tmp_path / "bytes")
+    assert [each.subject for each in purge(objects, records, later(hours=23)).receipts] == [batch_id]
+    shutil.copytree(tmp_path / "bytes", tmp_path / "transient", dirs_exist_ok=True)
+    report = purge(objects, records, later(hours=30))
+    assert keys(objects) == []
+    assert [(each.subject, each.objects) for each in report.receipts] == [(batch_id, 3)], "a second receipt says so"
+
+    records.engine.dispose()
+    for file in ("records.db-wal", "records.db-shm"):
+        (tmp_path / file).unlink(missing_ok=True)
+    with closing(backup), closing(sqlite3.connect(tmp_path / "records.db")) as target:
+        backup.backup(target)
+    shutil.copytree(tmp_path / "bytes", tmp_path / "transient", dirs_exist_ok=True)
+    report = purge(objects, records, later(hours=40))
+    assert keys(objects) == []
+    assert [(each.subject, each.objects) for each in report.receipts] == [(batch_id, 3)]
+    with records.transaction() as connection:
+        assert get_batch(connection, batch_id).state is BatchState.PURGED
+        assert verify_receipts(list_receipts(connection)) == 1, "of the restored chain"
 
 
 def test_losing_the_begun_erasure_costs_the_count_alone(objects: ObjectStore, records: Records) -> None:
