@@ -69,17 +69,18 @@ def measuring(store: ObjectStore, costs: list[Cost]) -> Iterator[None]:
             return call(method, **arguments)
 
         storage.call = counted  # type: ignore[method-assign]
-    wall, cpu = time.perf_counter(), _cpu()
+    with_server = isinstance(storage, S3)
+    wall, cpu = time.perf_counter(), _cpu(with_server)
     yield
-    costs.append(Cost(time.perf_counter() - wall, _cpu() - cpu, requests))
+    costs.append(Cost(time.perf_counter() - wall, _cpu(with_server) - cpu, requests))
     if isinstance(storage, S3):
         storage.call = call  # type: ignore[method-assign]
 
 
-def _cpu() -> float:
-    """Seconds of this process and of those that it started, Ceph's among them."""
+def _cpu(with_server: bool) -> float:
+    """Seconds of this process, and of those that it started: Ceph's."""
     ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in Path("/proc").glob("[0-9]*/stat") if with_server else ():
         with suppress(OSError):  # it ended meanwhile
             _state, parent, *rest = stat.read_text().rpartition(")")[2].split()
             if int(parent) == os.getpid():
