@@ -24,6 +24,28 @@ class Certificate(Record):
     issued_at: Moment
 
 
+class MoreLinks(Record):
+    """How a chain goes on: from the receipt `after_sequence` with the hash `after`, by `links`, to a later head."""
+
+    after_sequence: int
+    after: str
+    links: tuple[str, ...]
+    head_sequence: int
+    head: str
+
+
+def check_more(before: Certificate | MoreLinks, more: MoreLinks) -> int:
+    """How many links lead on from the head of `before`. Raises `LedgerBroken` when they do not."""
+    if (more.after_sequence, more.after) != (before.head_sequence, before.head):
+        raise LedgerBroken("These links do not go on where the file before them ended.")
+    at = more.after
+    for content in more.links:
+        at = link(at, content)
+    if at != more.head or more.after_sequence + len(more.links) != more.head_sequence:
+        raise LedgerBroken("The links do not lead to their head.")
+    return len(more.links)
+
+
 def check_certificate(certificate: Certificate) -> int:
     """How many links hold, from the first receipt to the head. Raises `LedgerBroken` that says what does not."""
     if not certificate.receipts:

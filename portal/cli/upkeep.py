@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +13,10 @@ from sqlalchemy.exc import OperationalError
 
 from flows.parts import Parts, parts_without_records
 from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
-from schemas.certificate import Certificate, check_certificate
+from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
 from store.batches import get_batch
-from store.certificates import certify
+from store.certificates import certify, more_links
 from store.receipts import list_receipts, verify_receipts
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -92,17 +93,38 @@ def certificate(
     check: Annotated[
         Path | None, typer.Option(help="Check a certificate that was downloaded, without the records.")
     ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Option(help="With --check: how its chain goes on, a file each, in order.")
+    ] = None,
+    after: Annotated[
+        int | None, typer.Option(help="Print how the chain goes on after this head, for a chain that is long.")
+    ] = None,
 ) -> None:
     """Print the certificate that a batch is gone, as JSON; or check one."""
     with exit_codes():
         if check is not None:
-            links = check_certificate(Certificate.model_validate_json(check.read_bytes()))
+            links = _check(check, more or [])
             out.print(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
             return
         parts = get_ready()
         with parts.records.transaction() as connection:
-            found = certify(connection, get_batch(connection, batch_id or "").stamp.batch_id, parts.clock())
+            found: Certificate | MoreLinks = certify(
+                connection, get_batch(connection, batch_id or "").stamp.batch_id, parts.clock()
+            )
+            if after is not None:
+                found = more_links(connection, after)
         show_json(found.model_dump(mode="json"))
+
+
+def _check(file: Path, more: Sequence[Path]) -> int:
+    certificate = Certificate.model_validate_json(file.read_bytes())
+    links = check_certificate(certificate)
+    last: Certificate | MoreLinks = certificate
+    for each in more:
+        following = MoreLinks.model_validate_json(each.read_bytes())
+        links += check_more(last, following)
+        last = following
+    return links
 
 
 def audit(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.certificate import Certificate
-from schemas.errors import NotFound
+from schemas.errors import NotFound, UserError
 from store.batches import get_batch
-from store.certificates import certify
+from store.certificates import certify, more_links
 from store.people import Session
 
 router = APIRouter(include_in_schema=False)
@@ -22,9 +24,19 @@ def show(portal: ThePortal, session: SignedIn, batch_id: str) -> HTMLResponse:
 
 
 @router.get("/batches/{batch_id}/certificate.json")
-def download(portal: ThePortal, session: SignedIn, batch_id: str) -> JSONResponse:
-    """The certificate, to check: `bgbatch certificate --check FILE`."""
-    return JSONResponse(_certificate(portal, session, batch_id).model_dump(mode="json"))
+def download(
+    portal: ThePortal, session: SignedIn, batch_id: str, after: Annotated[int | None, Query(ge=1)] = None
+) -> JSONResponse:
+    """The certificate, to check: `bgbatch certificate --check FILE`. `after` a head: how the chain goes on from it."""
+    certificate = _certificate(portal, session, batch_id)
+    if after is None:
+        return JSONResponse(certificate.model_dump(mode="json"))
+    if after < certificate.head_sequence:
+        raise UserError(
+            f"The certificate itself leads to number {certificate.head_sequence}. Ask for what comes after."
+        )
+    with portal.records.reading() as connection:
+        return JSONResponse(more_links(connection, after).model_dump(mode="json"))
 
 
 def _certificate(portal: Portal, session: Session, batch_id: str) -> Certificate:

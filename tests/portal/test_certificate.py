@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from portal.cli.app import app as commands
 from schemas.certificate import Certificate, check_certificate
 from schemas.ids import BatchId, new_batch_id, received_at
 from store import batches
@@ -31,6 +36,26 @@ def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -
     told = Certificate.model_validate(browser.client.get(f"/batches/{batch_id}/certificate.json").json())
     assert check_certificate(told) == 0
     assert told.received_at == received_at(batch_id)
+
+
+def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = _purged_batch(site, "Acme")
+    for _ in range(3):
+        _purged_batch(site, "Bazaar")
+    monkeypatch.setattr("store.certificates.LONGEST", 2)
+    client = site.sign_in("Acme").client
+    address, files = f"/batches/{batch_id}/certificate.json", [tmp_path / "1.json", tmp_path / "2.json"]
+    files[0].write_bytes(client.get(address).content)
+    head = Certificate.model_validate_json(files[0].read_bytes()).head_sequence
+    files[1].write_bytes(client.get(address, params={"after": head}).content)
+    words = ["certificate", "--check", str(files[0]), "--more", str(files[1])]
+    told = CliRunner().invoke(commands, words)
+    assert told.exit_code == 0, told.output
+    assert "3 links" in told.stdout
+    assert CliRunner().invoke(commands, [*words, "--more", str(files[1])]).exit_code != 0
+    assert client.get(address, params={"after": head - 1}).status_code == 400
 
 
 def test_nobody_else_sees_it(site: Site) -> None:

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from schemas.certificate import Certificate, check_certificate
+from schemas.certificate import Certificate, check_certificate, check_more
 from schemas.errors import LedgerBroken, NotFound
 from schemas.ids import BatchId
 from schemas.receipt import Erased
-from store.certificates import certify
+from store.certificates import certify, more_links
 from store.receipts import begin_erasures, finish_erasures
 from store.records import Records
 from tests.store.conftest import NOON, batch_at, later
@@ -63,6 +63,28 @@ def test_a_certificate_that_was_changed_does_not_hold(certificate: Certificate) 
     for lie in lies:
         with pytest.raises(LedgerBroken):
             check_certificate(certificate.model_copy(update=lie))
+
+
+def test_a_long_chain_goes_on_in_further_files(
+    records: Records, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.certificates.LONGEST", 2)
+    with records.transaction() as connection:
+        first = certify(connection, BatchId(certificate.batch_id), later(hours=25))
+        second = more_links(connection, first.head_sequence)
+        third = more_links(connection, second.head_sequence)
+        with pytest.raises(NotFound):
+            more_links(connection, 99)
+    assert (third.head_sequence, third.head) == (certificate.head_sequence, certificate.head)
+    assert (check_certificate(first), check_more(first, second), check_more(second, third)) == (2, 2, 1)
+    for lie in (
+        third,
+        second.model_copy(update={"links": second.links[::-1]}),
+        second.model_copy(update={"links": second.links[:-1]}),
+        second.model_copy(update={"head": "0" * 64}),
+    ):
+        with pytest.raises(LedgerBroken):
+            check_more(first, lie)
 
 
 def test_there_is_no_certificate_before_the_purge(records: Records) -> None:
