@@ -8,6 +8,7 @@ A process that can no longer be trusted ends itself: the pool makes its calls ag
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -44,13 +45,17 @@ class SegmenterActor:
     The network is loaded by the first call, not by the constructor: what is wrong with it then comes back as an error.
     """
 
+    retired_idle = 30.0
+    """Seconds: a driver that still uses it has the next call ready at once."""
+
     def __init__(self, settings: dict[str, object]) -> None:
         self._settings = Settings(**settings)  # type: ignore[arg-type]
         self._manifest: Manifest | None = None
         self._items = 0
         self._is_busy = False
         self._last_call = time.monotonic()
-        if self._settings.ray_address and self._settings.actor_idle_minutes:
+        self._idle_limit = self._settings.actor_idle_minutes * 60 or math.inf
+        if self._settings.ray_address:
             threading.Thread(target=self._leave_when_idle, daemon=True).start()
 
     @cached_property
@@ -95,6 +100,10 @@ class SegmenterActor:
         self._items += len(numbers)
         return Answer(report.model_dump_json().encode(), self._is_worn())
 
+    def retire(self) -> None:
+        """A driver of another version has come, whose actors need the room: leave after some seconds without work."""
+        self._idle_limit = min(self._idle_limit, self.retired_idle)
+
     def _is_worn(self) -> bool:
         most = int(self._settings.recycle_gigabytes * 1e9)
         return is_worn(self._items, _resident_bytes(), self._settings.recycle_items, most)
@@ -114,9 +123,8 @@ class SegmenterActor:
 
     def _leave_when_idle(self) -> None:
         """So that the cluster can give the machine back."""
-        limit = self._settings.actor_idle_minutes * 60
-        while self._is_busy or time.monotonic() - self._last_call < limit:
-            time.sleep(min(limit, 5.0))
+        while self._is_busy or time.monotonic() - self._last_call < self._idle_limit:
+            time.sleep(min(self._idle_limit, 5.0))
         os._exit(_IDLE)
 
 

@@ -19,6 +19,7 @@ from workers.identity import own_code, settings_digest
 from workers.limits import places_in
 
 NAMESPACE = "bgbatch"
+_KIND = "segmenter-"
 
 
 def connect(settings: Settings, cpus: int | None = None) -> None:
@@ -102,6 +103,15 @@ def start(kind: type, settings: Settings, place: int) -> ActorHandle[Any]:
     return handle
 
 
+def retire_others(settings: Settings) -> None:
+    """Let actors of other code or settings leave once they are idle: after an upgrade they hold what ours need."""
+    own = _name(settings, 0).removesuffix("0")
+    for name in ray.util.list_named_actors():
+        if name.startswith(_KIND) and not name.startswith(own):
+            with suppress(ValueError, AttributeError):  # it has just gone, or is too old to know
+                ray.get_actor(name, namespace=NAMESPACE).retire.remote()
+
+
 def stop(actor: ActorHandle[Any], settings: Settings, place: int) -> None:
     """End it now, and give its name back."""
     ray.kill(actor)
@@ -114,7 +124,7 @@ def stop(actor: ActorHandle[Any], settings: Settings, place: int) -> None:
 
 def _name(settings: Settings, place: int) -> str:
     """Actors of other code or settings are other actors: a driver meets none that was started by something else."""
-    return f"segmenter-{own_code()}-{settings_digest(settings)}-{place}"
+    return f"{_KIND}{own_code()}-{settings_digest(settings)}-{place}"
 
 
 def _is_on_gpu(settings: Settings) -> bool:

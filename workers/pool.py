@@ -28,7 +28,7 @@ from store.settings import Settings
 from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, seconds_for
-from workers.placement import connect, places, require_joined, start, stop
+from workers.placement import connect, places, require_joined, retire_others, start, stop
 from workers.plan import Shard, after_loss
 
 __all__ = ["Pool", "connect", "open_pool"]
@@ -319,6 +319,8 @@ class Pool:
 def open_pool(settings: Settings) -> Pool:
     """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work."""
     connect(settings)
+    if settings.ray_address:
+        retire_others(settings)
     return Pool(settings, 1, most=places(settings))
 
 

@@ -20,7 +20,9 @@ from store.settings import Settings
 from tests.cluster.rehearsal import SCORES
 from tests.flows.conftest import Place
 from workers.actor import Answer, SegmenterActor
+from workers.identity import identity
 from workers.limits import seconds_for
+from workers.placement import retire_others, start
 from workers.pool import Pool, connect
 
 
@@ -103,6 +105,16 @@ class SlowActor(QuickActor):
         time.sleep(60)
 
 
+class LeavingActor(QuickActor):
+    retired_idle = 0.5
+
+    def process(self, batch_id, numbers, clock):
+        self._is_busy = True
+        time.sleep(3)
+        self._is_busy, self._last_call = False, time.monotonic()
+        return Answer(b"done", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     connect(Settings(home=tmp_path_factory.mktemp("ray")))
@@ -151,6 +163,25 @@ def test_the_pool_grows_with_the_queue_and_no_further(place: Place) -> None:
     assert pool.size == 1
     cut_all(place, pool, photos=12)
     assert pool.size == 2
+
+
+def test_actors_of_another_version_end_their_work_and_leave_when_a_new_driver_comes(place: Place) -> None:
+    cluster = place.parts.settings.model_copy(update={"ray_address": "this", "actor_idle_minutes": 0})
+    old, new = (cluster.model_copy(update={"shard_items": items}) for items in (3, 4))
+    theirs, ours = start(LeavingActor, old, 0), start(LeavingActor, new, 0)
+    under_way = theirs.process.remote("", (1,), None)
+    ray.get(ours.ready.remote(identity(new)))
+    before = ray.util.list_named_actors()
+    retire_others(new)
+    assert ray.get(under_way).report == b"done"
+    assert len(before) == 2
+    for _ in range(1200):
+        if len(left := ray.util.list_named_actors()) < 2:
+            break
+        time.sleep(0.1)
+    assert len(left) == 1
+    assert ray.get(ours.ready.remote(identity(new))) == "cpu"
+    ray.kill(ours)
 
 
 def test_a_cancel_returns_though_a_call_still_runs(place: Place) -> None:
