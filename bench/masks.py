@@ -84,7 +84,8 @@ def variants(photo: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "on its side", as_jpeg(middle.transpose(Image.Transpose.ROTATE_90))
     yield "gray", as_jpeg(middle.convert("L"))
     yield "dark", as_jpeg(ImageEnhance.Brightness(middle).enhance(0.4))
-    yield "pale", as_jpeg(ImageEnhance.Contrast(middle).enhance(0.5))
+    for contrast in (0.5, 0.6, 0.8):
+        yield f"pale, contrast {contrast:.0%}", as_jpeg(ImageEnhance.Contrast(middle).enhance(contrast))
     noise = random.normal(0, 12, (middle.height, middle.width, 3))
     yield "noise", as_jpeg(Image.fromarray(np.clip(np.asarray(middle) + noise, 0, 255).astype(np.uint8)))
 

@@ -99,10 +99,11 @@ def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict
 
 def _inputs(path: Path, wants) -> list[torch.Tensor]:
     photo = decode(path.read_bytes(), Limits(100_000_000, 100_000_000)).rgb
-    # Some photos are on the edge of what the network can decide: one such noise or another may tip them over.
+    # Some photos are on the edge of what the network can decide: one such change or another may tip them over.
     noises = (np.random.default_rng(seed).normal(0, 10, photo.shape) for seed in range(4))
     noisy = (np.clip(photo + noise, 0, 255).astype(np.uint8) for noise in noises)
-    sides = (photo, photo[photo.shape[0] // 5 :, ::-1], *noisy)
+    pale = (np.asarray(128 + (photo - 128.0) * contrast, np.uint8) for contrast in (0.5, 0.6, 0.8))
+    sides = (photo, photo[photo.shape[0] // 5 :, ::-1], *noisy, *pale)
     small = [squeezed(halved(np.ascontiguousarray(side), wants.side), wants.side) for side in sides]
     return [
         normalised(torch.from_numpy(each)[None], wants).contiguous(memory_format=torch.channels_last) for each in small
