@@ -122,7 +122,11 @@ def cropped_in_a_mirror(rgb: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rgb[rgb.shape[0] // 5 :, ::-1])
 
 
-@pytest.mark.parametrize("change", [np.asarray, noisy, cropped_in_a_mirror])
+def pale(rgb: np.ndarray) -> np.ndarray:
+    return np.asarray(128 + (rgb - 128.0) * 0.5, np.uint8)
+
+
+@pytest.mark.parametrize("change", [np.asarray, noisy, pale, cropped_in_a_mirror])
 def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, tmp_path, change):
     exact = open_cutter(Settings(home=tmp_path, exact=True))
     for photo in PHOTOS:
