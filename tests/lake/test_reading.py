@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import fastparquet
@@ -17,12 +18,14 @@ import pytest
 from PIL import Image
 
 from lake.audit import audit
+from lake.reading import Lake
 from lake.stats import look_at, weekly
 from schemas.candidate import IMAGE_COLUMNS, LABELS, READ
 from schemas.errors import NotFound
 from schemas.industries import Industry
 from tests.lake.conftest import AUTO, World, a_photo
 
+README = Path(__file__).parents[2] / "README.md"
 VERSIONS = sorted((Path(__file__).parent / "versions").glob("*.parquet"))
 
 
@@ -78,7 +81,19 @@ def test_the_state_of_the_lake_names_its_content(filled: World) -> None:
     assert filled.reader().snapshot(AUTO).state != before
 
 
+def as_the_readme_says(lake: Lake, begins: str, **given: object) -> Any:
+    """What the line of the README that begins so gives."""
+    (line,) = (each for each in README.read_text().splitlines() if each.startswith(begins))
+    return eval(line, {"lake": lake, **given})  # our own words
+
+
+def test_pyarrow_and_torch_read_as_the_readme_says(filled: World) -> None:
+    assert as_the_readme_says(filled.reader(), "lake.dataset(").count_rows() == 6
+    assert len(list(as_the_readme_says(filled.reader(), "lake.torch_dataset("))) == 6
+
+
 def test_duckdb_reads_the_files(filled: World) -> None:
+    assert as_the_readme_says(filled.reader(), "duckdb.", duckdb=duckdb).fetchall() == [(pytest.approx(0.2),)]
     paths = filled.reader().paths("automotive")
     counted = duckdb.sql(
         f'SELECT "grant", count(*), avg(edge_uncertainty) FROM read_parquet({paths}, hive_partitioning = true) '
@@ -90,6 +105,7 @@ def test_duckdb_reads_the_files(filled: World) -> None:
 
 
 def test_polars_reads_the_files(filled: World) -> None:
+    assert as_the_readme_says(filled.reader(), "polars.", polars=pl).collect().height == 6
     paths = filled.reader().paths("automotive")
     hardest = pl.scan_parquet(paths, hive_partitioning=True).sort("edge_uncertainty", descending=True).head(2).collect()
     assert hardest["edge_uncertainty"].to_list() == pytest.approx([0.3, 0.3])
@@ -100,8 +116,7 @@ def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 
-    paths = filled.reader().paths("automotive")
-    rows = list(datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True))
+    rows = list(as_the_readme_says(filled.reader(), "datasets.", datasets=datasets))
     assert {row["candidate_id"] for row in rows} == _ids(filled)
 
 
@@ -116,7 +131,7 @@ def test_ray_data_reads_the_files(filled: World, tmp_path: Path) -> None:
     if started:
         connect(Settings(home=tmp_path), cpus=2)  # on the loopback address alone
     try:
-        rows = ray.data.read_parquet(filled.reader().paths("automotive"), columns=["candidate_id"]).take_all()
+        rows = as_the_readme_says(filled.reader(), "ray.data.", ray=ray).select_columns(["candidate_id"]).take_all()
     finally:
         if started:
             ray.shutdown()
