@@ -87,6 +87,8 @@ def newest_due(cron: str, timezone: str, after: datetime, now: datetime) -> date
         due: datetime = next(CronSim(cron, until, reverse=True)).astimezone(UTC)
     except StopIteration:
         return None
+    while (later := next_due(cron, timezone, due)) <= now:  # backwards it misses one in the hour that comes twice
+        due = later
     return due if due > after else None
 
 
