@@ -31,7 +31,9 @@ ip link set lo up
 ip link add objects type bridge; ip addr add 172.30.0.3/16 dev objects; ip link set objects up
 mkdir "$1/ray"; mount -t tmpfs ray "$1/ray"
 contained() {
-    own_tmp='mount --bind "$0/ray" /mnt; mount -t tmpfs own /tmp; mkdir /tmp/ray; mount --bind /mnt /tmp/ray'
+    own_tmp='mount --bind "$0/ray" /mnt; mount --bind "$PROGRAMS" /media'
+    own_tmp="$own_tmp; mount -t tmpfs own /tmp; mkdir /tmp/ray; mount --bind /mnt /tmp/ray"
+    own_tmp="$own_tmp; mkdir -p \"\$PROGRAMS\"; mount --bind /media \"\$PROGRAMS\""  # they may lie under /tmp
     unshare --mount sh -c "$own_tmp; exec \"\$@\"" "$@"
 }
 contained "$1" $2 > "$1/head" 2>&1 &
@@ -48,7 +50,7 @@ def test_the_driver_beside_it_joins_and_nobody_on_another_network_can(tmp_path: 
     small = ["--num-cpus=1", "--object-store-memory=80000000"]
     head = shlex.join([str(programs / "ray"), *RAY["entrypoint"][1:], *small])
     check = shlex.join([str(programs / "ray"), *WORK["healthcheck"]["test"][2:]])
-    token = RAY["environment"] | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = RAY["environment"] | {"RAY_AUTH_TOKEN": secrets.token_hex(32), "PROGRAMS": sys.prefix}
     address = WORK["environment"]["BGBATCH_RAY_ADDRESS"]
     program = ["sh", "-c", PLACE, "sh", str(tmp_path), head, check, sys.executable, DRIVER, address]
     done = subprocess.run(
