@@ -18,6 +18,7 @@ from typing import Any
 
 import s3fs
 from botocore.exceptions import BotoCoreError
+from botocore.parsers import ResponseParserError
 
 from store.s3_listing import LISTED, quick_session
 from store.settings import Settings
@@ -25,7 +26,7 @@ from store.storage import Children, Kind, Refused, StoredObject
 
 _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
-
+_KINDS = (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER))
 
 _NOT_IN_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """A stray whose key has such a character would spoil the whole request that names it."""
@@ -65,7 +66,7 @@ class S3:
         """One request about this bucket. Raises `OSError`, `FileNotFoundError`."""
         try:
             reply: _Reply = self.filesystem.call_s3(method, Bucket=self.bucket, **arguments)
-        except BotoCoreError as error:  # no connection, no credentials: these are no OSErrors
+        except (BotoCoreError, ResponseParserError) as error:  # no connection, half an answer: these are no OSErrors
             raise OSError(errno.EIO, type(error).__name__) from error
         return reply
 
@@ -251,9 +252,14 @@ class S3:
 
 
 def _listed(page: _Reply) -> Sequence[StoredObject]:
-    """What a page of either listing shows, with whole keys, in the order of keys."""
+    """What a page of either listing shows, with whole keys, in the order of keys: whoever read it."""
     found: Sequence[StoredObject] = page.get(LISTED, ())
-    return found or [StoredObject(each["Key"], each.get("Size", 0)) for each in page.get("Contents", ())]
+    rest = [
+        StoredObject(each["Key"], each.get("Size", 0), each.get("VersionId", ""), kind)
+        for listed, kind in _KINDS
+        for each in page.get(listed, ())
+    ]
+    return sorted([*found, *rest], key=_by_key) if rest else found
 
 
 def _identifier(key: str, version: str) -> dict[str, str]:

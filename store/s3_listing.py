@@ -28,13 +28,14 @@ def quick_session() -> AioSession:
 
 
 def _read_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-    """Take versions and markers out of the page; botocore reads the rest of it. An error is left to botocore whole."""
+    """Take versions and markers out of the page; botocore reads the rest of it. What is no page is left to it whole."""
     if response_dict["status_code"] != 200:
         return
-    page = ElementTree.fromstring(response_dict["body"])
-    space = page.tag.removesuffix("ListVersionsResult")  # not every server names one
-    if space == page.tag:
+    try:
+        page = ElementTree.fromstring(response_dict["body"])
+    except ElementTree.ParseError:
         return
+    space = page.tag[: page.tag.find("}") + 1]  # not every server names one, nor calls the page the same
     is_quoted = page.findtext(f"{space}EncodingType") == "url"
     kinds = {space + tag: kind for tag, kind in _KINDS.items()}
     customized_response_dict[LISTED] = list(_things(page, space, kinds, is_quoted))

@@ -34,7 +34,6 @@ from workers.plan import Shard, after_loss
 __all__ = ["Pool", "connect", "open_pool"]
 
 _MAX_DEATHS_IN_A_ROW = 8
-_MAX_CULPRITS_IN_A_ROW = 10  # so many photos one after another, and none that is done: it is not the photos
 _STORE_TRIES = 3
 _LOOK_AFTER = 5.0  # seconds without a report, after which it asks whether there still is a cluster
 _LAST_CALLS = 5.0  # seconds that calls under way get to end after a cancel
@@ -72,7 +71,6 @@ class _Calls:
     losses: Counter[Shard] = field(default_factory=Counter)
     store_faults: Counter[Shard] = field(default_factory=Counter)
     deaths_in_a_row: int = 0
-    culprits_in_a_row: int = 0
 
 
 class Pool:
@@ -240,7 +238,7 @@ class Pool:
         except RayError as death:  # the actor or its machine died, or could not be reached
             yield from self._after_death(calls, shard, place, death, clock)
         else:
-            calls.deaths_in_a_row = calls.culprits_in_a_row = 0
+            calls.deaths_in_a_row = 0
             place.is_worn = place.is_worn or answer.is_worn
             self._replace_worn(place)
             yield report
@@ -272,9 +270,6 @@ class Pool:
         calls.waiting.extendleft(reversed(portions))
         if not portions:
             calls.deaths_in_a_row = 0  # the culprit is found
-            calls.culprits_in_a_row += 1
-            if calls.culprits_in_a_row >= _MAX_CULPRITS_IN_A_ROW:
-                raise _workers_lost(f"Workers died over {_MAX_CULPRITS_IN_A_ROW} photos one after another.")
             report = _lost(shard, clock)
             calls.keep(report)
             yield report
@@ -285,7 +280,10 @@ class Pool:
             raise cause
         calls.deaths_in_a_row += 1
         if calls.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW * self.size:  # each may be at a deadly photo of its own
-            raise _workers_lost(f"{calls.deaths_in_a_row} segmenter actors died one after another.")
+            raise WorkersLost(
+                f"{calls.deaths_in_a_row} segmenter actors died one after another. Look into Ray's logs, then run the "
+                "batch again: what is done stays done."
+            )
 
     def _after_fault(self, calls: _Calls, shard: Shard, fault: RayTaskError) -> None:
         calls.store_faults[shard] += 1
@@ -322,10 +320,6 @@ def open_pool(settings: Settings) -> Pool:
     if settings.ray_address:
         retire_others(settings)
     return Pool(settings, 1, most=places(settings))
-
-
-def _workers_lost(what: str) -> WorkersLost:
-    return WorkersLost(f"{what} Look into Ray's logs, then run the batch again: what is done stays done.")
 
 
 def _lost(shard: Shard, clock: Clock) -> ShardReport:

@@ -29,7 +29,7 @@ _Done = TypeVar("_Done")
 
 _EVERY = timedelta(minutes=10)
 _CANARY_EVERY = timedelta(hours=1)
-_LAST_ANSWERS = 5  # seconds; a page that follows its batch would hold the end up for as long as it is open
+_LAST_ANSWERS = 5  # seconds; an upload whose line stands still would hold the end up for ever
 _CHILDREN = ("work", "upkeep", "schedule run-due --watch --in-line")
 
 

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from flows.parts import Parts, parts_without_records
 from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
+from schemas.errors import UserError
 from store.batches import get_batch
 from store.certificates import certify, more_links
 from store.receipts import list_receipts, verify_receipts
 
+_File = TypeVar("_File", Certificate, MoreLinks)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -117,14 +120,22 @@ def certificate(
 
 
 def _check(file: Path, more: Sequence[Path]) -> int:
-    certificate = Certificate.model_validate_json(file.read_bytes())
+    certificate = _read(file, Certificate)
     links = check_certificate(certificate)
     last: Certificate | MoreLinks = certificate
     for each in more:
-        following = MoreLinks.model_validate_json(each.read_bytes())
+        following = _read(each, MoreLinks)
         links += check_more(last, following)
         last = following
     return links
+
+
+def _read(file: Path, kind: type[_File]) -> _File:
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except ValidationError:
+        what = "no certificate" if kind is Certificate else "no file that a certificate goes on in"
+        raise UserError(f"{file} is {what}, or a part of it is missing. Download it again.") from None
 
 
 def audit(

@@ -13,10 +13,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from schemas.batch import BatchState
+from flows.receive import seal
+from schemas.batch import BatchState, Counts, Item
 from schemas.ids import BatchId
 from store import line
-from store.batches import get_batch
+from store.batches import get_batch, set_progress
 from store.transient import batch_prefix
 from tests.api.conftest import Desk, jpeg, new_desk
 
@@ -289,6 +290,18 @@ def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_com
     desk.call("DELETE", f"/batches/{batch}/items/VIN2/none.jpg")
     assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 3
     assert desk.call("GET", f"/batches/{batch}/uploads").json()["code"] == "wrong_state", "its names are forgotten"
+
+
+def test_a_seal_that_comes_twice_changes_nothing_of_what_has_begun(desk: Desk) -> None:
+    for begun in (BatchState.RUNNING, BatchState.CANCELLED):
+        batch = desk.open()
+        assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg()).status_code == 201
+        with desk.parts.records.transaction() as connection:
+            stamp = get_batch(connection, batch).stamp
+            set_progress(connection, stamp.batch_id, Counts(items=1, done=0, failed=0), begun)
+        seal(desk.parts, stamp, [Item(number=1, path="1.jpg", size=1)])  # it saw the batch open a moment ago
+        with desk.parts.records.reading() as connection:
+            assert get_batch(connection, batch).state is begun
 
 
 def test_what_a_killed_portal_left_half_written_holds_no_batch_up(desk: Desk) -> None:

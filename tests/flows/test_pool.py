@@ -15,7 +15,7 @@ import ray
 from flows import steps
 from flows.parts import Parts
 from schemas.batch import BatchState
-from schemas.errors import DeviceAbsent, WeightsInvalid, WorkersLost
+from schemas.errors import DeviceAbsent, WeightsInvalid
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport, results_by_number
@@ -173,15 +173,14 @@ def test_what_was_lost_with_its_worker_gets_a_worker_of_its_own(place: Place, on
     assert (counts.done, counts.failed) == (3, 0)
 
 
-def test_workers_that_die_over_photo_after_photo_end_the_batch_and_not_the_catalog(
-    place: Place, on_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.pool._MAX_CULPRITS_IN_A_ROW", 2)
-    stamp = place.send({f"{n}.jpg": POISON for n in range(1, 9)})
+def test_a_batch_of_nothing_but_deadly_photos_comes_to_its_end(place: Place, on_ray: None) -> None:
+    """If it ended with a fault of ours it would be run again, and again, until its purge."""
+    stamp = place.send({f"{n}.jpg": POISON for n in range(1, 5)})
     pool = Pool(place.parts.settings, 1, FragileRehearsal)
-    with pytest.raises(WorkersLost):
-        steps.cut(place.parts, stamp.batch_id, [(number,) for number in range(1, 9)], pool.run)
-    assert len(culprits(place.parts, stamp.batch_id)) == 1
+    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    counts = steps.finish(place.parts, stamp.batch_id)
+    assert (counts.failed, counts.state) == (4, BatchState.FAILED)
+    assert culprits(place.parts, stamp.batch_id) == {1, 2, 3, 4}
 
 
 def test_a_broken_cuda_context_ends_its_actor_and_another_one_cuts_the_photos(place: Place, on_ray: None) -> None:

@@ -63,3 +63,11 @@ def test_nobody_else_sees_it(site: Site) -> None:
     assert site.sign_in("Bazaar").client.get(f"/batches/{batch_id}/certificate").status_code == 404
     answer = site.browser().client.get(f"/batches/{batch_id}/certificate.json", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+
+
+def test_what_is_no_certificate_is_told_so_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "photo.json"
+    file.write_text('{"batch_id": "half of')
+    told = CliRunner().invoke(commands, ["certificate", "--check", str(file)])
+    assert told.exit_code == 2
+    assert "no certificate" in told.stderr.replace("\n", " ")

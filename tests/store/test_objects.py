@@ -8,6 +8,8 @@ import pytest
 
 from schemas.errors import NotFound, StillThere, StoreFault
 from store.objects import ObjectStore
+from store.s3 import _listed
+from store.s3_listing import _read_page
 from store.settings import Settings
 from store.storage import Kind, StoredObject
 from tests.store.conftest import begin_upload, ceph_bucket, deny, open_store, rclone_bucket, s3_of
@@ -284,3 +286,29 @@ def test_a_killed_writers_leftover_lies_under_the_batch(tmp_path: Path, monkeypa
         store.write("hour/batch/1", b"x")
     assert len(keys(store, "hour/batch")) == 1
     assert store.delete_folder("hour").objects == 1
+
+
+@pytest.mark.parametrize("root", ["ListVersionsResult", "ListObjectVersionsResult"])
+@pytest.mark.parametrize("space", ["", ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'])
+def test_a_page_of_versions_is_read_whatever_the_server_calls_it(root: str, space: str) -> None:
+    body = (
+        f"<{root}{space}><Name>b</Name>"
+        "<Version><Key>a</Key><VersionId>1</VersionId><Size>7</Size></Version>"
+        f"<DeleteMarker><Key>b</Key><VersionId>2</VersionId></DeleteMarker></{root}>"
+    )
+    answer, page = {"status_code": 200, "body": body.encode()}, {}
+    _read_page(answer, page)
+    assert list(_listed(page)) == [StoredObject("a", 7, "1", Kind.VERSION), StoredObject("b", 0, "2", Kind.MARKER)]
+    assert b"<Key>" not in answer["body"]
+
+
+def test_a_page_that_was_torn_or_read_by_somebody_else_hides_nothing() -> None:
+    torn = {"status_code": 200, "body": b"<ListVersionsResult><Version><Key>a"}
+    page: dict[str, object] = {}
+    _read_page(torn, page)
+    assert (page, torn["body"]) == ({}, b"<ListVersionsResult><Version><Key>a"), "botocore says what is wrong with it"
+    theirs = {
+        "Versions": [{"Key": "b", "VersionId": "1", "Size": 7}],
+        "DeleteMarkers": [{"Key": "a", "VersionId": "2"}],
+    }
+    assert list(_listed(theirs)) == [StoredObject("a", 0, "2", Kind.MARKER), StoredObject("b", 7, "1", Kind.VERSION)]
