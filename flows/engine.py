@@ -6,6 +6,7 @@ Prefect keeps parameters, logs and exception texts; so only ids go in, and its d
 from __future__ import annotations
 
 import os
+import signal
 
 from store.registry import ENGINE_LIFE
 from store.settings import Settings
@@ -31,3 +32,20 @@ def prepare(settings: Settings) -> None:
     (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def start() -> None:
+    """Start Prefect's temporary server where no other is configured, deaf to Ctrl-C.
+
+    A terminal sends Ctrl-C to the server as well, and a flow that is stopped has to tell the server that it was.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it, whatever it handles
+    try:
+        SubprocessASGIServer().start()  # one for all of this process: the flow finds it running
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

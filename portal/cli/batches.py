@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows import engine
 from flows.parts import Parts
 from flows.receive import stop_note
 from portal.cli.lease import holding
@@ -212,6 +213,7 @@ def _process(batch_id: str, as_json: bool, to: str | None) -> None:
             process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
         )
 
+        engine.start()
         with holding(parts, record.stamp.batch_id), using(parts):
             process_batch(record.stamp.batch_id)
     with parts.records.transaction() as connection:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from flows import engine
 from portal.cli.terminal import SOME_FAILED, err, exit_codes, get_ready, out, progress_bar, show_json, show_table
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
@@ -205,6 +206,7 @@ def compact(as_json: AsJson = False) -> None:
         from flows.compact import compact as compact_flow
         from flows.parts import using
 
+        engine.start()
         with using(parts):
             done = compact_flow()
         if as_json:

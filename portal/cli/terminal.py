@@ -6,6 +6,7 @@ Results go to stdout, all else to stderr, so that `--json` output can be piped. 
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def exit_codes(
         err.print(f"[bold red]{fault.code}[/]: {fault}", soft_wrap=True)
         raise typer.Exit(CALLERS_MISTAKE if fault.fault == "user" else OUR_FAULT) from None
     except OSError as fault:
-        err.print(f"[bold red]file_fault[/]: {fault.strerror or fault}: {fault.filename or ''}", soft_wrap=True)
+        err.print(f"[bold red]file_fault[/]: {_told(fault)}", soft_wrap=True)
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
         why = f"the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL."
@@ -73,6 +74,19 @@ def exit_codes(
     except KeyboardInterrupt:
         err.print(f"Stopped. {how_to_go_on}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _told(fault: OSError) -> str:
+    """What a file or a disk would not do, to which file where that is known, and what to do."""
+    what = fault.strerror or str(fault) or type(fault).__name__
+    where = f": {fault.filename}" if fault.filename else ""
+    advice = {
+        errno.ENOSPC: "Make room, or choose a place on another disk, and run the command again",
+        errno.EDQUOT: "Make room, or choose a place on another disk, and run the command again",
+        errno.EACCES: "Change its permissions, or choose another place",
+        errno.EROFS: "Choose another place",
+    }.get(fault.errno or 0, "Check the place, and run the command again")
+    return f"{what}{where}. {advice}."
 
 
 def exit_for(state: BatchState) -> None:

@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
+from flows import engine
 from flows.parts import Parts, parts_without_records
 from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
@@ -32,6 +33,7 @@ def cleanup(as_json: AsJson = False) -> None:
         from flows.cleanup import cleanup as cleanup_flow
         from flows.parts import using
 
+        engine.start()
         with using(parts):
             report = cleanup_flow()
         if as_json:
@@ -56,6 +58,7 @@ def reconcile(as_json: AsJson = False) -> None:
         from flows.parts import using
         from flows.reconcile import reconcile as reconcile_flow
 
+        engine.start()
         with using(parts):
             report = reconcile_flow()
         if as_json:

@@ -98,6 +98,24 @@ def test_a_flow_killed_in_mid_batch_is_run_again_and_does_only_the_rest(shell: S
         assert results[number].finished_at == moment, "what was done is not done again"
 
 
+def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "photos", {f"VIN{n:02d}/1.jpg": photo() for n in range(60)})
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [*BGBATCH, "submit", str(folder), "--account", "Acme"],
+            env=shell.env,
+            stderr=said,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        wait_for_reports(open_transient(Settings(home=shell.home), lambda: None), process)  # type: ignore[arg-type, return-value]
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the command started
+        assert process.wait(timeout=120) == 130, (tmp_path / "said").read_text()[-2000:]
+    text = (tmp_path / "said").read_text()
+    assert "Stopped. What is done stays done" in text
+    assert "Traceback" not in text
+
+
 def wait_for_reports(transient, process):
     """Results of the one batch in the store, as soon as there are some."""
     while process.poll() is None:

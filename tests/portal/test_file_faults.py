@@ -1,0 +1,30 @@
+"""What a command says when a disk or a file would not do what was asked."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import typer
+
+from portal.cli.terminal import CALLERS_MISTAKE, exit_codes
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "told"),
+    [
+        (errno.ENOSPC, None, "file_fault: No space left on device. Make room, or choose a place on another disk"),
+        (errno.EACCES, "/cutouts", "file_fault: Permission denied: /cutouts. Change its permissions"),
+        (errno.EIO, "/cutouts", "file_fault: Input/output error: /cutouts. Check the place"),
+    ],
+)
+def test_a_fault_of_a_disk_says_what_to_do(
+    number: int, name: str | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as end, exit_codes():
+        raise OSError(number, os.strerror(number), *([name] if name else []))
+    assert end.value.exit_code == CALLERS_MISTAKE
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(told)
+    assert said.endswith(".")
