@@ -302,11 +302,30 @@ def test_a_page_of_versions_is_read_whatever_the_server_calls_it(root: str, spac
     assert b"<Key>" not in answer["body"]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "<Version><Key><![CDATA[a]]></Key><VersionId>1</VersionId><Size>7</Size></Version>",
+        "<Version><Key>a&amp;b</Key><VersionId>1</VersionId><Size>7</Size></Version>",
+        "<Version><!-- <Key>other</Key> --><Key>a</Key><VersionId>1</VersionId><Size>7</Size></Version>",
+        '<Version xmlns="x"><Key>a</Key><VersionId>1</VersionId><Size>7</Size></Version>',
+        "<DeleteMarker><Key>a</Key></DeleteMarker>",
+    ],
+)
+def test_a_version_that_is_not_written_plainly_is_left_to_botocore(odd: str) -> None:
+    plain = "<Version><Key>z%2By+x</Key><VersionId>1</VersionId><Size>7</Size></Version>\n"
+    kept = f"<Versions><EncodingType>url</EncodingType>{odd}"
+    answer, page = {"status_code": 200, "body": f"{kept}{plain}</Versions>".encode()}, {}
+    _read_page(answer, page)
+    assert answer["body"].decode() == f"{kept}</Versions>"
+    assert list(_listed(page)) == [StoredObject("z+y x", 7, "1", Kind.VERSION)]
+
+
 def test_a_page_that_was_torn_or_read_by_somebody_else_hides_nothing() -> None:
     torn = {"status_code": 200, "body": b"<ListVersionsResult><Version><Key>a"}
     page: dict[str, object] = {}
     _read_page(torn, page)
-    assert (page, torn["body"]) == ({}, b"<ListVersionsResult><Version><Key>a"), "botocore says what is wrong with it"
+    assert (list(_listed(page)), torn["body"]) == ([], b"<ListVersionsResult><Version><Key>a"), "botocore says so"
     theirs = {
         "Versions": [{"Key": "b", "VersionId": "1", "Size": 7}],
         "DeleteMarkers": [{"Key": "a", "VersionId": "2"}],
