@@ -39,6 +39,9 @@ AHEAD = timedelta(hours=1)
 WATCHED = timedelta(hours=1)
 """So long after an early purge its prefix is swept again: its hour is alive, so nothing else would look there."""
 
+LISTED_WITHIN = timedelta(hours=1)
+"""A listing may lag: that it shows nothing of a batch is believed of one that was received at least so long ago."""
+
 
 class Due(Enum):
     """What to do with an hour folder."""
@@ -211,8 +214,10 @@ class Purge:
     def _leave_receipts(self) -> None:
         """For each batch whose time has come and of which nothing is left, also if an earlier run was killed here."""
         with self._records.transaction() as connection:
-            due = {*overdue(connection, self._now()), *map(BatchId, unfinished_erasures(connection, Erased.BATCH))}
-        absent = [batch_id for batch_id in sorted(due) if self._is_absent(batch_id)]
+            begun = {*map(BatchId, unfinished_erasures(connection, Erased.BATCH))}
+            due = {*overdue(connection, self._now())}
+        believed = begun | {each for each in due if received_at(each) <= self._now() - LISTED_WITHIN}
+        absent = [batch_id for batch_id in sorted(believed) if self._is_absent(batch_id)]
         for start in range(0, len(absent), _IN_ONE_TRANSACTION):
             with self._noting_faults():
                 self._leave_some(absent[start : start + _IN_ONE_TRANSACTION])

@@ -135,6 +135,12 @@ def test_the_promise_holds_on_seeded_walks(first: int, tmp_path: Path) -> None:
         walk(seed, tmp_path)
 
 
+@pytest.mark.parametrize("seed", [6420, 7351])
+def test_walks_that_once_broke_the_promise_hold(seed: int, tmp_path: Path) -> None:
+    """A listing that lagged showed nothing of a young batch, and a receipt said that it was gone."""
+    walk(seed, tmp_path)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[each.rule for each in MUTANTS])
 def test_a_bug_in_a_rule_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     for seed in range(mutant.seed, mutant.seed + 400):

@@ -229,6 +229,23 @@ def test_a_batch_may_be_purged_early_and_is_watched_for_an_hour(objects: ObjectS
     assert {key.split("/")[1] for key in keys(objects)} == {calm}
 
 
+def test_a_listing_that_lags_makes_no_receipt(
+    objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A young batch of which a listing shows nothing yet: it goes, and gets its receipt, once it is listed."""
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    with records.transaction() as connection:
+        hasten(connection, batch_id, later(minutes=5))
+    with monkeypatch.context() as lagging:
+        lagging.setattr(objects.storage, "find", lambda prefix: iter(()))
+        assert purge(objects, records, later(minutes=10)).receipts == []
+    assert keys(objects) != []
+    assert [receipt.subject for receipt in purge(objects, records, later(minutes=20)).receipts] == [batch_id]
+    assert keys(objects) == []
+
+
 def test_an_earlier_purge_time_counts_and_a_later_one_does_not(objects: ObjectStore, records: Records) -> None:
     early, late = batch_at(NOON), batch_at(NOON, seed=2)
     put_batch(objects, early)
