@@ -111,6 +111,7 @@ class World:
         self.generation = 0
         self.bad_ticks = 0
         self.late_writes = 0
+        self._since_tick = timedelta()
         self._reconciled: tuple[datetime, tuple[object, ...]] = (self.now, ())
         self._home = home
         self._settings = Settings(home=home, shard_items=2)  # reading them anew took half of a walk
@@ -121,8 +122,8 @@ class World:
 
     def submit(self, owner: int, industry: Industry | None, photos: int) -> None:
         """A batch is opened, uploaded and sealed; it may stop anywhere."""
+        self._pass(timedelta(minutes=self.random.randrange(10)))
         parts, account = self.parts("portal"), self.owners[owner]
-        self.now += timedelta(minutes=self.random.randrange(10))
         with self.mishaps():
             at, live = self.now, account.live.get(industry) if industry else None
             options = CutoutOptions(format=Format.JPG)
@@ -255,18 +256,29 @@ class World:
     def advance(self, ticks: int) -> None:
         """Time passes, with a cleanup and a reconcile every ten minutes."""
         for _ in range(ticks):
-            self.now += TICK
-            self.check()
-            is_quiet = self._is_quiet()
-            if is_quiet and self._is_lake_quiet():
-                continue
-            self.bad_ticks = self.bad_ticks + 1 if self.trouble.is_armed else 0
-            if self.bad_ticks > BAD_TICKS:
-                self.trouble.clear()
-            if not is_quiet or self.trouble.is_armed:
-                self.clean_up()
-            self.reconcile()
-            self._reconciled = (self.now, self._lake_state())
+            self._pass(TICK)
+
+    def _pass(self, time: timedelta) -> None:
+        """So much time passes; at the tick in it, if there is one, cleaner and reconcile have their turn."""
+        self._since_tick += time
+        self.now += time
+        if self._since_tick < TICK:
+            return
+        self._since_tick -= TICK
+        self._tick()
+
+    def _tick(self) -> None:
+        self.check()
+        is_quiet = self._is_quiet()
+        if is_quiet and self._is_lake_quiet():
+            return
+        self.bad_ticks = self.bad_ticks + 1 if self.trouble.is_armed else 0
+        if self.bad_ticks > BAD_TICKS:
+            self.trouble.clear()
+        if not is_quiet or self.trouble.is_armed:
+            self.clean_up()
+        self.reconcile()
+        self._reconciled = (self.now, self._lake_state())
 
     # What must hold.
 
