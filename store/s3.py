@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from heapq import merge
 from typing import Any
 
 import s3fs
 from botocore.exceptions import BotoCoreError
 from botocore.parsers import ResponseParserError
+from pydantic import SecretStr
 
 from store.s3_listing import LISTED, quick_session
 from store.settings import Settings
@@ -39,24 +40,7 @@ class S3:
     AT_ONCE = 8
 
     def __init__(self, url: str, settings: Settings) -> None:
-        # Built from the settings in each process: a pickled filesystem would carry the secret into Ray's object store.
-        self.filesystem = s3fs.S3FileSystem(
-            session=quick_session(),
-            key=settings.s3_key or None,
-            secret=settings.s3_secret.get_secret_value() or None,
-            endpoint_url=settings.s3_endpoint or None,
-            use_listings_cache=False,  # it shows deleted objects and hides new ones
-            skip_instance_cache=True,
-            config_kwargs={
-                "retries": {"max_attempts": 3},
-                "connect_timeout": 5,
-                "read_timeout": 60,
-                "max_pool_connections": 32,
-                # Over TLS botocore puts a checksum behind a body of unsaid length, which other servers than AWS refuse.
-                "request_checksum_calculation": "when_required" if settings.s3_endpoint else "when_supported",
-            },
-        )
-        self.filesystem.retries = 2  # on top of botocore's: five times three tries took 35 s against a constant 503
+        self.filesystem = _filesystem(settings.s3_endpoint, settings.s3_key, settings.s3_secret)
         self.root = url.rstrip("/")
         self.bucket, _, inside = self.root.removeprefix("s3://").partition("/")
         self._inside = f"{inside}/" if inside else ""
@@ -80,7 +64,8 @@ class S3:
     def get(self, key: str) -> bytes:
         """The bytes at `key`."""
         try:
-            data: bytes = self.filesystem.cat_file(self._path(key))
+            # One at a time: for several, s3fs asks for the size first.
+            data: bytes = self.filesystem.cat_file(self._path(key), max_concurrency=1)
         except BotoCoreError as error:
             raise OSError(errno.EIO, type(error).__name__) from error
         return data
@@ -249,6 +234,32 @@ class S3:
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}"
+
+
+@cache
+def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem:
+    """One for each process, which never travels: a pickled one would carry the secret into Ray's object store.
+
+    Its first request costs a tenth of a second of CPU, more than a call to an actor on a GPU may take.
+    """
+    filesystem = s3fs.S3FileSystem(
+        session=quick_session(),
+        key=key or None,
+        secret=secret.get_secret_value() or None,
+        endpoint_url=endpoint or None,
+        use_listings_cache=False,  # it shows deleted objects and hides new ones
+        skip_instance_cache=True,  # it would forget what is set below
+        config_kwargs={
+            "retries": {"max_attempts": 3},
+            "connect_timeout": 5,
+            "read_timeout": 60,
+            "max_pool_connections": 32,
+            # Over TLS botocore puts a checksum behind a body of unsaid length, which other servers than AWS refuse.
+            "request_checksum_calculation": "when_required" if endpoint else "when_supported",
+        },
+    )
+    filesystem.retries = 2  # on top of botocore's: five times three tries took 35 s against a constant 503
+    return filesystem
 
 
 def _listed(page: _Reply) -> Sequence[StoredObject]:

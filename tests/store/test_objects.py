@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import s3fs
+from pydantic import SecretStr
 
 from schemas.errors import NotFound, StillThere, StoreFault
 from store.objects import ObjectStore
@@ -31,6 +33,30 @@ def test_what_was_written_is_read_and_listed(objects: ObjectStore) -> None:
     assert objects.files("hour/batch") == ["manifest.json"]
     assert keys(objects) == ["hour/batch/manifest.json", "hour/batch/source/000001"]
     assert [found.size for found in objects.walk("hour/batch/manifest.json")] == [2]
+
+
+def test_an_object_costs_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = open_store(*rclone_bucket()), []
+    ask = s3fs.S3FileSystem._call_s3
+
+    async def noted(self: s3fs.S3FileSystem, method: str, *arguments: object, **more: object) -> object:
+        asked.append(method)
+        return await ask(self, method, *arguments, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", noted)
+    store.write("hour/batch/1", b"photo")
+    assert store.read("hour/batch/1") == b"photo"
+    assert asked == ["put_object", "get_object"]
+
+
+def test_stores_of_a_process_share_a_client_and_no_keys(tmp_path: Path) -> None:
+    """A client costs more than a call to an actor, which opens its stores anew."""
+    own = Settings(home=tmp_path, s3_endpoint="http://127.0.0.1:9", s3_key="own", s3_secret=SecretStr("of-own"))
+    as_before = s3_of(open_store("s3://bucket/lake", own.model_copy())).filesystem
+    assert s3_of(open_store("s3://bucket/transient", own)).filesystem is as_before
+    for change in ({"s3_key": "other"}, {"s3_secret": SecretStr("other")}, {"s3_endpoint": "http://127.0.0.1:8"}):
+        other = s3_of(open_store("s3://bucket/transient", own.model_copy(update=change))).filesystem
+        assert other is not as_before
 
 
 def test_what_is_not_there_is_not_found(objects: ObjectStore) -> None:
