@@ -238,7 +238,8 @@ class S3:
 
 @cache
 def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem:
-    """One for each process, which never travels: a pickled one would carry the secret into Ray's object store.
+    """One for each process, which never travels: pickled, it would carry the secret into Ray's object store; forked, it
+    does nothing.
 
     Its first request costs a tenth of a second of CPU, more than a call to an actor on a GPU may take.
     """
@@ -260,6 +261,9 @@ def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem
     )
     filesystem.retries = 2  # on top of botocore's: five times three tries took 35 s against a constant 503
     return filesystem
+
+
+os.register_at_fork(after_in_child=_filesystem.cache_clear)
 
 
 def _listed(page: _Reply) -> Sequence[StoredObject]:

@@ -9,6 +9,7 @@ from string import Template
 
 import duckdb
 import pytest
+from torch.utils.data import DataLoader
 
 from lake.audit import audit
 from lake.copies.manifest import Kind
@@ -16,9 +17,11 @@ from lake.erase import READING, erase_grant
 from lake.pull import Order, pull
 from lake.query import Query
 from lake.reading import Lake
+from lake.training import CandidateDataset, Reading, Sample
 from lake.verify import verify
 from schemas.errors import NotFound, StoreFault
 from store.objects import ObjectStore, open_store
+from store.records import open_records
 from store.s3 import S3
 from store.settings import Settings
 from tests.lake.conftest import AUTO, World, build_world
@@ -91,6 +94,26 @@ def test_duckdb_reads_the_lake_in_place(tmp_path: Path) -> None:
     connection.register_filesystem(filesystem)
     paths = world.reader().paths(AUTO)
     assert connection.sql(f"SELECT count(*), min(width) FROM read_parquet({paths})").fetchall() == [(3, 48)]
+
+
+def test_forked_loaders_read_a_lake_on_s3(tmp_path: Path) -> None:
+    """Their parent has an open connection, which does not survive the fork."""
+    world, settings = on_s3(tmp_path, "rclone")
+    world.give(world.grant(), 3)
+
+    def reopen() -> Lake:
+        lake = open_store(s3_of(world.lake).root, settings)
+        return Lake(lake, open_records(Settings(home=tmp_path)), world.live)
+
+    dataset = CandidateDataset(reopen, Reading(AUTO), candidate_id)
+    here = sorted(dataset)
+    assert len(here) == 3
+    loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert sorted(loader) == here
+
+
+def candidate_id(sample: Sample) -> str:
+    return sample.candidate_id
 
 
 def as_other(world: World, policy: str) -> ObjectStore:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,17 @@ def test_stores_of_a_process_share_a_client_and_no_keys(tmp_path: Path) -> None:
     for change in ({"s3_key": "other"}, {"s3_secret": SecretStr("other")}, {"s3_endpoint": "http://127.0.0.1:8"}):
         other = s3_of(open_store("s3://bucket/transient", own.model_copy(update=change))).filesystem
         assert other is not as_before
+
+
+def test_a_forked_process_has_a_client_of_its_own() -> None:
+    url, settings = rclone_bucket()
+    open_store(url, settings).write("hour/batch/1", b"photo")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        assert pool.submit(_read, url, settings, "hour/batch/1").result(60) == b"photo"
+
+
+def _read(url: str, settings: Settings, key: str) -> bytes:
+    return open_store(url, settings).read(key)
 
 
 def test_what_is_not_there_is_not_found(objects: ObjectStore) -> None:
