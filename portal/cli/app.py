@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from portal.cli import account, batches, consent, lake, places, schedule, upkeep, webhooks, weights
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
-from portal.cli.terminal import quiet_libraries
+from portal.cli.terminal import out, quiet_libraries
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +21,23 @@ app = typer.Typer(
         "unless the customer turned on AI Training Data on the account page."
     ),
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        out.print(f"bgbatch {version('bgbatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Commands follow; the help above is the app's own."""
+
+
 for command in (
     batches.submit,
     batches.run,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from flows import timetable
 from flows.night_report import Report, markdown, report_of
@@ -18,7 +21,7 @@ from portal import webhooks as telling
 from portal.cli.places import address_of
 from portal.cli.terminal import exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
 from schemas.batch import BatchState
-from schemas.errors import NotFound, UserError
+from schemas.errors import BgbatchError, NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, parse_options
@@ -26,6 +29,8 @@ from store import nights, outside, schedules
 from store.nights import Night, NightState
 from store.people import find_account, list_accounts
 from store.schedules import Overlap, Schedule
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -137,15 +142,19 @@ def run_due(
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
     with exit_codes():
         parts = get_ready()
-        ending = threading.Event()
-        if watch:  # a night that is being delivered is brought to its end first
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: ending.set())
-        while True:
+
+        def look() -> list[Night]:
             touched = _look_after_all(parts, in_line)
             _send_webhooks(parts)
-            if not watch or ending.wait(_LOOK_EVERY):
-                break
+            return touched
+
+        if watch:  # a night that is being delivered is brought to its end first
+            ending = threading.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: ending.set())
+            look_until(ending, look)
+            return
+        touched = look()
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
@@ -186,6 +195,18 @@ def report(schedule: Id, as_json: AsJson = False) -> None:
         parts = get_ready()
         found = _find(parts, schedule)
         _print_report(report_of(_last(parts, found), parts.clock()), found, as_json)
+
+
+def look_until(ending: threading.Event, look: Callable[[], object], pause: float = _LOOK_EVERY) -> None:
+    """Look again and again until `ending` is set; what ends a look, such as records that are down, is said."""
+    while not ending.is_set():
+        try:
+            look()
+        except BgbatchError as fault:
+            _log.warning("a look at the nights ended with %s; the next one goes on", fault.code)
+        except OperationalError as fault:
+            _log.warning("the records could not be reached (%s); the next look goes on", type(fault).__name__)
+        ending.wait(pause)
 
 
 def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:

@@ -155,7 +155,8 @@ def audit(
         if as_json:
             show_json({**asdict(result), "held": result.held})
         else:
-            show_fields({**result.looked_at, "longest gap between good cleanups, min": result.longest_gap_minutes})
+            gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
+            show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
             for each in result.broken:
                 out.print(f"[bold red]broken[/] {each}", soft_wrap=True)
             out.print("The promise held." if result.held else f"The promise was broken in {len(result.broken)} ways.")

@@ -36,7 +36,7 @@ contained() {
     own_tmp="$own_tmp; mkdir -p \"\$PROGRAMS\"; mount --bind /media \"\$PROGRAMS\""  # they may lie under /tmp
     unshare --mount sh -c "$own_tmp; exec \"\$@\"" "$@"
 }
-contained "$1" $2 > "$1/head" 2>&1 &
+contained "$1" sh -c "$ENTRYPOINT" ray $2 > "$1/head" 2>&1 &
 for _ in $(seq 1200); do grep -q "runtime started" "$1/head" && break; sleep 0.1; done
 ss -ltnH | awk '{print $4}' > "$1/listening"
 contained "$1" $3
@@ -48,9 +48,10 @@ def test_the_driver_beside_it_joins_and_nobody_on_another_network_can(tmp_path: 
     assert WORK["network_mode"] == WORK["ipc"] == WORK["pid"] == "service:ray"
     programs = Path(sys.executable).parent
     small = ["--num-cpus=1", "--object-store-memory=80000000"]
-    head = shlex.join([str(programs / "ray"), *RAY["entrypoint"][1:], *small])
+    head = shlex.join([*RAY["command"], *small])
     check = shlex.join([str(programs / "ray"), *WORK["healthcheck"]["test"][2:]])
     token = RAY["environment"] | {"RAY_AUTH_TOKEN": secrets.token_hex(32), "PROGRAMS": sys.prefix}
+    token |= {"ENTRYPOINT": RAY["entrypoint"][2].replace("$$", "$"), "PATH": f"{programs}:{os.environ['PATH']}"}
     address = WORK["environment"]["BGBATCH_RAY_ADDRESS"]
     program = ["sh", "-c", PLACE, "sh", str(tmp_path), head, check, sys.executable, DRIVER, address]
     done = subprocess.run(

@@ -14,6 +14,12 @@ from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, 
 
 SECRETIVE = re.compile(r"SECRET|PASSWORD|TOKEN|AUTH_STRING|RECORDS_URL|CONNECTION_URL|_KEY$", re.I)
 SERVICES = sorted(COMPOSE["services"])
+RUN_FIRST = {
+    first
+    for service in COMPOSE["services"].values()
+    for first, how in (service.get("depends_on") or {}).items()
+    if how["condition"] == "service_completed_successfully"
+}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -65,10 +71,11 @@ def test_every_service_has_limits_a_check_a_pinned_image_and_few_rights(name: st
     image = re.sub(r"\$\{\w+:-(.*)\}", r"\1", service["image"])
     assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", image)
     assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"])
-    assert service["healthcheck"]["test"]
+    if name not in RUN_FIRST:
+        assert service["healthcheck"]["test"]
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert service["restart"] == "unless-stopped"
+    assert service["restart"] == ("no" if name in RUN_FIRST else "unless-stopped")
     assert not service.get("privileged")
 
 
@@ -78,6 +85,22 @@ def test_no_secret_stands_in_the_compose_file() -> None:
         assert not [key for key in given if SECRETIVE.search(key)], name
         for file in service.get("env_file", []):
             assert file.startswith("secrets/")
+
+
+def test_nobody_starts_before_the_schema_and_the_logins_are_there() -> None:
+    """The cleanup apart, which waits for nobody and tries again."""
+    for name, service in COMPOSE["services"].items():
+        if name not in RUN_FIRST | {"cleanup"} and "BGBATCH_PORTAL_URL" in service.get("environment", {}):
+            assert "logins" in service["depends_on"], name
+
+
+def test_all_that_is_written_lies_in_memory() -> None:
+    """On a read-only file system only a tmpfs can be written, and one over the image's own home would be root's."""
+    for name, service in COMPOSE["services"].items():
+        if home := service.get("environment", {}).get("BGBATCH_HOME"):
+            assert service["read_only"], name
+            assert any(home.startswith(f"{place}/") for place in service["tmpfs"]), name
+            assert service["environment"]["HOME"] == home
 
 
 def test_ports_are_open_to_this_machine_only() -> None:

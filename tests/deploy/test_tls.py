@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from schemas.errors import StoreFault
 from store.objects import open_store
 from store.records import open_records
-from store.s3 import S3
+from store.s3 import S3, _filesystem
 from store.settings import Settings
 from tests.consent.postgres import _programs, _unprivileged_user
 from tests.deploy.files import COMPOSE, DEPLOY, called
@@ -145,6 +145,7 @@ def test_without_tls_or_by_another_authority_nobody_speaks_to_the_objects(
     with pytest.raises(StoreFault):
         open_store("s3://batches/here", plain).write("b", b"photo")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(others / "authority.crt"))
+    _filesystem.cache_clear()  # as another process
     with pytest.raises(StoreFault):
         open_store("s3://batches/here", objects).write("b", b"photo")
 

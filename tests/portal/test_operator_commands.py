@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from typer.testing import CliRunner, Result
 
 from portal.cli.app import app
+from portal.cli.schedule import look_until
 from schemas.clock import system_clock
+from schemas.errors import StoreFault
 from store import webhooks
 from tests.api.conftest import Desk, jpeg, new_desk
 
@@ -77,3 +82,26 @@ def test_a_webhook_is_added_told_again_and_removed(desk: Desk) -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1/hook", "http://169.254.169.254/", "file:///etc/passwd"])
 def test_a_webhook_to_the_inside_is_refused(desk: Desk, url: str) -> None:
     run("webhook", "add", "Acme", url, code=2)
+
+
+def test_the_watch_over_the_nights_outlives_records_that_are_down(caplog: pytest.LogCaptureFixture) -> None:
+    ending, looks = threading.Event(), []
+    nobody_there = create_engine("postgresql+psycopg://x@127.0.0.1:1/x")
+
+    def look() -> None:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            nobody_there.connect()
+        if len(looks) == 2:
+            raise StoreFault("The store does not answer.")
+        ending.set()
+
+    look_until(ending, look, pause=0)
+    assert looks == [0, 1, 2]
+    assert "OperationalError" in caplog.text
+    assert "store_fault" in caplog.text
+    assert "does not answer" not in caplog.text
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").split() == ["bgbatch", version("bgbatch")]

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Everything secret that docker-compose.yaml refers to, made at random into one folder; what is there already stays:
+#   sudo sh deploy/first-start.sh deploy/secrets
+# On Kubernetes a secrets manager does this: deploy/kubernetes/base/secrets.md.
+set -eu
+umask 077
+here=$(dirname "$0")
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
+
+random() { openssl rand -hex 24; }
+# Each password once, in a file of its own, so that a run that was broken off goes on with the same ones.
+word() { [ -s "$folder/.$1" ] || random > "$folder/.$1"; cat "$folder/.$1"; }
+keep() { if [ -e "$folder/$1" ]; then cat > /dev/null; else cat > "$folder/.new" && mv "$folder/.new" "$folder/$1"; fi; }
+records() { echo "BGBATCH_RECORDS_URL=postgresql+psycopg://$1:$2@postgres/bgbatch"; }
+
+[ -e "$folder/postgres.crt" ] && [ -e "$folder/objects.crt" ] || sh "$here/certificates.sh" "$folder" postgres objects
+chown 999 "$folder/postgres.key" # the image's user of PostgreSQL, who wants a key of its own
+
+s3="BGBATCH_S3_KEY=bgbatch
+BGBATCH_S3_SECRET=$(word s3)"
+engine="PREFECT_API_AUTH_STRING=bgbatch:$(word engine)"
+ray="RAY_AUTH_TOKEN=$(word ray)"
+
+word owner | keep postgres_password
+printf '%s\n' "$s3" "$(records bgbatch_owner "$(word owner)")" "PGPASSWORD=$(word owner)" | keep owner.env
+printf '%s\n' "$s3" | keep objects.env
+printf '%s\n' "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect:$(word prefect)@postgres/prefect" \
+    "PREFECT_SERVER_API_AUTH_STRING=bgbatch:$(word engine)" | keep prefect-server.env
+printf '%s\n' "$s3" "$ray" | keep worker.env
+printf '%s\n' "$s3" "$(records portal "$(word portal)")" | keep portal.env
+printf '%s\n' "$s3" "$(records dispatcher "$(word dispatcher)")" "$engine" "$ray" | keep work.env
+printf '%s\n' "$s3" "$(records cleanup "$(word cleanup)")" | keep cleanup.env
+
+# A login for each process, in one of the roles of postgres/roles.sql; run again, it sets the passwords again.
+{
+    while read -r login role; do
+        echo "SELECT 'CREATE ROLE $login LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$login') \\gexec"
+        echo "ALTER ROLE $login PASSWORD '$(word "$login")';"
+        [ -z "$role" ] || echo "GRANT $role TO $login;"
+    done <<LOGINS
+portal bgbatch_portal
+dispatcher bgbatch_portal
+cleanup bgbatch_cleanup
+prefect
+LOGINS
+    echo "SELECT 'CREATE DATABASE prefect OWNER prefect' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'prefect') \\gexec"
+} | keep logins.sql
+echo "$folder holds all secrets. Next: docker compose -f $here/docker-compose.yaml up -d"
