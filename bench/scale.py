@@ -1,8 +1,8 @@
 """What distributing costs: dispatch, efficiency, a million photos in one driver, a long history, Prefect's requests.
 
-`python -m bench.scale` writes its section of bench/RESULTS.md; parts can be named (`starts dispatch efficiency driver
-history requests`), and then only theirs are measured and written anew. The network sleeps, so that two cores can stand
-for many.
+`python -m bench.scale` writes its section of bench/RESULTS.md; parts can be named (`starts dispatch store efficiency
+driver history requests`), and then only theirs are measured and written anew. The network sleeps, so that two cores can
+stand for many.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from store.settings import Settings
 from store.transient import source_key
 from tests.cluster.rehearsal import SCORES, RehearsalActor
 from tests.consent.postgres import new_database
+from tests.store.conftest import rclone_bucket
 from workers.placement import connect
 from workers.plan import Shard
 from workers.pool import Pool
@@ -51,6 +52,12 @@ class Photo40ms(RehearsalActor):
     pause = 0.04
 
 
+class Photo0ms(RehearsalActor):
+    """Nothing but the store's share."""
+
+    pause = 0.0
+
+
 class Photo200ms(RehearsalActor):
     """About a photo on a core."""
 
@@ -62,6 +69,7 @@ def main(asked: Sequence[str]) -> None:
     parts = {
         "starts": starts,
         "dispatch": dispatch,
+        "store": store,
         "efficiency": efficiency,
         "driver": driver,
         "history": history,
@@ -131,6 +139,29 @@ def dispatch() -> Lines:
         f"**Dispatch**: a photo of 40 ms takes {loop * 1e3:.2f} ms in a bare loop and {through * 1e3:.2f} ms through "
         f"Ray to one actor: {overhead:+.1f} % (goal: at most 5 %). Calls of 8 photos, folder store, {photos} photos, "
         f"median of {rounds} alternating rounds."
+    ]
+
+
+def store() -> Lines:
+    """What reading a photo and writing its cutout and reports costs an actor, on a folder and on S3."""
+    photos, told = 400, []
+    address, on_s3 = rclone_bucket()
+    os.environ["BGBATCH_S3_SECRET"] = on_s3.s3_secret.get_secret_value()  # as an actor has it
+    for name, settings in (("a folder", Settings()), ("S3", on_s3.model_copy(update={"transient_url": address}))):
+        with tempfile.TemporaryDirectory(prefix="bgbatch-scale-") as home:
+            place = Place(settings.model_copy(update={"home": Path(home)}))
+            actor = Photo0ms(place.settings.without_secrets())
+            batch_id = place.send(photos)
+            first, *shards = steps.plan(place.parts, batch_id)
+            actor.process(batch_id, first, system_clock)
+            began = time.process_time()
+            for shard in shards:
+                actor.process(batch_id, shard, system_clock)
+            cost = (time.process_time() - began) / (photos - len(first))
+            told.append(f"{cost * 1e3:.1f} CPU-ms on {name}")
+    return [
+        f"**Store**: to an actor, reading a photo and writing its cutout and its share of a report costs "
+        f"{' and '.join(told)}. Files of 100 bytes, calls of 8 photos, {photos} photos, an rclone server.",
     ]
 
 
