@@ -17,6 +17,7 @@ _IMAGES = frozenset(
     (b"hvc1", b"av01", b"grid", b"iden", b"iovl", b"jpeg", b"avc1", b"vvc1", b"evc1", b"j2k1", b"unci", b"tmap")
 )
 _JXL_PIXELS = (b"jxlc", b"jxlp")
+_JXL_LAST = 1 << 31  # in the number that a part begins with
 _JXL_KEPT = (b"JXL ", b"ftyp", b"jxll", *_JXL_PIXELS)
 
 
@@ -61,6 +62,11 @@ def strip_jxl(data: bytes) -> bytes:
     boxes = list(_boxes(data, 0, len(data)))
     if not any(box.kind in _JXL_PIXELS for box in boxes):
         raise ValueError("no codestream")
+    parts = [_number(data, box.body, 4) for box in boxes if box.kind == b"jxlp"]
+    if parts and [each & ~_JXL_LAST for each in parts] != list(range(len(parts))):
+        raise ValueError("a part of the codestream is missing")
+    if parts and not parts[-1] & _JXL_LAST:
+        raise ValueError("the codestream ends too early")
     exif = [_exif(data[box.body : box.end]) for box in boxes if box.kind == b"Exif"]
     exif = [(len(each) + 8).to_bytes(4, "big") + b"Exif" + each for each in exif]
     head, pixels = (

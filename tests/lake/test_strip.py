@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
@@ -130,6 +130,7 @@ def test_stripping_twice_is_stripping_once() -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([kind for kind in KINDS if kind != "BMP"]))
+@example(990, "JXL")  # between two parts of its codestream
 def test_a_file_cut_short_is_refused(cut: int, kind: str) -> None:
     whole = strip_metadata(telling(kind, 6))
     assert whole is not None
