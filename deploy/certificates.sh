@@ -8,7 +8,7 @@ mkdir -p "$1"
 cd "$1"
 shift
 curve="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-if [ ! -f authority.key ]; then
+if [ ! -f authority.crt ]; then
     openssl req -x509 $curve -days 3650 -subj "/CN=bgbatch" -keyout authority.key -out authority.crt
 fi
 for name; do

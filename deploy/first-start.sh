@@ -11,7 +11,9 @@ folder=$(cd "$1" && pwd)
 random() { openssl rand -hex 24; }
 # Each password once, in a file of its own, so that a run that was broken off goes on with the same ones.
 word() { [ -s "$folder/.$1" ] || random > "$folder/.$1"; cat "$folder/.$1"; }
-keep() { if [ -e "$folder/$1" ]; then cat > /dev/null; else cat > "$folder/.new" && mv "$folder/.new" "$folder/$1"; fi; }
+new=$folder/.new
+# Moved when it is whole: a run that is broken off leaves no half of a file, which the next one would keep.
+keep() { [ -e "$folder/$1" ] || mv "$new" "$folder/$1"; }
 records() { echo "BGBATCH_RECORDS_URL=postgresql+psycopg://$1:$2@postgres/bgbatch"; }
 
 [ -e "$folder/postgres.crt" ] && [ -e "$folder/objects.crt" ] || sh "$here/certificates.sh" "$folder" postgres objects
@@ -22,15 +24,15 @@ BGBATCH_S3_SECRET=$(word s3)"
 engine="PREFECT_API_AUTH_STRING=bgbatch:$(word engine)"
 ray="RAY_AUTH_TOKEN=$(word ray)"
 
-word owner | keep postgres_password
-printf '%s\n' "$s3" "$(records bgbatch_owner "$(word owner)")" "PGPASSWORD=$(word owner)" | keep owner.env
-printf '%s\n' "$s3" | keep objects.env
+word owner > "$new"; keep postgres_password
+printf '%s\n' "$s3" "$(records bgbatch_owner "$(word owner)")" "PGPASSWORD=$(word owner)" > "$new"; keep owner.env
+printf '%s\n' "$s3" > "$new"; keep objects.env
 printf '%s\n' "PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect:$(word prefect)@postgres/prefect" \
-    "PREFECT_SERVER_API_AUTH_STRING=bgbatch:$(word engine)" | keep prefect-server.env
-printf '%s\n' "$s3" "$ray" | keep worker.env
-printf '%s\n' "$s3" "$(records portal "$(word portal)")" | keep portal.env
-printf '%s\n' "$s3" "$(records dispatcher "$(word dispatcher)")" "$engine" "$ray" | keep work.env
-printf '%s\n' "$s3" "$(records cleanup "$(word cleanup)")" | keep cleanup.env
+    "PREFECT_SERVER_API_AUTH_STRING=bgbatch:$(word engine)" > "$new"; keep prefect-server.env
+printf '%s\n' "$s3" "$ray" > "$new"; keep worker.env
+printf '%s\n' "$s3" "$(records portal "$(word portal)")" > "$new"; keep portal.env
+printf '%s\n' "$s3" "$(records dispatcher "$(word dispatcher)")" "$engine" "$ray" > "$new"; keep work.env
+printf '%s\n' "$s3" "$(records cleanup "$(word cleanup)")" > "$new"; keep cleanup.env
 
 # A login for each process, in one of the roles of postgres/roles.sql; run again, it sets the passwords again.
 {
@@ -45,5 +47,6 @@ cleanup bgbatch_cleanup
 prefect
 LOGINS
     echo "SELECT 'CREATE DATABASE prefect OWNER prefect' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'prefect') \\gexec"
-} | keep logins.sql
+} > "$new"; keep logins.sql
+rm -f "$new"
 echo "$folder holds all secrets. Next: docker compose -f $here/docker-compose.yaml up -d"

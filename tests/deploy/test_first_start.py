@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -59,6 +61,29 @@ def test_run_again_it_changes_nothing_and_makes_what_is_missing_with_the_same_wo
     (secrets / "logins.sql").unlink()
     first_start(secrets)
     assert contents(secrets) == before
+
+
+@pytest.mark.parametrize("words", range(0, 8, 2))
+def test_killed_anywhere_the_next_run_makes_all_of_it(secrets: Path, tmp_path: Path, words: int) -> None:
+    """All of the run's processes are killed when it asks for a password after so many."""
+    openssl = shutil.which("openssl")
+    (tmp_path / "openssl").write_text(
+        f'#!/bin/sh\nif [ "$1" = rand ]; then echo >> {tmp_path}/asked; '
+        f'[ $(wc -l < {tmp_path}/asked) -le {words} ] || kill -9 0; fi\nexec {openssl} "$@"\n'
+    )
+    (tmp_path / "openssl").chmod(0o755)
+    path, killed = f"{tmp_path}:{os.environ['PATH']}", tmp_path / "secrets"
+    started = ["sh", DEPLOY / "first-start.sh", killed]
+    run = subprocess.run(started, env={"PATH": path}, capture_output=True, check=False, start_new_session=True)
+    assert run.returncode == -signal.SIGKILL
+    first_start(killed)
+    shapes = [{name: shape(text) for name, text in contents(each).items()} for each in (secrets, killed)]
+    assert shapes[0] == shapes[1]
+
+
+def shape(text: str) -> str:
+    """All but what is random, in certificates also their number of letters."""
+    return re.sub(r"(-----\n)[^-]+", r"\1", re.sub(r"[0-9a-f]{48}", "word", text))
 
 
 def test_each_deployment_has_words_of_its_own(secrets: Path, tmp_path: Path) -> None:
