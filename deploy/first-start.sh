@@ -19,6 +19,10 @@ records() { echo "BGBATCH_RECORDS_URL=postgresql+psycopg://$1:$2@postgres/bgbatc
 [ -e "$folder/postgres.crt" ] && [ -e "$folder/objects.crt" ] || sh "$here/certificates.sh" "$folder" postgres objects
 chown 999 "$folder/postgres.key" # the image's user of PostgreSQL, who wants a key of its own
 
+for name in s3 engine ray owner prefect portal dispatcher cleanup; do
+    word "$name" > /dev/null # all of them first: where one cannot be made, this ends here, not in a file without it
+done
+
 s3="BGBATCH_S3_KEY=bgbatch
 BGBATCH_S3_SECRET=$(word s3)"
 engine="PREFECT_API_AUTH_STRING=bgbatch:$(word engine)"
