@@ -32,10 +32,11 @@ from workers.order import Cut, Opened, Order
 from workers.png import write_png
 from workers.refine import refined
 from workers.running import MOST_AT_ONCE, Running, pace_on, running_on
-from workers.scores import flags, score
+from workers.scores import flags, in_gray, score
 from workers.segmenter import Segmenter, find_device
 from workers.shadow import with_shadow
 from workers.sizes import fitted
+from workers.streams import Streams
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -61,6 +62,7 @@ class Cutter:
         self.limits = limits
         self.segmenter = segmenter
         self.pace = pace
+        self._streams = Streams(segmenter.device, max(1, pace.drivers))
         self._lane = DeviceLane(segmenter, jpegs, limits) if jpegs is not None else None
 
     def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, background: bytes | None = None) -> Cut:
@@ -86,6 +88,10 @@ class Cutter:
 
     def segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
         """The same with their masks, in the same order. Raises `OutOfMemory` and `DeviceBroken`."""
+        with self._streams.one():
+            return self._segment(opened)
+
+    def _segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
         there = [each for each in opened if isinstance(each, Taken)]
         made = iter(self._lane.make(there) if self._lane is not None else ())
         both = [(next(made) or self._open_here(each.order)) if isinstance(each, Taken) else each for each in opened]
@@ -109,7 +115,7 @@ class Cutter:
         is_set = order.options.consistent and frame != Frame(0, 0, picture.width, picture.height)
         given = (order.setting.width, order.setting.height) if is_set and order.setting else (frame.width, frame.height)
         width, height = fitted(*given, order.options.size.max_pixels)
-        scores = score(done.mask, done.small)
+        scores = score(done.mask, done.gray)
         return Cut(
             file=self._file(order, picture, alpha, frame, (width, height)),
             width=width,
@@ -124,7 +130,7 @@ class Cutter:
     def _open_here(self, order: Order) -> Opened:
         picture = decode(order.source, self.limits)
         small = self.segmenter.halve(picture.rgb)
-        return Opened(order, picture, small, self.segmenter.squeeze(small), order.mask)
+        return Opened(order, picture, in_gray(small), self.segmenter.squeeze(small), order.mask)
 
     def _file(self, order: Order, picture: Picture, alpha: Pixels, frame: Frame, size: tuple[int, int]) -> bytes:
         options = order.options
@@ -141,6 +147,9 @@ class Cutter:
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""
         self.segmenter.warm_up()
+        if self._lane is not None:
+            with self._streams.one():
+                self._lane.warm_up()
         ramp = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
         for options in (CutoutOptions(), CutoutOptions(format=Format.JPG)):
             self.cut(write_png(ramp), options, want_mask=True)

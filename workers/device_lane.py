@@ -7,8 +7,10 @@ A photo that this cannot do, or fails at, takes the ordinary way: it decides wha
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -21,13 +23,14 @@ from schemas.errors import DeviceBroken
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.colour import is_srgb
 from workers.decode import Limits, Picture, open_header, orientation_of
-from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
+from workers.device_pixels import HALVING, full_alpha, halved, in_gray, on_colour, squeezed, upright
 from workers.encode import JPEG_QUALITY, as_the_format_can
 from workers.order import Cut, Opened, Order
 from workers.png import write_png
 from workers.scores import SCORED_SIDE, flags, score
 from workers.segmenter import Segmenter, is_broken
 from workers.sizes import fitted
+from workers.streams import wait_for
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,6 +38,12 @@ _log = logging.getLogger(__name__)
 
 _END = b"\xff\xd9"
 """How a whole JPEG ends."""
+
+_LARGE = (3000, 4000)
+"""Height and width of a photo that is halved in every way."""
+
+_PIXELS_AT_ONCE = 32_000_000
+"""Of photos that are worked on at once: 16 bytes of the device's memory for each."""
 
 
 class Jpegs(Protocol):
@@ -71,11 +80,11 @@ class TorchvisionJpegs:
         whole = [photo.contiguous() for photo in photos]
         self._wait()
         files = self._encode(whole, quality=JPEG_QUALITY)
-        return [file.cpu().numpy().tobytes() for file in files]
+        together = torch.cat(files).cpu()  # each way to the host costs as much as a file
+        return [file.numpy().tobytes() for file in torch.split(together, [len(file) for file in files])]
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
+        wait_for(self._device)
 
 
 def jpegs_on(device: torch.device) -> Jpegs | None:
@@ -110,13 +119,13 @@ class Made:
     file: bytes
     width: int
     height: int
-    small: Pixels
+    gray: Pixels
     mask: Pixels
     alpha: Pixels | None
 
     def cut(self) -> Cut:
         """The finished item."""
-        scores = score(self.mask, self.small)
+        scores = score(self.mask, self.gray)
         return Cut(
             file=self.file,
             width=self.width,
@@ -134,6 +143,18 @@ class DeviceLane:
 
     def __init__(self, segmenter: Segmenter, jpegs: Jpegs, limits: Limits) -> None:
         self._segmenter, self._jpegs, self._limits = segmenter, jpegs, limits
+        self._halving, self._in_gray, self._on_colour = HALVING, in_gray, on_colour
+        if segmenter.running.compiled:  # what reads and writes each pixel once should not do it in six steps
+            fused = partial(torch.compile, dynamic=True)
+            self._halving = {by: fused(step) for by, step in HALVING.items()}
+            self._in_gray, self._on_colour = fused(in_gray), fused(on_colour)
+
+    def warm_up(self) -> None:
+        """Compile, if it is to be, all steps that a photo may take, alone and with others."""
+        large = torch.zeros((3, *_LARGE), dtype=torch.uint8, device=self._segmenter.device)
+        (file,) = self._jpegs.encode([large])
+        for many in (1, 2):
+            self.make([Taken(Order(file, CutoutOptions(format=Format.JPG), want_mask=True), orientation=1)] * many)
 
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
@@ -158,28 +179,64 @@ class DeviceLane:
         half = len(taken) // 2
         return self.make(taken[:half]) + self.make(taken[half:])
 
-    def _together(self, taken: Sequence[Taken]) -> list[Made | Opened | None]:
+    def _together(self, taken: Sequence[Taken]) -> list[Made | Opened]:
         side = self._segmenter.preparation.side
-        files = self._jpegs.decode([each.order.source for each in taken])
-        photos = [upright(file, each.orientation) for file, each in zip(files, taken, strict=True)]
-        smalls = [halved(photo, side) for photo in photos]
+        stacks = _stacked(taken, self._jpegs.decode([each.order.source for each in taken]))
+        smalls = [halved(stack.photos, side, self._halving) for stack in stacks]
         images = [squeezed(small, side) for small in smalls]
-        masks = self._segmenter.masks(torch.stack(images))
-        done: list[Made | Opened | None] = []
+        masks = torch.split(self._segmenter.masks(torch.cat(images)), [len(each) for each in images])
+        done: dict[int, Made | Opened] = {}
+        unwritten: dict[int, Made] = {}
         ready: list[Tensor] = []
-        for each, photo, small, image, mask in zip(taken, photos, smalls, images, masks, strict=True):
-            height, width = photo.shape[-2:]
-            colour = colour_under(each.order.options, width, height)
-            if colour is None:
-                picture = Picture(_on_host(photo), None)
-                done.append(Opened(each.order, picture, _scored(small), _host(image), _host(mask)))
-                continue
-            alpha = full_alpha(mask, height, width)
-            ready.append(on_colour(photo, alpha, colour))
-            kept = _host(alpha) if each.order.want_mask else None
-            done.append(Made(each.order, b"", width, height, _scored(small), _host(mask), kept))
-        files_made = iter(self._jpegs.encode(ready) if ready else ())
-        return [replace(each, file=next(files_made)) if isinstance(each, Made) else each for each in done]
+        for stack, small, image, mask in zip(stacks, smalls, images, masks, strict=True):
+            orders = [taken[place].order for place in stack.places]
+            gray = self._in_gray(halved(small, SCORED_SIDE, self._halving))
+            if stack.colour is None:
+                given = zip(orders, *_on_host(_rows(stack.photos), gray, image, mask), strict=True)
+                opened = [Opened(order, Picture(photo, None), *rest) for order, photo, *rest in given]
+                done |= zip(stack.places, opened, strict=True)
+            else:
+                alpha = full_alpha(mask, *stack.photos.shape[-2:])
+                behind = torch.tensor(stack.colour[:3], dtype=torch.uint8, device=alpha.device)
+                ready += self._on_colour(stack.photos, alpha, behind)
+                made = _unwritten(orders, alpha, *_on_host(gray, mask))
+                unwritten |= zip(stack.places, made, strict=True)
+        files = self._jpegs.encode(ready) if ready else []
+        for (place, made_one), file in zip(unwritten.items(), files, strict=True):
+            done[place] = replace(made_one, file=file)
+        return [done[place] for place in range(len(taken))]
+
+
+def _unwritten(orders: Sequence[Order], alpha: Tensor, grays: Pixels, masks: Pixels) -> list[Made]:
+    """Photos that are put together; their files are still to be made."""
+    height, width = alpha.shape[-2:]
+    kept = [_on_host(each)[0] if order.want_mask else None for order, each in zip(orders, alpha, strict=True)]
+    return [Made(order, b"", width, height, *rest) for order, *rest in zip(orders, grays, masks, kept, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Photos of one size, N × 3 × height × width, that lie on the same colour, if on any; `places`: which they are."""
+
+    places: list[int]
+    photos: Tensor
+    colour: Rgba | None
+
+
+def _stacked(taken: Sequence[Taken], files: Sequence[Tensor]) -> list[_Stack]:
+    """What can be done at once, is: a step costs a GPU as much time to begin as many photos take."""
+    alike: dict[tuple[torch.Size, Rgba | None], list[int]] = defaultdict(list)
+    photos = [upright(file, each.orientation) for file, each in zip(files, taken, strict=True)]
+    for place, (photo, each) in enumerate(zip(photos, taken, strict=True)):
+        colour = colour_under(each.order.options, photo.shape[-1], photo.shape[-2])
+        alike[photo.shape, colour].append(place)
+    stacks = []
+    for (shape, colour), places in alike.items():
+        many = max(1, _PIXELS_AT_ONCE // shape[-2:].numel())
+        for start in range(0, len(places), many):
+            some = places[start : start + many]
+            stacks.append(_Stack(some, torch.stack([photos[place] for place in some]), colour))
+    return stacks
 
 
 def colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | None:
@@ -191,13 +248,13 @@ def colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | None
     return as_the_format_can(options.background or WHITE, Format.JPG)
 
 
-def _scored(small: Tensor) -> Pixels:
-    return _on_host(halved(small, SCORED_SIDE))
+def _rows(photos: Tensor) -> Tensor:
+    """N × 3 × height × width as N × height × width × 3."""
+    return photos.movedim(-3, -1)
 
 
-def _on_host(photo: Tensor) -> Pixels:
-    return _host(photo.permute(1, 2, 0).contiguous())
-
-
-def _host(values: Tensor) -> Pixels:
-    return np.asarray(values.cpu().numpy(), np.uint8)
+def _on_host(*values: Tensor) -> list[Pixels]:
+    """All are on their way before the first is waited for."""
+    copies = [each.contiguous().to("cpu", non_blocking=True) for each in values]
+    wait_for(values[0].device)
+    return [np.asarray(copy.numpy(), np.uint8) for copy in copies]

@@ -1,19 +1,42 @@
 """Photos on the device: turned, made smaller, and put on a colour there, with the same results as on a CPU.
 
 Everything is torch with the device as it comes, so that the tests run the very code of a GPU on a CPU. A photo is
-3 × height × width of 0…255.
+3 × height × width of 0…255, and several of one size may be stacked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from schemas.options import Rgba
-from workers.reduce import halving, lanczos
+from workers.reduce import halving as halving_of
+from workers.reduce import lanczos
+
+_OUTPUTS = 64
+"""In a band."""
+
+
+def _both(photo: Tensor) -> Tensor:
+    return (functional.avg_pool2d(photo.float(), (2, 2)) + 0.5).to(torch.uint8)
+
+
+def _down(photo: Tensor) -> Tensor:
+    return (functional.avg_pool2d(photo.float(), (2, 1)) + 0.5).to(torch.uint8)
+
+
+def _across(photo: Tensor) -> Tensor:
+    return (functional.avg_pool2d(photo.float(), (1, 2)) + 0.5).to(torch.uint8)
+
+
+Halving = Mapping[tuple[int, int], Callable[[Tensor], Tensor]]
+
+HALVING: Halving = {(2, 2): _both, (2, 1): _down, (1, 2): _across}
+"""Means of pixels, by how many rows and columns each. A last odd one is dropped."""
 
 
 def upright(photo: Tensor, orientation: int) -> Tensor:
@@ -24,42 +47,63 @@ def upright(photo: Tensor, orientation: int) -> Tensor:
     return photo.flip(flips) if flips else photo
 
 
-def halved(photo: Tensor, side: int) -> Tensor:
+def halved(photo: Tensor, side: int, halving: Halving = HALVING) -> Tensor:
     """As `reduce.halved`."""
-    while (by := halving(photo.shape[-2], photo.shape[-1], side)) != (1, 1):
-        photo = (functional.avg_pool2d(photo.float(), by) + 0.5).to(torch.uint8)
+    while (by := halving_of(photo.shape[-2], photo.shape[-1], side)) != (1, 1):
+        photo = halving[by](photo)
     return photo
+
+
+def in_gray(photo: Tensor) -> Tensor:
+    """As OpenCV does it (the luma of ITU-R BT.601): height × width."""
+    red, green, blue = photo.float().unbind(-3)
+    return (0.299 * red + 0.587 * green + 0.114 * blue + 0.5).to(torch.uint8)
 
 
 def squeezed(photo: Tensor, side: int) -> Tensor:
     """As `reduce.squeezed`: side × side × 3."""
-    across, down = (_weights(size, side, photo.device) for size in (photo.shape[-1], photo.shape[-2]))
-    narrow = _rounded(photo.float() @ across.T)
-    return _rounded(down @ narrow).to(torch.uint8).permute(1, 2, 0)
+    across, down = (_bands(size, side, photo.device) for size in (photo.shape[-1], photo.shape[-2]))
+    values = photo.float()
+    narrow = _rounded(torch.cat([values[..., each.inputs] @ each.weights.T for each in across], -1))
+    small = _rounded(torch.cat([each.weights @ narrow[..., each.inputs, :] for each in down], -2))
+    return small.to(torch.uint8).movedim(-3, -1)
 
 
-def full_alpha(mask: Tensor, height: int, width: int) -> Tensor:
-    """The mask, side × side of 0…255, spread to height × width."""
-    large = functional.interpolate(mask.float()[None, None], (height, width), mode="bicubic", align_corners=False)
-    return (large[0, 0] + 0.5).clamp(0, 255).to(torch.uint8)
+def full_alpha(masks: Tensor, height: int, width: int) -> Tensor:
+    """Masks, N × side × side of 0…255, spread to N × height × width."""
+    large = functional.interpolate(masks.float()[:, None], (height, width), mode="bicubic", align_corners=False)
+    return (large[:, 0] + 0.5).clamp(0, 255).to(torch.uint8)
 
 
-def on_colour(photo: Tensor, alpha: Tensor, colour: Rgba) -> Tensor:
-    """On an opaque colour. Exact: no product of two bytes over 255 lies in the middle between two numbers."""
-    behind = torch.tensor(colour[:3], dtype=torch.float32, device=photo.device)[:, None, None]
-    share = alpha.float() / 255
-    return (torch.lerp(behind.expand(photo.shape), photo.float(), share.expand(photo.shape)) + 0.5).to(torch.uint8)
+def on_colour(photo: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
+    """On an opaque colour, three bytes. Exact: no product of two bytes over 255 lies in the middle of two numbers."""
+    under = behind.float()[:, None, None]
+    share = alpha.float()[..., None, :, :] / 255
+    return (torch.lerp(under.expand(photo.shape), photo.float(), share.expand(photo.shape)) + 0.5).to(torch.uint8)
 
 
 def _rounded(values: Tensor) -> Tensor:
     return (values + 0.5).clamp(0, 255).floor()
 
 
+@dataclass(frozen=True)
+class _Band:
+    """Some neighbouring outputs of a resize, the inputs that any of them needs, and outputs × inputs of weights."""
+
+    inputs: slice
+    weights: Tensor
+
+
 @lru_cache(maxsize=64)
-def _weights(size: int, target: int, device: torch.device) -> Tensor:
-    """The taps of `reduce.lanczos` as a matrix, target × size."""
+def _bands(size: int, target: int, device: torch.device) -> list[_Band]:
+    """The taps of `reduce.lanczos` as small matrices: one large one would be nearly all zeros."""
     taps = lanczos(size, target)
-    rows = torch.zeros(target, size + taps.weights.shape[1])
     places = torch.from_numpy(taps.first)[:, None] + torch.arange(taps.weights.shape[1])
+    rows = torch.zeros(target, size + taps.weights.shape[1])
     rows.scatter_(1, places, torch.from_numpy(taps.weights))
-    return rows[:, :size].contiguous().to(device)
+    bands = []
+    for first in range(0, target, _OUTPUTS):
+        last = min(target, first + _OUTPUTS) - 1
+        inputs = slice(int(places[first, 0]), min(size, int(places[last, -1]) + 1))
+        bands.append(_Band(inputs, rows[first : last + 1, inputs].contiguous().to(device)))
+    return bands

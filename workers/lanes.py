@@ -1,7 +1,7 @@
 """Reading, calculating and writing at the same time, in order, and with a bounded number of photos open.
 
-The caller's own thread does the middle step, which holds the device; threads before it read and decode, threads after
-it encode and write. Everything is pulled by the last step, so nobody runs further ahead than `Pace.batch` items.
+Threads before the middle step, which holds the device, read and decode; threads after it encode and write. Everything
+is pulled by the last step, so nobody runs further ahead than a batch for each thread that drives the device.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -21,14 +21,15 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class Pace:
-    """Threads before (`readers`) and after (`writers`) the network, and how many items it takes at once (`batch`).
+    """Threads before (`readers`), at (`drivers`) and after (`writers`) the network, which takes `batch` items at once.
 
-    With no threads each step is made when it is asked for, one item after the other.
+    Where there are none, the caller's own thread makes the step when it is asked for.
     """
 
     readers: int
     writers: int
     batch: int
+    drivers: int = 0
 
 
 ONE_BY_ONE = Pace(readers=0, writers=0, batch=1)
@@ -73,10 +74,10 @@ def overlapped(
 
     What one of the three raises ends all.
     """
-    with Lane(pace.readers) as readers, Lane(pace.writers) as writers:
+    with Lane(pace.readers) as readers, Lane(pace.drivers) as drivers, Lane(pace.writers) as writers:
         read = readers.answers(before, items, pace.batch)
-        middle = (each for group in _groups(read, pace.batch) for each in together(group))
-        return list(writers.answers(after, middle, pace.batch))
+        done = drivers.answers(together, _groups(read, pace.batch), pace.drivers)
+        return list(writers.answers(after, chain.from_iterable(done), pace.batch))
 
 
 def _groups(items: Iterator[In], size: int) -> Iterator[list[In]]:

@@ -33,14 +33,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Opened:
-    """A decoded source. `small`: the picture as scores are told from it; `squeezed`: as the network is given it.
+    """A decoded source. `gray`: the picture as scores are told from it; `squeezed`: as the network is given it.
 
     `mask`: what the network made of it, side × side, once it was asked.
     """
 
     order: Order
     picture: Picture
-    small: Pixels
+    gray: Pixels
     squeezed: Pixels
     mask: Pixels | None = None
 

@@ -13,26 +13,18 @@ import torch
 from workers.lanes import Pace
 
 _PIXELS_AT_ONCE = 8 * 1024 * 1024
-MOST_AT_ONCE = 16
-"""Several actors share a GPU and fill it together; a larger batch for each only keeps more photos in memory."""
+MOST_AT_ONCE = 32
+_DRIVERS = 2
+"""Threads that drive a GPU in each actor: one has its photos decoded or encoded while the other's network runs."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """`batch`: photos in one run at most. A compiled network is only run with the batch sizes in `sizes`."""
+    """`batch`: photos in one run at most; a compiled network is compiled for so many, and always given so many."""
 
     dtype: torch.dtype = torch.float32
     batch: int = 1
     compiled: bool = False
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Each would be compiled anew, so there are few: 1, 4, 16, and the largest. What is missing is filled up."""
-        return (*(size for size in (1, 4, 16) if size < self.batch), self.batch)
-
-    def size_for(self, photos: int) -> int:
-        """The batch that so many photos are run as."""
-        return next(size for size in self.sizes if size >= photos) if self.compiled else photos
 
 
 def running_on(device: torch.device, side: int, half: bool, most: int, compiled: bool) -> Running:
@@ -51,4 +43,4 @@ def pace_on(device: torch.device, running: Running, cpus: int, actors: int) -> P
     if device.type == "cpu":
         return Pace(readers=1, writers=1, batch=running.batch)
     share = max(2, cpus // max(1, actors))
-    return Pace(readers=max(1, share // 2), writers=max(1, share // 2), batch=running.batch)
+    return Pace(readers=max(1, share // 2), writers=max(1, share // 2), batch=running.batch, drivers=_DRIVERS)

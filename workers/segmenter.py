@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import DeviceAbsent, DeviceBroken, NotCompiled, OutOfMemory
+from workers.graphs import Graph
 from workers.networks.registry import Preparation
 from workers.reduce import halved, squeezed
 from workers.running import Running
@@ -27,7 +28,9 @@ class Segmenter:
         self.running = running or Running()
         self.preparation = preparation
         self.module = module.to(device, self.running.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._run = torch.compile(self.module, dynamic=False) if self.running.compiled else self.module
+        self._run: Callable[[Tensor], Tensor] = self._whole
+        if self.running.compiled:
+            self._run = torch.compile(self._whole, dynamic=False)
 
     def halve(self, photo: Pixels) -> Pixels:
         """A photo (height × width × 3, sRGB) made about as small as the network can do with."""
@@ -51,25 +54,35 @@ class Segmenter:
         return torch.cat([self._masks(images[start : start + batch]) for start in range(0, len(images), batch)])
 
     def warm_up(self) -> None:
-        """Run, and compile, every size of batch that will be met. Raises `NotCompiled`."""
+        """Compile, if it is to be, and run the largest batch that will be met. Raises `NotCompiled`."""
         side = self.preparation.side
-        for size in self.running.sizes if self.running.compiled else (self.running.batch,):
-            try:
-                self.masks(torch.zeros((size, side, side, 3), dtype=torch.uint8))
-            except RuntimeError as error:
-                if not self.running.compiled:
-                    raise
-                raise NotCompiled(
-                    f"The network could not be compiled here ({type(error).__name__}). Install a C compiler such as "
-                    "gcc, or set BGBATCH_COMPILED=false."
-                ) from error
-
-    def _masks(self, images: Tensor) -> Tensor:
-        """Of one batch; where the device has not the memory for all of it, of one half after the other."""
+        images = torch.zeros((self.running.batch, side, side, 3), dtype=torch.uint8, device=self.device)
         try:
-            return self._at_once(images)
+            self.masks(images)
+        except RuntimeError as error:
+            if not self.running.compiled:
+                raise
+            raise NotCompiled(
+                f"The network could not be compiled here ({type(error).__name__}). Install a C compiler such as "
+                "gcc, or set BGBATCH_COMPILED=false."
+            ) from error
+        if self.running.compiled and self.device.type == "cuda":
+            self._record(images)
+
+    def _record(self, images: Tensor) -> None:
+        """Where the memory is short it is run as it comes, and then in halves."""
+        try:
+            with torch.inference_mode():
+                self._run = Graph(self._run, images)
         except torch.OutOfMemoryError:
-            if len(images) == 1:
+            torch.cuda.empty_cache()
+
+    def _masks(self, images: Tensor, is_short: bool = False) -> Tensor:
+        """Of one batch; where the device is short of memory, of one half after the other, and not filled up."""
+        try:
+            return self._at_once(images, is_short)
+        except torch.OutOfMemoryError:
+            if len(images) == 1 and (is_short or not self.running.compiled):
                 raise OutOfMemory("The device has not enough memory for one image.") from None
         except RuntimeError as error:
             if is_broken(error):
@@ -77,17 +90,22 @@ class Segmenter:
             raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = len(images) // 2
-        return torch.cat((self._masks(images[:half]), self._masks(images[half:])))
+        half = max(1, len(images) // 2)
+        return torch.cat([self._masks(some, is_short=True) for some in torch.split(images, half)])
 
-    def _at_once(self, images: Tensor) -> Tensor:
-        many = len(images)
+    def _at_once(self, images: Tensor, is_short: bool) -> Tensor:
+        is_filled_up = self.running.compiled and not is_short
+        many, size = len(images), self.running.batch if is_filled_up else len(images)
         with torch.inference_mode():
-            batch = normalised(images.to(self.device), self.preparation, self.running.dtype)
-            missing = self.running.size_for(many) - many
-            if missing:
-                batch = torch.cat((batch, batch[-1:].expand(missing, -1, -1, -1)))
-            return spread(self._run(batch.contiguous(memory_format=torch.channels_last))[:many, 0], self.preparation)
+            batch = torch.empty((size, *images.shape[1:]), dtype=images.dtype, device=self.device)
+            batch[:many] = images
+            batch[many:] = batch[many - 1]
+            return (self._run if is_filled_up else self._whole)(batch)[:many]
+
+    def _whole(self, images: Tensor) -> Tensor:
+        """From N × side × side × 3 of 0…255 to masks, N × side × side of 0…255, on the device."""
+        batch = normalised(images, self.preparation, self.running.dtype)
+        return spread(self.module(batch.contiguous(memory_format=torch.channels_last))[:, 0], self.preparation)
 
 
 def normalised(images: Tensor, wants: Preparation, dtype: torch.dtype = torch.float32) -> Tensor:

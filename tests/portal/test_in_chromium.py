@@ -77,8 +77,10 @@ def test_going_back_does_not_bring_ticks_back(context: BrowserContext, site: Sit
     page.get_by_role("checkbox", name=AUTO.label).check()
     page.get_by_role("link", name="bgbatch").click()
     page.go_back()
+    expect(page.get_by_role("checkbox")).to_have_count(len(Industry))
     assert page.get_by_role("checkbox", checked=True).count() == 0
     page.reload()
+    expect(page.get_by_role("checkbox")).to_have_count(len(Industry))
     assert page.get_by_role("checkbox", checked=True).count() == 0
 
 

@@ -9,18 +9,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch._dynamo.utils import counters
 
 from schemas.errors import DamagedImage, DeviceBroken
 from schemas.options import CutoutOptions, parse_options
 from tests.workers.photos import PHOTOS
 from workers import decode as on_host
 from workers import reduce
+from workers.compiling import keep_compiled_in
 from workers.composite import on_colour as composed_on_host
 from workers.cutter import Cutter
+from workers.decode import Limits
 from workers.device_lane import Made
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
 from workers.encode import write_jpeg
+from workers.networks.registry import find_network
 from workers.order import Opened, Order
+from workers.running import Running
+from workers.segmenter import Segmenter
 
 PHOTO = PHOTOS[1].read_bytes()
 WHITE_JPEG = CutoutOptions(format="jpg")
@@ -87,7 +94,7 @@ def test_a_photo_is_put_on_a_colour_on_the_device_exactly_as_on_the_host():
     every = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1).astype(np.uint8)
     pixels, alpha = np.dstack((every[:, :, 0],) * 3), np.ascontiguousarray(every[:, :, 1])
     for colour in ((255, 255, 255, 255), (0, 7, 130, 255)):
-        ours = hwc(on_colour(chw(pixels), torch.from_numpy(alpha), colour))
+        ours = hwc(on_colour(chw(pixels), torch.from_numpy(alpha), torch.tensor(colour[:3])))
         assert np.array_equal(ours, composed_on_host(pixels, alpha, colour))
 
 
@@ -143,6 +150,19 @@ def test_several_are_decoded_segmented_and_encoded_together_and_stay_in_order(cu
     assert isinstance(done[2], Opened)
 
 
+def test_photos_of_several_sizes_and_colours_are_done_together_each_as_it_would_be_alone(cutter):
+    small = io.BytesIO()
+    Image.open(PHOTOS[0]).resize((400, 700)).save(small, "JPEG")
+    orders = [
+        Order(source, CutoutOptions(format=format, bg_color=colour), want_mask)
+        for source in (PHOTO, small.getvalue(), turned(6))
+        for format, colour, want_mask in (("jpg", "red", True), ("png", None, False), ("jpg", None, False))
+    ]
+    lane = on_the_lane(cutter, Libjpeg())
+    together = [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
+    assert together == [lane.finish(lane.segment([lane.open(order)])[0]) for order in orders]
+
+
 def test_a_jpeg_that_the_device_cannot_decode_is_cut_on_the_host_and_its_neighbours_stay(cutter):
     class Picky(Libjpeg):
         def decode(self, files):
@@ -176,4 +196,44 @@ def test_the_mask_is_spread_on_the_device_as_on_the_host(cutter):
 
     mask = cutter.segmenter.segment([np.asarray(Image.open(PHOTOS[1]).convert("RGB"))])[0]
     usual = cv2.resize(mask, (1600, 1200), interpolation=cv2.INTER_CUBIC).astype(int)
-    assert np.abs(full_alpha(torch.from_numpy(mask), 1200, 1600).numpy() - usual).max() <= 3
+    assert np.abs(full_alpha(torch.from_numpy(mask)[None], 1200, 1600)[0].numpy() - usual).max() <= 3
+
+
+class Threshold(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(image.mean(1, keepdim=True))
+
+
+def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_sizes(tmp_path, monkeypatch):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    keep_compiled_in(tmp_path)
+    torch._dynamo.reset()
+    plain, compiled = (
+        Cutter(
+            Segmenter(Threshold(), find_network("u2netp").preparation, torch.device("cpu"), running),
+            "threshold",
+            "",
+            Limits(10**8, 10**8),
+            jpegs=Libjpeg(),
+        )
+        for running in (Running(batch=8), Running(batch=8, compiled=True))
+    )
+    compiled.warm_up()
+    graphs = counters["stats"]["unique_graphs"]
+    sources = []
+    for size in ((1600, 1200), (1600, 1200), (2000, 2600), (640, 640), (1201, 1999)):
+        file = io.BytesIO()
+        Image.open(PHOTOS[1]).resize(size).save(file, "JPEG")
+        sources.append(file.getvalue())
+    orders = [Order(source, WHITE_JPEG, want_mask=True) for source in sources]
+    ours, usual = (
+        [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
+        for lane in (compiled, plain)
+    )
+    for one, other in zip(ours, usual, strict=True):
+        assert np.abs(pixels_of(one.mask_png) - pixels_of(other.mask_png)).max() <= 1
+        assert np.abs(pixels_of(one.file) - pixels_of(other.file)).max() <= 8
+        assert one.scores.model_dump() == pytest.approx(other.scores.model_dump(), abs=0.01)
+    assert counters["stats"]["unique_graphs"] == graphs

@@ -38,7 +38,7 @@ def test_a_cpu_runs_32_bits_one_at_a_time_whatever_is_asked():
 
 
 def test_a_gpus_threads_are_its_actors_share_of_the_cpus():
-    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(readers=2, writers=2, batch=16)
+    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 2, batch=16, drivers=2)
     assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1)
 
 
@@ -80,24 +80,49 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_compiled_network_gives_the_same_masks_is_compiled_once_and_kept_for_the_next_start(folder):
-    plain, compiled = Segmenter(Tiny(), WANTS, CPU), Segmenter(Tiny(), WANTS, CPU, Running(batch=4, compiled=True))
+    plain, compiled = Segmenter(Tiny(), WANTS, CPU), Segmenter(Tiny(), WANTS, CPU, Running(batch=8, compiled=True))
     compiled.warm_up()
     graphs = counters["stats"]["unique_graphs"]
-    for count in (1, 3, 6):
+    for count in (1, 3, 11):
         for ours, wanted in zip(compiled.segment(photos_of(count)), plain.segment(photos_of(count)), strict=True):
             assert np.abs(ours.astype(int) - wanted).max() <= 1
-    assert counters["stats"]["unique_graphs"] == graphs  # whatever came after the warm-up was run as 1 or 4
+    assert counters["stats"]["unique_graphs"] == graphs  # whatever came after the warm-up was run as 8
     assert any(each.is_file() for each in folder.rglob("*"))
     torch._dynamo.reset()  # as a new process begins
     found, compiled_anew = counters["aot_autograd"]["autograd_cache_hit"], counters["inductor"]["fxgraph_cache_miss"]
-    Segmenter(Tiny(), WANTS, CPU, Running(batch=4, compiled=True)).warm_up()
-    assert counters["aot_autograd"]["autograd_cache_hit"] == found + 2
+    Segmenter(Tiny(), WANTS, CPU, Running(batch=8, compiled=True)).warm_up()
+    assert counters["aot_autograd"]["autograd_cache_hit"] == found + 1
     assert counters["inductor"]["fxgraph_cache_miss"] == compiled_anew
+
+
+def test_a_compiled_network_that_is_short_of_memory_runs_as_few_photos_as_it_is_given(monkeypatch):
+    segmenter = Segmenter(Tiny(), WANTS, CPU, Running(batch=8, compiled=True))
+    runs = []
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        runs.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return images[..., 0]
+
+    monkeypatch.setattr(segmenter, "_run", run)
+    monkeypatch.setattr(segmenter, "_whole", run)
+    photos = photos_of(5)
+    masks = segmenter.segment(photos)
+    assert runs == [8, 2, 2, 1]
+    assert all(np.array_equal(mask, photo[..., 0]) for mask, photo in zip(masks, photos, strict=True))
 
 
 def test_without_a_compiler_the_start_fails_and_says_what_to_do(monkeypatch):
     segmenter = Segmenter(Tiny(), WANTS, CPU, Running(compiled=True))
-    monkeypatch.setattr(segmenter, "_run", torch.compile(Tiny(), backend=_no_compiler, dynamic=False))
+    monkeypatch.setattr(
+        segmenter,
+        "_run",
+        torch.compile(
+            Tiny(),
+            backend=_no_compiler,
+        ),
+    )
     with pytest.raises(NotCompiled, match="BGBATCH_COMPILED=false"):
         segmenter.warm_up()
 
@@ -128,7 +153,7 @@ def test_steps_overlap_and_results_keep_their_order():
     assert overlapped(range(9), *steps, lambda n: step(n) if n == 3 else n, pace) == list(range(9))
 
 
-@pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4)])
+@pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4), Pace(3, 2, 4, drivers=2)])
 def test_no_more_photos_are_open_than_the_pace_allows(pace):
     lock, is_open, most, groups = threading.Lock(), set(), [0], []
 
@@ -148,7 +173,7 @@ def test_no_more_photos_are_open_than_the_pace_allows(pace):
         return numbers
 
     assert overlapped(range(50), read, together, write, pace) == list(range(50))
-    assert most[0] <= 3 * pace.batch + 2
+    assert most[0] <= (3 + pace.drivers) * pace.batch + 2
     assert max(groups) <= pace.batch
 
 

@@ -4,11 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from workers.scores import flags, score
+from schemas.results import Scores
+from workers.scores import flags, in_gray
+from workers.scores import score as score_of
 
 RNG = np.random.default_rng(3)
 TEXTURE = RNG.integers(0, 255, (320, 320, 3), dtype=np.uint8)
 PLAIN = np.full((320, 320, 3), 128, np.uint8)
+
+
+def score(mask: np.ndarray, photo: np.ndarray) -> Scores:
+    return score_of(mask, in_gray(photo))
 
 
 def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
