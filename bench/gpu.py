@@ -1,10 +1,11 @@
 """From stored file to stored file through the segmenter actor: photos per second, stage by stage, and the GPU's idling.
 
-    python -m bench.gpu [--device cuda] [--photos 2000] [--actors 4] [--kinds jpg png isnet]
+    python -m bench.gpu [--device cuda] [--photos 4096] [--actors 4] [--kinds jpg png isnet] [--mps]
 
-Actors are processes without Ray, `--actors` of them at once on the one device, each doing shards of 64 as a pool would
-give them. IS-Net has random weights: what it costs does not depend on them. On a CPU it runs too, with few photos, to
-show that it runs; bench/RESULTS.md is written only for a GPU.
+Actors are processes without Ray, `--actors` of them at once on the one device, each doing shards of 256 as a pool would
+give them. `--mps` measures once more with NVIDIA's Multi-Process Service, by which the processes use the GPU at the
+same time instead of in turn. IS-Net has random weights: what it costs does not depend on them. TMPDIR says where the
+store lies. On a CPU it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for a GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import subprocess
 import tempfile
 import threading
@@ -41,7 +43,7 @@ from workers.networks.registry import find_network
 
 PHOTOS = Path(__file__).parents[1] / "portal" / "demo_photos"
 TWO_MEGAPIXELS = (1600, 1200)
-SHARD = 64
+SHARD = 256
 
 STAGES = ("decode", "network and device", "put together and encode")
 
@@ -63,28 +65,43 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Measured:
+    """`stages`: seconds inside each; `cpu`: seconds of processors; `idle`: percent of the time, of a GPU only."""
+
+    seconds: float
+    stages: dict[str, float]
+    cpu: float
+    idle: float | None
+
+
 def main() -> None:
     """Measure each kind, print, and write if it was a GPU."""
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments.add_argument("--photos", type=int, help="of each kind; else 4,000 on a GPU and 8 on a CPU")
+    arguments.add_argument("--photos", type=int, help="of each kind; else 4,096 on a GPU and 8 on a CPU")
     arguments.add_argument("--actors", type=int, help="else 4 on a GPU and 1 on a CPU")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
     chosen = arguments.parse_args()
     on_gpu = chosen.device.startswith("cuda")
-    photos, actors = chosen.photos or (4000 if on_gpu else 8), chosen.actors or (4 if on_gpu else 1)
-    rows = []
+    photos, actors = chosen.photos or (4096 if on_gpu else 8), chosen.actors or (4 if on_gpu else 1)
+    by_network: dict[str, list[Kind]] = defaultdict(list)
     for name in chosen.kinds:
-        kind = KINDS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            rate, stages, idle = measure(kind, chosen.device, photos, actors, Path(folder))
-        spent = [f"{stages[stage] / photos * 1e3:.1f}" for stage in STAGES]
-        rows.append([kind.title, f"{rate:.1f}", str(kind.goal), *spent, "–" if idle is None else f"{idle:.0f} %"])
+        by_network[KINDS[name].network].append(KINDS[name])
+    rows = []
+    for kinds in by_network.values():
+        for is_shared in (False, True) if chosen.mps else (False,):
+            with tempfile.TemporaryDirectory() as folder, multi_process_service(is_shared):
+                measured = measure(kinds, chosen.device, photos, actors, Path(folder))
+            rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
+            print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
-    head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "GPU idle"]
+    head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "CPU-ms", "GPU idle"]
     lines = [
-        f"{photos} photos of each kind, {actors} actors on {name}, stored file to stored file, warm. A stage's ms are "
-        "the time inside it per photo, over all threads: stages overlap, so they add up to more than a photo takes.",
+        f"{photos} photos of each kind, {actors} actors on {name}, {os.cpu_count()} CPUs, torch {torch.__version__}, "
+        "stored file to stored file, warm. A stage's ms are the time inside it per photo, over all threads: stages "
+        "overlap, so they add up to more than a photo takes.",
         "",
         *table(head, rows),
     ]
@@ -93,31 +110,58 @@ def main() -> None:
         write_section("On a GPU", lines, device=name)
 
 
-def measure(
-    kind: Kind, device: str, photos: int, actors: int, home: Path
-) -> tuple[float, dict[str, float], float | None]:
-    """Photos per second, seconds inside each stage, and how many percent of the time the GPU was idle."""
-    settings = settings_for(kind, device, actors, home)
-    manifest = stored(kind, settings, photos)
+def row(kind: Kind, is_shared: bool, photos: int, measured: Measured) -> list[str]:
+    """A line of the table."""
+    spent = [f"{measured.stages[stage] / photos * 1e3:.1f}" for stage in STAGES]
+    idle = "–" if measured.idle is None else f"{measured.idle:.0f} %"
+    title = f"{kind.title}, with MPS" if is_shared else kind.title
+    rate, cpu = photos / measured.seconds, measured.cpu / photos * 1e3
+    return [title, f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}", f"{kind.goal:,}", *spent, f"{cpu:.1f}", idle]
+
+
+@contextmanager
+def multi_process_service(is_wanted: bool) -> Iterator[None]:
+    """NVIDIA's daemon, for the processes that are started within."""
+    if not is_wanted:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, check=False)
+            del os.environ["CUDA_MPS_PIPE_DIRECTORY"], os.environ["CUDA_MPS_LOG_DIRECTORY"]
+
+
+def measure(kinds: list[Kind], device: str, photos: int, actors: int, home: Path) -> list[Measured]:
+    """Each of these kinds, which have the network in common, by the same actors."""
+    settings = settings_for(kinds[0], device, actors, home)
+    batches = [stored(kind, settings, photos).stamp.batch_id for kind in kinds]
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(actors + 1), context.Queue()
     shares = [range(1 + number, photos + 1, actors) for number in range(actors)]
-    given = [(settings.without_secrets(), manifest.stamp.batch_id, tuple(share), start, answers) for share in shares]
+    given = [(settings.without_secrets(), batches, tuple(share), start, answers) for share in shares]
     processes = [context.Process(target=act, args=each) for each in given]
     for process in processes:
         process.start()
-    start.wait()
-    began = time.monotonic()
-    with watched(device) as busy:
-        parts = [answers.get() for _ in processes]
-        seconds = time.monotonic() - began
+    measured = []
+    for _ in kinds:
+        start.wait()
+        began = time.monotonic()
+        with watched(device) as busy:
+            parts = [answers.get() for _ in processes]
+            seconds = time.monotonic() - began
+        done = sum(part["done"] for part in parts)
+        if done != photos:
+            raise SystemExit(f"{photos - done} of {photos} photos were not cut.")
+        stages = {stage: sum(part[stage] for part in parts) for stage in STAGES}
+        cpu = sum(part["cpu"] for part in parts)
+        measured.append(Measured(seconds, stages, cpu, 100 - mean(busy) if busy else None))
     for process in processes:
         process.join()
-    done = sum(part["done"] for part in parts)
-    if done != photos:
-        raise SystemExit(f"{photos - done} of {photos} photos were not cut.")
-    stages = {stage: sum(part[stage] for part in parts) for stage in STAGES}
-    return photos / seconds, stages, 100 - mean(busy) if busy else None
+    return measured
 
 
 def settings_for(kind: Kind, device: str, actors: int, home: Path) -> Settings:
@@ -135,7 +179,7 @@ def stored(kind: Kind, settings: Settings, photos: int) -> Manifest:
     """A sealed batch of the demo photos, 2 MP each, again and again."""
     received = now().replace(microsecond=0)
     transient = open_transient(settings, now)
-    batch_id = new_batch_id(received, lambda n: bytes(n))
+    batch_id = new_batch_id(received, os.urandom)
     stamp = Stamp(
         batch_id=batch_id,
         received_at=received,
@@ -161,17 +205,19 @@ def large(photo: Path, to: Path) -> bytes:
     return to.read_bytes()
 
 
-def act(settings: dict[str, Any], batch_id: Any, numbers: tuple[int, ...], start: Any, answers: Any) -> None:
-    """One actor's process: warm up, wait for the others, cut its share."""
+def act(settings: dict[str, Any], batches: list[Any], numbers: tuple[int, ...], start: Any, answers: Any) -> None:
+    """One actor's process: warm up, and for each batch wait for the others and cut its share."""
     actor = SegmenterActor(settings)
-    cutter = actor._cutter
-    spent = timed(cutter, {"open": STAGES[0], "segment": STAGES[1], "finish": STAGES[2]})
-    start.wait()
-    done = 0
-    for first in range(0, len(numbers), SHARD):
-        report = json.loads(actor.process(batch_id, numbers[first : first + SHARD], now).report)
-        done += sum(result["outcome"] == "done" for result in report["results"])
-    answers.put({"done": done, **{stage: spent[stage] for stage in STAGES}})
+    spent = timed(actor._cutter, {"open": STAGES[0], "segment": STAGES[1], "finish": STAGES[2]})
+    for batch_id in batches:
+        start.wait()
+        spent.clear()
+        done, cpu = 0, time.process_time()
+        for first in range(0, len(numbers), SHARD):
+            report = json.loads(actor.process(batch_id, numbers[first : first + SHARD], now).report)
+            done += sum(result["outcome"] == "done" for result in report["results"])
+        used = time.process_time() - cpu
+        answers.put({"done": done, "cpu": used, **{stage: spent[stage] for stage in STAGES}})
 
 
 def now() -> datetime:

@@ -1,5 +1,6 @@
 """The way of a JPEG that stays on the GPU: decoded by nvJPEG, segmented, and, if a JPEG is wanted, put together and
-encoded there too; only files cross to the host and back. For any other output its pixels come to the host once.
+encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. For any
+other output its pixels come to the host once.
 
 A photo that this cannot do, or fails at, takes the ordinary way: it decides what is damaged, and why.
 """
@@ -10,8 +11,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -23,10 +25,10 @@ from schemas.errors import DeviceBroken
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.colour import is_srgb
 from workers.decode import Limits, Picture, open_header, orientation_of
-from workers.device_pixels import HALVING, full_alpha, halved, in_gray, on_colour, squeezed, upright
+from workers.device_pixels import HALVING, full_alpha, halved, in_gray, on_colour, png_rows, squeezed, upright
 from workers.encode import JPEG_QUALITY, as_the_format_can
 from workers.order import Cut, Opened, Order
-from workers.png import write_png
+from workers.png import write_png, write_rows
 from workers.scores import SCORED_SIDE, flags, score
 from workers.segmenter import Segmenter, is_broken
 from workers.sizes import fitted
@@ -35,6 +37,8 @@ from workers.streams import wait_for
 Pixels = npt.NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
+
+TRANSPARENT: Rgba = (0, 0, 0, 0)
 
 _END = b"\xff\xd9"
 """How a whole JPEG ends."""
@@ -113,7 +117,10 @@ class Taken:
 
 @dataclass(frozen=True)
 class Made:
-    """A JPEG that was made on the device, and what the host needs to tell of it. `alpha`: only if it was asked for."""
+    """A photo that was put together on the device, and what the host needs to tell of it.
+
+    Of a JPEG the file is made; of a PNG the `rows`, which are still to be deflated. `alpha`: only if it was asked for.
+    """
 
     order: Order
     file: bytes
@@ -122,12 +129,14 @@ class Made:
     gray: Pixels
     mask: Pixels
     alpha: Pixels | None
+    rows: Pixels | None = None
 
     def cut(self) -> Cut:
         """The finished item."""
         scores = score(self.mask, self.gray)
+        shown = np.count_nonzero(self.mask) / self.mask.size
         return Cut(
-            file=self.file,
+            file=self.file if self.rows is None else write_rows(self.rows, shown),
             width=self.width,
             height=self.height,
             source_width=self.width,
@@ -143,18 +152,18 @@ class DeviceLane:
 
     def __init__(self, segmenter: Segmenter, jpegs: Jpegs, limits: Limits) -> None:
         self._segmenter, self._jpegs, self._limits = segmenter, jpegs, limits
-        self._halving, self._in_gray, self._on_colour = HALVING, in_gray, on_colour
+        self._halving, self._in_gray, self._on_colour, self._png_rows = HALVING, in_gray, on_colour, png_rows
         if segmenter.running.compiled:  # what reads and writes each pixel once should not do it in six steps
             fused = partial(torch.compile, dynamic=True)
             self._halving = {by: fused(step) for by, step in HALVING.items()}
-            self._in_gray, self._on_colour = fused(in_gray), fused(on_colour)
+            self._in_gray, self._on_colour, self._png_rows = fused(in_gray), fused(on_colour), fused(png_rows)
 
     def warm_up(self) -> None:
         """Compile, if it is to be, all steps that a photo may take, alone and with others."""
         large = torch.zeros((3, *_LARGE), dtype=torch.uint8, device=self._segmenter.device)
         (file,) = self._jpegs.encode([large])
-        for many in (1, 2):
-            self.make([Taken(Order(file, CutoutOptions(format=Format.JPG), want_mask=True), orientation=1)] * many)
+        for many, format in product((1, 2), (Format.JPG, Format.PNG)):
+            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), orientation=1)] * many)
 
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
@@ -185,33 +194,38 @@ class DeviceLane:
         smalls = [halved(stack.photos, side, self._halving) for stack in stacks]
         images = [squeezed(small, side) for small in smalls]
         masks = torch.split(self._segmenter.masks(torch.cat(images)), [len(each) for each in images])
-        done: dict[int, Made | Opened] = {}
-        unwritten: dict[int, Made] = {}
-        ready: list[Tensor] = []
+        opened: dict[int, Opened] = {}
+        made: dict[int, Made] = {}
+        jpegs: dict[int, Tensor] = {}
         for stack, small, image, mask in zip(stacks, smalls, images, masks, strict=True):
             orders = [taken[place].order for place in stack.places]
             gray = self._in_gray(halved(small, SCORED_SIDE, self._halving))
             if stack.colour is None:
-                given = zip(orders, *_on_host(_rows(stack.photos), gray, image, mask), strict=True)
-                opened = [Opened(order, Picture(photo, None), *rest) for order, photo, *rest in given]
-                done |= zip(stack.places, opened, strict=True)
+                each = zip(orders, *_on_host(_rows(stack.photos), gray, image, mask), strict=True)
+                some = [Opened(order, Picture(rgb, None), *rest) for order, rgb, *rest in each]
+                opened |= zip(stack.places, some, strict=True)
+                continue
+            alpha = full_alpha(mask, *stack.photos.shape[-2:])
+            rows: Pixels | list[None] = [None] * len(orders)
+            if stack.colour == TRANSPARENT:
+                (rows,) = _on_host(self._png_rows(stack.photos, alpha))
             else:
-                alpha = full_alpha(mask, *stack.photos.shape[-2:])
-                behind = torch.tensor(stack.colour[:3], dtype=torch.uint8, device=alpha.device)
-                ready += self._on_colour(stack.photos, alpha, behind)
-                made = _unwritten(orders, alpha, *_on_host(gray, mask))
-                unwritten |= zip(stack.places, made, strict=True)
-        files = self._jpegs.encode(ready) if ready else []
-        for (place, made_one), file in zip(unwritten.items(), files, strict=True):
-            done[place] = replace(made_one, file=file)
-        return [done[place] for place in range(len(taken))]
+                behind = _on_device(stack.colour, alpha.device)
+                jpegs |= zip(stack.places, self._on_colour(stack.photos, alpha, behind), strict=True)
+            some_made = _made(orders, alpha, rows, *_on_host(gray, mask))
+            made |= zip(stack.places, some_made, strict=True)
+        for place, file in zip(jpegs, self._jpegs.encode([*jpegs.values()]) if jpegs else (), strict=True):
+            made[place] = replace(made[place], file=file)
+        return [made.get(place) or opened[place] for place in range(len(taken))]
 
 
-def _unwritten(orders: Sequence[Order], alpha: Tensor, grays: Pixels, masks: Pixels) -> list[Made]:
-    """Photos that are put together; their files are still to be made."""
+def _made(
+    orders: Sequence[Order], alpha: Tensor, rows: Pixels | list[None], grays: Pixels, masks: Pixels
+) -> list[Made]:
     height, width = alpha.shape[-2:]
     kept = [_on_host(each)[0] if order.want_mask else None for order, each in zip(orders, alpha, strict=True)]
-    return [Made(order, b"", width, height, *rest) for order, *rest in zip(orders, grays, masks, kept, strict=True)]
+    each = zip(orders, grays, masks, kept, rows, strict=True)
+    return [Made(order, b"", width, height, *rest) for order, *rest in each]
 
 
 @dataclass(frozen=True)
@@ -240,12 +254,23 @@ def _stacked(taken: Sequence[Taken], files: Sequence[Tensor]) -> list[_Stack]:
 
 
 def colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | None:
-    """The opaque colour under the cutout of a photo of this size, if it is a JPEG and nothing else is asked for."""
-    is_jpeg = options.format is Format.JPG and options.channels is Channels.RGBA and options.bg_image is None
+    """What lies under the cutout of a photo of this size: an opaque colour in a JPEG, nothing (`TRANSPARENT`) in a PNG.
+
+    None when something else is wanted, which the device does not make.
+    """
     is_worked_on = options.crop or options.consistent or options.refine or options.despill or options.shadow
-    if not is_jpeg or is_worked_on or fitted(width, height, options.size.max_pixels) != (width, height):
+    is_other = options.channels is not Channels.RGBA or options.bg_image is not None
+    if is_worked_on or is_other or fitted(width, height, options.size.max_pixels) != (width, height):
         return None
-    return as_the_format_can(options.background or WHITE, Format.JPG)
+    if options.format is Format.JPG:
+        return as_the_format_can(options.background or WHITE, Format.JPG)
+    return TRANSPARENT if options.format is Format.PNG and options.background is None else None
+
+
+@lru_cache(maxsize=64)
+def _on_device(colour: Rgba, device: torch.device) -> Tensor:
+    """To bring it there anew, the thread would have to wait for all that it asked of the device before."""
+    return torch.tensor(colour[:3], dtype=torch.uint8, device=device)
 
 
 def _rows(photos: Tensor) -> Tensor:

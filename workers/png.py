@@ -30,7 +30,7 @@ _LEVEL = 1
 _FEW_PIXELS, _MOSTLY_EMPTY = 4_000_000, 0.2
 """A picture of at most so many pixels, of which less than this share shows anything, is left to zlib."""
 
-_UP, _PAETH = 2, 4
+UP, PAETH = 2, 4
 """Numbers of the filters in the PNG standard."""
 
 _SAMPLES, _SAMPLE_ROWS = 12, 3
@@ -56,7 +56,7 @@ def write_cutout(rgb: Pixels, alpha: Pixels) -> bytes:
     rgb = np.ascontiguousarray(rgb)
     band = np.empty((max(1, _BAND // (4 * width)), 4 * width + 1), np.uint8)
     filter = _cheapest_filter(rgb, alpha, band)
-    compressor = _compressor(alpha)
+    compressor = _compressor(alpha.size, cv2.countNonZero(alpha) / alpha.size)
     body: list[bytes] = []
     for top in range(0, height, len(band)):
         rows = min(len(band), height - top)
@@ -66,15 +66,24 @@ def write_cutout(rgb: Pixels, alpha: Pixels) -> bytes:
     return _file(width, height, 4, b"".join(body))
 
 
-def _compressor(alpha: Pixels) -> Any:
-    if alpha.size <= _FEW_PIXELS and cv2.countNonZero(alpha) < _MOSTLY_EMPTY * alpha.size:
+def write_rows(rows: Pixels, shown: float) -> bytes:
+    """The PNG of RGBA rows that are filtered: height × (1 + 4 × width). `shown`: the share that is not transparent."""
+    height, width = len(rows), (rows.shape[1] - 1) // 4
+    compressor = _compressor(width * height, shown)
+    step = max(1, _BAND // rows.shape[1])
+    body = [compressor.compress(rows[top : top + step]) for top in range(0, height, step)]
+    return _file(width, height, 4, b"".join([*body, compressor.flush()]))
+
+
+def _compressor(pixels: int, shown: float) -> Any:
+    if pixels <= _FEW_PIXELS and shown < _MOSTLY_EMPTY:
         return zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
     return isal_zlib.compressobj(_LEVEL)
 
 
 def _cheapest_filter(rgb: Pixels, alpha: Pixels, band: Pixels) -> int:
     """The filter that deflates a few rows, spread over the image, into fewer bytes."""
-    sizes = {_UP: 0, _PAETH: 0}
+    sizes = {UP: 0, PAETH: 0}
     step = max(1, len(alpha) // _SAMPLES)
     for top in range(step // 2, len(alpha), step):
         rows = min(_SAMPLE_ROWS, len(band), len(alpha) - top)

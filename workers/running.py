@@ -12,7 +12,7 @@ import torch
 
 from workers.lanes import Pace
 
-_PIXELS_AT_ONCE = 8 * 1024 * 1024
+_PIXELS_AT_ONCE = 16 * 1024 * 1024
 MOST_AT_ONCE = 32
 _DRIVERS = 2
 """Threads that drive a GPU in each actor: one has its photos decoded or encoded while the other's network runs."""
@@ -39,8 +39,11 @@ def running_on(device: torch.device, side: int, half: bool, most: int, compiled:
 
 
 def pace_on(device: torch.device, running: Running, cpus: int, actors: int) -> Pace:
-    """Threads around the network. Beside a CPU's there is one for each end; beside a GPU's, its share of the CPUs."""
+    """Threads around the network. Beside a CPU's there is one for each end; beside a GPU's, its share of the CPUs.
+
+    Most of what a GPU leaves to them is at the end: files are deflated and written.
+    """
     if device.type == "cpu":
         return Pace(readers=1, writers=1, batch=running.batch)
     share = max(2, cpus // max(1, actors))
-    return Pace(readers=max(1, share // 2), writers=max(1, share // 2), batch=running.batch, drivers=_DRIVERS)
+    return Pace(readers=share // 2, writers=share, batch=running.batch, drivers=_DRIVERS)

@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 from schemas.errors import DamagedImage, DeviceBroken
 from schemas.options import CutoutOptions, parse_options
 from tests.workers.photos import PHOTOS
+from workers import composite, reduce
 from workers import decode as on_host
-from workers import reduce
 from workers.compiling import keep_compiled_in
 from workers.composite import on_colour as composed_on_host
 from workers.cutter import Cutter
@@ -110,10 +110,25 @@ def test_a_jpeg_on_white_is_made_on_the_device_and_looks_as_the_hosts(cutter):
     assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
 
 
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_the_rows_of_a_png_are_made_on_the_device_and_only_deflated_on_the_host(cutter, photo):
+    lane = on_the_lane(cutter, Libjpeg())
+    (made,) = lane.segment([lane.open(Order(photo.read_bytes(), CutoutOptions(), want_mask=True))])
+    assert isinstance(made, Made)
+    ours, usual = lane.finish(made), cutter.cut(photo.read_bytes(), CutoutOptions(), want_mask=True)
+    alpha = pixels_of(ours.mask_png)
+    assert np.abs(alpha - pixels_of(usual.mask_png)).mean() <= 1
+    cut_out = composite.cut_out(np.asarray(Image.open(photo).convert("RGB")), alpha.astype(np.uint8))
+    assert np.array_equal(pixels_of(ours.file), cut_out)
+    assert len(ours.file) <= 1.05 * len(usual.file)
+    assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"format": "png"},
+        {"format": "png", "channels": "alpha"},
+        {"format": "png", "bg_color": "red"},
         {"format": "jpg", "crop": "true"},
         {"format": "jpg", "shadow": "true"},
         {"format": "webp", "refine": "true", "despill": "true"},
@@ -156,7 +171,7 @@ def test_photos_of_several_sizes_and_colours_are_done_together_each_as_it_would_
     orders = [
         Order(source, CutoutOptions(format=format, bg_color=colour), want_mask)
         for source in (PHOTO, small.getvalue(), turned(6))
-        for format, colour, want_mask in (("jpg", "red", True), ("png", None, False), ("jpg", None, False))
+        for format, colour, want_mask in (("jpg", "red", True), ("png", None, False), ("png", "red", True))
     ]
     lane = on_the_lane(cutter, Libjpeg())
     together = [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
@@ -227,7 +242,7 @@ def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_siz
         file = io.BytesIO()
         Image.open(PHOTOS[1]).resize(size).save(file, "JPEG")
         sources.append(file.getvalue())
-    orders = [Order(source, WHITE_JPEG, want_mask=True) for source in sources]
+    orders = [Order(source, options, want_mask=True) for source in sources for options in (WHITE_JPEG, CutoutOptions())]
     ours, usual = (
         [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
         for lane in (compiled, plain)

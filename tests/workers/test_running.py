@@ -29,7 +29,7 @@ WANTS = Preparation(64, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), divide_by_peak=True, s
 
 def test_a_gpu_runs_16_bits_compiled_and_as_many_photos_as_their_size_allows():
     assert running_on(CUDA, 320, half=True, most=16, compiled=True) == Running(torch.float16, 16, compiled=True)
-    assert running_on(CUDA, 1024, half=True, most=16, compiled=True).batch == 8
+    assert running_on(CUDA, 1024, half=True, most=32, compiled=True).batch == 16
     assert running_on(CUDA, 4096, half=False, most=16, compiled=False) == Running(torch.float32, 1, compiled=False)
 
 
@@ -38,7 +38,7 @@ def test_a_cpu_runs_32_bits_one_at_a_time_whatever_is_asked():
 
 
 def test_a_gpus_threads_are_its_actors_share_of_the_cpus():
-    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 2, batch=16, drivers=2)
+    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 4, batch=16, drivers=2)
     assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1)
 
 
