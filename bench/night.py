@@ -15,8 +15,8 @@ from random import Random
 from bench.tables import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
-PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 8
-CORES_PER_MACHINE = 16
+PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 250
+CORES_PER_MACHINE, ACTORS_PER_GPU = 16, 4
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,15 @@ class Work:
     given: float
 
 
-# An H100's network alone, compiled fp16: u2netp 3,110/s at 320², an IS-Net shape 760/s at 1024². A whole one-process
-# pipeline reached 577/s: until several processes per GPU are shown to do better, no network counts as more than that.
-# CPU: bench/RESULTS.md, "Against rembg": the whole call less the network, on one thread.
-_PIPELINE = 577.0
+# bench/RESULTS.md, "On a GPU": an H100 with 16 cores, four actors without MPS, from stored file to stored file. Of
+# 12 MP nvJPEG alone decoded 998 a second there before: half of that is counted. IS-Net as it was first tried.
+# CPU of 12 MP: "Against rembg", the whole call less the network, on one thread.
 WORKS = (
-    Work("u2netp, JPEG on white, 2 MP", min(3110, _PIPELINE), 17, 0.6, 0.24),
-    Work("u2netp, PNG, 2 MP", min(3110, _PIPELINE), 21, 0.6, 1.86),
-    Work("u2netp, PNG, 12 MP", min(3110, _PIPELINE), 85, 4.0, 8.96),
-    Work("IS-Net shape, PNG, 2 MP", min(760, _PIPELINE), 21, 0.6, 1.86),
-    Work("IS-Net shape, PNG, 12 MP", min(760, _PIPELINE), 85, 4.0, 8.96),
+    Work("u2netp, JPEG on white, 2 MP", 982, 7.8, 0.6, 0.24),
+    Work("u2netp, PNG, 2 MP", 512, 26.5, 0.6, 1.86),
+    Work("u2netp, PNG, 12 MP", 499, 85, 4.0, 8.96),
+    Work("IS-Net shape, PNG, 2 MP", 252, 26.5, 0.6, 1.86),
+    Work("IS-Net shape, PNG, 12 MP", 252, 85, 4.0, 8.96),
 )
 CPU_ONLY_MS = {"PNG, 2 MP": 151.0, "PNG, 12 MP": 215.0}  # bench/RESULTS.md, "Against rembg": whole call, one thread
 
@@ -79,7 +78,7 @@ def hours_with(work: Work, machines: int, seed: int = 1) -> tuple[float, int]:
         if change == 1:
             heapq.heappush(events, (now + random.expovariate(SPOT_LOSS_PER_HOUR / 3600), -1))
         else:
-            lost = 2 * PHOTOS_PER_CALL * math.ceil(rate * work.core_ms / 1e3 / 2)  # two calls per actor in flight
+            lost = 2 * PHOTOS_PER_CALL * ACTORS_PER_GPU  # two calls per actor in flight
             done, again = max(0.0, done - lost), again + lost
             heapq.heappush(events, (now + START_MINUTES * 60, 1))
     return now / 3600, again
@@ -119,8 +118,8 @@ def page() -> str:
         f"and {CORES_PER_MACHINE} cores.",
         "",
         f"Assumed and not measured: {SPOT_LOSS_PER_HOUR:.0%} of machines are lost an hour, a new one needs "
-        f"{START_MINUTES:.0f} minutes, prices of requests. A GPU counts with the {_PIPELINE:.0f} photos/s that a "
-        "one-process prototype reached on an H100 from end to end, not with what its network could do alone.",
+        f"{START_MINUTES:.0f} minutes, prices of requests. A GPU is an H100, with what four actors reached on it from "
+        "end to end (bench/RESULTS.md, On a GPU); 12 MP by extrapolation, IS-Net as it was first tried.",
         "",
         "## Machines",
         "",
@@ -167,7 +166,8 @@ def page() -> str:
         "- `bgbatch receipts` verifies the whole chain, a time that grows with all batches ever purged.",
         "- Ray's head without an external store is one machine: when it dies, runs end, say so, and go on where they "
         "stood once a new cluster is up.",
-        "- Cold start of a real GPU node and a warm pool's cost were not measured: no GPU was to be had for it.",
+        "- Of a GPU node's cold start only the actor's part was measured (20 s where its network was compiled before, "
+        "80 where not); what a cloud takes to give a machine, and a warm pool costs, was not.",
         "",
     ]
     return "\n".join(lines)

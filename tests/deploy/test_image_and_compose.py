@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from prefect.settings import Settings as PrefectSettings
 from prefect.settings.legacy import _get_settings_fields
 
+from store.settings import Settings
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, containers
 
 SECRETIVE = re.compile(r"SECRET|PASSWORD|TOKEN|AUTH_STRING|RECORDS_URL|CONNECTION_URL|_KEY$", re.I)
@@ -54,6 +58,34 @@ def test_every_version_in_the_image_is_pinned() -> None:
     installs = [rest for kind, rest in instructions() if kind == "RUN" and "pip install" in rest]
     assert len(installs) == 2
     assert all("constraints.txt" in each for each in installs)
+
+
+@pytest.mark.parametrize(("gpu", "wanted"), [("", ["torch"]), ("1", ["torch", "torchvision"])])
+def test_the_image_for_gpus_brings_torchvision_of_the_same_index_and_a_compiler(gpu: str, wanted: list[str]) -> None:
+    runs = [rest for kind, rest in instructions() if kind == "RUN"]
+    (pinned,) = (re.search(r"\$\((grep .*?)\)$", each) for each in runs if "--index-url" in each)
+    assert pinned is not None
+    found = subprocess.run(["sh", "-c", pinned[1]], env={"GPU": gpu, "PATH": os.defpath}, cwd=ROOT, capture_output=True)
+    assert [line.partition("==")[0] for line in found.stdout.decode().split()] == wanted
+    (compiler,) = (each.partition("&& rm")[0] + "; fi" for each in runs if "gcc" in each)
+    said = subprocess.run(["sh", "-c", compiler.replace("apt-get", "echo")], env={"GPU": gpu}, capture_output=True)
+    assert ("install" in said.stdout.decode()) is bool(gpu)
+
+
+def test_on_gpus_the_driver_asks_for_them_and_the_workers_may_load_what_they_compile() -> None:
+    class Laid(yaml.SafeLoader):
+        """Knows the tag by which a value takes the place of another."""
+
+    Laid.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+    over = yaml.load((DEPLOY / "docker-compose.gpu.yaml").read_text(), Laid)["services"]
+    assert set(over) <= set(SERVICES)
+    asked = {key.removeprefix("BGBATCH_").lower(): value for key, value in over["work"]["environment"].items()}
+    settings = Settings(**asked)
+    assert (settings.device, settings.gpu_share, settings.shard_items) == ("cuda", 0.25, 256)
+    assert over["ray"]["image"] in DOCKERFILE
+    assert over["ray"]["tmpfs"] == [f"{each}:exec" for each in COMPOSE["services"]["ray"]["tmpfs"]]
+    (device,) = over["ray"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
 def test_what_the_image_copies_is_here_and_is_let_through_to_the_builder() -> None:
