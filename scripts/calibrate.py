@@ -74,15 +74,15 @@ def measure(module: nn.Module, images: list[torch.Tensor]) -> tuple[Ranges, dict
     means: dict[str, list[torch.Tensor]] = {}
     work: dict[str, int] = {}
 
-    def look(name: str, block: ConvRelu, x: torch.Tensor) -> None:
+    def look(name: str, conv: nn.Conv2d, x: torch.Tensor) -> None:
         if float(x.min()) >= 0:
             top = float(np.quantile(x.numpy().ravel()[::7], QUANTILE))
             tops[name] = round(max(tops.get(name, 0.0), top), 4)
             means.setdefault(name, []).append(x.mean((0, 2, 3)))
-            work[name] = block.conv_s1.weight.numel() * x.shape[2] * x.shape[3]
+            work[name] = conv.weight.numel() * x.shape[2] * x.shape[3]
 
     hooks = [
-        block.register_forward_pre_hook(lambda block, args, name=name: look(name, block, args[0]))
+        block.conv_s1.register_forward_pre_hook(lambda conv, args, name=name: look(name, conv, args[0]))
         for name, block in module.named_modules()
         if isinstance(block, ConvRelu)
     ]

@@ -25,6 +25,7 @@ from workers.framing import Frame, frame_for, through
 from workers.lanes import ONE_BY_ONE, Pace
 from workers.memory import keep_freed_memory
 from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
+from workers.networks.on_cpu import for_cpu
 from workers.networks.own import load_own
 from workers.networks.registry import Preparation, find_network
 from workers.networks.weights import load_weights, weights_path
@@ -187,6 +188,8 @@ def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Prepa
     wants = network.preparation
     if device.type == "cpu" and not settings.exact and can_run_here():
         module = in_eight_bits(module, ranges_beside(path))
+    if device.type == "cpu":
+        module = for_cpu(module)
     return module, wants, digest, running_on(device, wants.side, not settings.exact, MOST_AT_ONCE, settings.compiled)
 
 

@@ -100,7 +100,7 @@ class Segmenter:
             batch = torch.empty((size, *images.shape[1:]), dtype=images.dtype, device=self.device)
             batch[:many] = images
             batch[many:] = batch[many - 1]
-            return (self._run if is_filled_up else self._whole)(batch)[:many]
+            return (self._whole if is_short else self._run)(batch)[:many]
 
     def _whole(self, images: Tensor) -> Tensor:
         """From N × side × side × 3 of 0…255 to masks, N × side × side of 0…255, on the device."""

@@ -18,6 +18,7 @@ import torch
 from numba import njit
 from torch import Tensor, nn
 
+from workers.networks.joining import joined_in_bytes
 from workers.networks.u2net import ConvRelu
 
 
@@ -71,12 +72,12 @@ class EightBitConvRelu(nn.Module):
             rounded, self.scales, self.step, 0, [1, 1], self.padding, self.dilation, 1, None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and rectify."""
+    def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """Convolve and rectify. `below`: as of a `ConvRelu`."""
         return cast(
             Tensor,
             torch.ops.onednn.qconv2d_pointwise(
-                rounded_to_bytes(x, self.step),
+                rounded_to_bytes(x, self.step) if below is None else joined_in_bytes(below, x, self.step),
                 self.step, 0, self.packed, self.scales, self.zeros, self.bias,
                 [1, 1], self.padding, self.dilation, 1, 1.0, 0, torch.float32, "relu", [None], None,
             ),

@@ -75,9 +75,18 @@ class ConvRelu(nn.Module):
         super().__init__()
         self.conv_s1 = nn.Conv2d(inside, outside, 3, padding=dilation, dilation=dilation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve and rectify."""
+    def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """Convolve and rectify. `below`: what comes from a deeper level, to be resized and put before `x`."""
+        if below is not None:
+            x = torch.cat((resized(below, x), x), 1)
         return functional.relu(self.conv_s1(x), inplace=not torch.is_grad_enabled())
+
+
+class Side(nn.Conv2d):
+    """The mask as one level sees it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 1, 3, padding=1)
 
 
 class Rsu(nn.Module):
@@ -94,9 +103,9 @@ class Rsu(nn.Module):
             outside = stage.outside if level == 1 else stage.middle
             self.add_module(f"rebnconv{level}d", ConvRelu(2 * stage.middle, outside))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Down, up, and the block's own input added."""
-        entry = self.rebnconvin(x)
+    def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """Down, up, and the block's own input added. `below`: as of a `ConvRelu`."""
+        entry = self.rebnconvin(x, below)
         levels: list[Tensor] = []
         x = entry
         for level in range(1, self.height):
@@ -104,9 +113,7 @@ class Rsu(nn.Module):
             levels.append(x)
         x = self.get_submodule(f"rebnconv{self.height}")(x)
         for level in reversed(range(1, self.height)):
-            x = self.get_submodule(f"rebnconv{level}d")(
-                torch.cat((resized(x, levels[level - 1]), levels[level - 1]), 1)
-            )
+            x = self.get_submodule(f"rebnconv{level}d")(levels[level - 1], x)
         return x.add_(entry) if not torch.is_grad_enabled() else x + entry
 
 
@@ -125,9 +132,9 @@ class FlatRsu(nn.Module):
         self.rebnconv2d = ConvRelu(2 * middle, middle, 2)
         self.rebnconv1d = ConvRelu(2 * middle, stage.outside)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Down, up, and the block's own input added."""
-        entry = self.rebnconvin(x)
+    def forward(self, x: Tensor, below: Tensor | None = None) -> Tensor:
+        """Down, up, and the block's own input added. `below`: as of a `ConvRelu`."""
+        entry = self.rebnconvin(x, below)
         first = self.rebnconv1(entry)
         second = self.rebnconv2(first)
         third = self.rebnconv3(second)
@@ -149,7 +156,7 @@ class U2Net(nn.Module):
             self.add_module(stage.name, Rsu(stage) if stage.height else FlatRsu(stage))
         sides = [stage.outside for stage in reversed(shape.up)] + [shape.down[-1].outside]
         for level, channels in enumerate(sides if shape.fused else sides[:1], start=1):
-            self.add_module(f"side{level}", nn.Conv2d(channels, 1, 3, padding=1))
+            self.add_module(f"side{level}", Side(channels))
         if shape.fused:
             self.outconv = nn.Conv2d(6, 1, 1)
 
@@ -162,8 +169,7 @@ class U2Net(nn.Module):
             levels.append(x)
         outputs = [x]
         for level in reversed(range(1, 6)):
-            beside = levels[level - 1]
-            x = self.get_submodule(f"stage{level}d")(torch.cat((resized(x, beside), beside), 1))
+            x = self.get_submodule(f"stage{level}d")(levels[level - 1], x)
             outputs.append(x)
         outputs.reverse()  # the finest first, as the sides are numbered
         first = self.get_submodule("side1")(outputs[0])
