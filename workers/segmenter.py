@@ -94,12 +94,11 @@ class Segmenter:
         return torch.cat([self._masks(some, is_short=True) for some in torch.split(images, half)])
 
     def _at_once(self, images: Tensor, is_short: bool) -> Tensor:
-        is_filled_up = self.running.compiled and not is_short
-        many, size = len(images), self.running.batch if is_filled_up else len(images)
+        many = len(images)
+        size = self.running.batch if self.running.compiled and not is_short else many  # whatever fills it up
         with torch.inference_mode():
             batch = torch.empty((size, *images.shape[1:]), dtype=images.dtype, device=self.device)
             batch[:many] = images
-            batch[many:] = batch[many - 1]
             return (self._whole if is_short else self._run)(batch)[:many]
 
     def _whole(self, images: Tensor) -> Tensor:

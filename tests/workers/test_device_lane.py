@@ -29,7 +29,8 @@ from workers.order import Opened, Order
 from workers.running import Running
 from workers.segmenter import Segmenter
 
-PHOTO = PHOTOS[1].read_bytes()
+PHOTO_PATH = PHOTOS[1]
+PHOTO = PHOTO_PATH.read_bytes()
 WHITE_JPEG = CutoutOptions(format="jpg")
 
 
@@ -173,6 +174,20 @@ def test_photos_of_several_sizes_and_colours_are_done_together_each_as_it_would_
         for source in (PHOTO, small.getvalue(), turned(6))
         for format, colour, want_mask in (("jpg", "red", True), ("png", None, False), ("png", "red", True))
     ]
+    lane = on_the_lane(cutter, Libjpeg())
+    together = [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
+    assert together == [lane.finish(lane.segment([lane.open(order)])[0]) for order in orders]
+
+
+@pytest.mark.parametrize("pixels_at_once", [1, 2 * 451 * 300, 10**9])
+def test_photos_of_one_size_are_not_mixed_up(cutter, monkeypatch, pixels_at_once):
+    monkeypatch.setattr("workers.device_lane._PIXELS_AT_ONCE", pixels_at_once)
+    sources = []
+    for place in range(5):
+        file = io.BytesIO()
+        Image.open(PHOTO_PATH).rotate(7 * place).save(file, "JPEG")
+        sources.append(file.getvalue())
+    orders = [Order(source, CutoutOptions(format=format), True) for source in sources for format in ("jpg", "png")]
     lane = on_the_lane(cutter, Libjpeg())
     together = [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
     assert together == [lane.finish(lane.segment([lane.open(order)])[0]) for order in orders]

@@ -99,17 +99,21 @@ def test_a_compiled_network_that_is_short_of_memory_runs_as_few_photos_as_it_is_
     segmenter = Segmenter(Tiny(), WANTS, CPU, Running(batch=8, compiled=True))
     runs = []
 
-    def run(images: torch.Tensor) -> torch.Tensor:
+    def compiled(images: torch.Tensor) -> torch.Tensor:
+        runs.append(len(images))
+        raise torch.OutOfMemoryError
+
+    def as_it_is(images: torch.Tensor) -> torch.Tensor:
         runs.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError
         return images[..., 0]
 
-    monkeypatch.setattr(segmenter, "_run", run)
-    monkeypatch.setattr(segmenter, "_whole", run)
+    monkeypatch.setattr(segmenter, "_run", compiled)
+    monkeypatch.setattr(segmenter, "_whole", as_it_is)
     photos = photos_of(5)
     masks = segmenter.segment(photos)
-    assert runs == [8, 2, 2, 1]
+    assert runs == [8, 2, 2, 1], "not filled up any more"
     assert all(np.array_equal(mask, photo[..., 0]) for mask, photo in zip(masks, photos, strict=True))
 
 
@@ -153,6 +157,17 @@ def test_steps_overlap_and_results_keep_their_order():
     assert overlapped(range(9), *steps, lambda n: step(n) if n == 3 else n, pace) == list(range(9))
 
 
+def test_several_threads_drive_the_device_at_the_same_time_and_results_keep_their_order():
+    met = threading.Barrier(2, timeout=60)
+
+    def together(numbers: list[int]) -> list[int]:
+        met.wait()  # alone, one thread would wait in vain
+        return numbers
+
+    pace = Pace(readers=1, writers=1, batch=2, drivers=2)
+    assert overlapped(range(8), lambda n: n, together, lambda n: n, pace) == list(range(8))
+
+
 @pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4), Pace(3, 2, 4, drivers=2)])
 def test_no_more_photos_are_open_than_the_pace_allows(pace):
     lock, is_open, most, groups = threading.Lock(), set(), [0], []
@@ -175,6 +190,15 @@ def test_no_more_photos_are_open_than_the_pace_allows(pace):
     assert overlapped(range(50), read, together, write, pace) == list(range(50))
     assert most[0] <= (3 + pace.drivers) * pace.batch + 2
     assert max(groups) <= pace.batch
+
+
+@pytest.mark.parametrize("drivers", [0, 1, 2])
+def test_a_fault_of_the_device_ends_the_call(drivers):
+    def together(numbers: list[int]) -> list[int]:
+        raise DeviceBroken("gone")
+
+    with pytest.raises(DeviceBroken):
+        overlapped(range(50), lambda n: n, together, lambda n: n, Pace(1, 1, 2, drivers))
 
 
 def test_a_fault_of_the_store_ends_the_call_and_starts_nothing_more():

@@ -69,6 +69,12 @@ def test_a_sharp_background_does_not_make_a_blurred_subject_sharp():
     assert "blurred" in flags(score(WHOLE, photo))
 
 
+def test_the_step_to_the_background_does_not_make_a_plain_subject_sharp():
+    photo = 255 - PLAIN
+    photo[80:240, 80:240] = 20
+    assert score(WHOLE, photo).sharpness < 0.01
+
+
 def test_an_empty_mask_is_called_nothing_else():
     assert flags(score(mask_of(), np.zeros_like(TEXTURE))) == ("empty_mask",)
 
