@@ -15,7 +15,7 @@ from random import Random
 from bench.tables import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
-PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 250
+PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 64
 CORES_PER_MACHINE, ACTORS_PER_GPU = 16, 4
 
 
@@ -119,7 +119,8 @@ def page() -> str:
         "",
         f"Assumed and not measured: {SPOT_LOSS_PER_HOUR:.0%} of machines are lost an hour, a new one needs "
         f"{START_MINUTES:.0f} minutes, prices of requests. A GPU is an H100, with what four actors reached on it from "
-        "end to end (bench/RESULTS.md, On a GPU); 12 MP by extrapolation, IS-Net as it was first tried.",
+        "end to end, in calls of 256 (bench/RESULTS.md, On a GPU); 12 MP by extrapolation, IS-Net as it was first "
+        "tried.",
         "",
         "## Machines",
         "",

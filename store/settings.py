@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     )
     recycle_items: int = Field(50_000, ge=0, description="An actor is replaced after so many photos. 0: never.")
     recycle_gigabytes: float = Field(8.0, ge=0, description="Or when it holds so much memory. 0: never.")
-    shard_items: int = Field(8, ge=1, le=512, description="Items per call to an actor.")
+    shard_items: int = Field(8, ge=1, le=256, description="Items per call to an actor.")
 
     max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")
     max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from schemas.errors import WeightsInvalid
+from schemas.errors import ItemError, WeightsInvalid
 from schemas.options import CutoutOptions, Format
 from store.settings import Settings
 from workers.alike import Measure, measured, setting_for
@@ -88,14 +88,18 @@ class Cutter:
         return taken if taken is not None else self._open_here(order)
 
     def segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
-        """The same with their masks, in the same order. Raises `OutOfMemory` and `DeviceBroken`."""
+        """The same with their masks, in the same order. Raises `OutOfMemory` and `DeviceBroken`.
+
+        One that is damaged is left without, to be segmented alone; then its `ItemError` is raised.
+        """
         with self._streams.one():
             return self._segment(opened)
 
     def _segment(self, opened: Sequence[Opened | Taken | Made]) -> list[Opened | Taken | Made]:
         there = [each for each in opened if isinstance(each, Taken)]
         made = iter(self._lane.make(there) if self._lane is not None else ())
-        both = [(next(made) or self._open_here(each.order)) if isinstance(each, Taken) else each for each in opened]
+        is_alone = len(opened) == 1
+        both = [(next(made) or self._on_host(each, is_alone)) if isinstance(each, Taken) else each for each in opened]
         bare = [each.squeezed for each in both if isinstance(each, Opened) and each.mask is None]
         masks = iter(self.segmenter.segment(bare) if bare else ())
         return [
@@ -127,6 +131,15 @@ class Cutter:
             flags=flags(scores) + (("not_consistent",) if order.options.consistent and not is_set else ()),
             mask_png=write_png(alpha) if order.want_mask else None,
         )
+
+    def _on_host(self, taken: Taken, is_alone: bool) -> Opened | Taken:
+        """What the device could not do. What the host cannot either stays as it is: the fault is found once alone."""
+        try:
+            return self._open_here(taken.order)
+        except ItemError:
+            if is_alone:
+                raise
+            return taken
 
     def _open_here(self, order: Order) -> Opened:
         picture = decode(order.source, self.limits)

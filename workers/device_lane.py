@@ -32,7 +32,7 @@ from workers.png import write_png, write_rows
 from workers.scores import SCORED_SIDE, flags, score
 from workers.segmenter import Segmenter, is_broken
 from workers.sizes import fitted
-from workers.streams import wait_for
+from workers.streams import used_here, wait_for
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -64,7 +64,9 @@ class TorchvisionJpegs:
     """torchvision's: nvJPEG on a GPU.
 
     It works on streams of its own, which wait for nothing of ours: it could read a photo that is not yet put together,
-    or write where another is still being read. So what was asked of the device is done before it is called.
+    or write where another is still being read. So what was asked of the device is done before it is called. What it
+    still does when it returns is waited for by the stream alone that was current when it was first called (torchvision
+    keeps that one): made here, that is the default stream, and whoever reads a file waits for that.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,6 +86,8 @@ class TorchvisionJpegs:
         whole = [photo.contiguous() for photo in photos]
         self._wait()
         files = self._encode(whole, quality=JPEG_QUALITY)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).wait_stream(torch.cuda.default_stream(self._device))
         together = torch.cat(files).cpu()  # each way to the host costs as much as a file
         return [file.numpy().tobytes() for file in torch.split(together, [len(file) for file in files])]
 
@@ -113,6 +117,7 @@ class Taken:
 
     order: Order
     orientation: int
+    pixels: int
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class DeviceLane:
         large = torch.zeros((3, *_LARGE), dtype=torch.uint8, device=self._segmenter.device)
         (file,) = self._jpegs.encode([large])
         for many, format in product((1, 2), (Format.JPG, Format.PNG)):
-            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), orientation=1)] * many)
+            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), 1, large[0].numel())] * many)
 
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
@@ -171,7 +176,7 @@ class DeviceLane:
         is_plain = header.format in ("JPEG", "MPO") and header.mode == "RGB" and is_srgb(header.info.get("icc_profile"))
         if not is_plain or not order.source.endswith(_END):
             return None
-        return Taken(order, orientation_of(header))
+        return Taken(order, orientation_of(header), header.width * header.height)
 
     def make(self, taken: Sequence[Taken]) -> list[Made | Opened | None]:
         """Each made, or decoded and segmented, or None where it has to take the ordinary way. Raises `DeviceBroken`."""
@@ -210,7 +215,7 @@ class DeviceLane:
             if stack.colour == TRANSPARENT:
                 (rows,) = _on_host(self._png_rows(stack.photos, alpha))
             else:
-                behind = _on_device(stack.colour, alpha.device)
+                behind = used_here(_on_device(stack.colour, alpha.device))
                 jpegs |= zip(stack.places, self._on_colour(stack.photos, alpha, behind), strict=True)
             some_made = _made(orders, alpha, rows, *_on_host(gray, mask))
             made |= zip(stack.places, some_made, strict=True)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from workers.png import PAETH, UP
 from workers.reduce import halving as halving_of
 from workers.reduce import lanczos
+from workers.streams import used_here
 
 _OUTPUTS = 64
 """In a band."""
@@ -65,8 +66,8 @@ def squeezed(photo: Tensor, side: int) -> Tensor:
     """As `reduce.squeezed`: side × side × 3."""
     across, down = (_bands(size, side, photo.device) for size in (photo.shape[-1], photo.shape[-2]))
     values = photo.float()
-    narrow = _rounded(torch.cat([values[..., each.inputs] @ each.weights.T for each in across], -1))
-    small = _rounded(torch.cat([each.weights @ narrow[..., each.inputs, :] for each in down], -2))
+    narrow = _rounded(torch.cat([values[..., each.inputs] @ used_here(each.weights).T for each in across], -1))
+    small = _rounded(torch.cat([used_here(each.weights) @ narrow[..., each.inputs, :] for each in down], -2))
     return small.to(torch.uint8).movedim(-3, -1)
 
 
@@ -125,7 +126,7 @@ class _Band:
     weights: Tensor
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _bands(size: int, target: int, device: torch.device) -> list[_Band]:
     """The taps of `reduce.lanczos` as small matrices: one large one would be nearly all zeros."""
     taps = lanczos(size, target)

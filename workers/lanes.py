@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -30,6 +30,8 @@ class Pace:
     writers: int
     batch: int
     drivers: int = 0
+    weight: int = 0
+    """A batch is whole, however few items it has, once they weigh so much; 0: whatever they weigh."""
 
 
 ONE_BY_ONE = Pace(readers=0, writers=0, batch=1)
@@ -69,17 +71,27 @@ def overlapped(
     together: Callable[[list[Middle]], list[Middle]],
     after: Callable[[Middle], Out],
     pace: Pace,
+    weigh: Callable[[Middle], int] = lambda _: 0,
 ) -> list[Out]:
-    """`after(together(before(item)))` of each item, in order; `together` gets `pace.batch` of them at a time.
+    """`after(together(before(item)))` of each item, in order; `together` gets `pace.batch` of them at a time, or fewer
+    that `weigh` enough.
 
     What one of the three raises ends all.
     """
     with Lane(pace.readers) as readers, Lane(pace.drivers) as drivers, Lane(pace.writers) as writers:
-        read = readers.answers(before, items, pace.batch)
-        done = drivers.answers(together, _groups(read, pace.batch), pace.drivers)
-        return list(writers.answers(after, chain.from_iterable(done), pace.batch))
+        read = readers.answers(before, items, min(pace.batch, 4 * pace.readers))
+        done = drivers.answers(together, _groups(read, pace, weigh), max(0, pace.drivers - 1))
+        return list(writers.answers(after, chain.from_iterable(done), min(pace.batch, 2 * pace.writers)))
 
 
-def _groups(items: Iterator[In], size: int) -> Iterator[list[In]]:
-    while group := list(islice(items, size)):
+def _groups(items: Iterator[In], pace: Pace, weigh: Callable[[In], int]) -> Iterator[list[In]]:
+    group: list[In] = []
+    weight = 0
+    for item in items:
+        group.append(item)
+        weight += weigh(item)
+        if len(group) == pace.batch or 0 < pace.weight <= weight:
+            yield group
+            group, weight = [], 0
+    if group:
         yield group

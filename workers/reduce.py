@@ -80,7 +80,7 @@ def _weighed_rows(rows: Pixels, taps: Taps) -> Pixels:
     return np.asarray(_weigh_rows(rows, taps.first, taps.weights), np.uint8)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def lanczos(size: int, target: int) -> Taps:
     """The taps that take `size` pixels to `target`, widened when it shrinks, so that none is skipped; as in pillow."""
     scale = size / target

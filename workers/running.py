@@ -14,6 +14,9 @@ from workers.lanes import Pace
 
 _PIXELS_AT_ONCE = 16 * 1024 * 1024
 MOST_AT_ONCE = 32
+_PIXELS_OF_PHOTOS = 64_000_000
+"""In a batch: of 2 MP, 32 photos. Three or four batches lie in the host's memory, at 4 bytes a pixel or less."""
+
 _DRIVERS = 2
 """Threads that drive a GPU in each actor: one has its photos decoded or encoded while the other's network runs."""
 
@@ -46,4 +49,4 @@ def pace_on(device: torch.device, running: Running, cpus: int, actors: int) -> P
     if device.type == "cpu":
         return Pace(readers=1, writers=1, batch=running.batch)
     share = max(2, cpus // max(1, actors))
-    return Pace(readers=share // 2, writers=share, batch=running.batch, drivers=_DRIVERS)
+    return Pace(share // 2, share, running.batch, _DRIVERS, _PIXELS_OF_PHOTOS)

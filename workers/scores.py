@@ -93,8 +93,8 @@ def _sharpness_and_exposure(gray: Pixels, mask: Pixels) -> tuple[float, float]:
 def _core(mask: Pixels, gray: Pixels) -> Pixels:
     """1 on the subject without its outline: the step to the background is sharp behind any blurred subject."""
     _, inside = cv2.threshold(mask, 127, 1, cv2.THRESH_BINARY)
-    margin = math.ceil(_MARGIN * max(mask.shape) / max(gray.shape))
-    core = np.asarray(cv2.erode(inside, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)), np.uint8)
+    down, across = (2 * math.ceil(_MARGIN * of / to) + 1 for of, to in zip(mask.shape, gray.shape, strict=True))
+    core = np.asarray(cv2.erode(inside, np.ones((down, across), np.uint8)), np.uint8)
     return core if core.any() else np.asarray(inside, np.uint8)
 
 

@@ -128,7 +128,9 @@ def spread(raw: Tensor, wants: Preparation) -> Tensor:
 
 def is_broken(error: RuntimeError) -> bool:
     """Whether the error is one after which a CUDA context stays broken until its process ends."""
-    return isinstance(error, torch.AcceleratorError) or "cuda error" in str(error).lower()  # torchvision shouts
+    said = str(error).lower()  # torchvision shouts
+    is_of_the_device = isinstance(error, getattr(torch, "AcceleratorError", ())) or "cuda error" in said  # torch 2.8
+    return is_of_the_device and "out of memory" not in said  # so says the host's pinned memory, too
 
 
 def find_device(name: str) -> torch.device:

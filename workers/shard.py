@@ -49,7 +49,7 @@ def process_shard(
     alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
     way = _Way(transient, cutter, manifest, clock, alike)
     last = way.measure if is_any_consistent and alike is None else way.write
-    results = overlapped(items, way.read, way.segment, last, cutter.pace)
+    results = overlapped(items, way.read, way.segment, last, cutter.pace, _pixels)
     report = ShardReport(
         first=numbers[0], last=numbers[-1], results=tuple(each for each in results if each is not None)
     )
@@ -64,6 +64,16 @@ class _Step:
 
     item: Item
     at: Opened | Taken | Made | Failed
+
+
+def _pixels(step: _Step) -> int:
+    """What it takes of memory, so to say."""
+    match step.at:
+        case Opened(picture=picture):
+            return picture.width * picture.height
+        case Taken(pixels=pixels):
+            return pixels
+    return 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,8 @@ class _Way:
         if len(able) > 1:
             try:
                 segmented = iter(self.cutter.segment([step.at for step in able if not isinstance(step.at, Failed)]))
-                return [step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps]
+                done = [step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps]
+                return [self._segment_alone(step) if isinstance(step.at, Taken) else step for step in done]
             except Exception as error:
                 if isinstance(error, BgbatchError) and not isinstance(error, ItemError):
                     raise

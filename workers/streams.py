@@ -39,3 +39,10 @@ def wait_for(device: torch.device) -> None:
         asked = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         asked.record(torch.cuda.current_stream(device))
         asked.synchronize()
+
+
+def used_here(kept: torch.Tensor) -> torch.Tensor:
+    """A tensor that threads share: dropped by one, its memory is not given away while this stream still reads it."""
+    if kept.is_cuda:
+        kept.record_stream(torch.cuda.current_stream(kept.device))
+    return kept

@@ -137,6 +137,6 @@ def test_budgets_select_pods_that_there_are() -> None:
 
 def test_every_variable_of_ours_is_a_setting() -> None:
     files = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.md"), DEPLOY / "Dockerfile"]
-    known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE"}
+    known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE", "BGBATCH_CUDA_IMAGE"}
     for path in files:
         assert set(re.findall(r"\bBGBATCH_[A-Z_0-9]+[A-Z0-9]\b", path.read_text())) <= known, path.name

@@ -21,7 +21,7 @@ from workers.compiling import keep_compiled_in
 from workers.composite import on_colour as composed_on_host
 from workers.cutter import Cutter
 from workers.decode import Limits
-from workers.device_lane import Made
+from workers.device_lane import Made, Taken
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
 from workers.encode import write_jpeg
 from workers.networks.registry import find_network
@@ -205,6 +205,23 @@ def test_a_jpeg_that_the_device_cannot_decode_is_cut_on_the_host_and_its_neighbo
     done = lane.segment([lane.open(Order(source, WHITE_JPEG, want_mask=False)) for source in sources])
     assert [type(each) for each in done] == [Made, Opened, Made]
     assert lane.finish(done[1]).file == cutter.cut(PHOTO, WHITE_JPEG, want_mask=False).file
+
+
+def test_a_damaged_jpeg_costs_its_neighbours_nothing_and_is_told_when_it_is_alone(cutter):
+    damaged = PHOTO[: len(PHOTO) // 2] + PHOTO[-2:]
+
+    class Picky(Libjpeg):
+        def decode(self, files):
+            if damaged in files:
+                raise RuntimeError("nvjpegDecode failed: NVJPEG_STATUS_BAD_JPEG")
+            return super().decode(files)
+
+    lane = on_the_lane(cutter, Picky())
+    orders = [Order(source, WHITE_JPEG, want_mask=False) for source in (PHOTO, damaged, PHOTO)]
+    done = lane.segment([lane.open(order) for order in orders])
+    assert [type(each) for each in done] == [Made, Taken, Made]
+    with pytest.raises(DamagedImage):
+        lane.segment([done[1]])
 
 
 def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):

@@ -20,7 +20,7 @@ from workers.lanes import ONE_BY_ONE, Pace, overlapped
 from workers.networks.registry import Preparation, find_network
 from workers.networks.weights import load_weights, weights_path
 from workers.running import Running, pace_on, running_on
-from workers.segmenter import Segmenter
+from workers.segmenter import Segmenter, is_broken
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 U2NETP = find_network("u2netp")
@@ -38,7 +38,7 @@ def test_a_cpu_runs_32_bits_one_at_a_time_whatever_is_asked():
 
 
 def test_a_gpus_threads_are_its_actors_share_of_the_cpus():
-    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 4, batch=16, drivers=2)
+    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 4, batch=16, drivers=2, weight=64_000_000)
     assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1)
 
 
@@ -157,6 +157,18 @@ def test_steps_overlap_and_results_keep_their_order():
     assert overlapped(range(9), *steps, lambda n: step(n) if n == 3 else n, pace) == list(range(9))
 
 
+@pytest.mark.parametrize("said", ["CUDA error: out of memory", "CUDA out of memory. Tried to allocate 2 GiB"])
+def test_memory_that_is_short_on_the_device_or_the_host_breaks_no_context(said):
+    assert not is_broken(RuntimeError(said))
+    assert not is_broken(torch.AcceleratorError(said))
+
+
+def test_a_torch_that_has_no_error_of_its_own_for_it_is_understood_too(monkeypatch):
+    monkeypatch.delattr(torch, "AcceleratorError")
+    assert is_broken(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_broken(RuntimeError("nvjpegDecode failed"))
+
+
 def test_several_threads_drive_the_device_at_the_same_time_and_results_keep_their_order():
     met = threading.Barrier(2, timeout=60)
 
@@ -188,8 +200,16 @@ def test_no_more_photos_are_open_than_the_pace_allows(pace):
         return numbers
 
     assert overlapped(range(50), read, together, write, pace) == list(range(50))
-    assert most[0] <= (3 + pace.drivers) * pace.batch + 2
+    assert most[0] <= (pace.drivers + 2) * pace.batch + 4 * pace.readers + 2 * pace.writers + 2
     assert max(groups) <= pace.batch
+
+
+def test_a_batch_of_large_photos_is_whole_with_few_of_them():
+    groups = []
+    pace = Pace(0, 0, batch=4, weight=10)
+    weights = [3, 3, 3, 3, 10, 50, 6, 5, 1]
+    assert overlapped(weights, lambda n: n, lambda ns: groups.append(ns) or ns, lambda n: n, pace, int) == weights
+    assert groups == [[3, 3, 3, 3], [10], [50], [6, 5], [1]]
 
 
 @pytest.mark.parametrize("drivers", [0, 1, 2])
