@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -34,12 +35,14 @@ from safetensors.torch import save_file
 from bench.results import write_section
 from bench.tables import table
 from schemas.batch import Item, Manifest, Stamp
+from schemas.errors import DeviceAbsent
 from schemas.ids import new_batch_id
 from schemas.options import CutoutOptions, Format
 from store.settings import Settings
 from store.transient import open_transient, source_key
 from workers.actor import SegmenterActor
 from workers.networks.registry import find_network
+from workers.segmenter import find_device
 
 PHOTOS = Path(__file__).parents[1] / "portal" / "demo_photos"
 TWO_MEGAPIXELS = (1600, 1200)
@@ -84,6 +87,12 @@ def main() -> None:
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
     chosen = arguments.parse_args()
+    try:
+        find_device(chosen.device)  # here: actors that cannot start would be waited for in vain
+    except DeviceAbsent as absent:
+        raise SystemExit(str(absent)) from None
+    if chosen.mps and shutil.which("nvidia-cuda-mps-control") is None:
+        raise SystemExit("nvidia-cuda-mps-control is not on this machine. Install NVIDIA's driver, or leave out --mps.")
     on_gpu = chosen.device.startswith("cuda")
     photos, actors = chosen.photos or (4096 if on_gpu else 8), chosen.actors or (4 if on_gpu else 1)
     by_network: dict[str, list[Kind]] = defaultdict(list)

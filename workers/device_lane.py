@@ -44,10 +44,10 @@ _END = b"\xff\xd9"
 """How a whole JPEG ends."""
 
 _LARGE = (3000, 4000)
-"""Height and width of a photo that is halved in every way."""
+"""Height and width of a photo that U²-Net and the scores have halved in every way."""
 
 _PIXELS_AT_ONCE = 32_000_000
-"""Of photos that are worked on at once: 16 bytes of the device's memory for each."""
+"""Of photos that are worked on at once: 16 bytes of the device's memory for each, and 64 where nothing is compiled."""
 
 
 class Jpegs(Protocol):
@@ -77,22 +77,19 @@ class TorchvisionJpegs:
 
     def decode(self, files: Sequence[bytes]) -> list[Tensor]:
         """Each as RGB, not turned."""
-        self._wait()
+        wait_for(self._device)
         tensors = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         return list(self._decode(tensors, mode=self._mode, device=self._device))
 
     def encode(self, photos: Sequence[Tensor]) -> list[bytes]:
         """Each as a file."""
         whole = [photo.contiguous() for photo in photos]
-        self._wait()
+        wait_for(self._device)
         files = self._encode(whole, quality=JPEG_QUALITY)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).wait_stream(torch.cuda.default_stream(self._device))
         together = torch.cat(files).cpu()  # each way to the host costs as much as a file
         return [file.numpy().tobytes() for file in torch.split(together, [len(file) for file in files])]
-
-    def _wait(self) -> None:
-        wait_for(self._device)
 
 
 def jpegs_on(device: torch.device) -> Jpegs | None:
@@ -206,9 +203,9 @@ class DeviceLane:
             orders = [taken[place].order for place in stack.places]
             gray = self._in_gray(halved(small, SCORED_SIDE, self._halving))
             if stack.colour is None:
-                each = zip(orders, *_on_host(_rows(stack.photos), gray, image, mask), strict=True)
-                some = [Opened(order, Picture(rgb, None), *rest) for order, rgb, *rest in each]
-                opened |= zip(stack.places, some, strict=True)
+                each = zip(orders, *_on_host(_colours_last(stack.photos), gray, image, mask), strict=True)
+                decoded = [Opened(order, Picture(rgb, None), *rest) for order, rgb, *rest in each]
+                opened |= zip(stack.places, decoded, strict=True)
                 continue
             alpha = full_alpha(mask, *stack.photos.shape[-2:])
             rows: Pixels | list[None] = [None] * len(orders)
@@ -217,8 +214,8 @@ class DeviceLane:
             else:
                 behind = used_here(_on_device(stack.colour, alpha.device))
                 jpegs |= zip(stack.places, self._on_colour(stack.photos, alpha, behind), strict=True)
-            some_made = _made(orders, alpha, rows, *_on_host(gray, mask))
-            made |= zip(stack.places, some_made, strict=True)
+            put_together = _made(orders, alpha, rows, *_on_host(gray, mask))
+            made |= zip(stack.places, put_together, strict=True)
         for place, file in zip(jpegs, self._jpegs.encode([*jpegs.values()]) if jpegs else (), strict=True):
             made[place] = replace(made[place], file=file)
         return [made.get(place) or opened[place] for place in range(len(taken))]
@@ -278,7 +275,7 @@ def _on_device(colour: Rgba, device: torch.device) -> Tensor:
     return torch.tensor(colour[:3], dtype=torch.uint8, device=device)
 
 
-def _rows(photos: Tensor) -> Tensor:
+def _colours_last(photos: Tensor) -> Tensor:
     """N × 3 × height × width as N × height × width × 3."""
     return photos.movedim(-3, -1)
 

@@ -28,9 +28,7 @@ class Graph:
             for _ in range(_RUNS_BEFORE):
                 run(self._input)
         torch.cuda.current_stream(example.device).wait_stream(stream)
-        with torch.cuda.graph(
-            self._graph, stream=stream
-        ):  # without one it would record on the first GPU, whichever this is
+        with torch.cuda.graph(self._graph, stream=stream):  # left to itself it would record on the first GPU
             self._output = run(self._input)
 
     def __call__(self, batch: Tensor) -> Tensor:

@@ -5,7 +5,10 @@ Channels last, in 32 bits, on a CPU. Bilinear as torch's `interpolate` without `
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from numba import njit
 from torch import Tensor
@@ -13,19 +16,19 @@ from torch import Tensor
 
 def joined(below: Tensor, beside: Tensor) -> Tensor:
     """`below` resized to `beside` and put before its channels: N × (channels of both) × height × width."""
-    under, at_side = (each.permute(0, 2, 3, 1).contiguous().numpy() for each in (below, beside))
-    whole = np.empty((*at_side.shape[:3], under.shape[3] + at_side.shape[3]), np.float32)
-    for place in range(len(whole)):
-        _join(under[place], at_side[place], whole[place])
-    return torch.from_numpy(whole).permute(0, 3, 1, 2)
+    return _each(below, beside, np.float32, _join)
 
 
 def joined_in_bytes(below: Tensor, beside: Tensor, step: float) -> Tensor:
     """The same in whole steps from 0 to 255."""
+    return _each(below, beside, np.uint8, _join_in_bytes, np.float32(1 / step))
+
+
+def _each(below: Tensor, beside: Tensor, dtype: npt.DTypeLike, join: Callable[..., None], *given: np.float32) -> Tensor:
     under, at_side = (each.permute(0, 2, 3, 1).contiguous().numpy() for each in (below, beside))
-    whole = np.empty((*at_side.shape[:3], under.shape[3] + at_side.shape[3]), np.uint8)
+    whole = np.empty((*at_side.shape[:3], under.shape[3] + at_side.shape[3]), dtype)
     for place in range(len(whole)):
-        _join_in_bytes(under[place], at_side[place], whole[place], np.float32(1 / step))
+        join(under[place], at_side[place], whole[place], *given)
     return torch.from_numpy(whole).permute(0, 3, 1, 2)
 
 
