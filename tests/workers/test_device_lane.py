@@ -14,7 +14,12 @@ from torch._dynamo.utils import counters
 
 from schemas.errors import DamagedImage, DeviceBroken
 from schemas.options import CutoutOptions, parse_options
+from schemas.results import Failed
+from store.objects import open_store
+from store.settings import Settings
+from store.transient import TransientStore
 from tests.workers.photos import PHOTOS
+from tests.workers.test_shard import NOW, manifest_of
 from workers import composite, reduce
 from workers import decode as on_host
 from workers.compiling import keep_compiled_in
@@ -24,10 +29,12 @@ from workers.decode import Limits
 from workers.device_lane import Made, Taken
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
 from workers.encode import write_jpeg
+from workers.lanes import Pace
 from workers.networks.registry import find_network
 from workers.order import Opened, Order
 from workers.running import Running
 from workers.segmenter import Segmenter
+from workers.shard import process_shard
 
 PHOTO_PATH = PHOTOS[1]
 PHOTO = PHOTO_PATH.read_bytes()
@@ -207,21 +214,37 @@ def test_a_jpeg_that_the_device_cannot_decode_is_cut_on_the_host_and_its_neighbo
     assert lane.finish(done[1]).file == cutter.cut(PHOTO, WHITE_JPEG, want_mask=False).file
 
 
+DAMAGED = PHOTO[: len(PHOTO) // 2] + PHOTO[-2:]
+
+
+class Damageable(Libjpeg):
+    def decode(self, files):
+        if DAMAGED in files:
+            self.decoded.append(len(files))
+            raise RuntimeError("nvjpegDecode failed: NVJPEG_STATUS_BAD_JPEG")
+        return super().decode(files)
+
+
 def test_a_damaged_jpeg_costs_its_neighbours_nothing_and_is_told_when_it_is_alone(cutter):
-    damaged = PHOTO[: len(PHOTO) // 2] + PHOTO[-2:]
-
-    class Picky(Libjpeg):
-        def decode(self, files):
-            if damaged in files:
-                raise RuntimeError("nvjpegDecode failed: NVJPEG_STATUS_BAD_JPEG")
-            return super().decode(files)
-
-    lane = on_the_lane(cutter, Picky())
-    orders = [Order(source, WHITE_JPEG, want_mask=False) for source in (PHOTO, damaged, PHOTO)]
+    lane = on_the_lane(cutter, Damageable())
+    orders = [Order(source, WHITE_JPEG, want_mask=False) for source in (PHOTO, DAMAGED, PHOTO)]
     done = lane.segment([lane.open(order) for order in orders])
     assert [type(each) for each in done] == [Made, Taken, Made]
     with pytest.raises(DamagedImage):
         lane.segment([done[1]])
+
+
+def test_a_damaged_jpeg_in_a_shard_is_its_own_failure_and_the_others_are_not_run_again(cutter, tmp_path):
+    settings = Settings(home=tmp_path)
+    transient = TransientStore(open_store(settings.transient_root, settings), lambda: NOW)
+    manifest = manifest_of([PHOTO, PHOTO, DAMAGED, PHOTO], transient)
+    jpegs = Damageable()
+    lane = on_the_lane(cutter, jpegs)
+    lane.pace = Pace(1, 1, batch=4, drivers=2)
+    report = process_shard(transient, lane, manifest, range(1, 5), lambda: NOW)
+    codes = [each.code if isinstance(each, Failed) else each.outcome for each in report.results]
+    assert codes == ["done", "done", "damaged_image", "done"]
+    assert jpegs.decoded == [4, 2, 2, 1, 1, 1]  # halved until it was found, and once more alone
 
 
 def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):
