@@ -1,4 +1,4 @@
-"""What an account may do with its batches, by page or by program: find one, call it off, try again what failed."""
+"""What an account may do with its batches, on a page, by program or command: find one, call it off, retry failures."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from portal.delivery import read_results
-from portal.web.portal import Portal
 from schemas.batch import BatchState
+from schemas.clock import Clock
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
 from schemas.results import Failed
 from store import line
 from store.batches import BatchRecord, get_batch
 from store.logs import note
+from store.records import Records
+from store.transient import TransientStore
 
 
-def own_batch(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
+def own_batch(records: Records, account_id: AccountId, batch_id: str) -> BatchRecord:
     """One of the account's own batches. Raises `NotFound` for others' as for none."""
     if parse_batch_id(batch_id) is not None:
-        with portal.records.reading() as connection, suppress(NotFound):
+        with records.reading() as connection, suppress(NotFound):
             record = get_batch(connection, batch_id)
             if record.account_id == account_id:
                 note(batch_id=record.stamp.batch_id)
@@ -41,24 +43,26 @@ def with_results(record: BatchRecord) -> BatchRecord:
     return record
 
 
-def ask_again(portal: Portal, record: BatchRecord, codes: Collection[str] | None) -> None:
+def ask_again(
+    records: Records, transient: TransientStore, clock: Clock, record: BatchRecord, codes: Collection[str] | None
+) -> None:
     """Put an ended batch in line for its failures: all, or those of some codes; and for what was never begun.
 
     Raises `NotFound`, `WrongState`, `UserError` when there is nothing to try again.
     """
     if not with_results(record).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-    results = read_results(portal.transient, record.stamp.batch_id)
+    results = read_results(transient, record.stamp.batch_id)
     failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}
     chosen = failed if codes is None else failed & set(codes)
     if not chosen and record.counts.done + record.counts.failed == record.counts.items:
         raise UserError("No photo failed with such a code, so there is nothing to try again.")
-    with portal.records.transaction() as connection:
-        line.ask_again(connection, record.stamp.batch_id, chosen, portal.clock())
+    with records.transaction() as connection:
+        line.ask_again(connection, record.stamp.batch_id, chosen, clock())
 
 
-def call_off(portal: Portal, record: BatchRecord) -> None:
+def call_off(records: Records, clock: Clock, record: BatchRecord) -> None:
     """Begin no more work for a batch. What is done can be fetched, and it is purged on time. Twice changes nothing."""
     if not record.state.has_ended:
-        with portal.records.transaction() as connection:
-            line.ask_to_stop(connection, record.stamp.batch_id, portal.clock())
+        with records.transaction() as connection:
+            line.ask_to_stop(connection, record.stamp.batch_id, clock())

@@ -163,14 +163,15 @@ def fetch_all(sender: TheSender, batch_id: str) -> Response:
 @router.post("/batches/{batch_id}/retry")
 def retry(sender: TheSender, batch_id: str, wanted: Retry = Retry()) -> BatchAnswer:  # noqa: B008
     """Try again what failed, all of it or by code. What is done stays done."""
-    ask_again(sender.portal, sender.batch(batch_id), wanted.codes)
+    portal = sender.portal
+    ask_again(portal.records, portal.transient, portal.clock, sender.batch(batch_id), wanted.codes)
     return batch_answer(sender.batch(batch_id))
 
 
 @router.post("/batches/{batch_id}/cancel")
 def cancel(sender: TheSender, batch_id: str) -> BatchAnswer:
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
-    call_off(sender.portal, sender.batch(batch_id))
+    call_off(sender.portal.records, sender.portal.clock, sender.batch(batch_id))
     return batch_answer(sender.batch(batch_id))
 
 

@@ -33,7 +33,7 @@ class Sender:
 
     def batch(self, batch_id: str) -> BatchRecord:
         """One of the account's own batches. Raises `NotFound` for others' as for none."""
-        return own_batch(self.portal, self.account_id, batch_id)
+        return own_batch(self.portal.records, self.account_id, batch_id)
 
 
 def sender(

@@ -11,6 +11,7 @@ import typer
 from flows import engine
 from flows.parts import Parts
 from flows.receive import stop_note
+from portal.batches import ask_again, call_off
 from portal.cli.lease import holding
 from portal.cli.sending import send
 from portal.cli.terminal import (
@@ -27,11 +28,10 @@ from portal.cli.terminal import (
 from portal.delivery import deliver, deliver_to_place, read_results
 from portal.fetched import note_fetched
 from schemas.batch import BatchState, Counts
-from schemas.errors import NotFound, UserError, WrongState
+from schemas.errors import NotFound, UserError
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Failed, results_by_number
-from store import line
 from store.batches import BatchRecord, get_batch, list_batches
 from store.early import want_gone_on_download
 from store.objects import open_store
@@ -124,14 +124,7 @@ def retry(
         parts = get_ready()
         with parts.records.transaction() as connection:
             record = get_batch(connection, batch)
-        if not record.state.has_ended:
-            raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-        codes = {str(each["code"]) for each in _failures(parts.transient, record)}
-        chosen = codes if failed else codes & set(code or ())
-        if not chosen:
-            raise UserError("No photo failed with such a code, so there is nothing to try again.")
-        with parts.records.transaction() as connection:
-            line.ask_again(connection, record.stamp.batch_id, chosen, parts.clock())
+        ask_again(parts.records, parts.transient, parts.clock, record, None if failed else code)
         _process(batch, as_json, to)
 
 
@@ -141,8 +134,8 @@ def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJ
         parts = get_ready()
         with parts.records.transaction() as connection:
             record = get_batch(connection, batch)
-            if not record.state.has_ended:
-                line.ask_to_stop(connection, record.stamp.batch_id, parts.clock())
+        call_off(parts.records, parts.clock, record)
+        with parts.records.transaction() as connection:
             record = get_batch(connection, batch)
         if as_json:
             show_json(record.model_dump(mode="json"))

@@ -70,7 +70,7 @@ def show_one(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> HTMLResponse:
     """One batch; what failed or is flagged stands first."""
-    record = own_batch(portal, session.person.account_id, batch_id)
+    record = own_batch(portal.records, session.person.account_id, batch_id)
     asked = Asked(Outcome(show) if show in set(Outcome) else None, code, find, page)
     with portal.records.reading() as connection:
         receipts = list_receipts(connection, record.stamp.batch_id) if record.purged_at is not None else []
@@ -89,7 +89,7 @@ def show_one(
 @router.get("/batches/{batch_id}/cutouts.zip")
 def download(portal: ThePortal, session: SignedIn, batch_id: str) -> StreamingResponse:
     """All cutouts in the folders of their photos, streamed."""
-    record = with_results(own_batch(portal, session.person.account_id, batch_id))
+    record = with_results(own_batch(portal.records, session.person.account_id, batch_id))
     results = read_results(portal.transient, record.stamp.batch_id)
     headers = {"Content-Disposition": f'attachment; filename="{record.stamp.batch_id}.zip"'}
     stream = zip_stream(portal.transient, results)
@@ -103,16 +103,16 @@ def retry(
     portal: ThePortal, session: Changer, batch_id: str, code: Annotated[str | None, Form(max_length=50)] = None
 ) -> RedirectResponse:
     """Try again what failed, all of it or with one code; what is done stays done."""
-    record = own_batch(portal, session.person.account_id, batch_id)
-    ask_again(portal, record, None if code is None else (code,))
+    record = own_batch(portal.records, session.person.account_id, batch_id)
+    ask_again(portal.records, portal.transient, portal.clock, record, None if code is None else (code,))
     return RedirectResponse(f"/batches/{record.stamp.batch_id}", status_code=303)
 
 
 @router.post("/batches/{batch_id}/cancel")
 def cancel(portal: ThePortal, session: Changer, batch_id: str) -> RedirectResponse:
     """Begin no more work for it; what is done can be fetched, and it is purged on time."""
-    record = own_batch(portal, session.person.account_id, batch_id)
-    call_off(portal, record)
+    record = own_batch(portal.records, session.person.account_id, batch_id)
+    call_off(portal.records, portal.clock, record)
     return RedirectResponse(f"/batches/{record.stamp.batch_id}", status_code=303)
 
 

@@ -49,7 +49,7 @@ async def show(
 
 
 def _living(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
-    record = with_results(own_batch(portal, account_id, batch_id))
+    record = with_results(own_batch(portal.records, account_id, batch_id))
     if portal.clock() >= record.stamp.purge_at:
         raise NotFound("The batch's purge time has come. Nothing of it is shown any more.")
     return record

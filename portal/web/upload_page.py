@@ -29,7 +29,7 @@ def choose(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 @router.get("/batches/{batch_id}/upload")
 def go_on(portal: ThePortal, session: SignedIn, batch_id: str) -> Response:
     """Go on with a batch that is still open; one that is sealed has its own page."""
-    record = own_batch(portal, session.person.account_id, batch_id)
+    record = own_batch(portal.records, session.person.account_id, batch_id)
     if record.state is not BatchState.OPEN:
         return RedirectResponse(f"/batches/{record.stamp.batch_id}", status_code=303)
     return _page(portal, session, record)
