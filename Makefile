@@ -9,6 +9,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
+# A process for each CPU, four at most, as each starts servers of its own; a file's tests share theirs.
+SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit promise histories chaos scale serve bench clean
 
@@ -27,7 +30,7 @@ lint: $(VENV)/.tests ## Style, types and the direction of imports
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.tests system ## Every test, against real servers (pass ARGS=… to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 histories: $(VENV)/.tests system ## A million random histories of consent against a ten-line reference (half an hour)
 	HISTORIES=1000000 $(BIN)/python -m pytest tests/consent/test_histories.py --durations=5 $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def records(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if (user := _unprivileged_user()) is not None:
         for path in (home, *home.iterdir()):
             shutil.chown(path, user.pw_uid, user.pw_gid)
-        for parent in (home.parent, home.parent.parent):
+        for parent in (each for each in home.parents if not each.stat().st_mode & stat.S_IXOTH):
             parent.chmod(0o755)  # it goes through them
         run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     (home / "word").write_text("secret")
