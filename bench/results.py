@@ -1,4 +1,7 @@
-"""Where figures go: each bench writes its own section of bench/RESULTS.md, with the day and the machine."""
+"""Where figures go: each bench writes its own section of bench/RESULTS.md, with the day and the machine.
+
+What a person adds to a section stands under `### Notes` at its end, and stays when the bench is run again.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+_NOTES = re.compile(r"^### Notes$.*", re.MULTILINE | re.DOTALL)
 
 
 def write_section(title: str, lines: Sequence[str], device: str = "") -> None:
     """Put `lines` under `## title`, in place of what stood there. `device`: if not this machine's CPU."""
     where = device or f"{_cpu()}, {len(os.sched_getaffinity(0))} cores"
     stamp = f"{datetime.now(UTC):%Y-%m-%d}, {where}, Python {platform.python_version()}."
-    section = "\n".join([f"## {title}", "", stamp, "", *lines]) + "\n"
     text = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
     old = _section(title)
+    kept = [notes.group().strip() for found in old.finditer(text) for notes in _NOTES.finditer(found.group())]
+    section = "\n".join([f"## {title}", "", stamp, "", *lines, *([""] if kept else []), *kept]) + "\n"
     text = old.sub(lambda _: f"{section}\n", text) if old.search(text) else f"{text.rstrip()}\n\n{section}"
     RESULTS.write_text(text.rstrip() + "\n")
 
 
 def section(title: str) -> list[str]:
-    """What `write_section` put there: its lines, or none."""
+    """What `write_section` put there: its lines, or none; without notes."""
     found = _section(title).search(RESULTS.read_text()) if RESULTS.exists() else None
-    return found.group().strip().splitlines()[4:] if found else []
+    return _NOTES.sub("", found.group()).strip().splitlines()[4:] if found else []
 
 
 def _section(title: str) -> re.Pattern[str]:

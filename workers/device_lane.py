@@ -43,8 +43,8 @@ TRANSPARENT: Rgba = (0, 0, 0, 0)
 _END = b"\xff\xd9"
 """How a whole JPEG ends."""
 
-_LARGE = (3000, 4000)
-"""Height and width of a photo that U²-Net and the scores have halved in every way."""
+_ANY_SIZE = (600, 800)
+"""Height and width of a photo to compile with: a step is compiled for any."""
 
 _PIXELS_AT_ONCE = 32_000_000
 """Of photos that are worked on at once: 16 bytes of the device's memory for each, and 64 where nothing is compiled."""
@@ -162,10 +162,12 @@ class DeviceLane:
 
     def warm_up(self) -> None:
         """Compile, if it is to be, all steps that a photo may take, alone and with others."""
-        large = torch.zeros((3, *_LARGE), dtype=torch.uint8, device=self._segmenter.device)
-        (file,) = self._jpegs.encode([large])
+        photo = torch.zeros((3, *_ANY_SIZE), dtype=torch.uint8, device=self._segmenter.device)
+        (file,) = self._jpegs.encode([photo])
         for many, format in product((1, 2), (Format.JPG, Format.PNG)):
-            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), 1, large[0].numel())] * many)
+            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), 1, photo[0].numel())] * many)
+        for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
+            step(torch.stack([photo] * many))
 
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
