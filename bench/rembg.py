@@ -2,8 +2,9 @@
 
     python -m bench.rembg [--onnx u2netp.onnx] [--rounds 3]
 
-Figures are CPU time, the least of some rounds, so that other work on the machine counts as little as can be. rembg gets
-an environment of its own (.venv-bench), made on the first run. Without --onnx it fetches its own copy of the weights.
+Figures are CPU time, the least of some rounds (of one for masks alone), so that other work on the machine counts as
+little as can be. rembg gets an environment of its own (.venv-bench), made on the first run. Without --onnx it fetches
+its own copy of the weights.
 """
 
 from __future__ import annotations

@@ -166,8 +166,9 @@ class DeviceLane:
         (file,) = self._jpegs.encode([photo])
         for many, format in product((1, 2), (Format.JPG, Format.PNG)):
             self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), 1, photo[0].numel())] * many)
-        for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
-            step(torch.stack([photo] * many))
+        with torch.inference_mode():
+            for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
+                step(torch.stack([photo] * many))
 
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""

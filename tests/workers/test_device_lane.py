@@ -282,7 +282,7 @@ def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_siz
     torch._dynamo.reset()
     plain, compiled = (
         Cutter(
-            Segmenter(Threshold(), find_network("isnet").preparation, torch.device("cpu"), running),
+            Segmenter(Threshold(), find_network("u2netp").preparation, torch.device("cpu"), running),
             "threshold",
             "",
             Limits(10**8, 10**8),
@@ -293,16 +293,7 @@ def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_siz
     compiled.warm_up()
     graphs = counters["stats"]["unique_graphs"]
     sources = []
-    for size in (
-        (1600, 1200),
-        (1600, 1200),
-        (2000, 2600),
-        (640, 640),
-        (1201, 1999),
-        (6200, 1300),
-        (1300, 6200),
-        (6200, 6200),
-    ):
+    for size in ((1600, 1200), (1600, 1200), (2000, 2600), (640, 640), (1201, 1999), (2000, 600)):
         file = io.BytesIO()
         Image.open(PHOTOS[1]).resize(size).save(file, "JPEG")
         sources.append(file.getvalue())
