@@ -1,7 +1,8 @@
 """Work through the line: take the next turn by fair share, hold its lease, run the batch, give the lease back.
 
 All state is in the records, so any number of dispatchers may run, and one that dies loses nothing: its lease ends
-within a minute, and the batch goes on where it stopped. A batch that has had its turn lets others go first.
+within a minute, and the batch goes on where it stopped. A batch that has had its turn lets others go first. Whatever
+goes wrong, a mistake of the operator's included, it waits in line until it has ended or its time is over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from flows.fair_share import TURN_ITEMS, charged, next_turn
 from flows.lease import renewed
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts
-from schemas.errors import BgbatchError
+from schemas.errors import BgbatchError, PastDeadline
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
@@ -64,8 +65,7 @@ class Dispatcher:
         while not self._ending.is_set():
             try:
                 idle = not self.take_turn()
-            except BgbatchError as fault:
-                _log.warning("a turn ended with %s; the batch waits in line", fault.code)
+            except BgbatchError:
                 self._ending.wait(pause_after_fault)
                 continue
             except OperationalError as fault:
@@ -83,24 +83,30 @@ class Dispatcher:
         with self._parts.records.reading() as connection:
             counts = get_batch(connection, chosen.batch_id).counts
         turn = _Turn(chosen, time.monotonic(), counts.done + counts.failed)
-        has_ended = False
+        with about(batch_id=chosen.batch_id, account_id=chosen.account_id):
+            self._work(turn)
+        return True
+
+    def _work(self, turn: _Turn) -> None:
+        batch_id, has_ended = turn.batch.batch_id, False
         try:
             with (
                 renewed(_RENEW_EVERY, lambda: self._renew(turn)),
-                about(batch_id=chosen.batch_id, account_id=chosen.account_id),
-                span(self._parts.settings, chosen.batch_id, "dispatch", left=chosen.left),
+                span(self._parts.settings, batch_id, "dispatch", left=turn.batch.left),
             ):
-                _log.info("a turn begins, %d photos are left", chosen.left)
-                ended = self._process(self._watched(turn), chosen.batch_id)
+                _log.info("a turn begins, %d photos are left", turn.batch.left)
+                ended = self._process(self._watched(turn), batch_id)
                 _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)
-            has_ended = ended.state is not BatchState.RUNNING or self._is_called_off(chosen.batch_id)
+            has_ended = ended.state is not BatchState.RUNNING or self._is_called_off(batch_id)
         except BgbatchError as fault:
-            has_ended = fault.fault == "user"  # past its deadline, or never sealed: trying again cannot help
-            if not has_ended:
-                raise
+            has_ended = isinstance(fault, PastDeadline) or self._is_over(batch_id)
+            if has_ended:
+                _log.info("the turn ended with %s: the batch's time is over", fault.code)
+                return
+            _log.warning("the turn ended with %s; the batch waits in line. %s", fault.code, fault)
+            raise
         finally:
             self._give_back(turn, has_ended)
-        return True
 
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
@@ -147,6 +153,12 @@ class Dispatcher:
     def _is_called_off(self, batch_id: BatchId) -> bool:
         with self._parts.records.reading() as connection:
             return line.is_called_off(connection, batch_id)
+
+    def _is_over(self, batch_id: BatchId) -> bool:
+        """Whether it is purged, or about to be: what it lacked is gone for good, not for a mistake of ours."""
+        with self._parts.records.reading() as connection:
+            batch = get_batch(connection, batch_id)
+        return batch.purged_at is not None or batch.stamp.purge_at <= self._parts.clock()
 
     def _give_back(self, turn: _Turn, has_ended: bool) -> None:
         now, account_id = self._parts.clock(), turn.batch.account_id

@@ -15,11 +15,21 @@ from flows.dispatch import Dispatcher
 from flows.fair_share import TURN_ITEMS
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts
-from schemas.errors import StoreFault
+from schemas.errors import (
+    BatchNotSealed,
+    BgbatchError,
+    BucketUnfit,
+    DeviceAbsent,
+    NotCompiled,
+    NotFound,
+    PastDeadline,
+    StoreFault,
+    WeightsInvalid,
+)
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
-from store.batches import get_batch
+from store.batches import get_batch, hasten
 from store.people import create_account
 from tests.flows.conftest import Place
 
@@ -133,6 +143,38 @@ def test_a_fault_of_ours_puts_the_batch_back_in_line(place: Place) -> None:
         dispatcher(place, process).take_turn()
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
+@pytest.mark.parametrize("mistake", [DeviceAbsent, NotCompiled, WeightsInvalid, BucketUnfit, NotFound, BatchNotSealed])
+def test_a_mistake_of_the_operators_empties_nobodys_line_and_is_told(
+    place: Place, caplog: pytest.LogCaptureFixture, mistake: type[BgbatchError]
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        raise mistake("What to mend.")
+
+    with pytest.raises(mistake), caplog.at_level("WARNING", "flows.dispatch"):
+        dispatcher(place, process).take_turn()
+    assert f"{mistake.code}; the batch waits in line. What to mend." in caplog.text
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
+@pytest.mark.parametrize("end", [PastDeadline, BatchNotSealed])
+def test_a_batch_whose_time_is_over_leaves_the_line(place: Place, end: type[BgbatchError]) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        with parts.records.transaction() as connection:
+            hasten(connection, batch_id, stamp.received_at)
+        raise end("It is gone.")
+
+    assert dispatcher(place, process).take_turn()
+    with place.parts.records.reading() as connection:
+        stands = line.find_submission(connection, stamp.batch_id)
+    assert stands is not None
+    assert stands.ended_at is not None
 
 
 def test_records_that_are_away_for_a_moment_do_not_end_a_dispatcher(
