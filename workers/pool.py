@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, StoreFault, WorkerLost, WorkersLost
@@ -141,6 +141,7 @@ class Pool:
                 for call in self._wait(calls):
                     yield from self._take_back(calls, call, clock)
                     began = time.monotonic()
+                self._replace_worn()
         finally:
             for call in calls.running:
                 ray.cancel(call)
@@ -240,7 +241,6 @@ class Pool:
         else:
             calls.deaths_in_a_row = 0
             place.is_worn = place.is_worn or answer.is_worn
-            self._replace_worn(place)
             yield report
 
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
@@ -249,9 +249,10 @@ class Pool:
             place.is_reserved = False
             place.since = time.monotonic()
 
-    def _replace_worn(self, place: _Place) -> None:
+    def _replace_worn(self) -> None:
+        """Those that are worn and have nothing more to do, however their last call ended."""
         with self._lock:
-            if place.is_worn and not place.queue and self._places[place.number] is place:
+            for place in [each for each in self._places if each.is_worn and not each.queue]:
                 stop(place.actor, self._settings, place.number)
                 self._reopen(place)
 
@@ -304,12 +305,10 @@ class Pool:
             for call in ended:
                 try:
                     ray.get(call)
-                except (TaskCancelledError, RayActorError):
+                except RayError:
                     _, place = calls.running.pop(call)
                     with self._lock:
                         self._leave_queue(place, call)
-                except RayError:
-                    calls.running.pop(call)
                 else:
                     yield from self._take_back(calls, call, clock)
 

@@ -13,7 +13,7 @@ import ray
 
 from flows import steps
 from schemas.batch import BatchState
-from schemas.errors import VersionSkew
+from schemas.errors import StoreFault, VersionSkew
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.settings import Settings
@@ -74,6 +74,24 @@ class HangingActor(QuickActor):
     def before(self, numbers) -> None:
         if 3 in numbers and self.is_first("hung"):
             time.sleep(3600)
+
+
+class StumblingActor(QuickActor):
+    """Cannot read items 3 and 4 the first time."""
+
+    def before(self, numbers) -> None:
+        if 3 in numbers and self.is_first("stumbled"):
+            raise StoreFault("The store is away.")
+
+
+class LateFaultActor(QuickActor):
+    """Cannot read items 3 and 4, and says so once somebody wants no more of them."""
+
+    def before(self, numbers) -> None:
+        while 3 in numbers:
+            if self.mark("off").exists():
+                raise StoreFault("The store is away.")
+            time.sleep(0.02)
 
 
 class BrokenDeviceActor(QuickActor):
@@ -150,6 +168,29 @@ def test_a_worn_actor_is_replaced_between_calls(place: Place) -> None:
     assert sorted(cut_all(place, Pool(worn, 1, QuickActor), photos=12)) == list(range(1, 13))
     assert max(pids(place).count(each) for each in pids(place)) <= 3  # two calls of two items, and the one in line
     assert len(set(pids(place))) >= 2
+
+
+def test_a_worn_actor_is_replaced_though_its_last_call_ended_in_a_fault(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pool.STARTS_WITHIN", 60.0)  # as long as it would wait for an actor that never comes
+    worn = place.parts.settings.model_copy(update={"recycle_items": 2})
+    assert sorted(cut_all(place, Pool(worn, 1, StumblingActor), photos=6)) == list(range(1, 7))
+    assert (place.parts.settings.home / "stumbled").exists()
+
+
+def test_a_call_that_fails_once_its_batch_is_called_off_leaves_a_whole_place_to_the_next(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pool.STARTS_WITHIN", 60.0)
+    pool = Pool(place.parts.settings.model_copy(update={"recycle_items": 2}), 1, LateFaultActor)
+    stamp, done = place.send({f"{n}.jpg": b"a photo" for n in range(4)}), []
+    for report in pool.run(stamp.batch_id, [(1, 2), (3, 4)], place.parts.clock, done.append, lambda: bool(done)):
+        done.append(report)
+        (place.parts.settings.home / "off").touch()
+    assert [each.numbers for each in done] == [(1, 2)]
+    assert not any(each.queue for each in pool._places)
+    assert sorted(cut_all(place, pool, photos=2)) == [1, 2], "the worn actor is replaced"
 
 
 def test_an_actor_of_another_version_is_refused_by_name(place: Place) -> None:
