@@ -23,7 +23,7 @@ from schemas.errors import BgbatchError, PastDeadline
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
-from store.line import InLine, Share
+from store.line import InLine
 from store.logs import about
 from store.spans import span
 
@@ -161,12 +161,13 @@ class Dispatcher:
         return batch.purged_at is not None or batch.stamp.purge_at <= self._parts.clock()
 
     def _give_back(self, turn: _Turn, has_ended: bool) -> None:
-        now, account_id = self._parts.clock(), turn.batch.account_id
+        now = self._parts.clock()
         items = max(0, turn.done - turn.done_before)
         seconds = time.monotonic() - turn.started
         if items and seconds > 0:
             self._items_per_second += (items / seconds - self._items_per_second) / 4
         with self._parts.records.transaction() as connection:
             line.release(connection, turn.batch.batch_id, self._holder, now, has_ended)
-            share = line.read_shares(connection).get(account_id, Share(account_id=account_id))
-            line.write_share(connection, charged(share, items, now))
+            if items:
+                share = line.share_to_charge(connection, turn.batch.account_id)
+                line.charge(connection, charged(share, items, now))

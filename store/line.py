@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from schemas.batch import BatchState
 from schemas.ids import AccountId, BatchId
@@ -137,7 +138,7 @@ def renew(connection: Connection, batch_id: BatchId, holder: str, now: datetime)
 def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime, has_ended: bool) -> None:
     """Give the lease back: for good, or to wait for the next turn."""
     values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": 0}
-    values |= {"ended_at": now, "again": None} if has_ended else {"ready_at": now}
+    values |= _ended(now) if has_ended else {"ready_at": now}
     connection.execute(
         update(submissions)
         .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)
@@ -148,7 +149,12 @@ def release(connection: Connection, batch_id: BatchId, holder: str, now: datetim
 def leave(connection: Connection, batch_id: BatchId, now: datetime) -> None:
     """The batch has ended. In the transaction that says so: whoever dies after it has nothing more to say."""
     ended = update(submissions).where(submissions.c.batch_id == batch_id)
-    connection.execute(ended.values(ended_at=now, again=None))
+    connection.execute(ended.values(_ended(now)))
+
+
+def _ended(now: datetime) -> dict[str, object]:
+    """With its end the wish is granted: who runs the batch once more means what is wanted of any other."""
+    return {"ended_at": now, "again": None, "again_before": None}
 
 
 def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:
@@ -216,9 +222,15 @@ def read_shares(connection: Connection) -> dict[AccountId, Share]:
     return {AccountId(row["account_id"]): Share.model_validate(dict(row)) for row in rows}
 
 
-def write_share(connection: Connection, share: Share) -> None:
-    """Note it. Call it in the transaction that read it."""
-    values = share.model_dump()
-    known = connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
-    if known.rowcount == 0:
-        connection.execute(insert(shares).values(values))
+def share_to_charge(connection: Connection, account_id: AccountId) -> Share:
+    """The account's, begun if it has none. Nobody else changes it until this transaction ends."""
+    begin = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(begin(shares).values(account_id=account_id).on_conflict_do_nothing())
+    own = select(shares).where(shares.c.account_id == account_id).with_for_update()
+    return Share.model_validate(dict(connection.execute(own).mappings().one()))
+
+
+def charge(connection: Connection, share: Share) -> None:
+    """Note what the account has had; weight and limits are the operator's. In the transaction that read the share."""
+    own = update(shares).where(shares.c.account_id == share.account_id)
+    connection.execute(own.values(finish_tag=share.finish_tag))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from flows import steps
 from flows.dispatch import Dispatcher
-from flows.fair_share import TURN_ITEMS
-from flows.parts import Parts
+from flows.fair_share import TURN_ITEMS, charged
+from flows.parts import Parts, open_parts
 from schemas.batch import BatchState, Counts
 from schemas.errors import (
     BatchNotSealed,
@@ -30,18 +33,20 @@ from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch, hasten
+from store.line import Share
 from store.people import create_account
+from tests.consent.postgres import new_database
 from tests.flows.conftest import Place
 
 
-def pretend(parts: Parts, batch_id: BatchId) -> Counts:
+def pretend(parts: Parts, batch_id: BatchId, code: str = "not_an_image") -> Counts:
     """Process without pixels: each photo gets a result of its own, and `stop` is obeyed between shards."""
 
     def run(batch_id, shards, clock, keep, stopped):
         for shard in shards:
             if stopped():
                 return
-            results = tuple(Failed(number=n, code="not_an_image", sentence="No.", finished_at=clock()) for n in shard)
+            results = tuple(Failed(number=n, code=code, sentence="No.", finished_at=clock()) for n in shard)
             report = ShardReport(first=shard[0], last=shard[-1], results=results)
             keep(report)
             yield report
@@ -175,6 +180,49 @@ def test_a_batch_whose_time_is_over_leaves_the_line(place: Place, end: type[Bgba
         stands = line.find_submission(connection, stamp.batch_id)
     assert stands is not None
     assert stands.ended_at is not None
+
+
+def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
+    assert dispatcher(place).take_turn()
+    with place.parts.records.transaction() as connection:
+        line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
+    assert dispatcher(place, partial(pretend, code="worker_lost")).take_turn()
+    assert not dispatcher(place).take_turn(), "the wish is granted once"
+    assert steps.plan(place.parts, stamp.batch_id) == [(1, 2)], "a failure of ours is"
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
+def test_turns_of_one_account_that_end_together_are_both_charged(
+    place: Place, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    settings = place.parts.settings.model_copy(update={"records_url": new_database()})
+    now = place.parts.clock()
+    busy = another_account(replace(place, parts=open_parts(settings, lambda: now)))
+    if not is_new:
+        busy.send({"0.jpg": b"x"})
+        assert dispatcher(busy).take_turn()
+    both = threading.Barrier(2)
+
+    def charged_together(share: Share, items: int, now: datetime) -> Share:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # who waits for the other's end finds nobody here
+        return charged(share, items, now)
+
+    def take_turn(holder: str) -> None:
+        while not dispatcher(busy, holder=holder).take_turn():
+            pass
+
+    monkeypatch.setattr("flows.dispatch.charged", charged_together)
+    for _ in range(2):
+        busy.send({"1.jpg": b"x", "2.jpg": b"y"})
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(take_turn, ["one", "two"]))
+    with busy.parts.records.reading() as connection:
+        share = line.read_shares(connection)[busy.account_id]
+    busy.parts.records.engine.dispose()
+    once = charged(Share(account_id=busy.account_id), 4 if is_new else 5, now)
+    assert share.finish_tag == pytest.approx(once.finish_tag, rel=1e-9)
 
 
 def test_records_that_are_away_for_a_moment_do_not_end_a_dispatcher(
