@@ -10,11 +10,12 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.canary import look_for_canaries
 from flows.cleaning import cleaning
-from flows.parts import current_parts
-from schemas.errors import StoreFault
+from flows.parts import current_parts, parts_to_clean
+from schemas.errors import BgbatchError, StoreFault
 from schemas.ids import BatchId
 from store.cleanup import clean_up
 from store.engine_history import forget_runs
@@ -28,7 +29,8 @@ _SHOWN = 200
 
 @flow(name="cleanup", persist_result=False)
 def cleanup() -> PurgeReport:
-    """Purge expired batches and strays. Raises `StoreFault` when a deletion failed, after trying all others."""
+    """Purge expired batches and strays. Raises `StoreFault` for what is wrong, after purging all that can be."""
+    troubles = current_parts(parts_to_clean).troubles
     report = purge_what_is_due()
     swept, forgotten = sweep_engines()
     found = look_for_our_canaries()
@@ -36,9 +38,10 @@ def cleanup() -> PurgeReport:
     create_markdown_artifact(page, key="cleanup", description="What the last cleanup deleted")
     if report.faults or found:
         raise StoreFault(
-            f"{len(report.faults)} deletions failed ({', '.join(sorted(set(report.faults)))}); all else was purged. "
+            f"{len(report.faults)} faults ({', '.join(sorted(set(report.faults)))}); all else was purged. "
             f"{len(found)} canaries were found after their deadline. "
-            "Mend the store or the records; the next cleanup tries again."
+            + "".join(f"{each} " for each in troubles if isinstance(each, BgbatchError))
+            + "Mend the store or the records; the next cleanup tries again."
         )
     return report
 
@@ -47,7 +50,7 @@ def cleanup() -> PurgeReport:
 def purge_what_is_due() -> PurgeReport:
     """Carry out one purge on the parts in use."""
     parts = current_parts()
-    report = clean_up(cleaning(parts))
+    report = clean_up(cleaning(parts), [_code(each) for each in parts.troubles])
     for each in report.receipts:
         began, ended = each.first_deletion, each.last_deletion
         note_span(parts.settings, BatchId(each.subject), "purge", began, ended, objects=each.objects)
@@ -67,6 +70,12 @@ def look_for_our_canaries() -> dict[str, list[str]]:
     """Canaries of ours that are somewhere after their deadline, by batch id: the names of the places."""
     found = look_for_canaries(current_parts())
     return {batch_id: names for batch_id, names in found.items() if names}
+
+
+def _code(trouble: Exception) -> str:
+    if isinstance(trouble, BgbatchError):
+        return trouble.code
+    return "records_fault" if isinstance(trouble, SQLAlchemyError) else "store_fault"
 
 
 def _page(report: PurgeReport, swept: int, forgotten: int, found: dict[str, list[str]]) -> str:

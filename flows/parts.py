@@ -17,7 +17,7 @@ from schemas.clock import Clock, system_clock
 from schemas.ids import BatchId
 from store.bucket_check import check_bucket
 from store.objects import ObjectStore, open_store
-from store.records import Records, open_records, unopened_records
+from store.records import Records, unopened_records, upgrade
 from store.settings import Settings
 from store.transient import TransientStore, open_transient
 
@@ -30,7 +30,7 @@ Stop = Callable[[BatchId], bool]
 
 @dataclass(frozen=True)
 class Parts:
-    """Settings, clock and open stores."""
+    """Settings, clock and open stores. `troubles`: what a cleanup found wrong with them, and goes on in spite of."""
 
     settings: Settings
     clock: Clock
@@ -39,6 +39,7 @@ class Parts:
     lake: ObjectStore
     watch: Watch = lambda counts: None
     stop: Stop = lambda batch_id: False
+    troubles: tuple[Exception, ...] = ()
 
 
 def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
@@ -46,32 +47,45 @@ def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: N
 
     Raises `BucketUnfit` for a bucket that would keep what is deleted, or show it to others.
     """
-    transient, lake = open_transient(settings, clock), open_store(settings.lake_root, settings)
-    for objects in (transient.objects, lake):
-        check_bucket(objects, settings)
-    records = open_records(settings)
-    with records.transaction() as connection:
-        replay(connection, open_suppressions(settings), clock())
-    return _parts(settings, clock, records, transient, lake, watch)
+    parts = _unchecked(settings, clock, watch)
+    for check in _CHECKS:
+        check(parts)
+    return parts
 
 
-def parts_without_records(settings: Settings, clock: Clock) -> Parts:
-    """For a cleanup while the records are down: it purges all the same, and says that they could not be reached."""
-    transient, lake = open_transient(settings, clock), open_store(settings.lake_root, settings)
-    return _parts(settings, clock, unopened_records(settings), transient, lake, lambda counts: None)
+def parts_to_clean(settings: Settings, clock: Clock) -> Parts:
+    """The same for a cleanup, which purges whatever is wrong with bucket, lake, records or ledger, and says so then."""
+    parts, troubles = _unchecked(settings, clock), []
+    for check in _CHECKS:
+        try:
+            check(parts)
+        except Exception as trouble:  # noqa: BLE001 - a defect of a check must not keep what is due either
+            troubles.append(trouble)
+    return replace(parts, troubles=tuple(troubles))
 
 
-def _parts(
-    settings: Settings, clock: Clock, records: Records, transient: TransientStore, lake: ObjectStore, watch: Watch
-) -> Parts:
+def _unchecked(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
     return Parts(
         settings=settings,
         clock=clock,
-        records=records,
-        transient=transient,
-        lake=lake,
+        records=unopened_records(settings),
+        transient=open_transient(settings, clock),
+        lake=open_store(settings.lake_root, settings),
         watch=watch,
     )
+
+
+def _replay(parts: Parts) -> None:
+    with parts.records.transaction() as connection:
+        replay(connection, open_suppressions(parts.settings), parts.clock())
+
+
+_CHECKS: tuple[Callable[[Parts], object], ...] = (
+    lambda parts: check_bucket(parts.transient.objects, parts.settings),
+    lambda parts: check_bucket(parts.lake, parts.settings),
+    lambda parts: upgrade(parts.records),
+    _replay,
+)
 
 
 def watching(parts: Parts, watch: Watch) -> Parts:
@@ -82,11 +96,11 @@ def watching(parts: Parts, watch: Watch) -> Parts:
 _current: ContextVar[Parts] = ContextVar("parts")
 
 
-def current_parts() -> Parts:
+def current_parts(opened: Callable[[Settings, Clock], Parts] = open_parts) -> Parts:
     """The parts in use, or those that the environment's settings name."""
     parts = _current.get(None)
     if parts is None:
-        parts = open_parts(Settings(), system_clock)
+        parts = opened(Settings(), system_clock)
         _current.set(parts)
     return parts
 

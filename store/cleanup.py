@@ -6,6 +6,7 @@ And the gate before intake: nothing is taken in that may not be gone in time.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -38,9 +39,12 @@ class Machine:
     randomness: Randomness
 
 
-def clean_up(machine: Machine) -> PurgeReport:
-    """Purge what is due. What goes wrong is in the report's faults; the next cleanup tries again."""
-    started, faults = machine.clock(), []
+def clean_up(machine: Machine, found: Sequence[str] = ()) -> PurgeReport:
+    """Purge what is due. What goes wrong is in the report's faults; the next cleanup tries again.
+
+    `found`: codes of what was wrong already before; a cleanup with any is no good one.
+    """
+    started, faults = machine.clock(), [*found]
     try:
         skew = measure_skew(machine.objects, machine.real)
     except StoreFault as fault:

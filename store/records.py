@@ -86,16 +86,14 @@ class Records:
 def open_records(settings: Settings) -> Records:
     """The database that the settings name, upgraded to the current schema."""
     records = unopened_records(settings)
-    _upgrade(records.engine)
+    upgrade(records)
     return records
 
 
 def unopened_records(settings: Settings) -> Records:
-    """The same without a look at it: for a cleanup, which purges even while the database is down."""
+    """The same without a look at it: a cleanup purges even while the database is down."""
     url = make_url(settings.records_address)
     if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:":
-            os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
         pool = {"pool_size": _THREADS, "max_overflow": _THREADS} if url.database else {}
         engine = create_engine(url, **pool)
         event.listen(engine, "connect", _set_up_sqlite)
@@ -104,6 +102,20 @@ def unopened_records(settings: Settings) -> Records:
         patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
         engine = create_engine(url, pool_pre_ping=True, connect_args=patience)
     return Records(engine)
+
+
+def upgrade(records: Records) -> None:
+    """Bring the database to the current schema; SQLite's is made when absent. One process does, the others wait."""
+    url = records.engine.url
+    if records.engine.dialect.name == "sqlite" and url.database and url.database != ":memory:":
+        os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
+    with records.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        if MigrationContext.configure(connection).get_current_revision() != _newest_schema():
+            config = _migrations()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
 
 def serialise_appends(connection: Connection, chain: str) -> None:
@@ -128,16 +140,6 @@ def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get(_READS, False)
     connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-
-def _upgrade(engine: Engine) -> None:
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-        if MigrationContext.configure(connection).get_current_revision() != _newest_schema():
-            config = _migrations()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
 
 
 def _migrations() -> Config:

@@ -10,16 +10,16 @@ from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
 
 from flows import engine
-from flows.parts import Parts, parts_without_records
+from flows.parts import Parts, parts_to_clean
 from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
 from schemas.errors import UserError
 from store.batches import get_batch
 from store.certificates import certify, more_links
+from store.logs import set_up
 from store.receipts import list_receipts, verify_receipts
 
 _File = TypeVar("_File", Certificate, MoreLinks)
@@ -44,11 +44,10 @@ def cleanup(as_json: AsJson = False) -> None:
 
 
 def _ready_to_clean() -> Parts:
-    """Whatever the state of the records: what is due goes without them."""
-    try:
-        return get_ready()
-    except OperationalError:
-        return parts_without_records(read_settings(), system_clock)
+    settings = read_settings()
+    set_up(settings.log)
+    engine.prepare(settings)
+    return parts_to_clean(settings, system_clock)
 
 
 def reconcile(as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""The cleanup as it is deployed, with everything else down: no records, no Ray, no Prefect server."""
+"""The cleanup as it is deployed, with everything else down or spoilt: no records, no Ray, no Prefect server."""
 
 from __future__ import annotations
 
@@ -9,26 +9,79 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from schemas.ids import new_batch_id, received_at
+from consent.suppression import open_suppressions
+from flows.cleaning import cleaning
+from flows.parts import parts_to_clean
+from schemas.clock import system_clock
+from schemas.ids import BatchId, new_batch_id, received_at
+from store.cleanup import clean_up
+from store.health import read_health
+from store.settings import Settings
 from store.transient import batch_prefix
+from tests.store.conftest import ceph_bucket, open_store, s3_of
 from tests.store.rclone import free_port
 
 
+def sent(hours: float, seed: int) -> BatchId:
+    return new_batch_id(datetime.now(UTC) - timedelta(hours=hours), Random(seed).randbytes)
+
+
+def run_cleanup(**environment: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("bgbatch")
+    return subprocess.run(
+        [program, "cleanup"], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
 def test_what_is_due_goes_while_the_records_are_down_and_somebody_is_told(tmp_path: Path) -> None:
-    old = new_batch_id(datetime.now(UTC) - timedelta(hours=23, minutes=10), Random(1).randbytes)
-    young = new_batch_id(datetime.now(UTC) - timedelta(hours=2), Random(2).randbytes)
+    old, young = sent(23.2, 1), sent(2, 2)
     places = {each: tmp_path / "home" / "transient" / batch_prefix(each) / "source" for each in (old, young)}
     for place in places.values():
         place.mkdir(parents=True)
         (place / "1").write_bytes(b"a photo")
     assert received_at(old) < received_at(young)
-    environment = os.environ | {
-        "BGBATCH_HOME": str(tmp_path / "home"),
-        "BGBATCH_RECORDS_URL": f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/records",
-    }
-    program = Path(sys.executable).with_name("bgbatch")
-    run = subprocess.run([program, "cleanup"], env=environment, capture_output=True, text=True, check=False)
+    records_url = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/records"
+    run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), BGBATCH_RECORDS_URL=records_url)
     assert not (places[old] / "1").exists(), run.stderr
     assert (places[young] / "1").exists()
     assert run.returncode == 1
     assert "records_fault" in run.stderr
+
+
+def test_what_is_due_goes_from_a_bucket_that_became_unfit_beside_a_spoilt_lake_and_both_are_told(
+    tmp_path: Path,
+) -> None:
+    """Somebody turned versions on, and nobody can read what was noted beside the lake."""
+    url, settings = ceph_bucket()
+    objects = open_store(url, settings)
+    s3_of(objects).call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    old, young = sent(23.2, 1), sent(2, 2)
+    for each in (old, young):
+        objects.write(f"{batch_prefix(each)}/source/1", b"a photo")
+    settings = settings.model_copy(update={"home": tmp_path / "home", "transient_url": url})
+    open_suppressions(settings).write("purges.json", b"no json")
+    run = run_cleanup(
+        BGBATCH_HOME=str(settings.home),
+        BGBATCH_TRANSIENT_URL=url,
+        BGBATCH_S3_ENDPOINT=settings.s3_endpoint,
+        BGBATCH_S3_KEY=settings.s3_key,
+        BGBATCH_S3_SECRET=settings.s3_secret.get_secret_value(),
+    )
+    assert not list(objects.walk(batch_prefix(old))), run.stderr
+    assert list(objects.walk(batch_prefix(young)))
+    assert run.returncode == 1
+    assert "bucket_unfit, ledger_broken" in run.stderr
+    assert "BGBATCH_ALLOW_VERSIONED" in run.stderr
+
+
+def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good_one(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    open_suppressions(settings).write("purges.json", b"no json")
+    parts = parts_to_clean(settings, system_clock)
+    parts.transient.objects.write(f"{batch_prefix(sent(23.2, 1))}/source/1", b"a photo")
+    report = clean_up(cleaning(parts), [type(each).__name__ for each in parts.troubles])
+    assert (len(report.receipts), report.faults) == (1, ["LedgerBroken"])
+    with parts.records.reading() as connection:
+        health = read_health(parts.transient.objects, connection, system_clock())
+    assert (health.faults, health.last_good_at) == (1, None)
+    parts.records.engine.dispose()

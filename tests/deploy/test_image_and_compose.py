@@ -147,6 +147,17 @@ def test_the_cleanup_waits_for_nobody_and_knows_no_engine() -> None:
     assert cleanup["env_file"] == ["secrets/cleanup.env"]
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_cleanup_is_healthy_only_while_cleanups_end_well(tmp_path: Path, code: int) -> None:
+    """One turn of its loop, with a `bgbatch cleanup` that ends so."""
+    (tmp_path / "bgbatch").write_text(f'#!/bin/sh\n[ "$1" != cleanup ] || exit {code}\n')
+    (tmp_path / "bgbatch").chmod(0o755)
+    shell, option, loop = COMPOSE["services"]["cleanup"]["entrypoint"]
+    once = loop.replace("/tmp/last", str(tmp_path / "last")).replace("sleep 600", "exit")
+    subprocess.run([shell, option, once], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+    assert (tmp_path / "last").exists() == (code == 0)
+
+
 def test_services_that_are_waited_for_and_networks_are_there() -> None:
     for service in COMPOSE["services"].values():
         assert set(service.get("depends_on", {})) <= set(SERVICES)
