@@ -10,7 +10,7 @@ from flows.changes import cutout_names, photos_in
 from flows.night_look import ToDo
 from flows.night_report import Details, report_of
 from flows.parts import Parts
-from schemas.errors import BgbatchError
+from schemas.errors import BgbatchError, StoreFault
 from store import fingerprints
 from store.nights import Night
 from store.objects import open_store
@@ -26,8 +26,11 @@ REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
 
 
-def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo]) -> int:
-    """Write cutouts into the customer's place; each is remembered once it lies there. Returns how many lie there."""
+def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo]) -> dict[int, str]:
+    """Write cutouts into the customer's place; each is remembered once it lies there. Returns why some do not, by item.
+
+    Raises `StoreFault` when the place takes none of a portion and cannot be listed either: then it is away.
+    """
     assert night.batch_id is not None
     batch_id = night.batch_id
     with parts.records.transaction() as connection:
@@ -36,21 +39,27 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo
             check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
     place = open_store(schedule.deliver, parts.settings) if schedule.deliver is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
+    refused: dict[int, str] = {}
 
     def write(pair: tuple[int, ToDo]) -> None:
         number, each = pair
         if place is not None:
-            key = cutout_key(batch_id, number, schedule.options.format.suffix)
-            place.write(each.name, parts.transient.read(key))
+            cutout = parts.transient.read(cutout_key(batch_id, number, schedule.options.format.suffix))
+            try:
+                place.write(each.name, cutout)
+            except StoreFault as fault:
+                refused[number] = str(fault)
 
     with ThreadPoolExecutor(_WRITERS) as writers:
         for start in range(0, len(left), _AT_ONCE):
             portion = left[start : start + _AT_ONCE]
             list(writers.map(write, portion))
+            lying = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
             with parts.records.transaction() as connection:
-                states = {each.path_hmac: each.content_hmac for _, each in portion}
-                fingerprints.remember(connection, schedule.schedule_id, states)
-    return len(done) if place is not None else 0
+                fingerprints.remember(connection, schedule.schedule_id, lying)
+            if not lying and schedule.deliver is not None:
+                next(list_place(schedule.deliver, parts.settings), None)
+    return refused
 
 
 def write_details(

@@ -14,9 +14,12 @@ from schemas.record import Moment, Record
 from store.nights import Night, NightState
 from store.schedules import Schedule
 
+NOT_DELIVERED = "not_delivered"
 _WORDS = {
     "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
     "not_done": "The night ended before these were begun; the next night does them.",
+    NOT_DELIVERED: "The customer's place did not take these cutouts: a name too long for it, or a closed folder. "
+    "The report beside the cutouts says which; the next night tries again.",
     "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
     "overlap": "The night before was still going.",
 }

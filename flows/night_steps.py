@@ -14,6 +14,7 @@ from dataclasses import replace
 from flows.lease import renewed
 from flows.night_delivery import deliver
 from flows.night_look import look, read_todo
+from flows.night_report import NOT_DELIVERED
 from flows.night_telling import end, tell, watch_pace
 from flows.night_worker import RENEW_EVERY, Worker, held
 from flows.parts import Parts
@@ -185,7 +186,7 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
 
 
 def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
-    """Deliver what was cut and is not delivered yet, then close. Raises `StoreFault`."""
+    """Deliver what was cut and is not delivered yet, then close. Raises `StoreFault` for a place that is away."""
     assert night.batch_id is not None
     try:
         manifest = parts.transient.manifest(night.batch_id)
@@ -195,20 +196,25 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
         return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
     results = results_by_number(parts.transient.reports(night.batch_id))
     done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
-    delivered = deliver(parts, schedule, night, {number: todo[number - 1] for number in done})
+    refused = deliver(parts, schedule, night, {number: todo[number - 1] for number in done})
+    lying = len(done) - len(refused)
     failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
     if len(results) < len(manifest.items):
         failures["not_done"] = len(manifest.items) - len(results)
+    if refused:
+        failures[NOT_DELIVERED] = len(refused)
     with parts.records.transaction() as connection:
+        delivered = lying if schedule.deliver is not None else 0
         night = nights.note(connection, night, done=len(done), delivered=delivered)
     named = [
         (manifest.items[number - 1].path, each.code, each.sentence)
         for number, each in sorted(results.items())
         if isinstance(each, Failed)
     ]
+    named += [(manifest.items[number - 1].path, NOT_DELIVERED, why) for number, why in sorted(refused.items())]
     state = NightState.COMPLETED
     if failures:
-        state = NightState.PARTIALLY_COMPLETED if done else NightState.FAILED
+        state = NightState.PARTIALLY_COMPLETED if lying else NightState.FAILED
     return end(parts, schedule, night, worker, state, dict(failures), named)
 
 

@@ -65,7 +65,7 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
     for number in results.done:
         target = to / results.names[number]
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's own name may be as long as can be
         partial.write_bytes(transient.read(results.key(number)))
         os.replace(partial, target)
         on_item()

@@ -13,10 +13,16 @@ from fsspec.implementations.local import LocalFileSystem
 from store.storage import Children, Refused, StoredObject
 
 _PARTIAL = ".partial-"
+_KEPT = 55
+"""Letters of a name that its partial file keeps: our own names whole, which the lake tells a leftover by; and a
+customer's longest name, of up to 255 bytes, still has room for the ending."""
 
 
 class Folder:
-    """A `Storage` on a file system. `filesystem` and `root` are what other readers (pyarrow) can use."""
+    """A `Storage` on a file system. `filesystem` and `root` are what other readers (pyarrow) can use.
+
+    Only who writes makes folders: reading a customer's disk while it is away must not put an empty one in its place.
+    """
 
     MOST_AT_ONCE = 1000
     AT_ONCE = 1
@@ -24,14 +30,14 @@ class Folder:
     def __init__(self, root: str) -> None:
         self.filesystem = LocalFileSystem(use_listings_cache=False, skip_instance_cache=True)
         self.root = os.path.abspath(root)
-        os.makedirs(self.root, mode=0o700, exist_ok=True)
 
     def put(self, key: str, data: bytes) -> None:
         """Write beside the target, then rename: a killed writer's leftovers lie under the same time stamp."""
         path = self._path(key)
-        partial = f"{path}{_PARTIAL}{secrets.token_hex(8)}"
+        folder, name = os.path.split(path)
+        partial = f"{folder}/{name[:_KEPT]}{_PARTIAL}{secrets.token_hex(8)}"
         for last_try in (False, True):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._make(folder)
             try:
                 self.filesystem.pipe_file(partial, data)
                 os.replace(partial, path)
@@ -105,6 +111,7 @@ class Folder:
 
     def now(self) -> datetime:
         """What the file system stamps on a new file: on a network share that is another machine's clock."""
+        self._make(self.root)
         probe = self._path(f".clock-{secrets.token_hex(8)}")
         descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
@@ -117,6 +124,11 @@ class Folder:
     def link(self, key: str, seconds: int) -> str | None:
         """A folder has no links to hand out."""
         return None
+
+    def _make(self, folder: str) -> None:
+        if not os.path.isdir(folder):
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
 
     def _path(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root

@@ -168,7 +168,7 @@ def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, 
     with owner.records.transaction() as connection:
         ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
     folder = Path(home.suppressions_root)
-    folder.rmdir()
+    folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file where the folder was")
     note_soon(owner.records, objects)
     folder.unlink()

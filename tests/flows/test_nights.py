@@ -327,6 +327,44 @@ def test_a_broken_photo_is_reported_with_its_name_to_the_customer_alone_and_trie
     assert (night.state, market.cut) == ("completed", ["listing-009/front.jpg"])
 
 
+def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_other_back(market: Market) -> None:
+    fill(market, 3)
+    long = f"{'n' * 250}.jpg"  # both numbers have one, so that the cutout is called `….jpg.png`: too long
+    for name in (long, f"{'n' * 250}.bmp"):
+        market.source.write(name, b"a photo")
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures) == ("partially_completed", {"not_delivered": 2})
+    assert (night.done, night.delivered, len(market.delivered())) == (5, 3, 3)
+    path, code, why = market.details(FIRST)["failed"][1]  # type: ignore[index]
+    assert (path, code) == (long, "not_delivered")
+    assert "File name too long" in why
+    market.source.delete([f"{'n' * 250}.bmp"])
+    market.cut.clear()
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.state, night.skipped, market.cut) == ("completed", 3, [long]), "now its cutout has a name that fits"
+
+
+def test_a_place_that_takes_nothing_of_a_night_ends_it_and_says_so(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    market.target.write("listing-000", b"a file where folders must be")
+    market.target.write("listing-001", b"another")
+    market.target.write("listing-002", b"another")
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.delivered) == ("failed", {"not_delivered": 3}, 0)
+
+
+def test_a_place_that_is_away_is_tried_again_the_same_night(market: Market, tmp_path: Path) -> None:
+    fill(market, 3)
+    market.schedule()
+    (tmp_path / "bazaar/cutouts").write_bytes(b"no folder: its disk is not there")
+    assert market.run_due(FIRST) == []
+    (tmp_path / "bazaar/cutouts").unlink()
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3)
+
+
 def test_a_photo_that_comes_later_does_not_overwrite_another_ones_cutout(market: Market) -> None:
     market.source.write("a.jpg", b"the first")
     market.schedule()

@@ -314,6 +314,15 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert keys(store) == []
 
 
+@pytest.mark.parametrize("letter", ["n", "车", "😀"])
+def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path: Path, letter: str) -> None:
+    store = open_store(str(tmp_path / "place"), Settings(home=tmp_path))
+    name = letter * (255 // len(letter.encode()))
+    store.write(f"folder/{name}", b"x")
+    assert store.read(f"folder/{name}") == b"x"
+    assert keys(store) == [f"folder/{name}"]
+
+
 def test_a_killed_writers_leftover_lies_under_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
 
