@@ -151,7 +151,7 @@ def _read_faults(verb: str) -> Iterator[None]:
     except FileNotFoundError:
         raise NotFound("There is no such object in the store.") from None
     except OSError as error:
-        # The system's own message would name the path; the code is enough to act on.
+        # The system's own message would name the path, and an engine logs causes; the code is enough to act on.
         raise StoreFault(
             f"The object store refused to {verb}: {error_code(error)}. Check its space, permissions and address."
-        ) from error
+        ) from None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -312,6 +313,14 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StoreFault, match="No space left"):
         store.write("hour/batch/1", b"x")
     assert keys(store) == []
+
+
+def test_a_fault_names_no_path_even_in_the_traceback_that_an_engine_keeps(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "place"), Settings(home=tmp_path))
+    store.write("VIN1", b"a file where a folder must be")
+    with pytest.raises(StoreFault, match="refused to write: ") as fault:
+        store.write("VIN1/secret.png", b"x")
+    assert str(tmp_path) not in "".join(traceback.format_exception(fault.value))
 
 
 @pytest.mark.parametrize("letter", ["n", "车", "😀"])
