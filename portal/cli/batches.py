@@ -47,7 +47,7 @@ def submit(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSONL. "
+            help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSON lines. "
             "Or s3://bucket/prefix: its photos stay there."
         ),
     ],

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from flows.parts import Parts
 from flows.receive import require_backgrounds, seal
 from portal.cli.terminal import err, progress_bar
 from portal.intake import find_photos, stamp_batch, upload
+from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
-from portal.intake.manifest import read_manifest
+from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
 from portal.intake.upload_manifest import upload_manifest
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store.outside import IN_PLACE
-
-_MANIFESTS = (".csv", ".jsonl", ".ndjson")
 
 
 def send(
@@ -38,7 +38,8 @@ def _upload(
     parts: Parts, source: Path, account_id: AccountId, industry: Industry | None, options: CutoutOptions
 ) -> BatchId:
     suffix = source.suffix.lower()
-    listed = read_manifest(source.read_text("utf-8-sig"), source.name, options) if suffix in _MANIFESTS else None
+    may_name = partial(source_of, parts, account_id)
+    listed = read_manifest(source.read_bytes(), source.name, may_name, options) if suffix in SUFFIXES else None
     found = find_photos(source) if listed is None and suffix != ".zip" else None
     limits = ArchiveLimits(photo_bytes=int(parts.settings.max_megabytes * 1e6))
     with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from flows.parts import Parts
 from schemas.batch import Item
-from schemas.errors import BadManifest, BgbatchError
+from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from store.outside import FETCHED, check_place
@@ -41,8 +41,8 @@ def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Add
     seen: dict[str, int] = {}
     for number, each in enumerate(wanted, start=1):
         try:
-            path = safe_path(each.path if each.path is not None else name_in(each.url))
             source = source_of(parts, account_id, each.url)
+            path = safe_path(each.path if each.path is not None else name_in(each.url))
             items.append(Item(number=number, path=path, size=0, source=source, options=each.options))
         except (BgbatchError, ValueError) as fault:
             faults.append(f"item {number}: {fault if isinstance(fault, BgbatchError) else 'its path cannot be used'}")
@@ -59,12 +59,19 @@ def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Add
 def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
     """The address, if it may be used. Raises `NotAllowed`, `UserError`."""
     if url.startswith(FETCHED):
-        parsed = urlsplit(url)
-        if not parsed.hostname or "@" in parsed.netloc:
-            raise ValueError("no host, or a user name in the address")
+        if not _names_a_host(url):
+            raise UserError("An address names a host, and no user.")
         return url
     with parts.records.transaction() as connection:
         return check_place(connection, account_id, url, parts.settings)
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parsed = urlsplit(url)
+        return bool(parsed.hostname) and "@" not in parsed.netloc
+    except ValueError:  # brackets without an address in them
+        return False
 
 
 def name_in(url: str) -> str:

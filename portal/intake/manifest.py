@@ -13,17 +13,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from portal.intake.addresses import name_in, safe_path
-from schemas.errors import BadManifest, BadOptions
+from schemas.errors import BadManifest, BadOptions, UserError
 from schemas.options import CutoutOptions, parse_options
 
 _OWN = ("vin", "path", "url", "name")
 _OPTIONS = tuple(CutoutOptions.model_fields)
 _MOST_FAULTS = 20
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".csv", *_JSON_LINES)
+"""What a manifest's name ends in."""
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -54,15 +57,26 @@ class _Row:
     columns: dict[str, str]
 
 
-def read_manifest(text: str, name: str, base: CutoutOptions | None = None) -> list[Listed]:
-    """The photos that a manifest lists. `base`: options that a line's own are laid over. Raises `BadManifest`."""
+def read_manifest(
+    data: bytes, name: str, source_of: Callable[[str], str], base: CutoutOptions | None = None
+) -> list[Listed]:
+    """The photos that a manifest lists. Raises `BadManifest`.
+
+    `source_of`: the address that a line's `url` stands for; raises `UserError` when the account may not name it.
+    `base`: options that a line's own are laid over.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadManifest(
+            "Nothing was started. The manifest is not in UTF-8. In Excel, save it as `CSV UTF-8`, and send that."
+        ) from None
     faults: list[_Fault] = []
-    is_json = name.lower().endswith((".jsonl", ".ndjson", ".json"))
-    rows = (_json_rows if is_json else _csv_rows)(text.removeprefix("\ufeff"), faults)
+    rows = (_json_rows if name.lower().endswith(_JSON_LINES) else _csv_rows)(text, faults)
     listed: list[Listed] = []
     seen: dict[str, int] = {}
     for row in rows:
-        one = _listed(row, base or CutoutOptions(), faults)
+        one = _listed(row, source_of, base or CutoutOptions(), faults)
         if one is None:
             continue
         first = seen.setdefault(one.path, row.line)
@@ -126,7 +140,7 @@ def _json_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
             yield _Row(number, {name: value for name, value in cells.items() if value is not None}, columns)
 
 
-def _listed(row: _Row, base: CutoutOptions, faults: list[_Fault]) -> Listed | None:
+def _listed(row: _Row, source_of: Callable[[str], str], base: CutoutOptions, faults: list[_Fault]) -> Listed | None:
     def fault(name: str, sentence: str) -> None:
         faults.append(_Fault(row.line, row.columns.get(name, "1"), sentence))
 
@@ -144,6 +158,11 @@ def _listed(row: _Row, base: CutoutOptions, faults: list[_Fault]) -> Listed | No
     except ValueError:
         fault("path", "this path is absolute, leaves its folder, or cannot be")
         return None
+    try:
+        url = source_of(own["url"]) if "url" in own else ""
+    except UserError as error:
+        fault("url", str(error).rstrip("."))
+        return None
     called = own.get("name") or (file if file is not None else name_in(own["url"]))
     try:
         path = safe_path(f"{own['vin']}/{PurePosixPath(called).name}" if "vin" in own else called)
@@ -156,7 +175,7 @@ def _listed(row: _Row, base: CutoutOptions, faults: list[_Fault]) -> Listed | No
     except BadOptions as error:
         fault(next(iter(given)) if len(given) == 1 else _named(str(error), given), str(error).rstrip("."))
         return None
-    return Listed(path=path, file=file, url=own.get("url", ""), options=options)
+    return Listed(path=path, file=file, url=url, options=options)
 
 
 def _value(name: str, cell: object) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portal.intake.archive import Archive, ArchiveLimits
-from portal.intake.manifest import read_manifest
+from portal.intake.manifest import Listed, read_manifest
 from schemas.batch import Item
 from schemas.errors import BadArchive, BadManifest, NothingToDo
 from schemas.naming import delivery_paths
@@ -98,8 +98,12 @@ def test_what_is_no_zip_or_holds_nothing_is_said_so(tmp_path: Path, data: bytes)
         read(path)
 
 
+def listed_in(text: str, name: str) -> list[Listed]:
+    return read_manifest(text.encode(), name, str)
+
+
 def test_a_manifest_names_folders_places_and_options() -> None:
-    listed = read_manifest("vin,path,url,format\nWAU1,p/1.jpg,,jpg\nWAU2,,https://photos.example/a/1.jpg,\n", "m.csv")
+    listed = listed_in("vin,path,url,format\nWAU1,p/1.jpg,,jpg\nWAU2,,https://photos.example/a/1.jpg,\n", "m.csv")
     assert [(each.path, each.file, each.url) for each in listed] == [
         ("WAU1/1.jpg", "p/1.jpg", ""),
         ("WAU2/1.jpg", None, "https://photos.example/a/1.jpg"),
@@ -107,7 +111,7 @@ def test_a_manifest_names_folders_places_and_options() -> None:
     assert listed[0].options is not None
     assert listed[0].options.format is Format.JPG
     assert listed[1].options is None
-    assert listed[:1] == read_manifest('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
+    assert listed[:1] == listed_in('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -129,13 +133,13 @@ def test_a_manifest_names_folders_places_and_options() -> None:
 )
 def test_a_fault_is_named_with_its_line_and_column(name: str, text: str, where: str) -> None:
     with pytest.raises(BadManifest) as caught:
-        read_manifest(text, name)
+        listed_in(text, name)
     assert where in str(caught.value)
     assert "Nothing was started" in str(caught.value)
 
 
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(BadManifest) as caught:
-        read_manifest("path,size\n/a.jpg,full\nb.jpg,huge\n", "m.csv")
+        listed_in("path,size\n/a.jpg,full\nb.jpg,huge\n", "m.csv")
     assert "line 2" in str(caught.value)
     assert "line 3" in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from flows.parts import Parts, open_parts
 from portal.cli.sending import send
 from schemas.clock import system_clock
-from schemas.errors import BadOptions
+from schemas.errors import BadManifest, BadOptions
 from schemas.options import CutoutOptions
 from store.batches import list_batches
 from store.outside import allow
@@ -62,3 +62,41 @@ def test_a_background_that_is_among_them_is_sent_with_them(parts: Parts, sources
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
     batch_id = send(parts, str(sources["folder"]), account_id, None, CutoutOptions(bg_image="2.jpg"))
     assert len(parts.transient.manifest(batch_id).items) == 2
+
+
+def test_a_manifest_names_only_what_the_account_may_use(parts: Parts, tmp_path: Path) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+        allow(connection, account_id, "s3://acme/stock", parts.clock())
+    may, may_not = tmp_path / "may.csv", tmp_path / "may_not.csv"
+    may.write_text("url\ns3://acme/stock/1.jpg\nhttps://photos.example/2.jpg\n")
+    others = (f"file://{parts.settings.transient_root}/x/source/1", "s3://beta/1.jpg", "file:///etc/1.jpg")
+    nowhere = ("ftp://x/y.jpg", "https://user@photos.example/1.jpg", "https://[x/1.jpg", "1.jpg")
+    may_not.write_text("\n".join(("url", *others, *nowhere)))
+    with pytest.raises(BadManifest) as refused:
+        send(parts, str(may_not), account_id, None, CutoutOptions())
+    assert [f"line {number}, column 1 (url)" in str(refused.value) for number in range(2, 9)] == [True] * 7
+    with parts.records.reading() as connection:
+        assert list_batches(connection) == []
+    batch_id = send(parts, str(may), account_id, None, CutoutOptions())
+    sources = [item.source for item in parts.transient.manifest(batch_id).items]
+    assert sources == ["s3://acme/stock/1.jpg", "https://photos.example/2.jpg"]
+
+
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl", "LIST.NDJSON"])
+def test_each_kind_of_manifest_that_can_be_read_can_be_sent(
+    parts: Parts, sources: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / name).write_text('{"path": "photos/1.jpg"}\n')
+    batch_id = send(parts, str(tmp_path / name), account_id, None, CutoutOptions())
+    assert [item.path for item in parts.transient.manifest(batch_id).items] == ["photos/1.jpg"]
+
+
+def test_a_manifest_of_another_encoding_is_refused_with_what_to_do(parts: Parts, tmp_path: Path) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / "list.csv").write_bytes("path\nTür.jpg\n".encode("cp1252"))
+    with pytest.raises(BadManifest, match="UTF-8"):
+        send(parts, str(tmp_path / "list.csv"), account_id, None, CutoutOptions())
