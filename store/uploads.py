@@ -82,20 +82,21 @@ class Uploads:
         return Announced.model_validate_json(self._transient.read(f"{self._folder}/{token}.json"))
 
     def offset(self, token: str) -> int:
-        """How many bytes have come so far. Raises `NotFound`."""
+        """Where it stands; one over the limit is through at once, as its bytes are not kept. Raises `NotFound`."""
         photo = self.announced(token)
         if self._transient.objects.exists(uploaded_key(self._stamp.batch_id, token)):
             return photo.size
-        return sum(size for _, size in self._parts(token))
+        return self._stands(token, photo)
 
     def append(self, token: str, offset: int, data: bytes) -> int:
         """Add a part that begins at `offset`; returns where the upload stands then. Raises `WrongOffset`."""
         photo, stands = self.announced(token), self.offset(token)
         if offset != stands or offset + len(data) > photo.size:
             raise WrongOffset(f"The upload stands at byte {stands}. Ask for the offset again and go on from there.")
+        if not data:
+            return stands
         if offset + len(data) < photo.size:
-            if data:
-                self._transient.write(self._stamp, f"{self._folder}/{token}/{offset:012d}", data)
+            self._transient.write(self._stamp, f"{self._folder}/{token}/{offset:012d}", data)
             return offset + len(data)
         before = [self._transient.read(key) for key, _ in self._parts(token)]
         self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), b"".join((*before, data)))

@@ -292,6 +292,32 @@ def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_com
     assert desk.call("GET", f"/batches/{batch}/uploads").json()["code"] == "wrong_state", "its names are forgotten"
 
 
+def test_a_resumable_upload_over_the_limit_is_never_kept_nor_asked_for(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path, max_megabytes=0.01)
+    batch, size = desk.open(), 50_000_000_000
+    made = desk.call("POST", f"/batches/{batch}/uploads", headers=announced("large.jpg", size))
+    place = made.headers["location"].removeprefix("/v1")
+    for offset in (0, size):
+        head = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        assert desk.call("PATCH", place, headers=head, content=bytes(1_000)).json()["code"] == "wrong_offset"
+    again = desk.call("POST", f"/batches/{batch}/uploads", headers=announced("large.jpg", size))
+    stands = desk.call("HEAD", place).headers["upload-offset"]
+    assert (made.headers["upload-offset"], stands, again.headers["upload-offset"]) == (str(size),) * 3
+    (listed,) = desk.call("GET", f"/batches/{batch}/uploads").json()["uploads"]
+    assert listed["bytes_received"] == size
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+    assert not [each for each in desk.parts.transient.objects.walk("") if each.size == 1_000]
+
+
+def test_an_empty_part_changes_nothing_of_an_upload(desk: Desk) -> None:
+    batch, photo = desk.open(), jpeg()
+    head = announced("1.jpg", len(photo))
+    place = desk.call("POST", f"/batches/{batch}/uploads", headers=head, content=photo).headers["location"]
+    head = {"Upload-Offset": str(len(photo)), "Content-Type": "application/offset+octet-stream"}
+    assert desk.call("PATCH", place.removeprefix("/v1"), headers=head).headers["upload-offset"] == str(len(photo))
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+
+
 def test_a_seal_that_comes_twice_changes_nothing_of_what_has_begun(desk: Desk) -> None:
     for begun in (BatchState.RUNNING, BatchState.CANCELLED):
         batch = desk.open()
