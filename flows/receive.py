@@ -69,9 +69,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
 
     Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
     """
-    if not items:
-        raise NothingToDo("The batch holds no photo. Send some, then seal it.")
-    require_backgrounds(stamp.options, [(item.path, item.options) for item in items])
+    require_complete(stamp.options, [(item.path, item.options) for item in items])
     manifest = Manifest(stamp=stamp, items=tuple(items))
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
@@ -81,8 +79,13 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
     return manifest
 
 
-def require_backgrounds(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> None:
-    """Refuse photos (path and own options) that are to lie on one that is not among them. Raises `BadOptions`."""
+def require_complete(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> None:
+    """Refuse what cannot be sealed, by path and own options. Asked before the stamp too, where they are known by then.
+
+    Raises `NothingToDo`, `BadOptions`.
+    """
+    if not photos:
+        raise NothingToDo("The batch holds no photo. Send some, then seal it.")
     if lack := without_background(options, photos):
         raise BadOptions(
             f"bg_image names a photo that is not in the batch, so {lack} of its {len(photos)} photos could not be cut. "

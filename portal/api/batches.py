@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import Connection
 
-from flows.receive import seal, stamp_batch
+from flows.receive import require_complete, seal, stamp_batch
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import (
     BatchAnswer,
@@ -273,6 +273,8 @@ def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stam
         raise UserError("Give items or a source, not both.")
     check_line(sender)
     items = _items(sender, wanted)
+    if items is not None:
+        require_complete(wanted.options, [(item.path, item.options) for item in items])
     stamp = stamp_batch(
         sender.parts,
         sender.account_id,

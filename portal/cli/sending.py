@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.parts import Parts
-from flows.receive import require_backgrounds, seal
+from flows.receive import require_complete, seal
 from portal.cli.terminal import err, progress_bar
 from portal.intake import find_photos, stamp_batch, upload
 from portal.intake.addresses import source_of
@@ -27,7 +27,7 @@ def send(
     """Stamp, upload, seal; what lies in a place stays there. Raises `UserError` with what is wrong with the source."""
     if source.startswith(IN_PLACE):
         items = items_in_place(parts, account_id, source)
-        require_backgrounds(options, [(item.path, None) for item in items])
+        require_complete(options, [(item.path, None) for item in items])
         stamp = stamp_batch(parts, account_id, industry, options)
         seal(parts, stamp, items)
         return stamp.batch_id
@@ -45,7 +45,7 @@ def _upload(
     with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:
         paths = found.photos if found is not None else archive.photos if archive is not None else ()
         photos = [(each.path, each.options) for each in listed] if listed else [(path, None) for path in paths]
-        require_backgrounds(options, photos)
+        require_complete(options, photos)
         stamp = stamp_batch(parts, account_id, industry, options)
         with progress_bar("Uploading", len(photos)) as bar:
 

@@ -133,6 +133,19 @@ def test_a_request_that_was_refused_may_be_made_again_with_its_key(desk: Desk) -
         assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ({"items": []}, "empty_batch"),
+        ({"items": [{"url": "https://x.example/1.jpg"}], "options": {"bg_image": "wall.jpg"}}, "bad_options"),
+    ],
+)
+def test_a_request_that_cannot_be_sealed_leaves_no_open_batch(desk: Desk, wanted: object, code: str) -> None:
+    for headers in ({"Idempotency-Key": "k"}, {}):
+        assert desk.call("POST", "/batches", json=wanted, headers=headers).json()["code"] == code
+    assert desk.call("GET", "/batches").json()["batches"] == []
+
+
 def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
     batch = desk.send({"1.jpg": jpeg()})
     desk.work(batch)
