@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.panel import Panel
 from rich.rule import Rule
+from rich.text import Text
 
 from portal.cli.terminal import exit_codes, out, show_table
 from schemas.batch import Counts
@@ -45,7 +46,7 @@ def _play(folder: Path, settings: Settings) -> None:
         visitor = story.open_accounts(portal)
         story.turn_on(visitor)
         out.print(
-            f"Harbor Motors pressed [b]AI Training Data[/] on its account page, for {DEALER.industry.label.lower()}."
+            f"Harbor Motors pressed *AI Training Data* on its account page, for {DEALER.industry.label.lower()}."
         )
         out.print("Corner Bazaar did nothing. That counts as no.")
 
@@ -59,7 +60,7 @@ def _play(folder: Path, settings: Settings) -> None:
         failures = [failure for each in batches for failure in each.failures]
         show_table(("photo", "code", "what happened"), failures)
         sheet = story.show(batches)
-        out.print(f"Photos and cutouts side by side: [b]{sheet}[/]")
+        out.print(f"Photos and cutouts side by side: {sheet}")
 
         _say("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
         for key in story.lake_files():
@@ -88,7 +89,7 @@ def _play(folder: Path, settings: Settings) -> None:
     ]
     show_table(("receipt", "of a", "id", "objects", "bytes", "remaining", "sha256"), gone)
     left, lake = story.transient_objects(), len(story.lake_files())
-    out.print(f"Objects left in the transient store: [b]{left}[/]. Files left in the lake: [b]{lake}[/].")
+    out.print(f"Objects left in the transient store: {left}. Files left in the lake: {lake}.")
     out.print(
         Panel(
             f"Photos and cutouts side by side   {sheet}\nCutouts as delivered              {folder / 'cutouts'}\n"
@@ -105,8 +106,8 @@ def _watch(counts: Counts) -> None:
 
 def _say(title: str, sentence: str) -> None:
     out.print()
-    out.print(Rule(f"[b]{title}[/]", align="left"))
-    out.print(f"[dim]{sentence}[/]")
+    out.print(Rule(Text(title, style="bold"), align="left"))
+    out.print(sentence, style="dim")
 
 
 def _empty(folder: Path) -> Path:

@@ -278,4 +278,4 @@ def _print_report(report: Report, schedule: Schedule, as_json: bool) -> None:
     if as_json:
         show_json(report.model_dump(mode="json"))
     else:
-        out.print(markdown(report, schedule), markup=False, highlight=False)
+        out.print(markdown(report, schedule), highlight=False)

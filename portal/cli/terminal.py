@@ -10,12 +10,14 @@ import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
+from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
@@ -30,8 +32,11 @@ OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, INTERRUPTED = 1, 2, 3, 4, 1
 
 _WIDEST = 1000
 
-out = Console()
-err = Console(stderr=True, highlight=False)
+_Plain = partial(Console, markup=False, emoji=False)
+"""Prints what it is given as it is: a photo may be called `[red].jpg`."""
+
+out = _Plain()
+err = _Plain(stderr=True, highlight=False)
 
 
 def read_settings() -> Settings:
@@ -62,18 +67,22 @@ def exit_codes(
     try:
         yield
     except BgbatchError as fault:
-        err.print(f"[bold red]{fault.code}[/]: {fault}", soft_wrap=True)
+        _say_fault(fault.code, str(fault))
         raise typer.Exit(CALLERS_MISTAKE if fault.fault == "user" else OUR_FAULT) from None
     except OSError as fault:
-        err.print(f"[bold red]file_fault[/]: {_told(fault)}", soft_wrap=True)
+        _say_fault("file_fault", _told(fault))
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
         why = f"the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL."
-        err.print(f"[bold red]records_fault[/]: {why}", soft_wrap=True)
+        _say_fault("records_fault", why)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
         err.print(f"Stopped. {how_to_go_on}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _say_fault(code: str, sentence: str) -> None:
+    err.print(Text.assemble((code, "bold red"), f": {sentence}"), soft_wrap=True)
 
 
 def _told(fault: OSError) -> str:
@@ -125,7 +134,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
     if out.is_terminal:
         out.print(table)
     else:  # nobody's window: a line of the table is one line of the pipe or file
-        Console(width=out.measure(table, options=out.options.update(max_width=_WIDEST)).maximum).print(table)
+        _Plain(width=out.measure(table, options=out.options.update(max_width=_WIDEST)).maximum).print(table)
 
 
 def show_fields(fields: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
+from rich.text import Text
 
 from flows import engine
 from flows.parts import Parts, parts_to_clean
@@ -157,7 +158,7 @@ def audit(
             gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
             show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
             for each in result.broken:
-                out.print(f"[bold red]broken[/] {each}", soft_wrap=True)
+                out.print(Text.assemble(("broken", "bold red"), f" {each}"), soft_wrap=True)
             out.print("The promise held." if result.held else f"The promise was broken in {len(result.broken)} ways.")
         if not result.held:
             raise typer.Exit(OUR_FAULT)

@@ -1,0 +1,39 @@
+"""What the commands for batches print, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from portal.cli.app import app
+from tests.api.conftest import Desk, new_desk
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
+    made = new_desk(tmp_path / "home")
+    yield made
+    made.parts.records.engine.dispose()
+
+
+def run(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> None:
+    names = ("car [front].jpg", "x[/y].jpg", "[red]:car:[/red].jpg")
+    batch = desk.send(dict.fromkeys(names, b"no photo"))
+    desk.work(batch)
+    shown = run("status", batch)
+    assert [name for name in names if name not in shown] == []
+    folder = tmp_path / "[/red] cutouts :car:"
+    assert f"0 cutouts in {folder}" in run("download", batch, "--to", str(folder)).replace("\n", "")
+    (tmp_path / "list.csv").write_text("x[/y]\n1\n")
+    said = run("submit", str(tmp_path / "list.csv"), "--account", "Acme", code=2)
+    assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
