@@ -216,14 +216,21 @@ class TransientStore:
         """All reports that were written so far, in order of their first item."""
         return list(self.each_report(batch_id))
 
-    def each_report(self, batch_id: BatchId) -> Iterator[ShardReport]:
-        """The same, with few of them in memory at once."""
+    def each_report(self, batch_id: BatchId, of: int | None = None) -> Iterator[ShardReport]:
+        """The same, with few of them in memory at once. `of`: only those that may speak of this item."""
         folder = f"{batch_prefix(batch_id)}/report"
-        keys = [f"{folder}/{name}" for name in self.objects.files(folder) if name.endswith(".json")]
+        names = [name for name in self.objects.files(folder) if name.endswith(".json")]
+        keys = [f"{folder}/{name}" for name in names if of is None or _may_speak_of(name, of)]
         for first in range(0, len(keys), _REPORTS_AT_ONCE):
             some = keys[first : first + _REPORTS_AT_ONCE]
             for report in in_parallel(self.objects.storage.AT_ONCE, self.read, some):
                 yield ShardReport.model_validate_json(report)
+
+
+def _may_speak_of(report: str, number: int) -> bool:
+    """Whether an item lies between the first and the last that a report is named for."""
+    first, last, _ = report.split("-")
+    return int(first) <= number <= int(last)
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

@@ -34,7 +34,7 @@ from schemas.batch import BatchState, Item, Stamp
 from schemas.errors import BgbatchError, LineTooLong, NotFound, StillAnswering, UserError, WrongState
 from schemas.ids import BatchId
 from schemas.receipt import Receipt
-from schemas.results import Done, Failed
+from schemas.results import Done, Failed, results_by_number
 from store import idempotency, line
 from store.batches import BatchRecord, page_of
 from store.idempotency import Asked, begin
@@ -135,15 +135,16 @@ def list_items(
 )
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
-    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
-    if not isinstance(results.by_number.get(number), Done):
+    transient, stamp = sender.portal.transient, with_results(sender.batch(batch_id)).stamp
+    results = results_by_number(transient.each_report(stamp.batch_id, of=number))  # few: a batch may have thousands
+    if not isinstance(results.get(number), Done):
         raise NotFound("There is no cutout of that number.")
-    options = results.options_of(number)
-    key = cutout_key(results.stamp.batch_id, number, options.format.suffix)
-    address = sender.portal.transient.link(results.stamp, key, _PRESENT_FOR) if link else None
+    options = transient.manifest(stamp.batch_id).items[number - 1].options or stamp.options
+    key = cutout_key(stamp.batch_id, number, options.format.suffix)
+    address = transient.link(stamp, key, _PRESENT_FOR) if link else None
     if address is not None:
         return Response(status_code=307, headers={"Location": address})
-    return Response(sender.portal.transient.read(key), media_type=options.format.media_type)
+    return Response(transient.read(key), media_type=options.format.media_type)
 
 
 @router.get(

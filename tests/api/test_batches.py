@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,7 @@ from schemas.batch import BatchState, Counts, Item
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch, set_progress
-from store.transient import batch_prefix
+from store.transient import batch_prefix, report_key
 from tests.api.conftest import Desk, jpeg, new_desk
 
 
@@ -38,6 +39,18 @@ def test_a_batch_from_the_first_photo_to_the_zip(desk: Desk) -> None:
         assert archive.namelist() == ["VIN1/1.png", "VIN2/1.png"]
         assert archive.testzip() is None
         assert archive.read("VIN1/1.png") == cutout.content
+
+
+def test_a_single_cutout_is_fetched_without_reading_what_became_of_the_rest(desk: Desk) -> None:
+    photos = {"1.jpg": jpeg("red"), "2.jpg": jpeg("blue"), "3.jpg": b"no image", "4.jpg": jpeg("green")}
+    batch = desk.send(photos)
+    fetch = partial(desk.call, "GET")
+    assert fetch(f"/batches/{batch}/items/4/cutout").status_code == 404, "it is not done yet"
+    desk.work(batch)
+    other = report_key(BatchId(batch), (1, 2))
+    desk.parts.transient.objects.write(other, b"unreadable")
+    assert [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)] == [404, 404, 200, 404]
+    assert Image.open(io.BytesIO(fetch(f"/batches/{batch}/items/4/cutout").content)).size == (64, 48)
 
 
 def test_pages_of_items_hold_each_once(desk: Desk) -> None:
