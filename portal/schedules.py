@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from flows import timetable
 from schemas.clock import Clock
-from schemas.errors import UserError
+from schemas.errors import BadOptions, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -43,6 +43,7 @@ def add(
 ) -> Schedule:
     """Record it. Raises `NotAllowed` for a place that is not the account's, `UserError` for what cannot be."""
     require_open(connection, account_id)
+    _refuse_what_needs_all(wanted.options)
     timetable.check(wanted.cron, wanted.timezone)
     source = check_place(connection, account_id, wanted.source, settings)
     deliver = check_place(connection, account_id, wanted.deliver, settings) if wanted.deliver else None
@@ -66,3 +67,17 @@ def add(
     )
     schedules.add(connection, schedule)
     return schedule
+
+
+def _refuse_what_needs_all(options: CutoutOptions) -> None:
+    """A night's batch holds only what is new or changed: neither the wall, once it is known, nor the other photos."""
+    if options.bg_image is not None:
+        raise BadOptions(
+            "A schedule cuts only what is new or changed, so bg_image would not be among its photos each night. "
+            "Use bg_color, or send the photos with their background as a batch."
+        )
+    if options.consistent:
+        raise BadOptions(
+            "A schedule cuts only what is new or changed, so `consistent` could not set it like the photos of earlier "
+            "nights. Leave it out, or send the whole folder as a batch."
+        )

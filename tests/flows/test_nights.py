@@ -18,7 +18,7 @@ from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
-from schemas.errors import DamagedImage, NotAllowed, StoreFault, UserError
+from schemas.errors import BadOptions, DamagedImage, NotAllowed, StoreFault, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -456,6 +456,8 @@ def test_a_nights_batch_is_stamped_and_purged_as_any_other(market: Market) -> No
         ({"source": "file:///etc"}, NotAllowed),
         ({"deliver": "s3://somebody-elses"}, NotAllowed),
         ({"deadline_minutes": 0}, UserError),
+        ({"options": CutoutOptions(bg_image="wall.jpg")}, BadOptions),
+        ({"options": CutoutOptions(consistent=True)}, BadOptions),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_added(market: Market, wrong: dict[str, object], kind: type) -> None:
