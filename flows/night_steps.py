@@ -124,10 +124,8 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
             night = nights.begin(connection, schedule, action.due_at, now, worker.randomness, state)
             if night is not None:
                 night = nights.note(connection, night, failures={"overlap": 0})
-    if night is None:
-        return None
-    if action.step is Step.SKIP:
-        tell(parts, schedule, night, "night.skipped", now)
+                tell(connection, schedule, night, "night.skipped", now)
+    if night is None or action.step is Step.SKIP:
         return night
     if action.step is Step.GIVE_UP:
         with held(parts, night, worker.holder) as is_ours:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from flows.night_delivery import write_details
 from flows.night_report import markdown, report_of
 from flows.night_worker import Worker
@@ -27,9 +29,10 @@ def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, p
         values["alerted_at"] = now
     with parts.records.transaction() as connection:
         night = nights.note(connection, night, **values)
+        if alerts:
+            tell(connection, schedule, night, "night.at_risk", now)
     if alerts:
         _log.warning("night %s will miss its deadline: %d of %d photos", night.night_id, pace.done, pace.items)
-        tell(parts, schedule, night, "night.at_risk", now)
         worker.publish("night-at-risk", markdown(report_of(night, now), schedule))
     return night
 
@@ -49,13 +52,12 @@ def end(
     write_details(parts, schedule, night.model_copy(update=over), failed or [], now)
     with parts.records.transaction() as connection:
         night = nights.note(connection, night, **over)
-    tell(parts, schedule, night, "night.ended", now)
+        tell(connection, schedule, night, "night.ended", now)
     worker.publish("night-report", markdown(report_of(night, now), schedule))
     return night
 
 
-def tell(parts: Parts, schedule: Schedule, night: Night, kind: str, now: datetime) -> None:
-    """Tell the account's webhooks."""
+def tell(connection: Connection, schedule: Schedule, night: Night, kind: str, now: datetime) -> None:
+    """Tell the account's webhooks. In the transaction that notes it: whoever dies after it has nothing more to say."""
     body = report_of(night, now).model_dump(mode="json")
-    with parts.records.transaction() as connection:
-        webhooks.enqueue(connection, schedule.account_id, kind, night.night_id, body, now)
+    webhooks.enqueue(connection, schedule.account_id, kind, night.night_id, body, now)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from flows import night_look, night_steps, steps
 from flows.night_delivery import REPORTS
@@ -303,6 +304,37 @@ def test_a_deadline_is_alerted_before_it_is_missed_and_once(market: Market) -> N
     (risk,) = [each for each in events if each.kind == "night.at_risk"]
     assert datetime.fromisoformat(str(risk.body["estimate_at"])) == FIRST + timedelta(minutes=100)
     assert "listing" not in json.dumps([each.body for each in events])
+
+
+@pytest.mark.parametrize("kind", ["night.ended", "night.at_risk", "night.skipped"])
+def test_a_process_that_dies_while_it_tells_of_a_night_has_not_noted_it_either(
+    market: Market, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    fill(market, 50)
+    market.schedule(cron="0 * * * *", timezone="UTC", deadline_minutes=50)
+    with market.parts.records.transaction() as connection:
+        hook = webhooks.add(connection, market.account_id, "https://bazaar.example/hook", EVENING, os.urandom)
+    market.minutes_per_photo = 2 if kind == "night.at_risk" else 0
+    at = FIRST
+    if kind == "night.skipped":
+        (going,) = market.run_due(FIRST, cuts=False)
+        at += timedelta(hours=1)
+        with market.parts.records.transaction() as connection:
+            nights.hold(connection, going.night_id, "somebody", at)
+
+    def die(connection: Connection, account_id: AccountId, told: str, *rest: object) -> int:
+        if told == kind:
+            raise Killed
+        return enqueue(connection, account_id, told, *rest)  # type: ignore[arg-type]
+
+    enqueue = webhooks.enqueue
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks, "enqueue", die)
+        with pytest.raises(Killed):
+            market.run_due(at)
+    market.run_due(market.clock[0] + timedelta(seconds=90))
+    with market.parts.records.transaction() as connection:
+        assert [each.kind for each in webhooks.events_of(connection, hook.webhook_id)].count(kind) == 1
 
 
 def test_a_night_in_time_alerts_nobody(market: Market) -> None:
