@@ -5,12 +5,14 @@ Withdrawing is open to every method and never fails for want of a grant: asked t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, RowMapping, and_, exists, func, null, select
 
 from consent.append import Draft, append, event_hash, read_event, select_events
 from consent.grants import Grants, grants_of
@@ -43,11 +45,14 @@ class Refusal:
 
 
 def read_events(connection: Connection, account_id: AccountId | None = None) -> list[ConsentEvent]:
-    """The events of one account or of all, oldest first."""
+    """The events of one account or of all, oldest first. Raises `LedgerBroken` when one is no event any more."""
     query = select_events()
     if account_id is not None:
         query = query.where(consent_events.c.account_id == account_id)
-    return [read_event(row) for row in connection.execute(query).mappings()]
+    try:
+        return [read_event(row) for row in connection.execute(query).mappings()]
+    except ValidationError:
+        raise LedgerBroken("The consent ledger holds what is no event. Run `bgbatch consent verify`.") from None
 
 
 def read_grants(connection: Connection, account_id: AccountId) -> Grants:
@@ -61,18 +66,31 @@ def live_grant(connection: Connection, account_id: AccountId, industry: Industry
 
 
 def live_grants(connection: Connection) -> list[Grant]:
-    """Every grant that is not withdrawn, over all accounts: what the lake may hold and hand out."""
-    ended = select(consent_events.c.grant_id).where(
-        consent_events.c.act == Act.WITHDRAWN, consent_events.c.grant_id.is_not(None)
+    """Every grant that is not withdrawn, over all accounts: what the lake may hold and hand out.
+
+    Not replayed: a damaged event must not stop an erasure. A grant is live while nothing follows it, neither under its
+    id nor for its account and industry: so a damaged withdrawal does not make it live again.
+    """
+    granted, other = consent_events.alias("granted"), consent_events.alias("other")
+    of_its_id = and_(other.c.grant_id == granted.c.grant_id, other.c.sequence != granted.c.sequence)
+    of_its_place = and_(
+        other.c.account_id == granted.c.account_id,
+        other.c.industry == granted.c.industry,
+        other.c.sequence > granted.c.sequence,
     )
-    query = select_events().where(consent_events.c.act == Act.GRANTED, consent_events.c.grant_id.not_in(ended))
-    return grants_of(read_event(row) for row in connection.execute(query).mappings()).all_live()
+    query = (
+        select(granted, null().label("withdrawn_at"))
+        .where(granted.c.act == Act.GRANTED, granted.c.grant_id.is_not(None))
+        .where(~exists().where(of_its_id), ~exists().where(of_its_place))
+        .order_by(granted.c.sequence)
+    )
+    return list(_readable(connection.execute(query).mappings()))
 
 
 def ended_grants(connection: Connection) -> list[Grant]:
     """Every grant that was withdrawn, over all accounts: what must be gone from the lake, and by when.
 
-    Not replayed: a damaged ledger must not stop an erasure.
+    Not replayed: a damaged event must not stop an erasure.
     """
     granted, withdrawn = consent_events.alias("granted"), consent_events.alias("withdrawn")
     query = (
@@ -81,17 +99,7 @@ def ended_grants(connection: Connection) -> list[Grant]:
         .where(granted.c.act == Act.GRANTED, withdrawn.c.act == Act.WITHDRAWN)
         .order_by(granted.c.sequence)
     )
-    return [
-        Grant(
-            grant_id=row["grant_id"],
-            account_id=row["account_id"],
-            industry=row["industry"],
-            granted_at=row["received_at"],
-            withdrawn_at=row["withdrawn_at"],
-            notice_version=row["notice_version"],
-        )
-        for row in connection.execute(query).mappings()
-    ]
+    return list(_readable(connection.execute(query).mappings()))
 
 
 def find_grant(connection: Connection, grant_id: GrantId) -> Grant | None:
@@ -109,13 +117,12 @@ def withdraw(connection: Connection, by: Refusal, industry: Industry, recorded_a
     """
     _must_answer_for_it(by)
     lock_ledger(connection)
-    events = read_events(connection, by.account_id)  # not verified: a damaged ledger must not stop a withdrawal
-    grant_id = _newest_open_grant(events, industry)
-    if grant_id is None:
+    granted = _newest_open_grant(connection, by.account_id, industry)
+    if granted is None:
         return None
+    grant_id = GrantId(granted.grant_id)
     lock_grant(connection, grant_id, shared=False)
     event = append(connection, _draft(by, Act.WITHDRAWN, industry, grant_id), recorded_at)
-    granted = next(each for each in events if each.grant_id == grant_id)
     return Grant(
         grant_id=grant_id,
         account_id=by.account_id,
@@ -181,10 +188,7 @@ def _what_happened(event: ConsentEvent, connection: Connection) -> str:
 
 def _verified_account(connection: Connection, account_id: AccountId) -> list[ConsentEvent]:
     before = GENESIS
-    try:
-        events = read_events(connection, account_id)
-    except ValidationError:
-        raise LedgerBroken("The consent ledger holds what is no event. Run `bgbatch consent verify`.") from None
+    events = read_events(connection, account_id)
     for event in events:
         if event.account_previous_hash != before or event.hash != event_hash(event):
             raise _broken(event.sequence, "was changed, or an event of the same account before it is missing")
@@ -192,14 +196,32 @@ def _verified_account(connection: Connection, account_id: AccountId) -> list[Con
     return events
 
 
-def _newest_open_grant(events: list[ConsentEvent], industry: Industry) -> GrantId | None:
-    ended = {each.grant_id for each in events if each.act is Act.WITHDRAWN}
-    open_ones = [
-        each.grant_id
-        for each in events
-        if each.act is Act.GRANTED and each.industry is industry and each.grant_id not in ended
-    ]
-    return open_ones[-1] if open_ones else None
+def _newest_open_grant(connection: Connection, account_id: AccountId, industry: Industry) -> Row[Any] | None:
+    """Neither read as events nor verified: a damaged ledger must not stop a withdrawal."""
+    own = select(consent_events).where(consent_events.c.account_id == account_id)
+    ended = own.with_only_columns(consent_events.c.grant_id).where(
+        consent_events.c.act == Act.WITHDRAWN, consent_events.c.grant_id.is_not(None)
+    )
+    open_ones = own.where(
+        consent_events.c.act == Act.GRANTED,
+        consent_events.c.industry == industry,
+        consent_events.c.grant_id.not_in(ended),
+    )
+    return connection.execute(open_ones.order_by(consent_events.c.sequence.desc()).limit(1)).first()
+
+
+def _readable(rows: Iterable[RowMapping]) -> Iterator[Grant]:
+    """Grants, without those that are damaged so far that they are none any more: nobody has a permission under them."""
+    for row in rows:
+        with suppress(ValidationError):
+            yield Grant(
+                grant_id=row["grant_id"],
+                account_id=row["account_id"],
+                industry=row["industry"],
+                granted_at=row["received_at"],
+                withdrawn_at=row["withdrawn_at"],
+                notice_version=row["notice_version"],
+            )
 
 
 def _draft(by: Refusal, act: Act, industry: Industry, grant_id: GrantId | None) -> Draft:

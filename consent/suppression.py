@@ -14,17 +14,17 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Table, select
 
-from consent.append import Draft, append, read_event, select_events
+from consent.append import Draft, append, select_events
 from consent.ledger import live_grants
 from consent.locks import lock_grant, lock_ledger
 from schemas.consent import Act, ConsentEvent, Grant, Method
 from schemas.errors import LedgerBroken, NotFound, StoreFault
-from schemas.ids import BatchId
+from schemas.ids import BatchId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
-from schemas.record import Record
+from schemas.record import Moment, Record
 from store.batches import mark_purged
 from store.objects import ObjectStore, open_store
 from store.records import Records
@@ -32,7 +32,7 @@ from store.settings import Settings
 from store.tables import consent_events, receipts
 
 _REASON = "withdrawn before the records were restored from a backup"
-_AnyRecord = TypeVar("_AnyRecord", bound=Record)
+_AnyRecord = TypeVar("_AnyRecord", bound=BaseModel)
 _GRANTS, _PURGES, _MARK, _END = "grants", "purges", "purges.json", "ledger.json"
 
 
@@ -45,6 +45,13 @@ class _Mark(Record):
 
 class _Purges(Record):
     receipts: tuple[Receipt, ...]
+
+
+class _Withdrawal(BaseModel):
+    """What `replay` needs of an event that was noted."""
+
+    actor: PersonId | None
+    received_at: Moment
 
 
 def open_suppressions(settings: Settings) -> ObjectStore:
@@ -75,7 +82,7 @@ def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[
         return []
     lock_ledger(connection)
     return [
-        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", ConsentEvent), now)
+        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", _Withdrawal), now)
         for grant in live_grants(connection)
         if _name(grant) in noted
     ]
@@ -115,11 +122,15 @@ def _newest(connection: Connection) -> _Mark | None:
 
 def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
     noted = set(objects.files(_GRANTS))
-    withdrawn = select_events().where(consent_events.c.act == Act.WITHDRAWN)
-    events = [read_event(row) for row in connection.execute(withdrawn).mappings()]
-    missing = [event for event in events if f"{event.grant_id}.json" not in noted]
-    for event in missing:
-        objects.write(f"{_GRANTS}/{event.grant_id}.json", event.model_dump_json().encode())
+    withdrawn = select_events().where(consent_events.c.act == Act.WITHDRAWN, consent_events.c.grant_id.is_not(None))
+    missing = [
+        row
+        for row in connection.execute(withdrawn).mappings()
+        if parse_grant_id(row["grant_id"]) and f"{row['grant_id']}.json" not in noted
+    ]
+    for row in missing:
+        event = ConsentEvent.model_construct(**row)  # not checked: a damaged withdrawal is one
+        objects.write(f"{_GRANTS}/{row['grant_id']}.json", event.model_dump_json(warnings=False).encode())
     return len(missing)
 
 
@@ -165,7 +176,7 @@ def _holds(connection: Connection, chain: Table, mark: _Mark) -> bool:
     return connection.execute(query).first() is not None
 
 
-def _end(connection: Connection, grant: Grant, withdrawal: ConsentEvent, now: datetime) -> Grant:
+def _end(connection: Connection, grant: Grant, withdrawal: _Withdrawal, now: datetime) -> Grant:
     lock_grant(connection, grant.grant_id, shared=False)
     draft = Draft(
         account_id=grant.account_id,

@@ -120,11 +120,13 @@ class AccountView:
 
 def view_account(connection: Connection, person: Person, now: datetime) -> AccountView:
     """Read what the page says of the person's own account. A ledger that does not verify shows nothing as on."""
-    events = read_events(connection, person.account_id)
+    events: list[ConsentEvent] = []
+    grants, is_damaged = Grants(), False
     try:
-        grants, is_damaged = read_grants(connection, person.account_id), False
+        events = read_events(connection, person.account_id)
+        grants = read_grants(connection, person.account_id)
     except LedgerBroken:
-        grants, is_damaged = Grants(), True
+        is_damaged = True
     given = contributions(connection, grants.by_id.values())
     return AccountView(
         account=find_account(connection, person.account_id),

@@ -164,6 +164,41 @@ def test_a_damaged_account_has_no_live_grant_but_can_still_withdraw(history: Rec
         assert [each.act for each in ledger.read_events(connection, owner.account_id)][-1] is Act.WITHDRAWN
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("method", "x"), ("act", "x"), ("act", "granted"), ("grant_id", "g" + "1" * 32), ("industry", "x")],
+)
+def test_a_damaged_withdrawal_makes_no_grant_live_again(history: Records, column: str, value: str) -> None:
+    with tampered(history) as connection:
+        before = ledger.live_grants(connection)
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 5).values({column: value}))
+    with history.transaction() as connection:
+        assert ledger.live_grants(connection) == before
+
+
+@pytest.mark.parametrize("sequence", [1, 4, 6])
+def test_what_is_no_event_any_more_stops_no_withdrawal_and_no_erasure(
+    history: Records, owner: Owner, sequence: int
+) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == sequence).values(method="x"))
+        live, ended = ledger.live_grants(connection), ledger.ended_grants(connection)
+    assert (len(live), len(ended)) == (2, 2)
+    with history.transaction() as connection:
+        with pytest.raises(LedgerBroken):
+            ledger.read_events(connection, owner.account_id)
+        taken_back = ledger.withdraw(connection, owner.refusal(later(9)), AUTO, later(9))
+        assert taken_back in ledger.ended_grants(connection)
+        assert len(ledger.live_grants(connection)) == 1
+
+
+def test_a_grant_that_is_none_any_more_is_nobody_s_permission(history: Records) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 6).values(industry="x"))
+    with history.transaction() as connection:
+        assert [grant.granted_at for grant in ledger.live_grants(connection)] == [later(1)]
+
+
 class tampered:
     """A transaction of somebody who owns the database and has taken its rules away; they are put back after."""
 

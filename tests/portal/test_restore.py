@@ -5,17 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from consent import ledger
 from consent.suppression import open_suppressions
 from flows import steps
 from flows.parts import open_parts
+from lake.layout import Place
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
 from store.records import open_records
 from store.settings import Settings
+from store.tables import consent_events
 from tests.consent.conftest import NOON, later, new_owner
+from tests.consent.test_ledger import tampered
 from tests.consent.test_suppression import backed_up, home, restored
 
 __all__ = ["home"]
@@ -72,3 +76,25 @@ def test_nothing_begins_while_a_suppression_cannot_be_read(home: Settings) -> No
     open_suppressions(home).write(f"grants/{withdrawn.grant_id}.json", b"no json")
     with pytest.raises(LedgerBroken):
         open_parts(home, lambda: NOON + timedelta(days=1))
+
+
+def test_an_event_that_cannot_be_read_stops_no_start_and_no_reconcile(home: Settings) -> None:
+    """Neither that of a live grant nor that of a withdrawal, which is noted beside the lake all the same."""
+    records = open_records(home)
+    owner = new_owner(records)
+    withdrawn, kept = owner.press(AUTO, STUDIO)
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    with tampered(records) as connection:
+        connection.execute(update(consent_events).values(method="x"))
+    records.engine.dispose()
+    parts = open_parts(home, lambda: later(2))
+    parts.lake.write(f"{Place(AUTO, withdrawn.grant_id).prefix}/left-behind.parquet", b"rows")
+    assert steps.reconcile(parts).objects == 1
+    parts.records.engine.dispose()
+    restored(backup, home).engine.dispose()
+    parts = open_parts(home, lambda: later(60))
+    with parts.records.transaction() as connection:
+        assert ledger.live_grants(connection) == [kept]
+    parts.records.engine.dispose()
