@@ -43,6 +43,6 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def _rows_of_a_group(table: pa.Table) -> int:
-    """The same for all groups of a file (its last may be smaller): readers count on it."""
+    """The same for all groups of a file (its last may be smaller): readers count on it, as on both sizes above."""
     row_bytes: int = max(table.nbytes // max(table.num_rows, 1), 1)
     return min(max(ROW_GROUP_BYTES // row_bytes, ROW_GROUP_ROWS), _MOST_ROWS)

@@ -1,8 +1,8 @@
 """Candidates for a training loop: a torch dataset that shuffles, decodes, and asks the ledger at each epoch.
 
 Each pass begins with a new look at the records and the live grants; what was withdrawn is left out from then on, and a
-file that vanishes in the middle is left out at once. Ranks and workers each take their own share of the row groups of
-one list. `set_epoch` names the moment whose list it is, so that all have the same one while the lake is merged.
+file that vanishes in the middle is left out at once. Ranks and workers each take their own share of the parts of one
+list. `set_epoch` names the moment whose list it is, so that all have the same one while the lake is merged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from lake.admission import AdmittedFile
 from lake.candidate_file import CandidateFile
 from lake.layout import SKEW
-from lake.parquet import ROW_GROUP_ROWS
+from lake.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from lake.pictures import gray, rgb
 from lake.query import as_filter, columns_of
 from lake.reading import ROW, Lake, as_read
@@ -113,11 +113,11 @@ class CandidateDataset(IterableDataset[object]):
         epoch, moment = self._begin()
         share, shares = _share(self._reading, (worker.id, worker.num_workers) if worker else (0, 1))
         lake = self._open_lake()
-        groups = list(_row_groups(_files(lake, self._reading.industry, moment)))
+        parts = list(_parts(_files(lake, self._reading.industry, moment)))
         if self._reading.shuffle:
-            Random(f"{self._reading.seed}/{epoch}").shuffle(groups)
+            Random(f"{self._reading.seed}/{epoch}").shuffle(parts)
         live = frozenset(lake.live())
-        samples = self._samples(lake, [each for each in groups[share::shares] if each[0].grant_id in live])
+        samples = self._samples(lake, [each for each in parts[share::shares] if each.file.grant_id in live])
         if self._reading.shuffle:
             samples = _shuffled(samples, self._reading.shuffle, Random(f"{self._reading.seed}/{epoch}/{share}"))
         for sample in _each(self._decoded, samples, _decoders(self._reading, worker is not None)):
@@ -132,15 +132,16 @@ class CandidateDataset(IterableDataset[object]):
         is_set = since and not self._again
         return epoch + self._again, _BEGINNING + since * _MICROSECOND if is_set else None
 
-    def _samples(self, lake: Lake, groups: list[tuple[AdmittedFile, int]]) -> Iterator[_Raw]:
+    def _samples(self, lake: Lake, parts: list[_Part]) -> Iterator[_Raw]:
         opened: OrderedDict[str, CandidateFile] = OrderedDict()
-        for file, group in groups:
+        for part in parts:
+            file = part.file
             try:
                 if file.key not in opened:
                     opened[file.key] = lake.open(file.key)
                     while len(opened) > _OPEN_FILES:
                         opened.popitem(last=False)
-                if group < opened[file.key].num_row_groups:
+                for group in part.row_groups(opened[file.key].num_row_groups):
                     yield from self._of_group(opened[file.key], file.grant_id, group)
             except NotFound:
                 continue  # taken back
@@ -175,11 +176,28 @@ def _files(lake: Lake, industry: Industry | None, moment: datetime | None) -> tu
     return lake.snapshot(industry).files if moment is None else lake.files_at(moment, industry)
 
 
-def _row_groups(files: tuple[AdmittedFile, ...]) -> Iterator[tuple[AdmittedFile, int]]:
-    """Every row group of every file. Files are written with at most so many rows in each."""
+@dataclass(frozen=True)
+class _Part:
+    """The `number`th of so many parts of a file: one row group, at times two."""
+
+    file: AdmittedFile
+    number: int
+    of: int
+
+    def row_groups(self, count: int) -> range:
+        """Those of the file's `count` that are in this part."""
+        return range(self.number * count // self.of, (self.number + 1) * count // self.of)
+
+
+def _parts(files: tuple[AdmittedFile, ...]) -> Iterator[_Part]:
+    """Every file in as many parts as it surely has row groups: else whoever is given a part finds nothing in it.
+
+    Told by the records alone, so that all ranks have the same list, also when a file is gone for one of them.
+    """
     for file in files:
-        for group in range(-(-file.rows // ROW_GROUP_ROWS)):
-            yield file, group
+        rows, size = file.rows, file.bytes * 99 // 100  # the rest, at most, is what a file has beside its rows
+        count = min(-(-rows // ROW_GROUP_ROWS), -(-size // ROW_GROUP_BYTES))
+        yield from (_Part(file, number, count) for number in range(count))
 
 
 def _share(reading: Reading, worker: tuple[int, int]) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,10 @@ from torch.utils.data import DataLoader
 
 from lake.compact import compact
 from lake.erase import reconcile
+from lake.parquet import to_parquet
 from lake.reading import Lake
 from lake.training import CandidateDataset, Reading, Sample
+from schemas.candidate import CANDIDATE
 from tests.lake.conftest import AUTO, World, a_photo, build_world
 
 
@@ -77,6 +80,34 @@ def test_ranks_share_an_epoch(filled: World) -> None:
     )
     assert sorted(seen) == every_id(filled)
     assert set(seen.values()) == {1}
+
+
+def test_every_rank_is_given_some_of_files_whose_rows_are_in_one_group(world: World) -> None:
+    """Files of 40 small photos: a rank without a single one would keep the others waiting for ever."""
+    for _ in range(2):
+        world.admit(world.write(world.batch(world.grant(), [a_photo(1)] * 40)))
+    seen = [list(world.reader().torch_dataset(AUTO, only_id, shuffle=0, rank=rank, ranks=2)) for rank in range(2)]
+    assert [len(each) for each in seen] == [40, 40]
+    assert sorted(seen[0] + seen[1]) == every_id(world)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(40, 300_000), (80, 170_000)])
+def test_ranks_share_the_row_groups_of_one_file(world: World, rows: int, size: int) -> None:
+    photo = a_photo(1)
+    file = world.write(world.batch(world.grant(), [photo] * rows))
+    table = world.reader().open(file.key).read()
+    images = [photo.ljust(size, b"\0")] * rows  # behind its end, so that it decodes
+    table = table.set_column(table.column_names.index("image"), "image", [images]).cast(CANDIDATE)
+    data = to_parquet(table)
+    world.lake.write(file.key, data)
+    world.admit(replace(file, bytes=len(data)))
+    groups = world.reader().open(file.key).num_row_groups
+    assert groups > 1
+    seen = [
+        list(world.reader().torch_dataset(AUTO, only_id, shuffle=0, rank=rank, ranks=groups)) for rank in range(groups)
+    ]
+    assert all(seen)
+    assert sorted(each for some in seen for each in some) == every_id(world)
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
