@@ -22,7 +22,7 @@ from lake.compact import compact as compact_lake
 
 @flow(name="compact", persist_result=False)
 def compact(until: datetime | None = None) -> Compacted:
-    """Merge what is worth merging, and begin nothing after `until`. Raises `StoreFault`; the next run goes on."""
+    """Merge what is worth merging, and begin nothing after `until`. Raises `StoreFault` at the end."""
     done = merge_small_files(until)
     page = f"# Compact: {done.files} files became {done.merged}, {done.rows} candidates, {done.bytes / 1e6:.1f} MB"
     page += f"; {done.left} merges are left" if done.left else ""

@@ -55,13 +55,21 @@ def compact(
     on_merge: Callable[[int, int], None] = lambda done, of: None,
     until: datetime | None = None,
 ) -> Compacted:
-    """Merge what is worth merging; after `until` none is begun. Raises `StoreFault`; what is merged stays merged."""
+    """Merge what is worth merging; after `until` none is begun.
+
+    Raises `StoreFault` when all others are merged: a file that cannot be merged stops nobody's else.
+    """
     merges = plan_merges(lake.snapshot().files, least_files, largest_bytes)
     done = Compacted()
+    faults: list[StoreFault] = []
     for place, merge in enumerate(merges, start=1):
         if until is not None and clock() >= until:
             return replace(done, left=len(merges) - place + 1)
-        size = merge_files(lake, merge, is_live, clock, randomness)
+        try:
+            size = merge_files(lake, merge, is_live, clock, randomness)
+        except StoreFault as fault:
+            faults.append(fault)
+            continue
         if size is None:
             done = replace(done, abandoned=done.abandoned + 1)
         else:
@@ -73,6 +81,8 @@ def compact(
                 bytes=done.bytes + size,
             )
         on_merge(place, len(merges))
+    if faults:
+        raise faults[0]
     return done
 
 
@@ -82,6 +92,8 @@ def merge_files(lake: Lake, merge: Merge, is_live: IsLive, clock: Clock, randomn
         table = pa.concat_tables([as_read(lake.open(file.key).read()) for file in merge.files])
     except NotFound:
         return None  # erased or merged by another run
+    except (pa.ArrowException, OSError):
+        raise StoreFault("A candidate file cannot be read. Run `bgbatch lake audit`.") from None
     table = table.sort_by("candidate_id").cast(CANDIDATE)
     if len(table["candidate_id"].unique()) != sum(file.rows for file in merge.files):
         raise StoreFault("Files of one grant do not hold the rows that were admitted. Run `bgbatch lake audit`.")

@@ -13,6 +13,7 @@ from lake.compact import Compacted, compact
 from lake.erase import READING, erase_grant, reconcile
 from lake.merging import LEAST_FILES, plan_merges
 from portal.web.contributions import contributions
+from schemas.errors import StoreFault
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.folder import Folder
@@ -144,6 +145,25 @@ def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
     assert receipt is not None
     assert receipt.objects == 3
     assert world.keys() == []
+
+
+@pytest.mark.parametrize("damage", ["the other's rows", "no Parquet"])
+def test_a_damaged_file_stops_nobody_else_s_merge_and_is_told_of(world: World, damage: str) -> None:
+    for _ in range(3):
+        grant = world.grant()
+        for _ in range(2):
+            world.give(grant)
+    first, *others = sorted(world.live())
+    key, other = [each.key for each in world.reader().snapshot().files if each.grant_id == first]
+    world.lake.write(key, b"no Parquet" if damage == "no Parquet" else world.lake.read(other))
+    told: list[int] = []
+    with pytest.raises(StoreFault, match="lake audit"):
+        compact(
+            world.reader(), lambda *_: True, world.clock, os.urandom, 2, on_merge=lambda done, of: told.append(done)
+        )
+    files = [each.grant_id for each in world.reader().snapshot().files]
+    assert sorted(files) == sorted([first, first, *others])
+    assert told == [2, 3]
 
 
 class Dying(Folder):
