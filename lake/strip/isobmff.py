@@ -1,7 +1,8 @@
 """HEIF and AVIF (ISO 14496-12, 23008-12) and JPEG XL's container (18181-2): files made of boxes.
 
 In HEIF and AVIF the pixels are found by their place in the file, so nothing may move: metadata is overwritten where it
-stands. An orientation in EXIF stays, although the standards tell readers not to heed it there: some do.
+stands, and so is every image that the one shown is not made of (thumbnails, depth and gain maps, further photos; its
+transparency stays). An orientation in EXIF stays, although the standards tell readers not to heed it there: some do.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from lake.strip.exif import only_orientation, orientation
 
 _KEPT_BOXES = frozenset((b"ftyp", b"meta", b"mdat"))
 _KEPT_IN_META = frozenset((b"hdlr", b"pitm", b"iinf", b"iref", b"iprp", b"iloc", b"idat", b"dinf", b"grpl"))
-_IMAGES = frozenset(
-    (b"hvc1", b"av01", b"grid", b"iden", b"iovl", b"jpeg", b"avc1", b"vvc1", b"evc1", b"j2k1", b"unci", b"tmap")
+_DERIVED = frozenset((b"grid", b"iden", b"iovl", b"tmap"))
+"""Images that hold no pixels, only how others make them."""
+_CODED = frozenset((b"hvc1", b"av01", b"jpeg", b"avc1", b"vvc1", b"evc1", b"j2k1", b"unci"))
+_MADE_OF = (b"dimg", b"base", b"pred")
+_ALPHA = frozenset(
+    (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:avc:2015:auxid:1")
 )
 _JXL_PIXELS = (b"jxlc", b"jxlp")
 _JXL_LAST = 1 << 31  # in the number that a part begins with
@@ -30,7 +35,7 @@ class _Box:
 
 
 def strip_heif(data: bytes) -> bytes:
-    """The same file with all but its images overwritten. Raises `ValueError` for what is not understood."""
+    """The same file with all but the image shown overwritten. Raises `ValueError` for what is not understood."""
     new = bytearray(data)
     boxes = list(_boxes(data, 0, len(data)))
     if [box.kind for box in boxes].count(b"meta") != 1:
@@ -46,14 +51,18 @@ def strip_heif(data: bytes) -> bytes:
         if box.kind not in _KEPT_IN_META:
             _blank(new, box)
     places = _places(data, parts)
+    shown = _shown(data, parts)
     for item, kind, name in _items(data, parts[b"iinf"]):
         new[name.start : name.stop] = b"_" * len(name)
-        if kind in _IMAGES:
+        if kind in _DERIVED or (kind in _CODED and item in shown):
             continue
         if item not in places:
             raise ValueError("an item without a place")
         for start, length in places[item]:
             new[start : start + length] = _filler(kind, data[start : start + length])
+    for item in shown & places.keys():  # items of the same bytes may share one place
+        for start, length in places[item]:
+            new[start : start + length] = data[start : start + length]
     return bytes(new)
 
 
@@ -121,6 +130,58 @@ def _items(data: bytes, iinf: _Box) -> Iterator[tuple[int, bytes, range]]:
         kind = data[kind_at : kind_at + 4]
         name_end = data.index(b"\0", kind_at + 4, infe.end)
         yield _number(data, infe.body + 4, wide), kind, range(kind_at + 4, name_end)
+
+
+def _shown(data: bytes, parts: dict[bytes, _Box]) -> set[int]:
+    """The image that readers show, what it is made of, and the transparency of all that."""
+    pitm = parts[b"pitm"]
+    shown = {_number(data, pitm.body + 4, 2 if data[pitm.body] == 0 else 4)}
+    references = list(_references(data, parts[b"iref"])) if b"iref" in parts else []
+    alpha = _transparencies(data, parts[b"iprp"]) if b"iprp" in parts else set()
+    while True:
+        more = {each for kind, item, others in references if kind in _MADE_OF and item in shown for each in others}
+        more |= {
+            item for kind, item, of in references if kind == b"auxl" and item in alpha and not shown.isdisjoint(of)
+        }
+        if more <= shown:
+            return shown
+        shown |= more
+
+
+def _references(data: bytes, iref: _Box) -> Iterator[tuple[bytes, int, list[int]]]:
+    """Kind, item, and the items that it refers to."""
+    wide = 2 if data[iref.body] == 0 else 4
+    for box in _boxes(data, iref.body + 4, iref.end):
+        count, first = _number(data, box.body + wide, 2), box.body + wide + 2
+        if first + count * wide > box.end:
+            raise ValueError("a list of references ends too early")
+        yield box.kind, _number(data, box.body, wide), [_number(data, first + n * wide, wide) for n in range(count)]
+
+
+def _transparencies(data: bytes, iprp: _Box) -> set[int]:
+    """Items with a property that says that they are an alpha plane."""
+    found: set[int] = set()
+    properties = list(_boxes(data, iprp.body, iprp.end))
+    of_all = [each for box in properties if box.kind == b"ipco" for each in _boxes(data, box.body, box.end)]
+    alpha = {
+        number
+        for number, box in enumerate(of_all, start=1)
+        if box.kind == b"auxC" and data[box.body + 4 : box.end].partition(b"\0")[0] in _ALPHA
+    }
+    for box in properties:
+        if box.kind != b"ipma":
+            continue
+        wide, size = 2 if data[box.body] == 0 else 4, 2 if data[box.body + 3] & 1 else 1
+        place = box.body + 8
+        for _ in range(_number(data, box.body + 4, 4)):
+            item, count = _number(data, place, wide), data[place + wide]
+            first, place = place + wide + 1, place + wide + 1 + count * size
+            if place > box.end:
+                raise ValueError("a list of properties ends too early")
+            most = (1 << (8 * size - 1)) - 1  # without the bit that says whether a reader must know it
+            if any(_number(data, first + n * size, size) & most in alpha for n in range(count)):
+                found.add(item)
+    return found
 
 
 def _places(data: bytes, parts: dict[bytes, _Box]) -> dict[int, list[tuple[int, int]]]:

@@ -6,13 +6,14 @@ import io
 import struct
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from lake import pictures
-from lake.strip import strip_metadata
+from lake.strip import isobmff, strip_metadata
 from tests.lake.conftest import a_photo
 
 SECRETS = (b"Jane Doe", b"SN-4711", b"52,5200", b"maker-note-secret", b"com.example.app")
@@ -120,6 +121,109 @@ def test_thumbnails_go() -> None:
     assert after is not None
     assert thumbnail not in after
     assert after == strip_metadata(photo)
+
+
+def a_heif_with_a_thumbnail(mode: str = "RGB") -> tuple[bytes, bytes]:
+    """The file, and the thumbnail's bytes in it."""
+    photo = pillow_heif.from_pillow(Image.open(io.BytesIO(a_photo(1, (640, 480)))).convert(mode))
+    photo.info["thumbnails"] = [128]
+    sink = io.BytesIO()
+    photo.save(sink, quality=80)
+    data = sink.getvalue()
+    (thumbnail,) = [item for kind, item, _ in references_in(data) if kind == b"thmb"]
+    return data, content(data, thumbnail)
+
+
+def boxes_in_meta(data: bytes) -> dict[bytes, isobmff._Box]:
+    (meta,) = [box for box in isobmff._boxes(data, 0, len(data)) if box.kind == b"meta"]
+    return {box.kind: box for box in isobmff._boxes(data, meta.body + 4, meta.end)}
+
+
+def references_in(data: bytes) -> list[tuple[bytes, int, list[int]]]:
+    return list(isobmff._references(data, boxes_in_meta(data)[b"iref"]))
+
+
+def content(data: bytes, item: int) -> bytes:
+    return b"".join(data[start : start + size] for start, size in isobmff._places(data, boxes_in_meta(data))[item])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_thumbnails_in_heif_go_and_transparency_stays(mode: str) -> None:
+    photo, thumbnail = a_heif_with_a_thumbnail(mode)
+    after = strip_metadata(photo)
+    assert after is not None
+    assert thumbnail not in after
+    assert after.count(bytes(len(thumbnail))) == 1
+    with Image.open(io.BytesIO(photo)) as old, Image.open(io.BytesIO(after)) as new:
+        assert new.mode == mode
+        assert np.array_equal(np.asarray(old), np.asarray(new))
+    assert strip_metadata(after) == after
+
+
+@pytest.mark.parametrize("what", [b"urn:mpeg:hevc:2015:auxid:2", b"urn:com:example:gainmap\0\0\0"])
+def test_depth_and_gain_maps_go(what: bytes) -> None:
+    with_alpha, _ = a_heif_with_a_thumbnail("RGBA")
+    photo = with_alpha.replace(b"urn:mpeg:hevc:2015:auxid:1", what)
+    assert len(photo) == len(with_alpha)
+    (aux,) = [item for kind, item, of in references_in(photo) if kind == b"auxl" and of == [1]]
+    after = strip_metadata(photo)
+    assert after is not None
+    assert not any(content(after, aux))
+    with Image.open(io.BytesIO(photo)) as old, Image.open(io.BytesIO(after)) as new:
+        assert np.array_equal(np.asarray(old), np.asarray(new))
+
+
+def test_what_a_photo_is_made_of_and_its_transparency_stay_in_avif() -> None:
+    photo = Image.open(io.BytesIO(a_photo(1, (320, 240)))).convert("RGBA")
+    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    sink = io.BytesIO()
+    photo.save(sink, "AVIF", quality=80)
+    after = strip_metadata(sink.getvalue())
+    assert after is not None
+    with Image.open(io.BytesIO(sink.getvalue())) as old, Image.open(io.BytesIO(after)) as new:
+        assert new.mode == "RGBA"
+        assert np.array_equal(np.asarray(old), np.asarray(new))
+
+
+def test_tiles_of_the_photo_stay_and_those_of_others_go() -> None:
+    """Items 1 and 2 are tiles of 3, which is shown; 4 is a tile of its thumbnail, 5."""
+    items = [(b"hvc1", b"one"), (b"hvc1", b"two"), (b"grid", b"3"), (b"hvc1", b"four"), (b"grid", b"5")]
+    references = [(b"dimg", 3, [1, 2]), (b"dimg", 5, [4]), (b"thmb", 5, [3])]
+    before = a_heif_of(items, references, shown=3)
+    after = strip_metadata(before)
+    assert after is not None
+    assert [content(after, item) for item in range(1, 6)] == [b"one", b"two", b"3", bytes(4), b"5"]
+
+
+def a_heif_of(items: list[tuple[bytes, bytes]], references: list[tuple[bytes, int, list[int]]], shown: int) -> bytes:
+    """Items of these kinds and contents, numbered from 1."""
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    none = bytes(4)
+    listed = [
+        box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", number, 0, kind), b"\0")
+        for number, (kind, _) in enumerate(items, start=1)
+    ]
+    linked = [
+        box(kind, struct.pack(f">HH{len(others)}H", item, len(others), *others)) for kind, item, others in references
+    ]
+    stored, extents = b"", []
+    for number, (_, bytes_of) in enumerate(items, start=1):
+        extents.append(struct.pack(">HHHHII", number, 1, 0, 1, len(stored), len(bytes_of)))
+        stored += bytes_of
+    meta = box(
+        b"meta",
+        none,
+        box(b"pitm", none, struct.pack(">H", shown)),
+        box(b"iinf", none, struct.pack(">H", len(items)), *listed),
+        box(b"iref", none, *linked),
+        box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", len(items)), *extents),
+        box(b"idat", stored),
+    )
+    return box(b"ftyp", b"heic", none) + meta
 
 
 def test_stripping_twice_is_stripping_once() -> None:
