@@ -16,9 +16,10 @@ from sqlalchemy import Connection, select
 
 from consent.ledger import verify
 from flows.parts import Parts
+from lake.layout import made_from, may_be_of_a_newer_grant, place_of
 from schemas.batch import PROMISED_LIFE
-from schemas.errors import BgbatchError
-from schemas.ids import BatchId, parse_batch_id, received_at
+from schemas.errors import BgbatchError, NotFound
+from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased
 from store.receipts import list_receipts, verify_receipts
 from store.tables import batches, cleanups, consent_events
@@ -57,14 +58,14 @@ def audit(parts: Parts, since: datetime, until: datetime) -> Audit:
         _cleanups(connection, result)
         grants = _replay(connection)
     _transient(parts, result, now)
-    _lake(parts, result, grants)
+    _lake(parts, result, grants, now)
     return result
 
 
 def _chains(connection: Connection, result: Audit) -> None:
     try:
-        result.looked_at["consent events"] = verify(connection)
-        result.looked_at["receipts"] = verify_receipts(list_receipts(connection))
+        result.looked_at["consent events of all time"] = verify(connection)
+        result.looked_at["receipts of all time"] = verify_receipts(list_receipts(connection))
     except BgbatchError as error:
         result.broken.append(str(error))
 
@@ -84,7 +85,7 @@ def _batches(connection: Connection, result: Audit, now: datetime) -> None:
         batches.c.received_at <= min(result.until, now - PROMISED_LIFE),
     )
     ids = list(connection.execute(query).scalars())
-    result.looked_at["batches"] = len(ids)
+    result.looked_at["batches of the period past their day"] = len(ids)
     result.broken += [f"batch {each} is past its day and has no receipt" for each in ids if each not in by_batch]
 
 
@@ -126,21 +127,41 @@ def _transient(parts: Parts, result: Audit, now: datetime) -> None:
     result.looked_at["objects in the transient store"] = count
 
 
-def _lake(parts: Parts, result: Audit, grants: dict[str, _Grant]) -> None:
-    """Every row of the lake has a grant that was live at receipt and is live now."""
-    rows = 0
+def _lake(parts: Parts, result: Audit, grants: dict[str, _Grant], now: datetime) -> None:
+    """Every row of the lake has a grant that was live at receipt, and is live now or ended less than a day ago."""
+    rows = leaving = 0
     for found in parts.lake.walk(""):
-        tag, _, rest = found.key.removeprefix("industry=").partition("/")
-        grant_id = rest.partition("/")[0].removeprefix("grant=")
-        grant = grants.get(grant_id)
-        if grant is None or grant.ended_at is not None or grant.industry != tag:
-            result.broken.append(f"a file lies in the lake under {grant_id}, which is no live grant for {tag}")
+        place, since = place_of(found.key), made_from(found.key)
+        if place is None or since is None:
+            result.broken.append("something lies in the lake that is no candidate file")
             continue
-        frame = fastparquet.ParquetFile(io.BytesIO(parts.lake.read(found.key))).to_pandas(columns=["received_at"])
-        rows += len(frame)
-        for moment in frame["received_at"].drop_duplicates():
-            received = moment.to_pydatetime()
-            received = received if received.tzinfo else received.replace(tzinfo=UTC)
-            if received < grant.given_at:
-                result.broken.append(f"a row under {grant_id} was received before that grant was given")
+        grant = grants.get(place.grant_id)
+        if grant is None and may_be_of_a_newer_grant(found.key, now):
+            continue
+        if grant is None or grant.industry != place.industry:
+            result.broken.append(f"a file lies in the lake under {place.grant_id}, no grant for {place.industry}")
+        elif grant.ended_at is not None and now - grant.ended_at > PROMISED_LIFE:
+            result.broken.append(f"a file lies in the lake under {place.grant_id} a day after it was withdrawn")
+        elif grant.ended_at is not None:
+            leaving += 1
+        elif found.key.endswith(".parquet"):
+            rows += _rows(parts, result, found.key, place.grant_id, grant)
+        elif now - since > PROMISED_LIFE:
+            result.broken.append(f"half a file lies in the lake under {place.grant_id}, a day after it was begun")
     result.looked_at["rows in the lake"] = rows
+    result.looked_at["files in the lake that are still to be erased"] = leaving
+
+
+def _rows(parts: Parts, result: Audit, key: str, grant_id: GrantId, grant: _Grant) -> int:
+    """How many rows a file holds, each received after its grant was given."""
+    try:
+        data = parts.lake.read(key)
+    except NotFound:
+        return 0  # erased, or merged into another, since it was listed
+    frame = fastparquet.ParquetFile(io.BytesIO(data)).to_pandas(columns=["received_at"])
+    for moment in frame["received_at"].drop_duplicates():
+        received = moment.to_pydatetime()
+        received = received if received.tzinfo else received.replace(tzinfo=UTC)
+        if received < grant.given_at:
+            result.broken.append(f"a row under {grant_id} was received before that grant was given")
+    return len(frame)

@@ -34,9 +34,9 @@ def test_a_promise_that_held_is_said_to_have_held(world: World) -> None:
     result = _audit(world)
     assert result.broken == []
     assert result.held
-    assert result.looked_at["batches"] == 2
+    assert result.looked_at["batches of the period past their day"] == 2
     assert result.looked_at["rows in the lake"] == 3
-    assert result.looked_at["receipts"] == 2
+    assert result.looked_at["receipts of all time"] == 2
     assert result.looked_at["objects in the transient store"] > 0
     assert result.longest_gap_minutes is not None
 
@@ -49,13 +49,13 @@ def _keep_a_stray(world: World) -> None:
     world.bucket.put("stray", b"kept")
 
 
-def _withdraw_without_erasing(world: World) -> None:
-    world.withdraw(0, Industry.AUTOMOTIVE)
-
-
 def _move_to_another_industry(world: World) -> None:
     key, data = world.lake.things[0].found.key, world.lake.things[0].data
     world.lake.put(key.replace("automotive", "ecommerce"), data)
+
+
+def _keep_what_is_no_candidate_file(world: World) -> None:
+    world.lake.put(world.lake.things[0].found.key.rpartition("/")[0] + "/notes.txt", b"kept")
 
 
 def _lose_a_receipt(world: World) -> None:
@@ -83,8 +83,8 @@ def _by_force(world: World, statement: str) -> None:
     [
         _keep_an_old_object,
         _keep_a_stray,
-        _withdraw_without_erasing,
         _move_to_another_industry,
+        _keep_what_is_no_candidate_file,
         _lose_a_receipt,
         _change_a_receipt,
         _change_consent,
@@ -94,3 +94,32 @@ def test_a_broken_promise_is_found(world: World, lie: Callable[[World], None]) -
     with world.its_clock():
         lie(world)
     assert not _audit(world).held
+
+
+def test_what_was_withdrawn_has_its_day_to_go(world: World) -> None:
+    with world.its_clock():
+        world.withdraw(0, Industry.AUTOMOTIVE)
+    result = _audit(world)
+    assert result.broken == []
+    assert result.looked_at["files in the lake that are still to be erased"] > 0
+    world.now += timedelta(hours=25)
+    assert any("a day after it was withdrawn" in each for each in _audit(world).broken)
+
+
+def test_a_file_that_is_being_written_is_none_yet(world: World) -> None:
+    with world.its_clock():
+        world.submit_and_process(0, Industry.AUTOMOTIVE, 1)
+        newest = max(thing.found.key for thing in world.lake.things)
+        world.lake.put(f"{newest}.partial-0a", b"half a")
+    assert _audit(world).broken == []
+    world.now += timedelta(hours=25)
+    assert any("half a file" in each for each in _audit(world).broken)
+
+
+def test_what_is_erased_while_the_audit_reads_breaks_nothing(world: World) -> None:
+    def gone(key: str) -> bytes:
+        raise FileNotFoundError
+
+    world.lake.get = gone  # type: ignore[method-assign]
+    result = _audit(world)
+    assert (result.broken, result.looked_at["rows in the lake"]) == ([], 0)
