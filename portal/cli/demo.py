@@ -45,9 +45,7 @@ def _play(folder: Path, settings: Settings) -> None:
     with portal_running(story.parts) as portal:
         visitor = story.open_accounts(portal)
         story.turn_on(visitor)
-        out.print(
-            f"Harbor Motors pressed *AI Training Data* on its account page, for {DEALER.industry.label.lower()}."
-        )
+        out.print(f"Harbor Motors pressed *AI Training Data* on its account page, for {DEALER.industry.label.lower()}.")
         out.print("Corner Bazaar did nothing. That counts as no.")
 
         _say("2. Each sends a batch", "Prefect plans, warm Ray actors cut. The first start of both takes a while.")

@@ -49,7 +49,12 @@ def test_a_single_cutout_is_fetched_without_reading_what_became_of_the_rest(desk
     desk.work(batch)
     other = report_key(BatchId(batch), (1, 2))
     desk.parts.transient.objects.write(other, b"unreadable")
-    assert [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)] == [404, 404, 200, 404]
+    assert [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)] == [
+        404,
+        404,
+        200,
+        404,
+    ]
     assert Image.open(io.BytesIO(fetch(f"/batches/{batch}/items/4/cutout").content)).size == (64, 48)
 
 
