@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, RowMapping, insert, or_, select, update
 
 from schemas.batch import PROMISED_LIFE, BatchState, Counts, Stamp
-from schemas.errors import NotFound
+from schemas.errors import NotFound, PastDeadline
 from schemas.ids import AccountId, BatchId, GrantId, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -57,13 +57,19 @@ def seal(connection: Connection, batch_id: BatchId, items: int) -> bool:
 
 
 def set_progress(connection: Connection, batch_id: BatchId, counts: Counts, state: BatchState) -> None:
-    """Record how far the batch is."""
-    _update(connection, batch_id, done=counts.done, failed=counts.failed, state=state)
+    """Record how far the batch is. Raises `PastDeadline` when it is purged meanwhile, `NotFound`."""
+    lives = (batches.c.batch_id == batch_id) & batches.c.purged_at.is_(None)
+    values = {"done": counts.done, "failed": counts.failed, "state": state}
+    if connection.execute(update(batches).where(lives).values(values)).rowcount == 0:
+        get_batch(connection, batch_id)
+        raise PastDeadline("The batch is purged, so it is not processed any more. Submit it again.")
 
 
 def set_refusals(connection: Connection, batch_id: BatchId, refusals: Mapping[str, int]) -> None:
-    """Record why outputs of the batch did not enter the lake."""
-    _update(connection, batch_id, refusals=dict(refusals))
+    """Record why outputs of the batch did not enter the lake. Raises `NotFound`."""
+    known = update(batches).where(batches.c.batch_id == batch_id).values(refusals=dict(refusals))
+    if connection.execute(known).rowcount == 0:
+        get_batch(connection, batch_id)
 
 
 def mark_purged(connection: Connection, gone: Collection[BatchId], now: datetime) -> None:
@@ -130,12 +136,6 @@ def page_of(connection: Connection, account_id: AccountId, before: str | None, l
     if before is not None:
         query = query.where(batches.c.batch_id < before)
     return [_record(row) for row in connection.execute(query).mappings()]
-
-
-def _update(connection: Connection, batch_id: BatchId, **values: object) -> None:
-    found = connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(**values))
-    if found.rowcount == 0:
-        raise NotFound(f"There is no record of batch {batch_id}. Submit it again.")
 
 
 def _record(row: RowMapping) -> BatchRecord:

@@ -32,7 +32,7 @@ from schemas.errors import (
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
-from store.batches import get_batch, hasten
+from store.batches import get_batch, hasten, mark_purged
 from store.line import Share
 from store.people import create_account
 from tests.consent.postgres import new_database
@@ -180,6 +180,24 @@ def test_a_batch_whose_time_is_over_leaves_the_line(place: Place, end: type[Bgba
         stands = line.find_submission(connection, stamp.batch_id)
     assert stands is not None
     assert stands.ended_at is not None
+
+
+def test_a_batch_that_is_purged_while_it_is_worked_on_stays_purged_and_no_more_of_it_is_begun(place: Place) -> None:
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(10)})
+    done: list[int] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        def watch(counts: Counts) -> None:
+            done.append(counts.failed)
+            with parts.records.transaction() as connection:
+                mark_purged(connection, [batch_id], parts.clock())
+
+        return pretend(replace(parts, watch=watch), batch_id)
+
+    assert dispatcher(place, process).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.PURGED
+    assert done == [0]
+    assert not dispatcher(place).take_turn()
 
 
 def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again(place: Place) -> None:
