@@ -4,7 +4,7 @@
 2. The name is resolved once; the call goes to one of the addresses found, and only if *all* of them are public: not
    private, loopback, link-local (where clouds keep their metadata), multicast or reserved, also not wrapped in IPv6.
 3. A redirect is a new address: it is checked in the same way, and there are few of them.
-4. Size and time are limited for the whole call, not for each read.
+4. Size and time are limited for the whole call, not for each read: each of them gets what is left of it (`_Timed`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from schemas.errors import FetchFailed, FileTooLarge, UnsafeAddress
@@ -68,7 +69,7 @@ class Fetcher:
         """The bytes at `url`. Raises `UnsafeAddress`, `FetchFailed`, `FileTooLarge`."""
         end = time.monotonic() + self._limits.seconds
         for _ in range(self._limits.redirects + 1):
-            with _Call(self._connect(url, end), url, end) as call:
+            with _Call(self._connect(url, end), url) as call:
                 answer = call.send("GET", None, {"Accept": "image/*", "Accept-Encoding": "identity"})
                 if answer.status in _REDIRECTS:
                     url = urljoin(url, answer.getheader("Location") or "")
@@ -81,7 +82,7 @@ class Fetcher:
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Send `body`; the status of the answer. Redirects are not followed. Raises `UnsafeAddress`, `FetchFailed`."""
         end = time.monotonic() + self._limits.seconds
-        with _Call(self._connect(url, end), url, end) as call:
+        with _Call(self._connect(url, end), url) as call:
             return call.send("POST", body, headers).status
 
     def check(self, url: str) -> None:
@@ -118,28 +119,59 @@ class Fetcher:
         host = parts.hostname or ""
         for address in self._addresses(host, port):
             try:
-                bare = socket.create_connection((address, port), timeout=_left(end))
+                bare = _Timed(fileno=socket.create_connection((address, port), timeout=_left(end)).detach())
             except OSError:
                 continue
+            bare.end = end
+            bare.settimeout(_left(end))  # for the whole of a TLS handshake
             connection = http.client.HTTPConnection(host, port)
             connection.sock = bare  # http.client calls the host that was checked, and no other
             if parts.scheme == "https":
+                context = ssl.create_default_context()
+                context.sslsocket_class = _TimedTls
                 try:
-                    connection.sock = ssl.create_default_context().wrap_socket(bare, server_hostname=host)
+                    secure = context.wrap_socket(bare, server_hostname=host)
                 except (OSError, ValueError):
                     bare.close()
                     raise FetchFailed("The address has no valid certificate for its name. Check the address.") from None
+                assert isinstance(secure, _TimedTls)
+                secure.end = end
+                connection.sock = secure
             return connection
         raise FetchFailed("The host of the address does not answer. Try again later.")
 
 
-class _Call:
-    """One request on one connection, under one deadline."""
+class _Timed(socket.socket):
+    """Each read and write may take what is left until `end`: a server that drips a byte at a time gains nothing."""
 
-    def __init__(self, connection: http.client.HTTPConnection, url: str, end: float) -> None:
+    end: float
+
+    def recv_into(self, *arguments: Any) -> int:
+        """What http.client reads by."""
+        self.settimeout(_left(self.end))
+        return super().recv_into(*arguments)
+
+    def send(self, *arguments: Any) -> int:
+        """What TLS sends a piece by."""
+        self.settimeout(_left(self.end))
+        return super().send(*arguments)
+
+    def sendall(self, *arguments: Any) -> None:
+        """What http.client sends by."""
+        self.settimeout(_left(self.end))
+        super().sendall(*arguments)
+
+
+class _TimedTls(_Timed, ssl.SSLSocket):
+    """The same over TLS."""
+
+
+class _Call:
+    """One request on one connection."""
+
+    def __init__(self, connection: http.client.HTTPConnection, url: str) -> None:
         self._connection = connection
         self._parts = urlsplit(url)
-        self._end = end
 
     def __enter__(self) -> _Call:
         return self
@@ -151,7 +183,6 @@ class _Call:
         path = self._parts.path or "/"
         target = f"{path}?{self._parts.query}" if self._parts.query else path
         try:
-            self._hurry()
             agent = {"User-Agent": "bgbatch", "Host": self._parts.netloc, "Connection": "close"}
             self._connection.request(method, target, body, agent | dict(headers))
             return self._connection.getresponse()
@@ -160,14 +191,9 @@ class _Call:
 
     def read(self, answer: http.client.HTTPResponse) -> bytes:
         try:
-            self._hurry()
             return answer.read1(_PIECE)
         except (OSError, http.client.HTTPException, ValueError):
             raise FetchFailed("The address was too slow, or broke off. Try again later.") from None
-
-    def _hurry(self) -> None:
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(_left(self._end))
 
 
 def _left(end: float) -> float:

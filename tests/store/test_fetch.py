@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from schemas.errors import FetchFailed, FileTooLarge, UnsafeAddress
 from store.fetch import Fetcher, FetchLimits, is_public
+from tests.portal.certificates import certificate, for_server
 
 LIMITS = FetchLimits(bytes=100_000, seconds=2.0, redirects=2)
 
@@ -152,3 +157,47 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         quick = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, lambda host, port: ["127.0.0.1"])
         with pytest.raises(FetchFailed):
             quick.get(f"http://photos.example:{silent.getsockname()[1]}/a")
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+
+
+class Dripper(socketserver.StreamRequestHandler):
+    """Says a whole answer, but from some byte on a byte at a time, each well within the limit."""
+
+    def handle(self) -> None:
+        quick: int = self.server.quick  # type: ignore[attr-defined]
+        with suppress(OSError):
+            self.connection.recv(65_536)
+            self.connection.sendall(WHOLE[:quick])
+            for byte in WHOLE[quick:]:
+                time.sleep(0.1)
+                self.connection.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("quick", [0, WHOLE.index(b"Transfer"), WHOLE.index(b"1\r\nx")])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_server_that_drips_an_answer_is_given_up_in_time(
+    method: str, quick: int, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if method == "post" and quick > WHOLE.index(b"\r\n\r\n"):
+        return  # a post is over with the headers
+    file = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripper)
+    if scheme == "https":
+        server.socket = for_server(file).wrap_socket(server.socket, server_side=True)
+    server.quick, server.daemon_threads = quick, True  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"{scheme}://localhost:{server.server_address[1]}/a"
+    quickly = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, lambda host, port: ["127.0.0.1"])
+    try:
+        with pytest.raises(FetchFailed):
+            _ = quickly.get(url) if method == "get" else quickly.post(url, b"{}", {})
+        patient = Fetcher(FetchLimits(bytes=10), lambda ip: True, lambda host, port: ["127.0.0.1"])
+        server.quick = len(WHOLE)  # type: ignore[attr-defined]
+        assert (patient.get(url), patient.post(url, b"{}", {})) == (b"x", 200)
+    finally:
+        server.shutdown()
+        server.server_close()
