@@ -37,7 +37,7 @@ def look_for_canaries(parts: Parts) -> dict[BatchId, list[str]]:
         wanted = canary.to_look_for(connection, parts.clock(), AFTER)
     if not wanted:
         return {}
-    found = canary.look(wanted, parts.transient.objects, places(parts.settings))
+    found = canary.look(wanted, parts.transient.objects, parts.lake, places(parts.settings))
     with parts.records.transaction() as connection:
         canary.note_look(connection, found, parts.clock())
     return found

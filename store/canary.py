@@ -73,15 +73,24 @@ def to_look_for(connection: Connection, now: datetime, after: timedelta) -> list
     return [BatchId(each.batch_id) for each in connection.execute(query) if each.checked_at is None or each.found_in]
 
 
-def look(batch_ids: Sequence[BatchId], objects: ObjectStore, places: Sequence[Place]) -> dict[BatchId, list[str]]:
-    """Names of the places in which anything of each canary is: by listing the store, and by reading local folders."""
+def look(
+    batch_ids: Sequence[BatchId], transient: ObjectStore, lake: ObjectStore, places: Sequence[Place]
+) -> dict[BatchId, list[str]]:
+    """Names of the places in which anything of each canary is.
+
+    By its path among the photos that may be there, so that none of them is read; by reading local files elsewhere.
+    """
     found: dict[BatchId, list[str]] = {each: [] for each in batch_ids}
     for batch_id in batch_ids:
-        if next(objects.walk(batch_prefix(batch_id)), None) is not None:
+        if next(transient.walk(batch_prefix(batch_id)), None) is not None:
             found[batch_id].append("transient store")
+    keys = (each.key for each in lake.walk("")) if batch_ids else ()
+    in_lake = {batch_id for key in keys for batch_id in batch_ids if batch_id in key}
+    for batch_id in in_lake:
+        found[batch_id].append("lake")
     wanted = {batch_id: needles(batch_id) for batch_id in batch_ids}
     everything = [needle for each in wanted.values() for needle in each]
-    for place in places if everything else ():
+    for place in [each for each in places if not each.is_listed] if everything else ():
         for path in files_with(everything, _outermost(place.folders), _of_others(place, places)):
             for batch_id, each in wanted.items():
                 if place.name not in found[batch_id] and next(files_with(each, [path]), None) is not None:

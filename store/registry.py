@@ -22,6 +22,7 @@ ENGINE_LIFE = timedelta(days=7)
 class Place:
     """A place. `folders`: where it is on this machine, for those who search it; none for what is elsewhere.
 
+    `is_listed`: keys are known there, and canaries are looked for by them; elsewhere every file is searched for one.
     `may_hold`: what of a customer can be there at all. `retention` None: for as long as the records are needed.
     `writers`: modules of ours that write there.
     """
@@ -33,6 +34,7 @@ class Place:
     verifier: str
     writers: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
+    is_listed: bool = False
 
 
 def places(settings: Settings) -> list[Place]:
@@ -44,9 +46,10 @@ def places(settings: Settings) -> list[Place]:
             "photos, cutouts, masks, reports, file names (in the manifest)",
             PROMISED_LIFE,
             "`store.purge`, every 10 minutes: every object, version, delete marker and unfinished upload by its path",
-            "a listing after the deletion; `store.health.oldest_byte`; canaries",
+            "a listing after the deletion; `store.health.oldest_byte`; canaries: by their paths",
             ("store.folder", "store.s3", "store.objects", "store.transient"),
             _local(settings.transient_root),
+            is_listed=True,
         ),
         Place(
             "uploads in progress",
@@ -70,16 +73,17 @@ def places(settings: Settings) -> list[Place]:
             "photos and masks with a live grant, without names or accounts",
             None,
             "`lake.erase`: by reconcile within 10 minutes of the withdrawal",
-            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader",
+            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader; canaries: by their names",
             ("lake.write", "lake.compact", "lake.parquet", "store.objects"),
             _local(settings.lake_root),
+            is_listed=True,
         ),
         Place(
             "records database",
             "account names, people's addresses, ids, numbers; no file name, no address of a photo, no pixel",
             None,
             "sign-in links and sessions when they expire; names when an account is closed",
-            "canaries: its file is searched for markers",
+            "canaries: where it is a file, it is searched for markers",
             ("store.records",),
             _database(settings),
         ),
@@ -88,8 +92,9 @@ def places(settings: Settings) -> list[Place]:
             "ids of withdrawn grants and purged batches",
             None,
             "none needed: what they hold says nothing about a person or a photo",
-            "canaries",
+            "canaries: where it is a folder, its files are searched for markers",
             ("consent.suppression",),
+            _local(settings.suppressions_root),
         ),
         Place(
             "Ray sessions, spill folders and worker logs",

@@ -15,7 +15,7 @@ from flows.canary import look_for_canaries, send_canary
 from flows.cleaning import cleaning
 from flows.parts import Parts, open_parts
 from schemas.ids import BatchId
-from store import canary
+from store import canary, traces
 from store.cleanup import clean_up
 from store.settings import Settings
 from store.transient import source_key
@@ -59,7 +59,7 @@ def test_nothing_is_found_of_a_canary_that_was_purged_and_it_is_looked_for_once(
     assert look_for_canaries(mine.parts) == {}
 
 
-@pytest.mark.parametrize("where", ["tmp", "ray", "prefect"])
+@pytest.mark.parametrize("where", ["tmp", "ray", "prefect", "home/lake-suppressions"])
 @pytest.mark.parametrize("what", ["file", "pixels", "name"])
 def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Path, where: str, what: str) -> None:
     leaked = {
@@ -68,7 +68,7 @@ def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Pa
         "name": b"took " + canary.photo(mine.batch_id)[0].encode(),
     }[what]
     copy = tmp_path / where / "deeper" / "left.bin"
-    copy.parent.mkdir()
+    copy.parent.mkdir(parents=True)
     copy.write_bytes(leaked)
     mine.a_day_later()
     for _ in range(2):
@@ -82,3 +82,24 @@ def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Pa
 def test_a_canary_that_no_cleanup_purged_is_found_in_the_store(mine: Mine) -> None:
     mine.clock[0] = NOON + timedelta(hours=24)
     assert look_for_canaries(mine.parts)[mine.batch_id][0] == "transient store"
+
+
+def test_a_canary_that_came_into_the_lake_is_found_there(mine: Mine) -> None:
+    mine.parts.lake.write(f"industry=automotive/grant=none/{mine.batch_id}-000001.parquet", b"rows")
+    mine.a_day_later()
+    assert look_for_canaries(mine.parts) == {mine.batch_id: ["lake"]}
+
+
+def test_looking_for_a_canary_reads_nothing_that_may_live(mine: Mine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine.clock[0] = NOON + timedelta(hours=20)
+    send_canary(mine.parts, os.urandom)  # lives at the time of the look
+    mine.parts.lake.write("industry=automotive/grant=some/merged.parquet", b"rows")
+    mine.a_day_later()
+    looked_at, opened = [], traces._holds
+    monkeypatch.setattr(traces, "_holds", lambda path, needles: looked_at.append(path) or opened(path, needles))
+    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    home = mine.parts.settings.home
+    assert home / "records.db" in looked_at
+    assert not [
+        each for each in looked_at if each.is_relative_to(home / "transient") or each.is_relative_to(home / "lake")
+    ]
