@@ -99,16 +99,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _stores_lie_apart(self) -> Self:
-        """Whatever lies in the transient store outside its layout is deleted as a stray: nothing else may be there."""
-        transient = _root(self.transient_root)
-        others = {"lake": self.lake_root, "home": str(self.home)}
-        if self.records_address.startswith("sqlite:///"):
-            others["records"] = self.records_address.removeprefix("sqlite:///")
-        for name, place in others.items():
-            if f"{_root(place)}/".startswith(f"{transient}/"):
-                raise ValueError(f"the {name} must not lie inside the transient store, which deletes all but batches")
-        if f"{transient}/".startswith(f"{_root(self.lake_root)}/"):
-            raise ValueError("the transient store must not lie inside the lake, which deletes all but candidates")
+        """What lies in the transient store or the lake outside its layout is deleted as a stray: nothing else may."""
+        sweeping = {"transient store": (self.transient_root, "batches"), "lake": (self.lake_root, "candidates")}
+        for sweeper, (root, kept) in sweeping.items():
+            for name, place in self.own_places.items():
+                if name != sweeper and f"{_root(place)}/".startswith(f"{_root(root)}/"):
+                    raise ValueError(f"the {name} must not lie inside the {sweeper}, which deletes all but {kept}")
         return self
 
     def without_secrets(self) -> dict[str, object]:
@@ -134,6 +130,19 @@ class Settings(BaseSettings):
     def suppressions_root(self) -> str:
         """`suppressions_url`, or its default."""
         return self.suppressions_url or f"{self.lake_root.rstrip('/')}-suppressions"
+
+    @property
+    def own_places(self) -> dict[str, str]:
+        """Where our own things lie, by name: folders, `s3://` addresses, and SQLite's file."""
+        places = {
+            "transient store": self.transient_root,
+            "lake": self.lake_root,
+            "suppressions": self.suppressions_root,
+            "home": str(self.home),
+        }
+        if self.records_address.startswith("sqlite:///"):
+            places["records"] = self.records_address.removeprefix("sqlite:///")
+        return places
 
     @property
     def records_address(self) -> str:

@@ -110,9 +110,14 @@ def test_a_key_that_may_not_look_is_refused() -> None:
         {"transient_url": "s3://b/lake/transient", "lake_url": "s3://b/lake"},
         {"transient_url": "/tmp/home", "home": "/tmp/home"},
         {"transient_url": "/tmp/t", "records_url": "sqlite:////tmp/t/records.db"},
+        {"transient_url": "s3://b/t", "lake_url": "s3://b/lake", "suppressions_url": "s3://b/t/suppressions"},
+        {"transient_url": "s3://t", "lake_url": "s3://b", "suppressions_url": "s3://b/suppressions"},
+        {"lake_url": "/tmp/lake", "suppressions_url": "file:///tmp/lake/"},
+        {"lake_url": "/tmp/lake", "records_url": "sqlite:////tmp/lake/records.db"},
+        {"lake_url": "/tmp/lake", "home": "/tmp/lake/home"},
     ],
 )
-def test_a_transient_store_around_anything_else_is_refused(places: dict[str, str]) -> None:
+def test_a_store_that_sweeps_strays_around_anything_else_is_refused(places: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="must not lie inside"):
         Settings(**places)
     Settings(transient_url="s3://b/transient", lake_url="s3://b/lake")
