@@ -1,15 +1,15 @@
 """Places that are not ours: a customer's bucket or folder that is read in place, an address that is fetched.
 
 An account may name only places that an operator has given it (`allow`), because our own keys open the buckets: else one
-customer could name another's. Our own stores are never such a place.
+customer could name another's. Our own stores are no such place, nor what holds them, nor a link that leads there.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from pathlib import PurePosixPath
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -28,11 +28,12 @@ FETCHED = ("http://", "https://")
 
 
 def normal_place(url: str) -> str:
-    """A place's address without trailing slash. Raises `UserError` when it is none or leaves itself by `..`."""
+    """A place's address without trailing slash. Raises `UserError` when it is none, or has `.` or `..` in it."""
     scheme, separator, rest = url.strip().partition("://")
-    is_safe = rest and rest.isprintable() and ".." not in PurePosixPath(rest).parts and "//" not in rest.rstrip("/")
-    if f"{scheme}{separator}" not in IN_PLACE or not is_safe or (scheme == "s3" and rest.startswith("/")):
-        raise UserError("A place is s3://bucket/prefix or file:///folder, without `..`.")
+    names = rest.removeprefix("/").rstrip("/").split("/")
+    is_safe = rest.isprintable() and not {"", ".", ".."} & set(names)
+    if f"{scheme}{separator}" not in IN_PLACE or not is_safe or (scheme == "file") != rest.startswith("/"):
+        raise UserError("A place is s3://bucket/prefix or file:///folder, without `.` or `..`.")
     return f"{scheme}://{rest.rstrip('/')}"
 
 
@@ -56,11 +57,11 @@ def allowed(connection: Connection, account_id: AccountId) -> list[str]:
 
 
 def check_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
-    """The place, if the account may name it. Raises `NotAllowed`, `UserError`."""
+    """The place, if the account may name it, also after links have been followed. Raises `NotAllowed`, `UserError`."""
     place = normal_place(url)
-    ours = [_as_place(root) for root in (settings.transient_root, settings.lake_root)]
-    is_ours = any(_holds(own, place) or _holds(place, own) for own in ours)
-    if is_ours or not any(_holds(each, place) for each in allowed(connection, account_id)):
+    real = _real(place)
+    is_ours = any(_holds(own, real) or _holds(real, own) for own in map(_real, settings.own_places.values()))
+    if is_ours or not any(_holds(_real(each), real) for each in allowed(connection, account_id)):
         raise NotAllowed("The account may not use that place. Ask the operator to allow it.")
     return place
 
@@ -97,8 +98,11 @@ def open_outside(settings: Settings) -> ReadOutside:
     return read
 
 
-def _as_place(root: str) -> str:
-    return root.rstrip("/") if "://" in root else f"file://{root.rstrip('/')}"
+def _real(place: str) -> str:
+    """One name for each place: a folder's as the file system knows it, however a setting or a customer wrote it."""
+    return (
+        place.rstrip("/") if place.startswith("s3://") else f"file://{os.path.realpath(place.removeprefix('file://'))}"
+    )
 
 
 def _holds(place: str, inner: str) -> bool:

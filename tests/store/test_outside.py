@@ -4,12 +4,70 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from schemas.errors import NotFound
-from store.outside import open_outside
+from schemas.errors import NotAllowed, NotFound, UserError
+from store.outside import allow, check_place, normal_place, open_outside
+from store.people import create_account
+from store.records import Records
 from store.settings import Settings
+from tests.store.conftest import NOON
+
+
+def checked(records: Records, settings: Settings, named: Path, allowed: Path) -> str:
+    """An account that may name `allowed` names `named`."""
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
+        allow(connection, account_id, f"file://{allowed}", NOON)
+        return check_place(connection, account_id, f"file://{named}", settings)
+
+
+@pytest.mark.parametrize("named", ["", "t/hour", "l", "l-suppressions/grants", "s", "h/prefect", "r/records.db", "r"])
+def test_nothing_of_our_own_can_be_named_however_settings_say_where_it_is(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = {"home": Path("h"), "transient_url": "./t", "records_url": "sqlite:///r/records.db"}
+    settings = Settings(**own, lake_url="file://l/", suppressions_url="s" if named == "s" else "")  # type: ignore[arg-type]
+    with pytest.raises(NotAllowed):
+        checked(records, settings, tmp_path / named, tmp_path)
+
+
+@pytest.mark.parametrize("target", ["home/transient", "home", "others"])
+def test_a_link_in_a_place_leads_neither_to_us_nor_to_another_place(
+    records: Records, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "bazaar").mkdir()
+    (tmp_path / "bazaar/link").symlink_to(tmp_path / target)
+    settings = Settings(home=tmp_path / "home")
+    with pytest.raises(NotAllowed):
+        checked(records, settings, tmp_path / "bazaar/link/1.jpg", tmp_path / "bazaar")
+
+
+def test_a_place_may_itself_be_a_link_and_keeps_the_name_that_it_was_given(records: Records, tmp_path: Path) -> None:
+    (tmp_path / "disk/bazaar").mkdir(parents=True)
+    (tmp_path / "bazaar").symlink_to(tmp_path / "disk/bazaar")
+    named = tmp_path / "bazaar/VIN1"
+    assert checked(records, Settings(home=tmp_path / "home"), named, tmp_path / "bazaar") == f"file://{named}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file://srv/photos",
+        "file:///srv/./photos",
+        "file:///srv/../etc",
+        "file:///",
+        "file:////srv",
+        "s3:///b",
+        "s3://b/./x",
+    ],
+)
+def test_what_has_another_name_as_well_is_no_place(url: str) -> None:
+    with pytest.raises(UserError):
+        normal_place(url)
 
 
 def test_reading_a_disk_that_is_away_makes_no_folder_in_its_place(tmp_path: Path) -> None:
