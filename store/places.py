@@ -22,7 +22,7 @@ class Lying:
 
 
 def list_place(place: str, settings: Settings) -> Iterator[Lying]:
-    """All objects under `place`, hidden ones and links left out. Raises `StoreFault`."""
+    """All objects under `place`; what is hidden by a leading dot, or is a link, is left out. Raises `StoreFault`."""
     try:
         yield from _on_s3(place, settings) if place.startswith("s3://") else _in_folder(place)
     except OSError as error:
@@ -38,7 +38,7 @@ def _on_s3(place: str, settings: Settings) -> Iterator[Lying]:
         page = s3.call("list_objects_v2", Prefix=start, **more)
         for each in page.get("Contents", ()):
             path = each["Key"].removeprefix(start)
-            if path and not path.endswith("/"):
+            if path and not path.endswith("/") and not any(name.startswith(".") for name in path.split("/")):
                 yield Lying(path, each["Size"], str(each.get("ETag", "")) or each["LastModified"].isoformat())
         if not page.get("IsTruncated"):
             return

@@ -11,9 +11,10 @@ import pytest
 from schemas.errors import NotAllowed, NotFound, UserError
 from store.outside import allow, check_place, normal_place, open_outside
 from store.people import create_account
+from store.places import list_place
 from store.records import Records
 from store.settings import Settings
-from tests.store.conftest import NOON
+from tests.store.conftest import NOON, open_store, rclone_bucket
 
 
 def checked(records: Records, settings: Settings, named: Path, allowed: Path) -> str:
@@ -74,3 +75,12 @@ def test_reading_a_disk_that_is_away_makes_no_folder_in_its_place(tmp_path: Path
     with pytest.raises(NotFound):
         open_outside(Settings(home=tmp_path / "home"))(f"file://{tmp_path}/mnt/nas/VIN1/1.jpg")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_what_is_hidden_in_a_place_is_left_out(tmp_path: Path, kind: str) -> None:
+    url, settings = (f"file://{tmp_path}/stock", Settings(home=tmp_path)) if kind == "folder" else rclone_bucket()
+    place = open_store(url, settings)
+    for path in ("VIN1/1.jpg", ".trash/2.jpg", "VIN1/.3.jpg", "VIN1/.old/deep/4.jpg", "5..jpg"):
+        place.write(path, b"a photo")
+    assert sorted(each.path for each in list_place(url, settings)) == ["5..jpg", "VIN1/1.jpg"]
