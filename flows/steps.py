@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from consent import ledger
 from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
@@ -133,15 +131,7 @@ def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
         batches.set_progress(connection, batch_id, counts, state)
         if state.has_ended:
             line.leave(connection, batch_id, parts.clock())
-            _tell_webhooks(connection, parts, batch_id, counts, state)
-
-
-def _tell_webhooks(connection: Connection, parts: Parts, batch_id: BatchId, counts: Counts, state: BatchState) -> None:
-    """The account's webhooks hear of each end once; of one that came out otherwise, after a retry, again."""
-    account_id = batches.get_batch(connection, batch_id).account_id
-    body = {"batch_id": batch_id, "state": state, **counts.model_dump()}
-    subject = f"{batch_id} {state} {counts.done} {counts.failed}"
-    webhooks.enqueue(connection, account_id, "batch.ended", subject, body, parts.clock())
+            webhooks.enqueue_end(connection, batches.get_batch(connection, batch_id), parts.clock())
 
 
 def _is_wanted_again(result: Failed, codes: frozenset[str], before: datetime) -> bool:

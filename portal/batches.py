@@ -11,7 +11,7 @@ from schemas.clock import Clock
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
 from schemas.results import Failed
-from store import line
+from store import line, webhooks
 from store.batches import BatchRecord, get_batch
 from store.logs import note
 from store.records import Records
@@ -66,3 +66,6 @@ def call_off(records: Records, clock: Clock, record: BatchRecord) -> None:
     if not record.state.has_ended:
         with records.transaction() as connection:
             line.ask_to_stop(connection, record.stamp.batch_id, clock())
+            stands = get_batch(connection, record.stamp.batch_id)
+            if stands.state is BatchState.CANCELLED:  # else the worker that has it tells of its end
+                webhooks.enqueue_end(connection, stands, clock())

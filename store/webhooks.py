@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.record import Moment, Record
+from store.batches import BatchRecord
 from store.tables import webhook_events, webhooks
 
 WebhookId = NewType("WebhookId", str)
@@ -98,6 +99,14 @@ def enqueue(
 ) -> int:
     """Tell all of the account's webhooks. The same `subject` is told once. Returns how many were not told before."""
     return sum(_put(connection, each, kind, subject, body, now) for each in list_all(connection, account_id))
+
+
+def enqueue_end(connection: Connection, batch: BatchRecord, now: datetime) -> None:
+    """Tell how a batch ended: of each end once; of one that came out otherwise, after a retry, again."""
+    counts = batch.counts
+    body = {"batch_id": batch.stamp.batch_id, "state": batch.state, **counts.model_dump()}
+    subject = f"{batch.stamp.batch_id} {batch.state} {counts.done} {counts.failed}"
+    enqueue(connection, batch.account_id, "batch.ended", subject, body, now)
 
 
 def enqueue_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import zipfile
 from datetime import timedelta
 from functools import partial
@@ -14,10 +15,11 @@ import httpx
 import pytest
 from PIL import Image
 
+from flows import steps
 from flows.receive import seal
 from schemas.batch import BatchState, Counts, Item
 from schemas.ids import BatchId
-from store import line
+from store import line, webhooks
 from store.batches import get_batch, set_progress
 from store.transient import batch_prefix, report_key
 from tests.api.conftest import Desk, jpeg, new_desk
@@ -49,12 +51,8 @@ def test_a_single_cutout_is_fetched_without_reading_what_became_of_the_rest(desk
     desk.work(batch)
     other = report_key(BatchId(batch), (1, 2))
     desk.parts.transient.objects.write(other, b"unreadable")
-    assert [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)] == [
-        404,
-        404,
-        200,
-        404,
-    ]
+    codes = [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)]
+    assert codes == [404, 404, 200, 404]
     assert Image.open(io.BytesIO(fetch(f"/batches/{batch}/items/4/cutout").content)).size == (64, 48)
 
 
@@ -203,8 +201,6 @@ def test_failed_photos_are_tried_again_by_code_and_only_once(desk: Desk) -> None
     assert desk.call("POST", f"/batches/{batch}/retry", json={"codes": ["damaged_image"]}).status_code == 400
     answer = desk.call("POST", f"/batches/{batch}/retry", json={"codes": ["not_an_image"]})
     assert answer.json()["state"] == "sealed"
-    from flows import steps
-
     assert steps.plan(desk.parts, batch) == [(2,)]
     desk.work(batch)
     assert steps.plan(desk.parts, batch) == [], "what failed again is not tried for ever"
@@ -241,6 +237,26 @@ def test_a_waiting_batch_is_called_off_at_once_and_takes_no_photo(desk: Desk) ->
     assert desk.call("POST", f"/batches/{batch}/cancel").json()["state"] == "cancelled"
     assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=b"x").json()["code"] == "wrong_state"
     assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "wrong_state"
+
+
+def test_the_webhooks_hear_once_that_a_batch_was_called_off_whoever_had_it(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        account_id = desk.accounts["Acme"][0]
+        hook = webhooks.add(connection, account_id, "https://acme.example/hook", desk.parts.clock(), os.urandom)
+
+    def told() -> list[tuple[object, object]]:
+        with desk.parts.records.reading() as connection:
+            events = webhooks.events_of(connection, hook.webhook_id)
+        return [(each.body["batch_id"], each.body["state"]) for each in events if each.kind == "batch.ended"]
+
+    waits, held = (desk.send({"1.jpg": jpeg()}) for _ in range(2))
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, BatchId(held), "worker", desk.parts.clock())
+    for batch in (waits, held, waits, held):
+        desk.call("POST", f"/batches/{batch}/cancel")
+    assert told() == [(waits, "cancelled")], "who has the other tells of its end"
+    steps.finish(desk.parts, BatchId(held))
+    assert sorted(told()) == sorted([(waits, "cancelled"), (held, "cancelled")])
 
 
 def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None:
