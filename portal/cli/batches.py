@@ -73,7 +73,8 @@ def submit(
 ) -> None:
     """Send a folder of photos through: upload, remove the backgrounds, show what became of each.
 
-    Exit code 0: all done; 3: some photos failed; 4: all failed. Nothing is kept over 24 hours.
+    Exit code 0: all done; 3: some photos failed; 4: all failed; 5: called off; 1: not finished, or a fault of ours.
+    Nothing is kept over 24 hours.
     """
     with exit_codes():
         options = parse_options(

@@ -1,7 +1,7 @@
 """What all commands share: what goes to which stream, how faults become exit codes, how progress looks.
 
-Results go to stdout, all else to stderr, so that `--json` output can be piped. Exit codes: 0 all well, 1 our fault,
-2 the caller's mistake, 3 some items failed, 4 all items failed, 130 interrupted.
+Results go to stdout, all else to stderr, so that `--json` output can be piped. Exit codes: 0 all well, 1 our fault, or
+not finished, 2 the caller's mistake, 3 some items failed, 4 all items failed, 5 called off, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from schemas.errors import BgbatchError, UserError
 from store.logs import set_up
 from store.settings import Settings
 
-OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, INTERRUPTED = 1, 2, 3, 4, 130
+OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, CALLED_OFF, INTERRUPTED = 1, 2, 3, 4, 5, 130
+_OF_STATE = {
+    BatchState.COMPLETED: 0,
+    BatchState.PARTIALLY_COMPLETED: SOME_FAILED,
+    BatchState.FAILED: ALL_FAILED,
+    BatchState.CANCELLED: CALLED_OFF,
+}
 
 _WIDEST = 1000
 
@@ -99,8 +105,8 @@ def _told(fault: OSError) -> str:
 
 
 def exit_for(state: BatchState) -> None:
-    """End with the exit code of a batch that ended in `state`."""
-    code = {BatchState.PARTIALLY_COMPLETED: SOME_FAILED, BatchState.FAILED: ALL_FAILED}.get(state, 0)
+    """End with the exit code of a batch that is in `state` now: 0 only when all of it is done."""
+    code = _OF_STATE.get(state, OUR_FAULT)
     if code:
         raise typer.Exit(code)
 

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from portal.cli.app import app
+from portal.cli.terminal import exit_for
+from schemas.batch import BatchState
 from tests.api.conftest import Desk, new_desk
 
 
@@ -37,3 +40,20 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     (tmp_path / "list.csv").write_text("x[/y]\n1\n")
     said = run("submit", str(tmp_path / "list.csv"), "--account", "Acme", code=2)
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (BatchState.PARTIALLY_COMPLETED, 3),
+        (BatchState.FAILED, 4),
+        (BatchState.CANCELLED, 5),
+        (BatchState.RUNNING, 1),
+        (BatchState.PURGED, 1),
+    ],
+)
+def test_a_command_ends_with_0_only_when_all_is_done(state: BatchState, code: int) -> None:
+    exit_for(BatchState.COMPLETED)
+    with pytest.raises(typer.Exit) as end:
+        exit_for(state)
+    assert end.value.exit_code == code
