@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -24,6 +25,7 @@ from store.logs import set_up
 from store.receipts import list_receipts, verify_receipts
 
 _File = TypeVar("_File", Certificate, MoreLinks)
+_PASSWORD = re.compile(r"(://[^:/@]*:|[?&]\w*password=)[^@&]+(?=@|&|$)")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -174,7 +176,12 @@ def canary() -> None:
 
 
 def settings() -> None:
-    """Show the settings in force; each is set with BGBATCH_<NAME> in the environment."""
+    """Show the settings in force; each is set with BGBATCH_<NAME> in the environment. Secrets show as stars."""
     with exit_codes():
         in_force = read_settings()
-        show_fields({f"BGBATCH_{name.upper()}": value for name, value in in_force.model_dump().items()})
+        show_fields({f"BGBATCH_{name.upper()}": _starred(value) for name, value in in_force.model_dump().items()})
+
+
+def _starred(value: object) -> object:
+    """An address with stars for the password in it, if there is one; what is secret as a whole hides itself."""
+    return _PASSWORD.sub(rf"\1{'*' * 10}", value) if isinstance(value, str) else value

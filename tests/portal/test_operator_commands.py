@@ -103,5 +103,31 @@ def test_the_watch_over_the_nights_outlives_records_that_are_down(caplog: pytest
     assert "does not answer" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql+psycopg://portal:5ecr:et/1@db:5432/bgbatch",
+            "postgresql+psycopg://portal:**********@db:5432/bgbatch",
+        ),
+        (
+            "postgresql://db/bgbatch?user=x&password=5ecret&a=b",
+            "postgresql://db/bgbatch?user=x&password=**********&a=b",
+        ),
+        ("postgresql://portal@db:5432/bgbatch", "postgresql://portal@db:5432/bgbatch"),
+    ],
+)
+def test_settings_show_where_the_records_are_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    monkeypatch.setenv("BGBATCH_RECORDS_URL", url)
+    for name in ("S3_SECRET", "SMTP_URL", "OIDC_CLIENT_SECRET"):
+        monkeypatch.setenv(f"BGBATCH_{name}", "5ecret")
+    said = run("settings")
+    lines = dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line.strip())
+    assert lines["BGBATCH_RECORDS_URL"] == shown
+    assert "5ecr" not in said
+
+
 def test_the_version_is_told() -> None:
     assert run("--version").split() == ["bgbatch", version("bgbatch")]
