@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from schemas.batch import BatchState
@@ -106,14 +106,17 @@ def in_line(connection: Connection, now: datetime) -> list[InLine]:
     ]
 
 
-def claim(connection: Connection, batch_id: BatchId, holder: str, now: datetime, items: int = 0) -> bool:
-    """Take the lease of a batch. False when somebody else holds it, or when the batch does not stand in line."""
+def claim(
+    connection: Connection, batch_id: BatchId, holder: str, now: datetime, items: int = 0, once_more: bool = False
+) -> bool:
+    """Take the lease of a batch. False when somebody else holds it, or it has ended and may not be run `once_more`."""
     is_free = or_(
         submissions.c.lease_until.is_(None), submissions.c.lease_until <= now, submissions.c.lease_holder == holder
     )
+    may_run = true() if once_more else submissions.c.ended_at.is_(None)
     taken = connection.execute(
         update(submissions)
-        .where(submissions.c.batch_id == batch_id, is_free)
+        .where(submissions.c.batch_id == batch_id, is_free, may_run)
         .values(
             lease_holder=holder,
             lease_until=now + LEASE_LIFE,

@@ -25,7 +25,7 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[None]:
         stands = line.find_submission(connection, batch_id)
         if stands is not None and stands.lease_holder is not None and _is_gone(stands.lease_holder):
             line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
-        if stands is not None and not line.claim(connection, batch_id, holder, parts.clock()):
+        if stands is not None and not line.claim(connection, batch_id, holder, parts.clock(), once_more=True):
             raise WrongState("Somebody works on the batch already. `bgbatch status` shows how far it is.")
     try:
         with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)):

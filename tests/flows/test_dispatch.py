@@ -138,6 +138,19 @@ def test_a_batch_whose_dispatcher_died_is_anybodys_when_the_lease_is_over(place:
     assert state(place, stamp.batch_id) is BatchState.FAILED
 
 
+def test_a_batch_that_ended_since_it_was_chosen_is_not_claimed(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    now = place.parts.clock()
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "one", now)
+        line.release(connection, stamp.batch_id, "one", now, has_ended=True)
+        assert not line.claim(connection, stamp.batch_id, "two", now)
+        ended = line.find_submission(connection, stamp.batch_id)
+        assert ended is not None
+        assert (ended.ended_at, ended.lease_holder) == (now, None)
+        assert line.claim(connection, stamp.batch_id, "a command", now, once_more=True)
+
+
 def test_a_fault_of_ours_puts_the_batch_back_in_line(place: Place) -> None:
     stamp = place.send({"1.jpg": b"x"})
 
