@@ -26,7 +26,7 @@ from schemas.results import Done
 from store.batches import set_refusals
 
 FILE_ITEMS = 50
-"""Candidates in one lake file: a row group that pages in at once (20 to 50 rows, see docs/lake.md)."""
+"""Candidates in one lake file: what one writer holds in memory. `bgbatch lake compact` merges them."""
 
 Portion = tuple[CandidateFacts, ...]
 Write = Callable[[Sequence[Portion], datetime], Iterator[LakeFile]]

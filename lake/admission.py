@@ -69,7 +69,10 @@ def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectSto
 
 
 def admitted_items(connection: Connection, batch_id: BatchId) -> set[int]:
-    """Items of a batch that need not be offered again: they are in an admitted file, or could not be written in one."""
+    """Items of a batch that need not be offered again: those that an admitted file was written for.
+
+    Items of which none could be written have no file, and are offered again whenever the batch is run again.
+    """
     found = connection.execute(select(admissions.c["items"]).where(admissions.c.batch_id == batch_id)).scalars()
     return {item for items in found for item in items}
 
