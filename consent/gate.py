@@ -39,11 +39,10 @@ GRANTS = pa.schema(
 
 @dataclass(frozen=True)
 class GateResult:
-    """`admitted`: the rows that may go on, whole. `refusals`: reason -> rows, over all; and the same per batch."""
+    """`admitted`: the rows that may go on, whole. `refusals`: reason -> rows that may not."""
 
     admitted: pa.Table
     refusals: dict[Reason, int]
-    refusals_by_batch: dict[str, dict[Reason, int]]
 
 
 def gate(
@@ -52,7 +51,7 @@ def gate(
     now: datetime,
     reconsent_from: datetime | None = RECONSENT_FROM,
 ) -> GateResult:
-    """Split `rows` (columns batch_id, received_at, industry, grant_id, and any others) by the policy.
+    """Split `rows` (columns received_at, industry, grant_id, and any others) by the policy.
 
     `grants`: what the ledger holds, live or not, as records or as a table of `GRANTS`. A row without its grant among
     them is refused, as is every row when the ledger cannot be read. Raises `LedgerBroken` for two grants of one id,
@@ -66,16 +65,8 @@ def gate(
         not_found = pc.equal(reasons, Reason.UNKNOWN_GRANT.value)
         reasons = pc.if_else(not_found, Reason.LEDGER_UNREADABLE.value, reasons)
     admitted = rows.filter(pc.equal(reasons, _ADMIT))
-    refused = pa.table({"batch_id": rows["batch_id"].cast(pa.string()), "reason": reasons})
-    refused = refused.filter(pc.not_equal(refused["reason"], _ADMIT))
-    counted = refused.group_by(["batch_id", "reason"]).aggregate([([], "count_all")])
-    refusals: dict[Reason, int] = {}
-    by_batch: dict[str, dict[Reason, int]] = {}
-    for row in counted.to_pylist():
-        reason, count = Reason(row["reason"]), row["count_all"]
-        refusals[reason] = refusals.get(reason, 0) + count
-        by_batch.setdefault(row["batch_id"], {})[reason] = count
-    return GateResult(admitted, refusals, by_batch)
+    counted = {each["values"]: each["counts"] for each in pc.value_counts(reasons).to_pylist()}
+    return GateResult(admitted, {Reason(why): count for why, count in counted.items() if why != _ADMIT})
 
 
 def confirm(

@@ -37,11 +37,6 @@ class Place:
         return f"{_INDUSTRY}{self.industry}/{_GRANT}{self.grant_id}"
 
 
-def industry_folder(industry: Industry) -> str:
-    """All candidates for one industry."""
-    return f"{_INDUSTRY}{industry}"
-
-
 def file_key(place: Place, batch_id: BatchId, shard: int) -> str:
     """The file of one shard of a batch."""
     return f"{place.prefix}/{batch_id}-{shard:06d}.parquet"

@@ -56,7 +56,7 @@ def clean_up(machine: Machine, found: Sequence[str] = ()) -> PurgeReport:
     if abs(skew) >= ALARMING_SKEW:
         report.warnings.append("clock_skew")
     try:
-        report.oldest_at = oldest_byte(machine.objects, machine.clock())
+        report.oldest_at = oldest_byte(machine.objects)
     except StoreFault as fault:
         report.faults.append(fault.code)
     _record(machine, started, report)

@@ -58,11 +58,6 @@ def forget(connection: Connection, schedule_id: ScheduleId, paths: Iterable[str]
         connection.execute(delete(fingerprints).where(fingerprints.c.schedule_id == schedule_id, those))
 
 
-def forget_all(connection: Connection, schedule_id: ScheduleId) -> int:
-    """Forget all: the next night does every photo. Returns how many there were."""
-    return connection.execute(delete(fingerprints).where(fingerprints.c.schedule_id == schedule_id)).rowcount
-
-
 def _hmac(key: str, kind: str, text: str) -> str:
     message = f"{kind}\0{text}".encode("utf-8", "surrogatepass")
     return hmac.new(bytes.fromhex(key), message, hashlib.sha256).hexdigest()

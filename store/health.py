@@ -42,7 +42,7 @@ class Health:
     canaries_found: int
 
 
-def oldest_byte(objects: ObjectStore, now: datetime) -> datetime | None:
+def oldest_byte(objects: ObjectStore) -> datetime | None:
     """When the oldest byte of the transient store was received; None when it is empty. Two listings, whatever lives.
 
     Something that does not lie in a batch of that hour counts from the hour's start. Raises `StoreFault`.
@@ -68,7 +68,7 @@ def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> 
         select(canaries.c.found_in).where(canaries.c.checked_at > now - timedelta(days=1))
     ).scalars()
     return Health(
-        oldest_at=oldest_byte(objects, now),
+        oldest_at=oldest_byte(objects),
         overdue=len(overdue(connection, now)),
         last_good_at=good,
         last_at=last.finished_at if last else None,

@@ -65,11 +65,6 @@ class Night(Record):
     lease_holder: str | None = None
     lease_until: Moment | None = None
 
-    @property
-    def is_running(self) -> bool:
-        """Whether there is more to do."""
-        return self.state is NightState.RUNNING
-
     def is_held(self, now: datetime) -> bool:
         """Whether some process works on it."""
         return self.lease_until is not None and self.lease_until > now

@@ -127,14 +127,6 @@ def list_accounts(connection: Connection) -> list[Account]:
     return [Account.model_validate({name: row[name] for name in Account.model_fields}) for row in rows]
 
 
-def find_person(connection: Connection, person_id: PersonId) -> Person:
-    """One person. Raises `NotFound`."""
-    row = connection.execute(select(people).where(people.c.person_id == person_id)).mappings().first()
-    if row is None:
-        raise NotFound("There is no such person.")
-    return _person(row)
-
-
 def people_of(connection: Connection, account_id: AccountId) -> list[Person]:
     """Everybody in an account, the first to come first."""
     query = select(people).where(people.c.account_id == account_id).order_by(people.c.created_at, people.c.person_id)

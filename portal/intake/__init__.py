@@ -2,6 +2,5 @@
 
 from flows.receive import stamp_batch
 from portal.intake.folder import Found, find_photos, upload
-from schemas.naming import PHOTO_SUFFIXES
 
-__all__ = ["PHOTO_SUFFIXES", "Found", "find_photos", "stamp_batch", "upload"]
+__all__ = ["Found", "find_photos", "stamp_batch", "upload"]

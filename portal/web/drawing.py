@@ -40,12 +40,6 @@ class Drawer:
                 self._end(process)
         return made or None
 
-    def close(self) -> None:
-        """End the process."""
-        with self._turn:
-            if self._process is not None:
-                self._end(self._process)
-
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
         process.communicate()

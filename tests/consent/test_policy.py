@@ -89,8 +89,8 @@ def test_the_policy_is_the_sentence(facts, grant, now, again) -> None:
 def test_the_gate_says_what_the_policy_says_row_by_row(rows, grants, now, again, as_dictionary) -> None:
     table = table_of(rows, as_dictionary)
     result = gate(table, grants, now, again)
-    admitted, refusals, by_batch = [], {}, {}
-    for place, (batch, facts) in enumerate(rows):
+    admitted, refusals = [], {}
+    for place, (_, facts) in enumerate(rows):
         held = (
             next((each for each in grants if each.grant_id == facts.grant_id), None)
             if isinstance(grants, list)
@@ -101,10 +101,8 @@ def test_the_gate_says_what_the_policy_says_row_by_row(rows, grants, now, again,
             admitted.append(place)
             continue
         refusals[reason] = refusals.get(reason, 0) + 1
-        of_batch = by_batch.setdefault(batch, {})
-        of_batch[reason] = of_batch.get(reason, 0) + 1
     assert result.admitted == table.take(pa.array(admitted, pa.int64()))
-    assert (result.refusals, result.refusals_by_batch) == (refusals, by_batch)
+    assert result.refusals == refusals
 
 
 def table_of(rows: list[tuple[str, Facts]], as_dictionary: bool = False) -> pa.Table:

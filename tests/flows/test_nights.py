@@ -242,7 +242,7 @@ def test_a_run_whose_time_comes_while_one_is_going_is_skipped_or_waits(
     fill(market, 3)
     market.schedule(cron="0 * * * *", timezone="UTC", overlap=overlap)
     (night,) = market.run_due(FIRST, cuts=False)
-    assert night.is_running, "its batch stands in line"
+    assert night.state is NightState.RUNNING, "its batch stands in line"
     with market.parts.records.transaction() as connection:
         nights.hold(connection, night.night_id, "somebody", FIRST + timedelta(hours=1))
     touched = market.run_due(FIRST + timedelta(hours=1, seconds=5))

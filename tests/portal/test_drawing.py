@@ -20,7 +20,8 @@ LIMITS = Limits(pixels=1_000_000, bytes=1_000_000)
 def drawer() -> Iterator[Drawer]:
     drawer = Drawer()
     yield drawer
-    drawer.close()
+    if drawer._process is not None:
+        drawer._end(drawer._process)
 
 
 def pid_of(drawer: Drawer) -> int:

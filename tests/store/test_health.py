@@ -55,12 +55,12 @@ def test_intake_stops_when_what_comes_in_might_not_be_gone_in_time(
 
 
 def test_the_oldest_byte_is_read_off_its_path(objects: ObjectStore) -> None:
-    assert oldest_byte(objects, NOON) is None
+    assert oldest_byte(objects) is None
     for minutes in (50, 10, 70):
         put_batch(objects, batch_at(later(minutes=minutes)), 1)
-    assert oldest_byte(objects, NOON) == later(minutes=10)
+    assert oldest_byte(objects) == later(minutes=10)
     objects.write("2026-11-25T12/stray", b"x")
-    assert oldest_byte(objects, NOON) == NOON
+    assert oldest_byte(objects) == NOON
 
 
 def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, records: Records) -> None:
