@@ -6,6 +6,7 @@ goes on with what is left. A wish of the customer (once more, call it off) is a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from schemas.batch import BatchState
+from schemas.errors import UserError
 from schemas.ids import AccountId, BatchId
 from schemas.record import Moment, Record
 from store.tables import batches, shares, submissions
@@ -217,6 +219,18 @@ class Share(Record):
     weight: float = 1.0
     most_batches: int | None = None
     most_items: int | None = None
+
+
+def set_limits(connection: Connection, share: Share) -> None:
+    """Note weight and limits. What the account has had is left as it is: a dispatcher may be counting. `UserError`."""
+    if not 0 < share.weight < math.inf:
+        raise UserError("A weight is a number above 0; 1 is as for all, 2 is twice as much.")
+    if any(most is not None and not 0 < most < 2**31 for most in (share.most_batches, share.most_items)):
+        raise UserError("A limit is a number above 0 and below two thousand million.")
+    values = share.model_dump(include={"weight", "most_batches", "most_items"})
+    known = connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
+    if known.rowcount == 0:
+        connection.execute(insert(shares).values(values | {"account_id": share.account_id}))
 
 
 def read_shares(connection: Connection) -> dict[AccountId, Share]:

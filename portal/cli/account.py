@@ -1,4 +1,4 @@
-"""account create|list|link|add-person|purge|close: who there is, and how they sign in while there is no mail server."""
+"""account create|list|link|add-person|purge|limits|close: who there is, what they may, and how they sign in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, s
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import UserError
-from store import people
+from store import line, people
 from store.early import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
@@ -126,6 +126,41 @@ def purge(
         else:
             hours = "as for all" if wish.after_hours is None else f"{wish.after_hours:g} hours"
             show_fields({"deleted after": hours, "deleted once downloaded": "yes" if wish.on_download else "no"})
+
+
+@app.command("limits")
+def limits(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    weight: Annotated[
+        float | None, typer.Option(help="How much of the workers it gets while others wait, too: 2 is twice as much.")
+    ] = None,
+    batches: Annotated[
+        int | None, typer.Option(help="Batches that it may have open, waiting or running; 0: as for all.")
+    ] = None,
+    items: Annotated[int | None, typer.Option(help="Photos that it may have waiting; 0: as for all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how much an account may send at once and what its turn weighs, or change it."""
+    with exit_codes():
+        parts = get_ready()
+        changed: dict[str, object] = {"weight": weight} if weight is not None else {}
+        changed |= {"most_batches": batches or None} if batches is not None else {}
+        changed |= {"most_items": items or None} if items is not None else {}
+        with parts.records.transaction() as connection:
+            account_id = people.find_account(connection, account).account_id
+            share = line.read_shares(connection).get(account_id) or line.Share(account_id=account_id)
+            share = share.model_copy(update=changed)
+            if changed:
+                line.set_limits(connection, share)
+        facts = {
+            "weight": share.weight,
+            "batches": share.most_batches or parts.settings.account_batches,
+            "items": share.most_items or parts.settings.account_items,
+        }
+        if as_json:
+            show_json(facts)
+        else:
+            show_fields({**facts, "weight": f"{share.weight:g}"})
 
 
 @app.command("close")

@@ -9,14 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert
 from typer.testing import CliRunner, Result
 
 from portal.cli.app import app
 from portal.cli.schedule import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
-from store import webhooks
+from store import line, webhooks
+from store.tables import shares
 from tests.api.conftest import Desk, jpeg, new_desk
 
 HOOK = "https://93.184.215.14/hook"  # a public address, which is checked and never called
@@ -51,6 +52,42 @@ def test_a_place_that_was_allowed_is_read_and_one_that_was_taken_back_is_not(des
     assert "no more" in run("place", "disallow", "Acme", str(shop))
     assert "nothing was changed" in run("place", "disallow", "Acme", str(shop))
     assert desk.call("POST", "/batches", json={"source": source}).status_code == 403
+
+
+def test_an_operator_says_how_much_an_account_may_send_and_what_its_turn_weighs(desk: Desk) -> None:
+    def shown(*words: str) -> dict[str, float]:
+        return json.loads(run("account", "limits", "Acme", *words, "--json"))
+
+    as_for_all = {"weight": 1.0, "batches": 200, "items": 500_000}
+    assert shown() == as_for_all
+    assert shown("--batches", "1") == {**as_for_all, "batches": 1}
+    desk.open()
+    assert desk.call("POST", "/batches", json={}).status_code == 429
+    assert desk.call("POST", "/batches", "Bazaar", json={}).status_code == 201
+    assert shown("--batches", "0", "--items", "7", "--weight", "2.5") == {"weight": 2.5, "batches": 200, "items": 7}
+    desk.open()
+    with desk.parts.records.reading() as connection:
+        assert line.read_shares(connection)[desk.accounts["Acme"][0]].weight == 2.5
+
+
+def test_setting_limits_leaves_what_the_account_has_had(desk: Desk) -> None:
+    account = desk.accounts["Acme"][0]
+    with desk.parts.records.transaction() as connection:
+        connection.execute(insert(shares).values(account_id=account, finish_tag=47.5))
+    run("account", "limits", "Acme", "--weight", "3")
+    with desk.parts.records.reading() as connection:
+        share = line.read_shares(connection)[account]
+    assert (share.finish_tag, share.weight) == (47.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--weight=0", "--weight=-1", "--weight=nan", "--weight=inf", "--batches=-1", "--items=-5", "--items=3000000000"],
+)
+def test_limits_that_cannot_be_are_refused_and_change_nothing(desk: Desk, wrong: str) -> None:
+    assert "above 0" in run("account", "limits", "Acme", wrong, code=2)
+    with desk.parts.records.reading() as connection:
+        assert line.read_shares(connection) == {}
 
 
 def test_our_own_stores_are_no_place_whatever_was_allowed(desk: Desk, tmp_path: Path) -> None:
