@@ -31,7 +31,7 @@ from portal.fetched import noting_the_end
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.batch import BatchState, Item, Stamp
-from schemas.errors import BgbatchError, LineTooLong, NotFound, StillAnswering, UserError, WrongState
+from schemas.errors import BgbatchError, FileTooLarge, LineTooLong, NotFound, StillAnswering, UserError, WrongState
 from schemas.ids import BatchId
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed, results_by_number
@@ -213,14 +213,14 @@ def most_bytes(sender: Sender) -> int:
 
 
 async def read_body(request: Request, most: int) -> tuple[bytes, int]:
-    """The body and its size. A body over the limit is read to its end, and not kept."""
+    """The body and its size. One over the limit is read to its end, and not kept. Raises `FileTooLarge` far over it."""
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
         if size <= most:
             pieces.append(piece)
         elif size > 20 * most:
-            raise LineTooLong("That is far over the limit for one photo.", _WAIT)
+            raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
     return (b"".join(pieces) if size <= most else b""), size
 
 

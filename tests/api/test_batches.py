@@ -102,6 +102,13 @@ def test_a_photo_over_the_limit_costs_its_own_result(tmp_path) -> None:
     assert codes == {"small.jpg": None, "large.jpg": "file_too_large"}
 
 
+def test_a_body_far_over_the_limit_is_not_to_be_sent_again(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path, max_megabytes=0.01)
+    answer = desk.call("PUT", f"/batches/{desk.open()}/items/film.jpg", content=bytes(300_000))
+    assert (answer.status_code, answer.json()["code"]) == (413, "file_too_large")
+    assert "retry-after" not in answer.headers
+
+
 def test_an_idempotency_key_opens_one_batch(desk: Desk) -> None:
     first, second = (
         desk.call("POST", "/batches", json={"industry": "automotive"}, headers={"Idempotency-Key": "k"})
