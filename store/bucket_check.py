@@ -56,8 +56,8 @@ def judge(facts: BucketFacts, allow_versioned: bool, soft_delete_off: bool) -> V
         names = ", ".join(unread)
         problems.append(
             f"its configuration cannot be read ({names}): allow this key s3:GetBucketVersioning, "
-            "s3:GetBucketObjectLockConfiguration, s3:GetReplicationConfiguration, s3:GetBucketPolicyStatus and "
-            "s3:GetBucketAcl"
+            "s3:GetBucketObjectLockConfiguration, s3:GetReplicationConfiguration, s3:GetBucketPolicyStatus, "
+            "s3:GetBucketPolicy and s3:GetBucketAcl"
         )
     if facts.mfa_delete:
         problems.append("versions can only be deleted with a second factor: turn MFA delete off")
@@ -119,21 +119,26 @@ def _is_public(s3: S3) -> bool | None:
     by_grant = any(
         str(each.get("Grantee", {}).get("URI", "")).endswith(_EVERYBODY) for each in grants.get("Grants", ())
     )
-    return bool(status.get("PolicyStatus", {}).get("IsPublic")) or by_grant or _lets_everybody_in(policy.get("Policy"))
+    said = bool(status.get("PolicyStatus", {}).get("IsPublic"))
+    return by_grant or _lets_everybody_in(policy.get("Policy"), said)
 
 
-def _lets_everybody_in(policy: str | None) -> bool:
-    """Whether a statement allows anything to anybody without a condition."""
+def _lets_everybody_in(policy: str | None, said: bool) -> bool:
+    """Whether the policy lets somebody in whom it does not name: without a condition, or by the server's word.
+
+    That word alone does not do: Ceph calls each policy public that allows anything, to whomever.
+    """
     try:
         statements = json.loads(policy or "{}").get("Statement", [])
     except (ValueError, AttributeError):
-        return False  # rclone answers a listing here
+        return said  # rclone answers a listing here
     statements = statements if isinstance(statements, list) else [statements]
-    everybody: tuple[Any, ...] = ("*", {"AWS": "*"}, {"AWS": ["*"]})
-    return any(
-        each.get("Effect") == "Allow" and each.get("Principal") in everybody and not each.get("Condition")
-        for each in statements
-    )
+    unnamed = [each for each in statements if each.get("Effect") == "Allow" and not _names(each.get("Principal"))]
+    return any(said or not each.get("Condition") for each in unnamed) or (said and not statements)
+
+
+def _names(principal: object) -> bool:
+    return isinstance(principal, dict) and "*" not in json.dumps(principal)
 
 
 def _ask(s3: S3, method: str) -> dict[str, Any] | None:

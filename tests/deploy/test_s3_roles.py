@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
 import pytest
 
+from flows.parts import open_parts
+from portal.training import open_lake
+from schemas.clock import system_clock
 from schemas.errors import NotFound, StoreFault
+from schemas.industries import Industry
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
-from tests.deploy.files import DEPLOY
+from tests.deploy.files import BASE, DEPLOY, ROOT
 from tests.store import ceph
 from tests.store.conftest import ceph_bucket, s3_of
 
-ROLES = ("WORKER", "FLOWS", "CLEANUP")
+POLICIES = DEPLOY / "s3-policies"
+ROLES = ("PORTAL", "WORKER", "FLOWS", "CLEANUP", "READER")
+OTHER, OWNER = "arn:aws:iam:::user/other", "arn:aws:iam:::user/tests"
+PLACES = {"TRANSIENT": "batches", "LAKE": "lake", "SUPPRESSIONS": "suppressions"}
 
 
 def seen_by_another(policy: str, prefix: str) -> tuple[ObjectStore, ObjectStore]:
@@ -24,8 +35,8 @@ def seen_by_another(policy: str, prefix: str) -> tuple[ObjectStore, ObjectStore]
     owner = open_store(url, settings)
     s3 = s3_of(owner)
     names = {"BUCKET": s3.bucket, "TRANSIENT": prefix, "SUPPRESSIONS": prefix}
-    who = dict.fromkeys(ROLES, "arn:aws:iam:::user/other")
-    text = Template((DEPLOY / "s3-policies" / policy).read_text()).substitute(names | who)
+    who = dict.fromkeys(ROLES, OTHER)
+    text = Template((POLICIES / policy).read_text()).substitute(names | who)
     s3.call("put_bucket_policy", Policy=text)
     other = Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
     root = f"s3://{s3.bucket}"
@@ -68,3 +79,59 @@ def test_a_worker_is_told_that_something_is_absent_and_not_that_it_may_not_know(
     _, other = seen_by_another("transient-worker.json", "batches")
     with pytest.raises(NotFound):
         other.read("batches/none")
+
+
+@pytest.fixture(scope="module")
+def buckets() -> dict[str, str]:
+    """A bucket for batches and one for the lake, without policies yet: their names."""
+    return {name: s3_of(open_store(*ceph_bucket())).bucket for name in ("transient", "lake")}
+
+
+def merged(command: str, names: dict[str, str]) -> str:
+    """What a command of docs/lake.md makes of the policies, but for TLS: this server has none."""
+    environment = names | {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["sh", "-c", command], cwd=POLICIES, env=environment, capture_output=True, check=True)
+    policy = json.loads(done.stdout)
+    sids = [each["Sid"] for each in policy["Statement"]]
+    assert len(set(sids)) == len(sids)
+    assert len(done.stdout) < 20_000, "AWS takes no more"
+    policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] != "OnlyOverTls"]
+    return json.dumps(policy)
+
+
+@pytest.mark.parametrize("role", ["PORTAL", "FLOWS", "CLEANUP", "READER"])
+def test_each_role_that_opens_the_parts_may_look_at_what_it_opens(
+    buckets: dict[str, str], role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all policies of a bucket in one, as it must be: a bucket has exactly one."""
+    lines = re.findall(r"^(jq .*)$", (ROOT / "docs" / "lake.md").read_text(), re.M)
+    assert len(lines) == len(buckets)
+    for (name, bucket), line in zip(buckets.items(), lines, strict=True):
+        assert f"{name}-*.json" in line
+        command = line.partition(" > ")[0].replace(f"BUCKET=bgbatch-{name}", f"BUCKET={bucket}")
+        who = {each: OTHER if each == role else OWNER for each in ROLES}
+        owner = Settings(s3_endpoint=ceph.server(), s3_key=ceph.KEY, s3_secret=ceph.SECRET)
+        s3_of(open_store(f"s3://{bucket}", owner)).call("put_bucket_policy", Policy=merged(command, PLACES | who))
+    said = {
+        "HOME": str(tmp_path),
+        "S3_ENDPOINT": ceph.server(),
+        "S3_KEY": ceph.OTHER_KEY,
+        "S3_SECRET": ceph.OTHER_SECRET,
+        "TRANSIENT_URL": f"s3://{buckets['transient']}/batches",
+        "LAKE_URL": f"s3://{buckets['lake']}/lake",
+        "SUPPRESSIONS_URL": f"s3://{buckets['lake']}/suppressions",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(f"BGBATCH_{name}", value)
+    open_parts(Settings(), system_clock).records.engine.dispose()
+    if role == "READER":
+        assert open_lake().dataset(industry=Industry.AUTOMOTIVE).to_table().num_rows == 0
+
+
+def test_each_roles_policies_are_listed_where_its_key_is_made() -> None:
+    """Each policy's principals, against the table of secrets."""
+    rows = dict(re.findall(r"^\| `([a-z]+)` \|(.+)\|$", (BASE / "secrets.md").read_text(), re.M))
+    listed = {name: set(re.findall(r"`(?:deploy/s3-policies/)?([a-z-]+\.json)`", row)) for name, row in rows.items()}
+    for secret, role in (("portal", "PORTAL"), ("dispatcher", "FLOWS"), ("worker", "WORKER"), ("cleanup", "CLEANUP")):
+        named = {path.name for path in POLICIES.glob("*.json") if f"${{{role}}}" in path.read_text()}
+        assert listed[secret] == named, secret
