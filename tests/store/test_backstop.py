@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,10 +18,10 @@ from store.bucket_check import check_bucket
 from store.health import metrics_text
 from store.objects import ObjectStore
 from store.transient import TransientStore, source_key
+from tests.deploy.files import COMPOSE, DEPLOY, called
 from tests.store.conftest import NOON, batch_at, ceph_bucket, later, open_store, s3_of
 from tests.store.test_health import EMPTY
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 STAMP = Stamp(
     batch_id=batch_at(NOON),
     received_at=received_at(batch_at(NOON)),
@@ -46,12 +45,21 @@ def test_the_lifecycle_file_is_applied_and_read_back(versioned: ObjectStore) -> 
     assert all(rule["Status"] == "Enabled" for rule in told)
 
 
+def test_the_backstop_takes_in_whatever_either_deployment_writes() -> None:
+    rules = json.loads((DEPLOY / "s3/transient-lifecycle.json").read_text())["Rules"]
+    compose = COMPOSE["services"]["portal"]["environment"]["BGBATCH_TRANSIENT_URL"]
+    cluster = called("ConfigMap", "settings")["data"]["BGBATCH_TRANSIENT_URL"]
+    for url in (compose, cluster):
+        _, _, inside = url.removeprefix("s3://").partition("/")
+        assert all(f"{inside}/{KEY}".startswith(rule["Filter"]["Prefix"]) for rule in rules)
+
+
 def test_the_bucket_policy_is_applied_and_enforced() -> None:
     url, settings = ceph_bucket()
     store = open_store(url, settings)
     s3 = s3_of(store)
     store.write(KEY, b"x")
-    policy = json.loads((DEPLOY / "s3/transient-policy.json").read_text().replace("BUCKET", s3.bucket))
+    policy = json.loads((DEPLOY / "s3/transient-policy.json").read_text().replace("${BUCKET}", s3.bucket))
     policy["Statement"] = [each for each in policy["Statement"] if each["Sid"] != "OnlyOverTls"]  # this server has none
     s3.call("put_bucket_policy", Policy=json.dumps(policy))
     assert json.loads(s3.call("get_bucket_policy")["Policy"]) == policy
