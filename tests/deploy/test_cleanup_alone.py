@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+
+import pytest
 
 from consent.suppression import open_suppressions
 from flows.cleaning import cleaning
@@ -18,8 +25,15 @@ from store.cleanup import clean_up
 from store.health import read_health
 from store.settings import Settings
 from store.transient import batch_prefix
+from tests.deploy.files import COMPOSE, called
 from tests.store.conftest import ceph_bucket, open_store, s3_of
 from tests.store.rclone import free_port
+
+(CONTAINER,) = called("Deployment", "cleanup")["spec"]["template"]["spec"]["containers"]
+COMMANDS = {
+    "kubernetes": CONTAINER["command"],
+    "compose": [word.replace("$$", "$") for word in COMPOSE["services"]["cleanup"]["entrypoint"]],
+}
 
 
 def sent(hours: float, seed: int) -> BatchId:
@@ -85,3 +99,53 @@ def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good
         health = read_health(parts.transient.objects, connection, system_clock())
     assert (health.faults, health.last_good_at) == (1, None)
     parts.records.engine.dispose()
+
+
+@contextmanager
+def going(command: Sequence[str], home: Path, bgbatch: str) -> Iterator[Path]:
+    """The loop of a deployment with another program, quicker, until it has run that twice. `home` stands for /tmp."""
+    (home / "bgbatch").write_text(f"#!/bin/sh\necho $1 >> {home}/ran\n{bgbatch}\n")
+    (home / "bgbatch").chmod(0o755)
+    quick = [re.sub(r"-k 60 \dh", "-k 1 0.2", each).replace("/tmp/", f"{home}/") for each in command]
+    environment = {"PATH": f"{home}:{os.environ['PATH']}"}
+    loop = subprocess.Popen(quick, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1000):
+            if (home / "ran").exists() and len((home / "ran").read_text().split()) >= 2:
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("it hangs")
+        yield home
+    finally:
+        os.killpg(loop.pid, signal.SIGKILL)
+        loop.wait()
+
+
+def probe(name: str, home: Path) -> bool:
+    command = [word.replace("/tmp/", f"{home}/") for word in CONTAINER[name]["exec"]["command"]]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("where", COMMANDS)
+def test_a_step_that_hangs_is_ended_and_the_next_one_runs(where: str, tmp_path: Path) -> None:
+    with going(COMMANDS[where], tmp_path, "exec sleep 600"):
+        assert (tmp_path / "ran").read_text().split() == ["cleanup", "reconcile"]
+        assert not (tmp_path / "last").exists(), "a cleanup that was ended is no good one"
+
+
+def test_a_container_that_starts_again_is_not_judged_by_what_the_last_one_left(tmp_path: Path) -> None:
+    """An emptyDir outlives the container: a kill must not lead to the next one."""
+    assert "startupProbe" not in CONTAINER, "a first purge may take hours"
+    for name in ("last", "alive"):
+        (tmp_path / name).write_text("1")
+    with going(CONTAINER["command"], tmp_path, "exit 1"):
+        assert probe("livenessProbe", tmp_path)
+        assert not probe("readinessProbe", tmp_path)
+
+
+def test_no_step_may_take_longer_than_the_cleanup_is_believed_to_live() -> None:
+    *_, loop = CONTAINER["command"]
+    longest = max(int(hours) * 3600 + int(more) for more, hours in re.findall(r"timeout -k (\d+) (\d)h", loop))
+    (believed,) = re.findall(r"-lt (\d+)", CONTAINER["livenessProbe"]["exec"]["command"][2])
+    assert longest + 600 < int(believed)
