@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -9,9 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import uvicorn
 import yaml
 from prefect.settings import Settings as PrefectSettings
 from prefect.settings.legacy import _get_settings_fields
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from store.settings import Settings
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, containers
@@ -188,6 +191,32 @@ def test_every_probe_asks_for_a_page_that_there_is(routes: set[str]) -> None:
     paths |= set(re.findall(r"127\.0\.0\.1:8080(/\S+?)'", (DEPLOY / "docker-compose.yaml").read_text()))
     assert paths
     assert paths <= routes
+
+
+def told_by_the_portal(monkeypatch: pytest.MonkeyPatch, trusted: str, sender: str, forwarded: str) -> str:
+    """Where a request came from, as uvicorn tells it to the portal."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    told = []
+
+    async def portal(scope: dict, receive: object, send: object) -> None:
+        told.append(scope["client"][0])
+
+    proxied = ProxyHeadersMiddleware(portal, uvicorn.Config(portal).forwarded_allow_ips)
+    headers = [(b"x-forwarded-for", forwarded.encode()), (b"x-forwarded-proto", b"https")]
+    asyncio.run(proxied({"type": "http", "scheme": "http", "client": (sender, 1), "headers": headers}, None, None))
+    return str(told[0])
+
+
+def test_behind_a_proxy_each_customer_has_an_address_of_their_own_which_they_cannot_choose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (container,) = called("Deployment", "portal")["spec"]["template"]["spec"]["containers"]
+    cluster = {each["name"]: each.get("value") for each in container["env"]}["FORWARDED_ALLOW_IPS"]
+    compose = COMPOSE["services"]["portal"]["environment"]["FORWARDED_ALLOW_IPS"]
+    for trusted, proxy in ((cluster, "10.8.0.7"), (compose, "172.18.0.1")):
+        assert told_by_the_portal(monkeypatch, trusted, proxy, "203.0.113.9") == "203.0.113.9"
+        assert told_by_the_portal(monkeypatch, trusted, proxy, "198.51.100.1, 203.0.113.9") == "203.0.113.9"
+        assert told_by_the_portal(monkeypatch, trusted, "203.0.113.9", "198.51.100.1") == "203.0.113.9"
 
 
 def test_prefects_settings_are_prefects() -> None:

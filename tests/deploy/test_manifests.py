@@ -65,7 +65,7 @@ def test_secrets_come_by_reference_and_each_is_explained() -> None:
     for name, container, _ in containers():
         used |= {each["secretRef"]["name"] for each in container.get("envFrom", []) if "secretRef" in each}
         for variable in container.get("env", []):
-            if "valueFrom" in variable:
+            if "secretKeyRef" in variable.get("valueFrom", {}):
                 used.add(variable["valueFrom"]["secretKeyRef"]["name"])
             else:
                 assert not re.search(r"SECRET|PASSWORD|TOKEN|AUTH_STRING|RECORDS_URL", variable["name"]), name
@@ -90,11 +90,26 @@ def test_ray_asks_for_a_token_and_speaks_tls_everywhere() -> None:
         assert "ray-tls" in {mount["name"] for mount in container["volumeMounts"]}
 
 
+def test_nobody_who_names_the_portal_starts_before_it_is_said_where_people_reach_it() -> None:
+    """By itself it is this machine: letters would lead there, cookies be sent without TLS, and forms be refused."""
+    settings = called("ConfigMap", "settings")["data"]
+    assert "BGBATCH_PORTAL_URL" not in settings
+    wanted = {"configMapKeyRef": {"name": "settings", "key": "BGBATCH_PORTAL_URL"}}
+    asking = {name for name, each, _ in containers() if "BGBATCH_PORTAL_URL" in variables(each)}
+    drivers = {f"Deployment/dispatcher/{each}" for each in ("work", "nights", "upkeep")}
+    assert asking == drivers | {"Deployment/portal/portal"}
+    assert all(variables(each)["BGBATCH_PORTAL_URL"] == wanted for name, each, _ in containers() if name in asking)
+
+
+def variables(container: dict) -> dict[str, object]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container.get("env", [])}
+
+
 def test_the_portal_knows_neither_ray_nor_prefect() -> None:
     (container,) = called("Deployment", "portal")["spec"]["template"]["spec"]["containers"]
     assert "--portal-only" in container["args"]
     assert {"configMapRef": {"name": "ray-security"}} not in container["envFrom"]
-    assert not container.get("env")
+    assert {each["name"] for each in container["env"]} == {"BGBATCH_PORTAL_URL", "FORWARDED_ALLOW_IPS"}
     (row,) = (line for line in (BASE / "secrets.md").read_text().splitlines() if line.startswith("| `portal`"))
     assert "RAY" not in row
     assert "PREFECT" not in row
