@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import kubernetes_validate
 import pytest
@@ -11,6 +13,7 @@ import yaml
 from store.settings import Settings
 from tests.deploy.files import BASE, DEPLOY, called, containers, manifests, pods
 
+OURS = {each["name"] for each in yaml.safe_load((BASE / "kustomization.yaml").read_text())["images"]}
 OWN_KINDS = {"RayCluster", "PrometheusRule"}  # of operators: their pods are checked as pods below
 
 
@@ -32,12 +35,25 @@ def test_every_file_is_named_in_the_kustomization() -> None:
     assert named == {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kustomize comes with kubectl")
+def test_what_kustomize_makes_cuts_on_gpus_with_the_image_for_gpus() -> None:
+    made = subprocess.run(["kubectl", "kustomize", BASE], capture_output=True, check=True).stdout
+    (cluster,) = (each for each in yaml.safe_load_all(made) if each["kind"] == "RayCluster")
+    groups = {each["groupName"]: each["template"]["spec"] for each in cluster["spec"]["workerGroupSpecs"]}
+    images = {name: {each["image"] for each in spec["containers"]} for name, spec in groups.items()}
+    assert images == {"gpu": {"bgbatch-cuda:0.1.0"}, "cpu": {"bgbatch:0.1.0"}}
+
+
+def test_every_image_of_ours_gets_its_version_in_the_kustomization() -> None:
+    assert {each["image"] for _, each, _ in containers() if "bgbatch" in each["image"]} == OURS
+
+
 @pytest.mark.parametrize(("name", "container", "is_first"), containers(), ids=[name for name, *_ in containers()])
 def test_every_container_has_limits_probes_a_pinned_image_and_few_rights(
     name: str, container: dict, is_first: bool
 ) -> None:
     image = container["image"]
-    assert image == "bgbatch" or re.fullmatch(r"[a-z./-]+:\d[\w.-]*", image), "an image without a version"
+    assert image in OURS or re.fullmatch(r"[a-z./-]+:\d[\w.-]*", image), "an image without a version"
     assert {"cpu", "memory"} <= set(container["resources"]["limits"])
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
