@@ -98,7 +98,7 @@ def submit(
             account_id = find_account(connection, account).account_id
             if to is not None and to.startswith(IN_PLACE):
                 check_place(connection, account_id, to, parts.settings)
-        _process(send(parts, source, account_id, tag, options), as_json, to)
+        _process(parts, send(parts, source, account_id, tag, options), as_json, to)
 
 
 def run(
@@ -108,7 +108,7 @@ def run(
 ) -> None:
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
     with exit_codes():
-        _process(batch, as_json, to)
+        _process(get_ready(), batch, as_json, to)
 
 
 def retry(
@@ -126,7 +126,7 @@ def retry(
         with parts.records.transaction() as connection:
             record = get_batch(connection, batch)
         ask_again(parts.records, parts.transient, parts.clock, record, None if failed else code)
-        _process(batch, as_json, to)
+        _process(parts, batch, as_json, to)
 
 
 def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
@@ -191,8 +191,7 @@ def download(
         _download(parts, record, to, as_json)
 
 
-def _process(batch_id: str, as_json: bool, to: str | None) -> None:
-    parts = get_ready()
+def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None:
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)
     with progress_bar("Removing backgrounds", record.counts.items or None) as bar:
@@ -200,15 +199,14 @@ def _process(batch_id: str, as_json: bool, to: str | None) -> None:
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
-        opened = get_ready(watch)
-        parts = replace(opened, stop=lambda batch_id: stop_note(opened, batch_id))
         from flows.parts import using
         from flows.process_batch import (
             process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
         )
 
         engine.start()
-        with holding(parts, record.stamp.batch_id), using(parts):
+        watched = replace(parts, watch=watch, stop=lambda batch_id: stop_note(parts, batch_id))
+        with holding(parts, record.stamp.batch_id), using(watched):
             process_batch(record.stamp.batch_id)
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)

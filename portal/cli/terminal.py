@@ -21,9 +21,9 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
-from flows.parts import Parts, Watch, open_parts
+from flows.parts import Parts, open_parts
 from schemas.batch import BatchState
-from schemas.clock import Clock, system_clock
+from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
 from store.logs import set_up
 from store.settings import Settings
@@ -54,12 +54,12 @@ def read_settings() -> Settings:
         raise UserError(f"A setting cannot be used. {faults}.") from None
 
 
-def get_ready(watch: Watch = lambda counts: None, clock: Clock = system_clock) -> Parts:
+def get_ready() -> Parts:
     """Open the stores that the settings name, and ready the engine for a flow."""
     settings = read_settings()
     set_up(settings.log)
     prepare(settings)
-    return open_parts(settings, clock, watch)
+    return open_parts(settings, system_clock)
 
 
 @contextmanager

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from flows.parts import Parts, current_parts, open_parts
 from portal.cli.app import app
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
-from tests.api.conftest import Desk, new_desk
+from tests.api.conftest import Desk, jpeg, new_desk, run_batch
 
 
 @pytest.fixture
@@ -40,6 +44,29 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     (tmp_path / "list.csv").write_text("x[/y]\n1\n")
     said = run("submit", str(tmp_path / "list.csv"), "--account", "Acme", code=2)
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
+
+
+@pytest.fixture
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is run is cut in this process, with neither Prefect nor Ray."""
+    flow = SimpleNamespace(process_batch=lambda batch_id: run_batch(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", flow)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+
+
+@pytest.mark.usefixtures("without_engine")
+def test_a_command_opens_the_stores_once(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened = []
+
+    def counted(*what: Any) -> Parts:
+        opened.append(what)
+        return open_parts(*what)
+
+    monkeypatch.setattr("portal.cli.terminal.open_parts", counted)
+    batch = desk.send({"1.jpg": jpeg(), "2.jpg": b"no photo"})
+    assert "partially_completed" in run("run", batch, "--to", str(tmp_path / "cutouts"), code=3)
+    assert (tmp_path / "cutouts" / "1.png").exists()
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(
