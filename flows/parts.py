@@ -88,11 +88,6 @@ _CHECKS: tuple[Callable[[Parts], object], ...] = (
 )
 
 
-def watching(parts: Parts, watch: Watch) -> Parts:
-    """The same parts, with somebody else told how far a batch is."""
-    return replace(parts, watch=watch)
-
-
 _current: ContextVar[Parts] = ContextVar("parts")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
@@ -14,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from consent.policy import Reason
 from flows import steps
 from flows.admission import Admitted, Portion, Write
-from flows.parts import Parts, current_parts, watching
+from flows.parts import Parts, current_parts
 from lake.write import LakeFile, write_candidates
 from schemas.batch import Counts
 from schemas.errors import BgbatchError
@@ -93,7 +94,7 @@ def cut_batch(batch_id: BatchId, calls: int) -> Counts:
             update_progress_artifact(artifact, progress=percent)
         parts.watch(counts)
 
-    watched = watching(parts, show)
+    watched = replace(parts, watch=show)
     return steps.cut(watched, batch_id, steps.plan(watched, batch_id), _pool(parts.settings).run)
 
 
