@@ -227,10 +227,9 @@ def set_limits(connection: Connection, share: Share) -> None:
         raise UserError("A weight is a number above 0; 1 is as for all, 2 is twice as much.")
     if any(most is not None and not 0 < most < 2**31 for most in (share.most_batches, share.most_items)):
         raise UserError("A limit is a number above 0 and below two thousand million.")
+    share_to_charge(connection, share.account_id)
     values = share.model_dump(include={"weight", "most_batches", "most_items"})
-    known = connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
-    if known.rowcount == 0:
-        connection.execute(insert(shares).values(values | {"account_id": share.account_id}))
+    connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
 
 
 def read_shares(connection: Connection) -> dict[AccountId, Share]:
