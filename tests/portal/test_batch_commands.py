@@ -12,11 +12,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from flows import steps
 from flows.parts import Parts, current_parts, open_parts
 from portal.cli.app import app
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
-from tests.api.conftest import Desk, jpeg, new_desk, run_batch
+from schemas.ids import BatchId
+from schemas.results import Failed, ShardReport
+from tests.api.conftest import Desk, new_desk
 
 
 @pytest.fixture
@@ -33,10 +36,21 @@ def run(*words: str, code: int = 0) -> str:
     return done.output
 
 
+def fail_all(parts: Parts, batch_id: BatchId) -> None:
+    """What becomes of a batch without a single photo, without opening a network for it."""
+    manifest = parts.transient.manifest(batch_id)
+    results = tuple(
+        Failed(number=each.number, code="not_an_image", sentence="It is no image.", finished_at=parts.clock())
+        for each in manifest.items
+    )
+    parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=len(results), results=results))
+    steps.finish(parts, batch_id)
+
+
 def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> None:
     names = ("car [front].jpg", "x[/y].jpg", "[red]:car:[/red].jpg")
     batch = desk.send(dict.fromkeys(names, b"no photo"))
-    desk.work(batch)
+    fail_all(desk.parts, BatchId(batch))
     shown = run("status", batch)
     assert [name for name in names if name not in shown] == []
     folder = tmp_path / "[/red] cutouts :car:"
@@ -46,26 +60,19 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
 
 
-@pytest.fixture
-def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that is run is cut in this process, with neither Prefect nor Ray."""
-    flow = SimpleNamespace(process_batch=lambda batch_id: run_batch(current_parts(), batch_id))
-    monkeypatch.setitem(sys.modules, "flows.process_batch", flow)
-    monkeypatch.setattr("flows.engine.start", lambda: None)
-
-
-@pytest.mark.usefixtures("without_engine")
 def test_a_command_opens_the_stores_once(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened = []
+    without_engine = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", without_engine)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
 
     def counted(*what: Any) -> Parts:
         opened.append(what)
         return open_parts(*what)
 
     monkeypatch.setattr("portal.cli.terminal.open_parts", counted)
-    batch = desk.send({"1.jpg": jpeg(), "2.jpg": b"no photo"})
-    assert "partially_completed" in run("run", batch, "--to", str(tmp_path / "cutouts"), code=3)
-    assert (tmp_path / "cutouts" / "1.png").exists()
+    batch = desk.send({"1.jpg": b"no photo"})
+    assert "0 cutouts in" in run("run", batch, "--to", str(tmp_path / "cutouts"), code=4)
     assert len(opened) == 1
 
 
