@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, next_turn
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _RENEW_EVERY = line.LEASE_LIFE.total_seconds() / 4
 _LOOK_EVERY = 1.0
+_PAUSE_AFTER_FAULT = 30.0
 _FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
 
 Process = Callable[[Parts, BatchId], Counts]
@@ -59,21 +61,29 @@ class Dispatcher:
         self._process = process
         self._ending = ending
         self._items_per_second = _FIRST_GUESS
+        self._is_for_deadlines = False  # every other turn
+        self._put_off: dict[BatchId, float] = {}
+        """Batches whose turn ended in a fault, and until when the others go on without them."""
 
-    def run(self, pause: float = 1.0, pause_after_fault: float = 30.0) -> None:
-        """Take turns until `ending` is set."""
+    def run(self, pause: float = 1.0) -> None:
+        """Take turns until `ending` is set. One fault puts off its batch; two in a row are more than a batch's own."""
+        faults = 0
         while not self._ending.is_set():
             try:
                 idle = not self.take_turn()
             except BgbatchError:
-                self._ending.wait(pause_after_fault)
+                faults += 1
+                if faults > 1:
+                    self._ending.wait(_PAUSE_AFTER_FAULT)
                 continue
             except OperationalError as fault:
                 _log.warning("the records could not be reached (%s); the line is looked at again", type(fault).__name__)
-                self._ending.wait(pause_after_fault)
+                self._ending.wait(_PAUSE_AFTER_FAULT)
                 continue
             if idle:
                 self._ending.wait(pause)
+            else:
+                faults = 0
 
     def take_turn(self) -> bool:
         """Give one batch its turn. False when none waits. Raises what ended the turn, after giving the lease back."""
@@ -104,6 +114,7 @@ class Dispatcher:
                 _log.info("the turn ended with %s: the batch's time is over", fault.code)
                 return
             _log.warning("the turn ended with %s; the batch waits in line. %s", fault.code, fault)
+            self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
             raise
         finally:
             self._give_back(turn, has_ended)
@@ -111,14 +122,22 @@ class Dispatcher:
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
         with self._parts.records.reading() as connection:
-            waiting, shares = line.in_line(connection, now), line.read_shares(connection)
-        chosen = next_turn(waiting, shares, now, self._items_per_second)
+            waiting, shares = self._waiting(connection), line.read_shares(connection)
+        self._is_for_deadlines = not self._is_for_deadlines
+        chosen = next_turn(waiting, shares, now, self._items_per_second, self._is_for_deadlines)
         if chosen is None:
             return None
         with self._parts.records.transaction() as connection:
             if not line.claim(connection, chosen.batch_id, self._holder, now, chosen.left):
                 return None
         return chosen
+
+    def _waiting(self, connection: Connection) -> list[InLine]:
+        """Those in line that have not been put off."""
+        now = time.monotonic()
+        self._put_off = {batch_id: until for batch_id, until in self._put_off.items() if until > now}
+        in_line = line.in_line(connection, self._parts.clock())
+        return [each for each in in_line if each.batch_id not in self._put_off]
 
     def _watched(self, turn: _Turn) -> Parts:
         inner = self._parts.watch
@@ -139,8 +158,8 @@ class Dispatcher:
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
             if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
-                waiting = line.in_line(connection, self._parts.clock())
-                turn.must_stop = any(each.account_id != turn.batch.account_id for each in waiting)
+                others = self._waiting(connection)
+                turn.must_stop = any(each.account_id != turn.batch.account_id for each in others)
         return turn.must_stop
 
     def _renew(self, turn: _Turn) -> bool:

@@ -3,7 +3,8 @@
 Each account's use fades with a half-life, so that a dealer with 40 photos is not stuck behind a marketplace with
 200,000, a newcomer waits for nobody's past, and nobody starves. Use is one number that needs no clock to compare:
 forward decay (Cormode et al., "Forward Decay", ICDE 2009), the logarithm of sum(photos * 2^(time / half-life)).
-A batch that would miss its deadline goes first, the tightest before the others.
+Every other turn is for deadlines: a batch that would miss its own goes first there, the tightest before the others. It
+is reckoned to need twice its time, so half of the turns is enough, and the other half is left to be fair.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ def charged(share: Share, items: int, now: datetime) -> Share:
 
 
 def next_turn(
-    waiting: Collection[InLine], shares: Mapping[AccountId, Share], now: datetime, items_per_second: float
+    waiting: Collection[InLine],
+    shares: Mapping[AccountId, Share],
+    now: datetime,
+    items_per_second: float,
+    is_for_deadlines: bool,
 ) -> InLine | None:
     """The batch that goes next; None when nobody waits. `items_per_second`: how fast the workers have been lately."""
     if not waiting:
         return None
-    at_risk = [each for each in waiting if _would_be_late(each, now, items_per_second)]
+    at_risk = [each for each in waiting if is_for_deadlines and _would_be_late(each, now, items_per_second)]
     if at_risk:
         return min(at_risk, key=lambda each: (each.due_at or now, each.ready_at))
     return min(waiting, key=lambda each: (_use(shares.get(each.account_id)), each.ready_at, each.batch_id))

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from flows import steps
@@ -35,6 +36,7 @@ from store import line
 from store.batches import get_batch, hasten, mark_purged
 from store.line import Share
 from store.people import create_account
+from store.tables import submissions
 from tests.consent.postgres import new_database
 from tests.flows.conftest import Place
 
@@ -256,6 +258,45 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
     assert share.finish_tag == pytest.approx(once.finish_tag, rel=1e-9)
 
 
+def needed_at_once(place: Place) -> None:
+    with place.parts.records.transaction() as connection:
+        connection.execute(update(submissions).values(due_at=place.parts.clock()))
+
+
+def test_every_other_turn_is_no_matter_of_deadlines(place: Place) -> None:
+    urgent = [place.send({"1.jpg": b"x"}).batch_id for _ in range(3)]
+    needed_at_once(place)
+    small = another_account(place).send({"1.jpg": b"x"})
+    order: list[BatchId] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        order.append(batch_id)
+        return pretend(parts, batch_id)
+
+    one = dispatcher(place, process)
+    while one.take_turn():
+        pass
+    assert order == [urgent[0], small.batch_id, *urgent[1:]]
+
+
+def test_a_batch_whose_turns_end_in_faults_holds_nobody_up_however_urgent_it_is(place: Place) -> None:
+    sick = place.send({"1.jpg": b"x"})
+    needed_at_once(place)
+    well = [place.send({"1.jpg": b"x"}).batch_id for _ in range(3)]
+    ending, tried = threading.Event(), []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        tried.append(batch_id)
+        if len(tried) == 4:
+            ending.set()
+        if batch_id == sick.batch_id:
+            raise StoreFault("It cannot be read.")
+        return pretend(parts, batch_id)
+
+    Dispatcher(place.parts, "one", process, ending).run(pause=0)
+    assert tried == [sick.batch_id, *well]
+
+
 def test_records_that_are_away_for_a_moment_do_not_end_a_dispatcher(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +314,8 @@ def test_records_that_are_away_for_a_moment_do_not_end_a_dispatcher(
         return pretend(parts, batch_id)
 
     monkeypatch.setattr(place.parts.records, "reading", restarting)
-    Dispatcher(place.parts, "one", process, ending).run(pause=0, pause_after_fault=0)
+    monkeypatch.setattr("flows.dispatch._PAUSE_AFTER_FAULT", 0.0)
+    Dispatcher(place.parts, "one", process, ending).run(pause=0)
     assert state(place, stamp.batch_id) is not BatchState.OPEN
     assert ending.is_set()
 

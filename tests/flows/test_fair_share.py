@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -23,7 +24,7 @@ def waiting(account: str, left: int, at: datetime = EVENING, due_at: datetime | 
 def test_who_has_had_less_lately_goes_first() -> None:
     shares = {AccountId("big"): charged(Share(account_id=AccountId("big")), 5000, EVENING)}
     big, small = waiting("big", 200_000), waiting("small", 40, EVENING + timedelta(minutes=1))
-    assert next_turn([big, small], shares, EVENING, 10.0) == small
+    assert next_turn([big, small], shares, EVENING, 10.0, True) == small
 
 
 def test_use_fades_and_a_heavier_weight_bears_more() -> None:
@@ -32,7 +33,7 @@ def test_use_fades_and_a_heavier_weight_bears_more() -> None:
     now = charged(share, 64, EVENING)
     assert long_ago.finish_tag < now.finish_tag
     heavy = {AccountId("a"): replace_weight(now, 4.0), AccountId("b"): charged(share, 32, EVENING)}
-    assert next_turn([waiting("a", 1), waiting("b", 1)], heavy, EVENING, 1.0).account_id == "a"
+    assert next_turn([waiting("a", 1), waiting("b", 1)], heavy, EVENING, 1.0, True).account_id == "a"
 
 
 def replace_weight(share: Share, weight: float) -> Share:
@@ -43,8 +44,8 @@ def test_a_deadline_at_risk_goes_before_fairness_and_a_comfortable_one_does_not(
     due = EVENING + timedelta(seconds=300)
     heavy = charged(Share(account_id=AccountId("m")), 9000, EVENING)
     night, small = waiting("m", 1000, due_at=due), waiting("d", 40)
-    assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 5.0) == night
-    assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 50.0) == small
+    assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 5.0, True) == night
+    assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 50.0, True) == small
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=20))
@@ -67,14 +68,15 @@ def night(accounts: int, seed: int, rate: float) -> list[tuple[InLine, int, floa
     moments = [EVENING + timedelta(seconds=random.uniform(0, hours)) for _ in sizes]
     coming = [(waiting(f"account{n}", size, at), size) for n, (size, at) in enumerate(zip(sizes, moments, strict=True))]
     arrivals = sorted(coming, key=lambda pair: pair[0].ready_at)
-    now, line, shares, size_of = EVENING, {}, {}, {}
+    now, line, shares, size_of, is_for_deadlines = EVENING, {}, {}, {}, False
     started: dict[str, float] = {}
     ended: list[tuple[InLine, int, float]] = []
     while arrivals or line:
         while arrivals and arrivals[0][0].ready_at <= now:
             batch, size = arrivals.pop(0)
             line[batch.batch_id], size_of[batch.batch_id] = batch, (size, batch.ready_at)
-        chosen = next_turn(line.values(), shares, now, rate)
+        is_for_deadlines = not is_for_deadlines
+        chosen = next_turn(line.values(), shares, now, rate, is_for_deadlines)
         if chosen is None:
             now = arrivals[0][0].ready_at
             continue
@@ -100,3 +102,38 @@ def test_in_a_night_of_a_thousand_accounts_small_batches_hardly_wait_and_all_end
     small = sorted(wait / (size / rate) for _, size, wait in ended if size <= TURN_ITEMS)
     assert len(small) > 300
     assert small[int(0.95 * len(small))] < 2.0
+
+
+@given(
+    left=st.lists(st.integers(1, 20 * TURN_ITEMS), min_size=1, max_size=5),
+    had=st.lists(st.integers(0, 10_000), min_size=5, max_size=5),
+    hurried=st.integers(1, 5),
+    rate=st.floats(0.1, 1000.0),
+)
+def test_who_calls_every_batch_overdue_goes_first_in_half_of_the_turns_and_starves_nobody(
+    left: list[int], had: list[int], hurried: int, rate: float
+) -> None:
+    """An account without end that says its batches were needed yesterday, and others who say nothing."""
+    accounts = [AccountId(f"account{n}") for n in range(len(left))]
+    shares = {each: charged(Share(account_id=each), items, EVENING) for each, items in zip(accounts, had, strict=False)}
+    line = {each: waiting(each, items) for each, items in zip(accounts, left, strict=True)}
+    overdue = [waiting("greedy", 10_000 + n, due_at=EVENING - timedelta(days=1)) for n in range(hurried)]
+    own = sum(math.ceil(each / TURN_ITEMS) for each in left)
+    until_it_has_had_more = math.ceil((max(had) + max(left)) / TURN_ITEMS)
+    now, turns, greedy = EVENING, 0, 0
+    while line:
+        turns += 1
+        assert turns <= 2 * (own + until_it_has_had_more)
+        chosen = next_turn([*overdue, *line.values()], shares, now, rate, turns % 2 == 1)
+        assert chosen is not None
+        items = min(chosen.left, TURN_ITEMS)
+        now += timedelta(seconds=items / rate)
+        account = chosen.account_id
+        shares[account] = charged(shares.get(account, Share(account_id=account)), items, now)
+        if account == "greedy":
+            greedy += 1
+        elif items == chosen.left:
+            del line[account]
+        else:
+            line[account] = replace(chosen, left=chosen.left - items, ready_at=now)
+    assert greedy >= turns // 2
