@@ -254,6 +254,13 @@ class NotAnImage(ItemError):
     fault = "user"
 
 
+class UnsupportedImage(ItemError):
+    """An image in a form that no decoder here reads, or reads right: 12-bit JPEG, TIFF with three floats a pixel."""
+
+    code = "unsupported_image"
+    fault = "user"
+
+
 class DamagedImage(ItemError):
     """An image that ends too early or does not decode."""
 

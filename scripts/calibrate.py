@@ -26,8 +26,9 @@ from workers.networks.weights import load_weights
 from workers.reduce import halved, squeezed
 from workers.segmenter import normalised, spread
 
-BOUND = 1.25
-"""Mean difference to the 32-bit mask, in 255ths, on the worst photo. The goal is 2; the resize has its share too."""
+BOUND = 1.75
+"""Mean difference to the 32-bit mask, in 255ths, on the worst photo. The goal is 2; the resize has its share too, which
+`python -m bench.masks` then measures with it."""
 
 QUANTILE = 0.9999
 

@@ -19,25 +19,44 @@ import numpy.typing as npt
 import pillow_heif
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
-from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage
+from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage, UnsupportedImage
 from workers.colour import to_srgb
-from workers.headers import PNG_SIGNATURE, is_whole_png, is_whole_webp, webp_size
+from workers.headers import (
+    JPEG_BEGINNING,
+    PNG_SIGNATURE,
+    TIFF_BEGINNINGS,
+    is_of_a_kind_not_read,
+    is_whole_png,
+    is_whole_webp,
+    plain_jpeg,
+    webp_size,
+    without_segments,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
 pillow_heif.register_heif_opener()
+Image.MAX_IMAGE_PIXELS = None  # an operator's own limit may be higher; it is asked of every header
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 """What pillow may take a file for. No other decoder is reached, whatever the bytes say."""
 
-_BEGINNINGS = (b"\xff\xd8\xff", PNG_SIGNATURE, b"II*\0", b"MM\0*")
+_BEGINNINGS = (JPEG_BEGINNING, PNG_SIGNATURE, *TIFF_BEGINNINGS)
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1")
 """How JPEG, PNG, TIFF begin, and HEIC and AVIF after their first four bytes."""
 
 _ORIENTATION = 0x0112
+_PHOTOSHOP = 0xED
 
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
+_BESIDE_THE_PIXELS = re.compile("bad ICC marker|unknown JFIF revision|Invalid SOS parameters")
+"""Warnings of libjpeg that say nothing of the pixels."""
+
+_SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
+"""Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
+_WHITE = 0
 
 _JPEG_SPACES = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
 """pillow's name for what a JPEG holds, and what it is to be decoded to."""
@@ -70,16 +89,20 @@ class Picture:
 
 
 def decode(source: bytes, limits: Limits) -> Picture:
-    """The picture in `source`. Raises `EmptyFile`, `FileTooLarge`, `NotAnImage`, `ImageTooLarge`, `DamagedImage`."""
+    """The picture in `source`.
+
+    Raises `EmptyFile`, `FileTooLarge`, `NotAnImage`, `ImageTooLarge`, `UnsupportedImage`, `DamagedImage`.
+    """
     header = open_header(source, limits)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return _decoded(source, header)
-        except MemoryError:
+        except (MemoryError, UnsupportedImage):
             raise
         except Exception:  # noqa: BLE001 - each decoder has errors of its own, and all of them mean this
-            raise _damaged() from None
+            is_jpeg = source.startswith(JPEG_BEGINNING)
+            raise _unsupported() if is_jpeg and is_of_a_kind_not_read(source) else _damaged() from None
 
 
 def too_many_bytes(limits: Limits) -> FileTooLarge:
@@ -105,9 +128,10 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
     try:
         header = Image.open(io.BytesIO(source), formats=FORMATS)
     except UnidentifiedImageError:
+        plain = without_segments(source, (_PHOTOSHOP,)) if source.startswith(JPEG_BEGINNING) else source
+        if plain != source:  # pillow gives up a JPEG over what Photoshop noted
+            return _header(plain, limits)
         raise _unread(source) from None
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(limits) from None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a header that pillow stumbles over
@@ -117,8 +141,10 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
     return header
 
 
-def _unread(source: bytes) -> NotAnImage | DamagedImage:
-    """Why pillow would not open it: a file that begins as an image does is a damaged one."""
+def _unread(source: bytes) -> NotAnImage | UnsupportedImage | DamagedImage:
+    """Why pillow would not open it: what begins as an image does is damaged, unless its header can be read."""
+    if source.startswith((JPEG_BEGINNING, *TIFF_BEGINNINGS)) and is_of_a_kind_not_read(source):
+        return _unsupported()
     if source.startswith(_BEGINNINGS) or webp_size(source) is not None or source[4:12] in _BRANDS:
         return _damaged()
     return NotAnImage("The file is no image of a kind that is read here, whatever its name says.")
@@ -126,6 +152,10 @@ def _unread(source: bytes) -> NotAnImage | DamagedImage:
 
 def _damaged() -> DamagedImage:
     return DamagedImage("The image ends too early or is damaged. Send it again from the original.")
+
+
+def _unsupported() -> UnsupportedImage:
+    return UnsupportedImage("The image is stored in a form that is not read here. Save it as an 8-bit JPEG or PNG.")
 
 
 def _too_many_pixels(limits: Limits) -> ImageTooLarge:
@@ -141,26 +171,37 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
         raise _damaged()
     if header.format == "WEBP" and not is_whole_webp(source):
         raise _damaged()
+    tags = dict(header.tag_v2) if isinstance(header, TiffImageFile) else {}
+    has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
+    if header.mode == "I" or has_large_planes:
+        raise _unsupported()
     header.load()  # which turns a TIFF upright and takes its orientation away
-    rgb, alpha = _by_pillow(header, profile)
+    rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     orientation = orientation_of(header)
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8, as EXIF numbers them; 1 is upright."""
-    return int(image.getexif().get(_ORIENTATION, 1))
+    """1 to 8, as EXIF numbers them; 1 is upright, and what an EXIF says that cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # noqa: BLE001 - whatever pillow stumbles over there, the pixels are whole
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
     """The pixels of a JPEG. libjpeg's warnings are errors here, but for very few bytes too many before a marker.
 
-    Some cameras write those. Many of them mean that the decoder lost its way.
+    Some cameras write those. Many of them mean that the decoder lost its way. Only the first warning is told, so what
+    libjpeg stumbles over beside the pixels is taken away before it is asked again.
     """
     space = _JPEG_SPACES[mode]
     try:
         pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=True))
     except ValueError as error:
+        if _BESIDE_THE_PIXELS.search(str(error)) and (plain := plain_jpeg(source)) != source:
+            return _jpeg_pixels(plain, mode)
         spare = _SPARE_BYTES.search(str(error))
         if spare is None or int(spare[1]) > 4:
             raise
@@ -168,15 +209,16 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
     return np.bitwise_not(pixels) if mode == "CMYK" else pixels  # CMYK in JPEG is stored inverted, as Adobe does
 
 
-def _by_pillow(image: Image.Image, profile: bytes | None) -> tuple[Pixels, Pixels | None]:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+def _by_pillow(image: Image.Image, profile: bytes | None, is_negative: bool) -> tuple[Pixels, Pixels | None]:
+    if image.mode.startswith("I;16") or image.mode == "F":
         gray = _eight_bits(np.asarray(image))
-        return np.repeat(gray[:, :, None], 3, axis=2), None
+        return to_srgb(np.bitwise_not(gray) if is_negative else gray, profile, "L"), None
     alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        colours = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        image = image.convert(f"{colours}A")
         alpha = np.asarray(image.getchannel("A"))
-        image = image.convert("RGB")
+        image = image.convert(colours)
     elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
     if alpha is not None and alpha.min() == 255:
@@ -185,12 +227,13 @@ def _by_pillow(image: Image.Image, profile: bytes | None) -> tuple[Pixels, Pixel
 
 
 def _eight_bits(gray: npt.NDArray[np.generic]) -> Pixels:
-    """Grays of 16 bits, 32 bits or floating point as 0…255; floats that reach no further than 1 are fractions."""
+    """Grays of 16 bits or floating point as 0…255. Floats up to 4 are fractions, with highlights over 1; NaN is 0."""
     values = gray.astype(np.float32)
-    peak = float(values.max(initial=0))
     top = 65535.0
     if gray.dtype.kind == "f":
-        top = next((each for each in (1.0, 255.0) if peak <= each), top)
+        peak = float(values[np.isfinite(values)].max(initial=0))
+        top = next((each for reach, each in ((4.0, 1.0), (255.0, 255.0)) if peak <= reach), top)
+        values = np.nan_to_num(values, posinf=peak)
     return np.asarray(np.clip(values * (255.0 / top) + 0.5, 0, 255), np.uint8)
 
 

@@ -1,50 +1,147 @@
 """What a file claims and whether it is whole, read from its bytes, where decoders do not say.
 
 - WebP: pillow makes room for the whole canvas as soon as it opens a file, so the size is read here first.
-- PNG: decoders stop at the last row and check no sum; here every chunk's CRC is checked and the last must be IEND.
+- PNG: decoders stop at the last row and check no sum; here every chunk's CRC is checked, the last must be IEND, and
+  the rows must be as many as the header says.
+- JPEG and TIFF: a form that is not read here is told from a damaged file.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection, Iterator
 
 from isal import isal_zlib
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_BEGINNING = b"\xff\xd8\xff"
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
+
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of each colour type of PNG, how many a pixel has."""
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Passes of an interlaced PNG (PNG standard, 8.2): first column and row, and steps between them."""
+_INFLATED_AT_ONCE = 1 << 20
+
+_APP0, _APP2, _START_OF_SCAN = 0xE0, 0xE2, 0xDA
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+"""Markers that begin a JPEG's frame, with JPEG-LS's."""
+_READ_FRAMES, _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA)), frozenset((0xC0, 0xC1, 0xC9))
 
 
 def webp_size(source: bytes) -> tuple[int, int] | None:
     """Width and height that a WebP claims; None when it is no WebP, or says so nowhere."""
-    if source[:4] != b"RIFF" or source[8:12] != b"WEBP" or len(source) < 30:
+    if source[:4] != b"RIFF" or source[8:12] != b"WEBP" or len(source) < 25:
         return None
     kind = source[12:16]
+    if kind == b"VP8L":
+        bits = int.from_bytes(source[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if len(source) < 30:
+        return None
     if kind == b"VP8X":
         return 1 + int.from_bytes(source[24:27], "little"), 1 + int.from_bytes(source[27:30], "little")
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", source[26:30])
         return width & 0x3FFF, height & 0x3FFF
-    if kind == b"VP8L":
-        bits = int.from_bytes(source[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     return None
 
 
 def is_whole_png(source: bytes) -> bool:
-    """Whether every chunk up to IEND is there with the right CRC."""
+    """Whether every chunk up to IEND is there with the right CRC, and as many bytes of rows as the header says."""
     view, place = memoryview(source), len(PNG_SIGNATURE)
+    rows = isal_zlib.decompressobj()
+    left = _png_bytes(source)
     while place + 12 <= len(source):
         length, kind = struct.unpack(">I4s", view[place : place + 8])
         end = place + 8 + length
         if end + 4 > len(source):
             return False
-        wanted = int.from_bytes(view[end : end + 4], "big")
-        if isal_zlib.crc32(view[place + 8 : end], zlib.crc32(kind)) != wanted:
+        data, wanted = view[place + 8 : end], int.from_bytes(view[end : end + 4], "big")
+        if isal_zlib.crc32(data, zlib.crc32(kind)) != wanted:
             return False
+        if kind == b"IDAT":
+            left -= _inflated(rows, data, left)
         if kind == b"IEND":
-            return True
+            return left <= 0
         place = end + 4
     return False
+
+
+def _png_bytes(source: bytes) -> int:
+    """How many bytes all rows of a PNG have, by its header, before they are deflated."""
+    width, height, depth, colour, _, _, is_interlaced = struct.unpack(">IIBBBBB", source[16:29])
+    bits = depth * _SAMPLES.get(colour, 1)
+    passes = _ADAM7 if is_interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
+    return sum(high * (1 + -(-wide * bits // 8)) for wide, high in sizes if wide > 0 and high > 0)
+
+
+def _inflated(rows: isal_zlib.Decompress, data: memoryview, most: int) -> int:
+    """How many bytes come out of this piece, or a few more than `most`; only a little of it is held at once."""
+    count = 0
+    pending: bytes | memoryview = data
+    while pending and count < most:
+        count += len(rows.decompress(pending, _INFLATED_AT_ONCE))
+        pending = rows.unconsumed_tail
+    return count
+
+
+def is_of_a_kind_not_read(source: bytes) -> bool:
+    """Whether this is a whole header of a JPEG or TIFF in a form that no decoder here reads.
+
+    Of a TIFF it is only told that its header is whole: ask when it was not taken for an image.
+    """
+    if source.startswith(TIFF_BEGINNINGS) and len(source) >= 8:
+        order = "<" if source.startswith(b"II") else ">"
+        (place,) = struct.unpack_from(f"{order}I", source, 4)
+        if not 8 <= place <= len(source) - 2:
+            return False
+        (entries,) = struct.unpack_from(f"{order}H", source, place)
+        return bool(place + 2 + 12 * entries <= len(source))
+    frames = [(marker, source[start + 4]) for marker, start, end in _segments(source) if marker in _FRAMES]
+    return any(marker not in _READ_FRAMES or bits != 8 for marker, bits in frames)
+
+
+def plain_jpeg(source: bytes) -> bytes:
+    """The same pixels without what libjpeg may stumble over beside them.
+
+    That is JFIF's version, pieces of a profile, and parameters of a scan that mean nothing when it is sequential.
+    """
+    segments = [*_segments(source)]
+    plain = bytearray(source)
+    if segments and segments[-1][0] == _START_OF_SCAN and _SEQUENTIAL & {marker for marker, _, _ in segments}:
+        end = segments[-1][2]
+        plain[end - 3 : end] = b"\0\x3f\0"
+    return without_segments(bytes(plain), (_APP0, _APP2))
+
+
+def without_segments(source: bytes, markers: Collection[int]) -> bytes:
+    """A JPEG without its segments of these kinds."""
+    kept, place = [], 0
+    for marker, start, end in _segments(source):
+        if marker in markers:
+            kept.append(source[place:start])
+            place = end
+    return b"".join((*kept, source[place:]))
+
+
+def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each whole segment of a JPEG, up to the one that begins the first scan."""
+    place = 2
+    while place + 4 < len(source) and source[place] == 0xFF:
+        marker = source[place + 1]
+        if marker == 0xFF:  # one to fill up with
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(source[place + 2 : place + 4], "big")
+        if end > len(source):
+            return
+        yield marker, place, end
+        if marker == _START_OF_SCAN:
+            return
+        place = end
 
 
 def is_whole_webp(source: bytes) -> bool:

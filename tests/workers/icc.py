@@ -1,4 +1,6 @@
-"""A Display P3 profile, of the numbers in its standard (SMPTE EG 432-1 primaries, D65 adapted to D50, sRGB's curve)."""
+"""Profiles made by hand: Display P3 of the numbers in its standard (SMPTE EG 432-1 primaries, D65 adapted to D50,
+sRGB's curve), and grays of any gamma.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,16 @@ def display_p3() -> bytes:
     curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0)
     curve += b"".join(_fixed(v) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    text = b"Display P3\0"
+    return _profile(b"RGB ", b"Display P3\0", tags)
+
+
+def gray_profile(gamma: float) -> bytes:
+    """A version 2 profile of one curve."""
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
+    return _profile(b"GRAY", b"Gray\0", {b"wtpt": _xyz(_COLOURANTS[b"wtpt"]), b"kTRC": curve})
+
+
+def _profile(space: bytes, text: bytes, tags: dict[bytes, bytes]) -> bytes:
     tags[b"desc"] = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
     tags[b"cprt"] = b"text" + bytes(4) + b"none\0"
     offset, table, body = 128 + 4 + 12 * len(tags), b"", b""
@@ -27,7 +38,7 @@ def display_p3() -> bytes:
         data += bytes(-len(data) % 4)
         table += name + struct.pack(">II", offset + len(body), len(data))
         body += data
-    header = struct.pack(">I4s4s4s4s4s", offset + len(body), bytes(4), b"\x02\x40\0\0", b"mntr", b"RGB ", b"XYZ ")
+    header = struct.pack(">I4s4s4s4s4s", offset + len(body), bytes(4), b"\x02\x40\0\0", b"mntr", space, b"XYZ ")
     header += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
     header += b"".join(_fixed(v) for v in (0.9642, 1.0, 0.82491))
     header += bytes(128 - len(header))

@@ -80,10 +80,50 @@ def png_with_a_text_bomb() -> bytes:
     return good[:33] + png_chunk(b"zTXt", b"Comment\0\0" + bomb) + good[33:]
 
 
+def png_of(rows: bytes, width: int, height: int, interlaced: bool = False) -> bytes:
+    """An 8-bit gray PNG of these rows, each with its filter's number, as they are before they are deflated."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
+    body = zlib.compress(rows)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+
+
+def adam7(gray: np.ndarray) -> bytes:
+    """The rows of an interlaced PNG (PNG standard, 8.2)."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    parts = (gray[y::down, x::across] for x, y, across, down in passes)
+    return b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+
+
+def planar_tiff() -> bytes:
+    """16 bits a sample, the colours in planes of their own, big-endian."""
+    planes = corners(8, 8).astype(">u2").transpose(2, 0, 1) * 257
+    size = 64 * 2
+    entries = [
+        (256, 3, 1, 8 << 16),
+        (257, 3, 1, 8 << 16),
+        (258, 3, 3, 200),
+        (259, 3, 1, 1 << 16),
+        (262, 3, 1, 2 << 16),
+        (273, 4, 3, 206),
+        (277, 3, 1, 3 << 16),
+        (279, 4, 3, 218),
+        (284, 3, 1, 2 << 16),
+    ]
+    head = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(struct.pack(">HHII", *each) for each in entries)
+    lists = struct.pack(">3H", 16, 16, 16) + struct.pack(">3I", 230, 230 + size, 230 + 2 * size)
+    return head.ljust(200, b"\0") + lists + struct.pack(">3I", size, size, size) + planes.tobytes()
+
+
 def webp_claiming(width: int, height: int) -> bytes:
     good = saved(Image.fromarray(corners()).convert("RGBA"), "WEBP", lossless=True)
     extended = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + extended + good[12:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tiny_webp() -> bytes:
+    """26 bytes that claim 16,384 × 16,384 pixels."""
+    body = b"WEBPVP8L" + struct.pack("<I", 6) + b"\x2f" + (0x0FFFFFFF).to_bytes(4, "little") + b"\0"
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -144,6 +184,18 @@ def _hostile() -> None:
             "half.heic": (heic[: len(heic) // 2], "damaged_image"),
             "half.avif": (avif[: len(avif) // 2], "damaged_image"),
             "text-bomb.png": (png_with_a_text_bomb(), "damaged_image"),
+            "few-rows.png": (png_of(bytes(65 * 20), 64, 48), "damaged_image"),
+            "few-rows-interlaced.png": (
+                png_of(adam7(np.zeros((48, 64), np.uint8))[:-500], 64, 48, True),
+                "damaged_image",
+            ),
+            "12-bit.jpg": (jpeg.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "unsupported_image"),
+            "lossless.jpg": (jpeg.replace(b"\xff\xc0\x00\x11", b"\xff\xc3\x00\x11"), "unsupported_image"),
+            "floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes(), "unsupported_image"),
+            "half-floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes()[:900], "damaged_image"),
+            "32-bit.tif": (cv2.imencode(".tif", noise()[:, :, 0].astype(np.uint32))[1].tobytes(), "unsupported_image"),
+            "planes-of-16-bits.tif": (planar_tiff(), "unsupported_image"),
+            "268-megapixels-in-26-bytes.webp": (tiny_webp(), "image_too_large"),
             "200-megapixels.png": (png_bomb(20_000, 10_000), "image_too_large"),
             "400-megapixels.png": (png_bomb(20_000, 20_000), "image_too_large"),
             "4-gigapixels.jpg": (jpeg_claiming(65_000, 65_000), "image_too_large"),

@@ -12,10 +12,23 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from schemas.errors import ItemError
-from tests.workers.icc import display_p3
-from tests.workers.images import BLUE, GREEN, HOSTILE, RED, WHITE, corners, noise, oriented, saved
+from tests.workers.icc import display_p3, gray_profile
+from tests.workers.images import (
+    BLUE,
+    GREEN,
+    HOSTILE,
+    RED,
+    WHITE,
+    adam7,
+    corners,
+    noise,
+    oriented,
+    png_bomb,
+    png_of,
+    saved,
+)
 from tests.workers.photos import ROOT
-from workers.decode import Limits, decode
+from workers.decode import Limits, decode, open_header
 
 LIMITS = Limits(pixels=50_000_000, bytes=2_000_000)
 RGB = Image.fromarray(corners())
@@ -155,6 +168,81 @@ def test_each_hostile_file_has_its_own_code(name):
         decode(data, LIMITS)
     assert caught.value.code == code
     assert str(caught.value).endswith(".")
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (2 + len(body)).to_bytes(2, "big") + body
+
+
+def stumbled_over(jpeg: bytes) -> dict[str, bytes]:
+    """Things beside the pixels that libjpeg or pillow do not like, and every viewer passes over."""
+    photoshop = segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04")
+    scan = jpeg.index(b"\xff\xda")
+    last = scan + 5 + 2 * jpeg[scan + 4] + 1
+    return {
+        "a piece of a profile": jpeg[:2] + segment(0xE2, b"ICC_PROFILE\0\x01\x03" + bytes(10)) + jpeg[2:],
+        "another version of JFIF": jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x02"),
+        "parameters of a scan": jpeg[:last] + b"\0" + jpeg[last + 1 :],
+        "half a note of Photoshop's": jpeg[:2] + photoshop + jpeg[2:],
+    }
+
+
+@pytest.mark.parametrize("what", stumbled_over(saved(RGB, "JPEG")))
+def test_what_stands_beside_the_pixels_of_a_jpeg_is_no_damage_and_hides_none(what):
+    good = saved(noise(), "JPEG", quality=90)
+    assert np.array_equal(decode(stumbled_over(good)[what], LIMITS).rgb, decode(good, LIMITS).rgb)
+    with pytest.raises(ItemError, match="damaged"):
+        decode(stumbled_over(HOSTILE["hole.jpg"][0])[what], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(1, b"\x06\0\0\0"), (2, b"x\0\0\0"), (7, b"\x06\0\0\0"), (11, b"\0\0\xc0\x7f"), (3, b"\x09\0\0\0")],
+    ids=["byte", "text", "undefined", "no number", "nine"],
+)
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_an_orientation_that_is_none_turns_nothing_and_costs_no_photo(format, kind, value):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01" + bytes((kind, 0, 1, 0, 0, 0)) + value + bytes(4)
+    assert_upright(saved(RGB, format, exif=exif), 12)
+
+
+def test_an_interlaced_png_is_read():
+    data = png_of(adam7(GRAY), 96, 64, interlaced=True)
+    assert np.array_equal(decode(data, LIMITS).rgb[:, :, 0], GRAY)
+
+
+LINEAR = gray_profile(1.0)
+
+
+@pytest.mark.parametrize("kind", ["gray", "with alpha", "with one transparent shade", "16 bits"])
+def test_the_profile_of_a_gray_picture_is_heeded_in_every_form(kind):
+    image = Image.fromarray(GRAY)
+    if kind == "with alpha":
+        image.putalpha(Image.fromarray(GRAY))
+    options = {"transparency": 7} if kind == "with one transparent shade" else {}
+    if kind == "16 bits":
+        image = Image.fromarray(GRAY.astype(np.uint16) * 257)
+    rgb = decode(saved(image, "PNG", icc_profile=LINEAR, **options), LIMITS).rgb
+    expected = 255 * (1.055 * (GRAY[32] / 255) ** (1 / 2.4) - 0.055)  # as sRGB's standard has it, but for the darkest
+    assert np.abs(rgb[32, 8:, 0] - expected[8:]).max() <= 3
+
+
+def test_a_negative_of_16_bits_comes_out_as_it_is_to_be_seen():
+    data = saved(Image.fromarray(65535 - GRAY.astype(np.uint16) * 257), "TIFF", tiffinfo={262: 0})
+    assert np.abs(decode(data, LIMITS).rgb[32, :, 0].astype(int) - GRAY[32]).max() <= 1
+
+
+def test_floats_with_highlights_and_holes_keep_their_shades():
+    gray = GRAY.astype(np.float32) / 255
+    gray[0, 0], gray[0, 1], gray[0, 2] = 1.8, np.nan, np.inf
+    rgb = decode(saved(Image.fromarray(gray), "TIFF"), LIMITS).rgb
+    assert tuple(rgb[0, :3, 0]) == (255, 0, 255)
+    assert np.abs(rgb[32, :, 0].astype(int) - GRAY[32]).max() <= 1
+
+
+def test_a_limit_may_be_higher_than_pillows_own():
+    data = png_bomb(20_000, 10_000)
+    assert open_header(data, Limits(pixels=200_000_000, bytes=len(data))).width == 20_000
 
 
 def test_limits_are_settable():
