@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,6 +12,7 @@ from enum import StrEnum
 from typing import Self, overload
 
 from pydantic import field_validator, model_validator
+from pydantic_core import to_json
 
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.industries import Industry
@@ -120,6 +122,11 @@ class SealedItems(Sequence[Item]):
             raise ValueError("items must be numbered 1, 2, 3 …")
         return item
 
+    def at(self, path: str) -> Item | None:
+        """The item of this path, looked for in the JSON: no other item is read."""
+        place = self._manifest.find(b'"path":' + to_json(path), self._starts[0])
+        return self[bisect(self._starts, place) - 1] if place >= 0 else None
+
     def hold(self, json: bytes) -> bool:
         """Whether these bytes stand anywhere in the JSON of the items."""
         return json in self._manifest
@@ -154,6 +161,12 @@ class Manifest(Record):
         if isinstance(self.items, SealedItems):
             return self.items.hold(b'"consistent":true')  # in a path, quotation marks have a backslash before them
         return any(item.options is not None and item.options.consistent for item in self.items)
+
+    def item_at(self, path: str) -> Item | None:
+        """The item of this path, if it is in the batch."""
+        if isinstance(self.items, SealedItems):
+            return self.items.at(path)
+        return next((item for item in self.items if item.path == path), None)
 
     @model_validator(mode="after")
     def _is_numbered(self) -> Self:

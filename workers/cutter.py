@@ -71,7 +71,8 @@ class Cutter:
 
         `background`: the photo that `options.bg_image` names.
         """
-        (one,) = self.segment([self.open(Order(source, options, want_mask, background))])
+        behind = decode(background, self.limits).rgb if background is not None else None
+        (one,) = self.segment([self.open(Order(source, options, want_mask, behind))])
         if options.consistent:  # alone in its folder
             one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)[0]])))
         return self.finish(one)
@@ -155,8 +156,7 @@ class Cutter:
             rgb = despilled(rgb, alpha)
         if options.shadow:
             rgb, alpha = with_shadow(rgb, alpha)
-        behind = decode(order.background, self.limits).rgb if order.background is not None else None
-        return encode(rgb, alpha, options, behind)
+        return encode(rgb, alpha, options, order.background)
 
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TypeVar
 
 from schemas.batch import Item, Manifest
@@ -22,7 +23,7 @@ from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, measure_key
 from workers.alike import Alike
 from workers.cutter import Cutter
-from workers.decode import too_many_bytes
+from workers.decode import Pixels, decode, too_many_bytes
 from workers.device_lane import Made, Taken
 from workers.lanes import overlapped
 from workers.measuring import read_alike, read_mask
@@ -47,7 +48,7 @@ def process_shard(
     items = [manifest.items[number - 1] for number in numbers]
     is_any_consistent = any((item.options or manifest.stamp.options).consistent for item in items)
     alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
-    way = _Way(transient, cutter, manifest, clock, alike)
+    way = _Way(transient, cutter, manifest, clock, alike, _Behind())
     last = way.measure if is_any_consistent and alike is None else way.write
     results = overlapped(items, way.read, way.segment, last, cutter.pace, _pixels)
     report = ShardReport(
@@ -76,6 +77,15 @@ def _pixels(step: _Step) -> int:
     return 0
 
 
+@dataclass
+class _Behind:
+    """The photo that the last item was put on: mostly it is the next one's, too."""
+
+    lock: Lock = field(default_factory=Lock)
+    path: str | None = None
+    pixels: Pixels | None = None
+
+
 @dataclass(frozen=True)
 class _Way:
     """The three steps of an item, each of which may run in a thread of its own."""
@@ -86,6 +96,7 @@ class _Way:
     clock: Clock
     alike: Alike | None
     """Of the folders whose photos are to be consistent, once all are measured."""
+    behind: _Behind
 
     def _options(self, item: Item) -> CutoutOptions:
         return item.options or self.manifest.stamp.options
@@ -157,14 +168,18 @@ class _Way:
             raise too_many_bytes(self.cutter.limits)
         return self.transient.source(self.manifest.stamp, item)
 
-    def _background(self, path: str) -> bytes:
-        """The bytes of the batch's own photo at `path`."""
-        item = next((each for each in self.manifest.items if each.path == path), None)
-        if item is None:
-            raise SourceMissing(
-                "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
-            )
-        return self._source(item)
+    def _background(self, path: str) -> Pixels:
+        """The batch's own photo at `path`, read and decoded once for all that ask for it one after the other."""
+        with self.behind.lock:
+            if self.behind.path != path or self.behind.pixels is None:
+                item = self.manifest.item_at(path)
+                if item is None:
+                    raise SourceMissing(
+                        "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
+                    )
+                self.behind.pixels = decode(self._source(item), self.cutter.limits).rgb
+                self.behind.path = path
+            return self.behind.pixels
 
     def _measured(self, item: Item, segmented: Opened | Taken | Made) -> None:
         stamp = self.manifest.stamp

@@ -42,6 +42,10 @@ def test_what_was_sealed_is_read_back_whatever_the_names_are(names: list[tuple[s
     assert read.stamp == sealed.stamp
     assert (len(read.items), tuple(read.items), read.items[-1]) == (len(items), items, items[-1])
     assert read.items[:2] == items[:2]
+    for manifest in (sealed, read):
+        firsts = {item.path: item for item in reversed(items)}
+        assert all(manifest.item_at(path) == item for path, item in firsts.items())
+        assert manifest.item_at("a") is manifest.item_at("nowhere") is None
 
 
 def test_a_manifest_that_others_wrote_is_checked_as_a_whole() -> None:

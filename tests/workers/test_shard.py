@@ -129,6 +129,24 @@ def test_another_photo_of_the_batch_can_lie_behind_the_subjects(transient, cutte
     assert cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED).shape[2] == 3
 
 
+def test_a_background_is_read_and_decoded_once_for_the_photos_that_lie_on_it(transient, cutter, monkeypatch):
+    manifest = manifest_of([PHOTO, PHOTO, PHOTO, PHOTOS[0].read_bytes()], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/4.jpg")})
+    manifest = manifest.model_copy(update={"stamp": stamp})
+    read, source = [], transient.source
+    monkeypatch.setattr(transient, "source", lambda stamp, item: read.append(item.number) or source(stamp, item))
+    report = process_shard(transient, cutter, manifest, [1, 2, 3], lambda: NOW)
+    assert [each.outcome for each in report.results] == ["done"] * 3
+    assert sorted(read) == [1, 2, 3, 4]
+
+
+def test_a_damaged_background_costs_each_photo_that_lies_on_it_its_result(transient, cutter):
+    manifest = manifest_of([PHOTO, PHOTO, PHOTO[: len(PHOTO) // 2]], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/3.jpg")})
+    report = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1, 2], lambda: NOW)
+    assert [each.code for each in report.results] == ["damaged_image"] * 2
+
+
 def test_a_background_that_is_not_in_the_batch_is_said_to_be_missing(transient, cutter):
     manifest = manifest_of([PHOTO], transient)
     stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image="absent.jpg")})
