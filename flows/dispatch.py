@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, next_turn
-from flows.lease import renewed
+from flows.lease import is_called_off, renewed
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts
 from schemas.errors import BgbatchError, PastDeadline
@@ -101,13 +101,13 @@ class Dispatcher:
         batch_id, has_ended = turn.batch.batch_id, False
         try:
             with (
-                renewed(_RENEW_EVERY, lambda: self._renew(turn)),
+                renewed(_RENEW_EVERY, lambda: self._renew(batch_id)) as turn.lost,
                 span(self._parts.settings, batch_id, "dispatch", left=turn.batch.left),
             ):
                 _log.info("a turn begins, %d photos are left", turn.batch.left)
                 ended = self._process(self._watched(turn), batch_id)
                 _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)
-            has_ended = ended.state is not BatchState.RUNNING or self._is_called_off(batch_id)
+            has_ended = ended.state is not BatchState.RUNNING or is_called_off(self._parts.records, batch_id)
         except BgbatchError as fault:
             has_ended = isinstance(fault, PastDeadline) or self._is_over(batch_id)
             if has_ended:
@@ -162,16 +162,9 @@ class Dispatcher:
                 turn.must_stop = any(each.account_id != turn.batch.account_id for each in others)
         return turn.must_stop
 
-    def _renew(self, turn: _Turn) -> bool:
+    def _renew(self, batch_id: BatchId) -> bool:
         with self._parts.records.transaction() as connection:
-            is_kept = line.renew(connection, turn.batch.batch_id, self._holder, self._parts.clock())
-        if not is_kept:
-            turn.lost.set()
-        return is_kept
-
-    def _is_called_off(self, batch_id: BatchId) -> bool:
-        with self._parts.records.reading() as connection:
-            return line.is_called_off(connection, batch_id)
+            return line.renew(connection, batch_id, self._holder, self._parts.clock())
 
     def _is_over(self, batch_id: BatchId) -> bool:
         """Whether it is purged, or about to be: what it lacked is gone for good, not for a mistake of ours."""

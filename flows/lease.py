@@ -1,4 +1,4 @@
-"""Keeping a lease while the work under it goes on."""
+"""Keeping a lease while the work under it goes on, and when that work has to stop."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
+
+from flows.parts import Parts
+from schemas.ids import BatchId
+from store import line
+from store.records import Records
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def renewed(every: float, renew: Callable[[], bool]) -> Iterator[None]:
+def renewed(every: float, renew: Callable[[], bool]) -> Iterator[threading.Event]:
     """Call `renew` every so many seconds until the end of the block, or until it says that the lease is lost.
 
+    Then the event is set, and whoever works under the lease must stop: another may have begun the same work.
     Records that cannot be reached for a moment cost one renewal, not the lease.
     """
-    over = threading.Event()
+    over, lost = threading.Event(), threading.Event()
 
     def keep() -> None:
         while not over.wait(every):
             try:
                 if not renew():
+                    lost.set()
                     return
             except SQLAlchemyError as fault:
                 _log.warning("a lease could not be renewed (%s); it is tried again", type(fault).__name__)
@@ -31,7 +39,20 @@ def renewed(every: float, renew: Callable[[], bool]) -> Iterator[None]:
     keeper = threading.Thread(target=keep, daemon=True, name="lease")
     keeper.start()
     try:
-        yield
+        yield lost
     finally:
         over.set()
         keeper.join()
+
+
+def stopping(parts: Parts, lost: threading.Event) -> Parts:
+    """The same parts, where a batch stops when its lease is lost, too, or when its customer calls it off."""
+    return replace(
+        parts, stop=lambda batch_id: lost.is_set() or parts.stop(batch_id) or is_called_off(parts.records, batch_id)
+    )
+
+
+def is_called_off(records: Records, batch_id: BatchId) -> bool:
+    """Whether the customer wants no more of this batch. It waits for nobody, so it may be asked often."""
+    with records.reading() as connection:
+        return line.is_called_off(connection, batch_id)

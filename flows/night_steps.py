@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from flows.lease import renewed
+from flows.lease import is_called_off, renewed, stopping
 from flows.night_delivery import deliver
 from flows.night_look import look, read_todo
 from flows.night_report import NOT_DELIVERED
@@ -84,11 +84,11 @@ def run_now(parts: Parts, schedule: Schedule, worker: Worker) -> Night | None:
 
 def go_on(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night | None:
     """Bring a night as far as it goes. None when another process has it. What is not its fault is raised."""
-    with held(parts, night, worker.holder) as is_ours:
-        if not is_ours:
+    with held(parts, night, worker.holder) as ours:
+        if ours is None:
             return None
         try:
-            return _advance(parts, schedule, _fresh(parts, night), worker)
+            return _advance(ours, schedule, _fresh(parts, night), worker)
         except BgbatchError as fault:
             if fault.fault == "user":
                 return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: 0})
@@ -128,10 +128,10 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
     if night is None or action.step is Step.SKIP:
         return night
     if action.step is Step.GIVE_UP:
-        with held(parts, night, worker.holder) as is_ours:
+        with held(parts, night, worker.holder) as ours:
             left = max(0, night.new + night.changed - night.delivered)
             code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
-            return end(parts, schedule, night, worker, NightState.FAILED, {code: left}) if is_ours else None
+            return end(parts, schedule, night, worker, NightState.FAILED, {code: left}) if ours is not None else None
     return go_on(parts, schedule, night, worker)
 
 
@@ -167,16 +167,12 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
         current = watch_pace(parts, schedule, current, worker, pace)
         parts.watch(counts)
 
-    def stop(batch: BatchId) -> bool:
-        with parts.records.transaction() as connection:
-            return line.is_called_off(connection, batch)
-
     has_ended = False
     try:
         assert worker.process is not None
-        with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)):
-            counts = worker.process(replace(parts, watch=watch, stop=stop), batch_id)
-        has_ended = counts.state is not BatchState.RUNNING or stop(batch_id)
+        with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)) as lost:
+            counts = worker.process(stopping(replace(parts, watch=watch), lost), batch_id)
+        has_ended = counts.state is not BatchState.RUNNING or is_called_off(parts.records, batch_id)
     finally:
         with parts.records.transaction() as connection:
             line.release(connection, batch_id, worker.holder, parts.clock(), has_ended)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flows.lease import renewed
+from flows.lease import renewed, stopping
 from flows.parts import Parts
 from schemas.batch import Counts
 from schemas.ids import BatchId, Randomness
@@ -32,14 +32,17 @@ class Worker:
 
 
 @contextmanager
-def held(parts: Parts, night: Night, holder: str) -> Iterator[bool]:
-    """The night's lease, kept until the end of the block; False when another process has it."""
+def held(parts: Parts, night: Night, holder: str) -> Iterator[Parts | None]:
+    """Hold the night's lease until the end of the block; None when another process has it.
+
+    The parts to work with: cutting stops when the lease is lost.
+    """
     if not _hold(parts, night, holder):
-        yield False
+        yield None
         return
     try:
-        with renewed(RENEW_EVERY, lambda: _hold(parts, night, holder)):
-            yield True
+        with renewed(RENEW_EVERY, lambda: _hold(parts, night, holder)) as lost:
+            yield stopping(parts, lost)
     finally:
         with parts.records.transaction() as connection:
             nights.let_go(connection, night.night_id, holder)

@@ -17,7 +17,7 @@ from flows.cleaning import cleaning
 from flows.parts import Parts
 from schemas.batch import Item, Manifest, Stamp, without_background
 from schemas.errors import BadOptions, NothingToDo
-from schemas.ids import AccountId, BatchId, Randomness, new_batch_id, received_at
+from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store import batches, line
@@ -91,9 +91,3 @@ def require_complete(options: CutoutOptions, photos: Sequence[tuple[str, CutoutO
             f"bg_image names a photo that is not in the batch, so {lack} of its {len(photos)} photos could not be cut. "
             "Add that photo to the batch, or name another."
         )
-
-
-def stop_note(parts: Parts, batch_id: BatchId) -> bool:
-    """Whether the customer has called the batch off."""
-    with parts.records.reading() as connection:
-        return line.is_called_off(connection, batch_id)

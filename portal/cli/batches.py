@@ -10,7 +10,6 @@ import typer
 
 from flows import engine
 from flows.parts import Parts
-from flows.receive import stop_note
 from portal.batches import ask_again, call_off
 from portal.cli.lease import holding
 from portal.cli.sending import send
@@ -205,8 +204,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         )
 
         engine.start()
-        watched = replace(parts, watch=watch, stop=lambda batch_id: stop_note(parts, batch_id))
-        with holding(parts, record.stamp.batch_id), using(watched):
+        with holding(replace(parts, watch=watch), record.stamp.batch_id) as held, using(held):
             process_batch(record.stamp.batch_id)
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.lease import renewed
+from flows.lease import renewed, stopping
 from flows.parts import Parts
 from schemas.errors import WrongState
 from schemas.ids import BatchId
@@ -18,8 +18,11 @@ _OURS = "command"
 
 
 @contextmanager
-def holding(parts: Parts, batch_id: BatchId) -> Iterator[None]:
-    """Hold the lease until the end of the block. Raises `WrongState` when somebody else works on the batch."""
+def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts]:
+    """Hold the lease until the end of the block. The parts to work with: the batch stops when the lease is lost.
+
+    Raises `WrongState` when somebody else works on the batch.
+    """
     holder = f"{socket.gethostname()} {os.getpid()} {_OURS}"
     with parts.records.transaction() as connection:
         stands = line.find_submission(connection, batch_id)
@@ -28,8 +31,8 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[None]:
         if stands is not None and not line.claim(connection, batch_id, holder, parts.clock(), once_more=True):
             raise WrongState("Somebody works on the batch already. `bgbatch status` shows how far it is.")
     try:
-        with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)):
-            yield
+        with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)) as lost:
+            yield stopping(parts, lost)
     finally:
         with parts.records.transaction() as connection:
             has_ended = get_batch(connection, batch_id).state.has_ended

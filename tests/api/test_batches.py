@@ -221,7 +221,7 @@ def test_a_batch_called_off_keeps_what_is_done_and_its_purge_time(desk: Desk) ->
         assert line.claim(connection, batch, "worker", desk.parts.clock())
     from dataclasses import replace
 
-    from flows.receive import stop_note
+    from flows.lease import is_called_off
 
     told = []
 
@@ -230,7 +230,7 @@ def test_a_batch_called_off_keeps_what_is_done_and_its_purge_time(desk: Desk) ->
         if counts.done == 2:
             desk.call("POST", f"/batches/{batch}/cancel")
 
-    desk.parts = replace(desk.parts, watch=watch, stop=lambda batch_id: stop_note(desk.parts, batch_id))
+    desk.parts = replace(desk.parts, watch=watch, stop=lambda batch_id: is_called_off(desk.parts.records, batch_id))
     desk.work(batch)
     shown = desk.call("GET", f"/batches/{batch}").json()
     assert (shown["state"], shown["done"], shown["purge_at"]) == ("cancelled", 2, purge_at)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from datetime import timedelta
 
+import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from flows.lease import renewed
+from portal.cli.lease import holding
+from store import line
+from store.tables import submissions
+from tests.flows.conftest import Place
 
 
 def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
@@ -33,7 +41,24 @@ def test_a_lost_lease_is_asked_for_no_more() -> None:
         lost.set()
         return False
 
-    with renewed(0.001, renew):
+    with renewed(0.001, renew) as told:
         assert lost.wait(10)
+        assert told.wait(10), "and who works under it is told"
         assert not threading.Event().wait(0.05)
     assert asked == ["renew"]
+
+
+def test_a_command_whose_lease_another_has_taken_begins_no_more_of_the_batch(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    monkeypatch.setattr(line, "LEASE_LIFE", timedelta(seconds=0.04))
+    with holding(place.parts, stamp.batch_id) as held:
+        assert not held.stop(stamp.batch_id)
+        with place.parts.records.transaction() as connection:
+            connection.execute(update(submissions).values(lease_holder="another"))
+        assert comes(lambda: held.stop(stamp.batch_id))
+
+
+def comes(what: Callable[[], bool]) -> bool:
+    return any(what() or threading.Event().wait(0.01) for _ in range(1000))

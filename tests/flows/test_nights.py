@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 
-from flows import night_look, night_steps, steps
+from flows import night_look, night_steps, night_worker, steps
 from flows.night_delivery import REPORTS
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
@@ -23,7 +24,7 @@ from schemas.errors import BadOptions, DamagedImage, NotAllowed, StoreFault, Use
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import fingerprints, nights, outside, schedules, webhooks
+from store import fingerprints, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
 from store.nights import Night, NightState
 from store.objects import ObjectStore, open_store
@@ -277,6 +278,28 @@ def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
         assert nights.hold(connection, night.night_id, "the other", FIRST)
     assert market.run_due(FIRST + timedelta(seconds=20)) == []
     assert market.cut == []
+
+
+@pytest.mark.parametrize("lease", ["night", "batch"])
+def test_a_night_whose_lease_another_has_taken_cuts_no_more(
+    market: Market, lease: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (night_steps, night_worker):
+        monkeypatch.setattr(module, "RENEW_EVERY", 0.01)
+    fill(market, 3)
+    market.schedule()
+    process = market._process
+
+    def lose_and_cut(parts: Parts, batch_id: BatchId) -> Counts:
+        table = tables.nights if lease == "night" else tables.submissions
+        with market.parts.records.transaction() as connection:
+            connection.execute(update(table).values(lease_holder="another", lease_until=FIRST + DAY))
+        told = any(parts.stop(batch_id) or time.sleep(0.01) for _ in range(1000))
+        return process(parts, batch_id) if not told else Counts(items=3, done=0, failed=0)
+
+    monkeypatch.setattr(market, "_process", lose_and_cut)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, market.cut, market.delivered()) == ("running", [], [])
 
 
 def test_a_batch_that_others_cut_in_line_is_delivered_and_reported(market: Market) -> None:
