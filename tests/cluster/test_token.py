@@ -17,9 +17,11 @@ import pytest
 
 from tests.cluster.hosts import PORT
 from tests.cluster.network import HUB, apart, can_be_apart
+from tests.deploy.files import called
 
 pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody")
 RAY = Path(sys.executable).with_name("ray")
+AWAY = "10.99.0.2"
 TOKEN = secrets.token_hex(32)
 WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
 
@@ -28,7 +30,8 @@ WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STAT
 def inside() -> Iterator[list[str]]:
     """What a command line begins with to run in a network of its own. Ray turns 127.0.0.1 into an outer address."""
     hub = "ip link set lo up; ip link add hub type bridge; ip addr add $0/24 dev hub; ip link set hub up"
-    holder = subprocess.Popen(apart(["sh", "-c", f"{hub}; echo ready; sleep infinity", HUB]), stdout=subprocess.PIPE)
+    hub += "; ip addr add $1/24 dev hub; echo ready; sleep infinity"
+    holder = subprocess.Popen(apart(["sh", "-c", hub, HUB, AWAY]), stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"ready\n"
     yield ["nsenter", f"--target={holder.pid}", "--net"]
@@ -40,9 +43,20 @@ def inside() -> Iterator[list[str]]:
 def head(inside: Sequence[str], environment: Mapping[str, str]) -> Iterator[None]:
     """A head of a cluster at the hub."""
     home = tempfile.mkdtemp(prefix="bgb-", dir="/tmp")
-    where = [f"--port={PORT}", f"--node-ip-address={HUB}", "--include-dashboard=false", f"--temp-dir={home}"]
+    try:
+        where = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={home}"]
+        with node(inside, environment, HUB, *where):
+            yield
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def node(inside: Sequence[str], environment: Mapping[str, str], address: str, *where: str) -> Iterator[None]:
+    """A node of the cluster at this address."""
+    small = ["--num-cpus=1", "--object-store-memory=80000000"]
     process = subprocess.Popen(
-        [*inside, RAY, "start", "--head", "--block", "--num-cpus=1", *where, "--object-store-memory=80000000"],
+        [*inside, RAY, "start", "--block", f"--node-ip-address={address}", *small, *where],
         env=os.environ | environment,
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -58,35 +72,40 @@ def head(inside: Sequence[str], environment: Mapping[str, str]) -> Iterator[None
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        shutil.rmtree(home, ignore_errors=True)
+
+
+ASK = f"""
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+ray.init('{HUB}:{PORT}', log_to_driver=False)
+hosts = [each['NodeID'] for each in ray.nodes() if each['Alive']]
+asked = ray.remote(lambda: ray.get_runtime_context().get_node_id())
+print(len({{*ray.get([asked.options(scheduling_strategy=On(each, soft=False)).remote() for each in hosts])}}), 'hosts')
+"""
 
 
 def knock(inside: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """Ask the cluster how many hosts it has, in a process of its own, which gives up after a while."""
-    ask = f"import ray; ray.init('{HUB}:{PORT}', log_to_driver=False); print(len(ray.nodes()), 'hosts')"
-    command = [*inside, "timeout", "-s", "KILL", environment.pop("patience", "120"), sys.executable, "-c", ask]
+    """Ask each host of the cluster for a word, in a process of its own, which gives up after a while."""
+    command = [*inside, "timeout", "-s", "KILL", environment.pop("patience", "120"), sys.executable, "-c", ASK]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
-def certificate(folder: Path) -> dict[str, str]:
-    """An authority of its own, and a certificate of it for this machine: the variables that name them."""
-    folder.mkdir()
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    new = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=trials")
-    openssl("req", *new, "-keyout", "tls.key", "-out", "tls.csr", "-subj", f"/CN={HUB}")
-    (folder / "names").write_text(f"subjectAltName=IP:{HUB}")
-    signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    openssl("x509", "-req", "-in", "tls.csr", "-out", "tls.crt", *signed)
-    return {
-        "RAY_USE_TLS": "1",
-        "RAY_TLS_SERVER_CERT": str(folder / "tls.crt"),
-        "RAY_TLS_SERVER_KEY": str(folder / "tls.key"),
-        "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
-    }
+def certificate(folder: Path, address: str = HUB, **environment: str) -> dict[str, str]:
+    """What a pod with this address makes, by an authority that the folder gets first: the variables that name it."""
+    authority, own = folder / "authority", folder / address
+    if not authority.exists():
+        authority.mkdir(parents=True)
+        new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=trials"]
+        subprocess.run([*new, "-keyout", "tls.key", "-out", "tls.crt"], cwd=authority, check=True, capture_output=True)
+    own.mkdir()
+    places = {"/etc/ray-tls": str(own), "/etc/ray-authority": str(authority)}
+    script, security = called("ConfigMap", "ray-certificate")["data"]["make.sh"], called("ConfigMap", "ray-security")
+    for place, here in places.items():
+        script = script.replace(place, here)
+    pod = {"POD_IP": address, "PATH": os.environ["PATH"]} | environment
+    subprocess.run(["sh", "-c", script], env=pod, check=True, capture_output=True)
+    files = {name: value for name, value in security["data"].items() if "TLS" in name}
+    return {name: value.replace("/etc/ray-tls", str(own)) for name, value in files.items()}
 
 
 def test_who_has_another_token_or_none_does_not_get_into_the_cluster(inside: list[str]) -> None:
@@ -102,9 +121,12 @@ def test_who_has_another_token_or_none_does_not_get_into_the_cluster(inside: lis
 def test_who_does_not_speak_tls_by_our_authority_does_not_get_in_even_with_the_token(
     inside: list[str], tmp_path: Path
 ) -> None:
-    ours, others = certificate(tmp_path / "ours"), certificate(tmp_path / "others")
-    with head(inside, WITH_TOKEN | ours):
-        assert knock(inside, **WITH_TOKEN, **ours).stdout == "1 hosts\n"
+    """With certificates as pods make them, of the authority and for their own address: with another's a node dies."""
+    head_too = {"HEAD": "bgbatch-head-svc", "FQ_RAY_IP": "bgbatch-head-svc.bgbatch.svc.cluster.local"}
+    ours, others = certificate(tmp_path / "ours", **head_too), certificate(tmp_path / "others")
+    away, join = certificate(tmp_path / "ours", AWAY), f"--address={HUB}:{PORT}"
+    with head(inside, WITH_TOKEN | ours), node(inside, WITH_TOKEN | away, AWAY, join):
+        assert knock(inside, **WITH_TOKEN, **ours).stdout == "2 hosts\n"
         for stranger in ({}, others):
             refused = knock(inside, **WITH_TOKEN, **stranger, patience="15")
             assert refused.returncode != 0

@@ -96,14 +96,46 @@ def test_the_lakes_files_are_merged_by_the_prefect_worker_alone() -> None:
     assert [each["args"] for each in upkeep] == [["upkeep", "--compact", ""]]
 
 
+def ray_variables(container: dict) -> set[str]:
+    """What it knows of Ray's security: by name in `env`, or all of the ConfigMap."""
+    if {"configMapRef": {"name": "ray-security"}} in container.get("envFrom", []):
+        return set(called("ConfigMap", "ray-security")["data"])
+    return {name for name, value in variables(container).items() if "ray-security" in str(value)}
+
+
 def test_ray_asks_for_a_token_and_speaks_tls_everywhere() -> None:
     security = called("ConfigMap", "ray-security")["data"]
     assert (security["RAY_AUTH_MODE"], security["RAY_USE_TLS"]) == ("token", "1")
     joined = [(name, each) for name, each, _ in containers() if each["name"] in ("ray", "ray-node", "work")]
     assert len(joined) == 5
-    for _, container in joined:
-        assert {"configMapRef": {"name": "ray-security"}} in container["envFrom"]
+    for _, container in [*joined, ("autoscaler", called("RayCluster", "bgbatch")["spec"]["autoscalerOptions"])]:
+        assert ray_variables(container) == set(security)
         assert "ray-tls" in {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_the_operators_own_containers_know_rays_security_from_what_it_copies() -> None:
+    """For the one that waits for the head it copies `env` and mounts, no `envFrom`; into the autoscaler nothing."""
+    cluster = called("RayCluster", "bgbatch")["spec"]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    workers = [group["template"]["spec"]["containers"][0] for group in cluster["workerGroupSpecs"]]
+    for container in (cluster["autoscalerOptions"], head, *workers):
+        names = set(variables(container))
+        assert names == set(called("ConfigMap", "ray-security")["data"]) | {"RAY_AUTH_TOKEN"}
+    mounted = {each["name"]: each["mountPath"] for each in cluster["autoscalerOptions"]["volumeMounts"]}
+    assert mounted.items() <= {each["name"]: each["mountPath"] for each in head["volumeMounts"]}.items()
+
+
+def test_each_pod_of_ray_makes_a_certificate_for_its_own_address_before_it_begins() -> None:
+    of_ray = [(name, template["spec"]) for name, template in pods() if "ray-tls" in str(template)]
+    assert len(of_ray) == 4
+    for name, spec in of_ray:
+        first = spec["initContainers"][0]
+        assert variables(first)["POD_IP"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+        assert ("HEAD" in variables(first)) is (name == "RayCluster/bgbatch/head")
+        (own,) = (each for each in spec["volumes"] if each["name"] == "ray-tls")
+        assert own["emptyDir"]["medium"] == "Memory"
+        holders = {each["name"] for each in spec["containers"] if "ray-authority" in str(each["volumeMounts"])}
+        assert holders == set(), "one that holds the authority's key can be anybody"
 
 
 def test_nobody_who_names_the_portal_starts_before_it_is_said_where_people_reach_it() -> None:
@@ -134,8 +166,8 @@ def test_the_portal_knows_neither_ray_nor_prefect() -> None:
 def test_workers_hold_no_password_for_the_records_and_none_for_prefect() -> None:
     for name, container, _ in containers():
         if name.startswith("RayCluster"):
-            secrets = [each["secretRef"]["name"] for each in container["envFrom"] if "secretRef" in each]
-            assert secrets == ["worker"]
+            secrets = [each["secretRef"]["name"] for each in container.get("envFrom", []) if "secretRef" in each]
+            assert secrets == ([] if container["name"] == "certificate" else ["worker"])
     (row,) = (line for line in (BASE / "secrets.md").read_text().splitlines() if line.startswith("| `worker`"))
     assert "RECORDS" not in row
     assert "PREFECT" not in row
