@@ -173,6 +173,14 @@ def test_workers_hold_no_password_for_the_records_and_none_for_prefect() -> None
     assert "PREFECT" not in row
 
 
+def test_the_cleanup_comes_before_others_by_a_class_of_our_own() -> None:
+    """Pods of `system-cluster-critical` are refused outside kube-system where a quota guards that class, as on GKE."""
+    classes = {each["metadata"]["name"]: each["value"] for each in manifests() if each["kind"] == "PriorityClass"}
+    asked = {name: template["spec"].get("priorityClassName", "") for name, template in pods()}
+    assert {name for name, each in asked.items() if each} == {"Deployment/cleanup"}
+    assert classes[asked["Deployment/cleanup"]] > 0
+
+
 def test_the_cleanup_needs_neither_ray_nor_prefects_server_nor_the_portal() -> None:
     (container,) = called("Deployment", "cleanup")["spec"]["template"]["spec"]["containers"]
     variables = {each["name"] for each in container.get("env", [])} | set(called("ConfigMap", "settings")["data"])
