@@ -124,9 +124,9 @@ def test_no_secret_stands_in_the_compose_file() -> None:
 
 def test_nobody_starts_before_the_schema_and_the_logins_are_there() -> None:
     """The cleanup apart, which waits for nobody and tries again."""
-    for name, service in COMPOSE["services"].items():
-        if name not in RUN_FIRST | {"cleanup"} and "BGBATCH_PORTAL_URL" in service.get("environment", {}):
-            assert "logins" in service["depends_on"], name
+    waiting = {name for name, each in COMPOSE["services"].items() if "logins" in (each.get("depends_on") or {})}
+    assert waiting == {"prefect", "portal", "work", "nights", "upkeep"}
+    assert "schema" in COMPOSE["services"]["logins"]["depends_on"]
 
 
 def test_all_that_is_written_lies_in_memory() -> None:
@@ -167,6 +167,14 @@ def test_services_that_are_waited_for_and_networks_are_there() -> None:
         assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
 
 
+def test_who_tells_webhooks_sends_letters_and_fetches_photos_gets_out_and_nobody_else() -> None:
+    """`work`, `nights` and `upkeep` share the network of `ray`."""
+    ways_out = {name for name, network in COMPOSE["networks"].items() if not (network or {}).get("internal")}
+    by_name = COMPOSE["services"].items()
+    assert {name for name, each in by_name if ways_out & set(each.get("networks", []))} == {"portal", "ray"}
+    assert {name for name, each in by_name if each.get("network_mode") == "service:ray"} == {"work", "nights", "upkeep"}
+
+
 def test_every_command_exists(commands: set[str]) -> None:
     words = []
     for _, container, _ in containers():
@@ -182,8 +190,14 @@ def test_every_command_exists(commands: set[str]) -> None:
     for each in words:
         line = shlex.join(each) if each[:1] != ["sh"] else each[-1]
         found |= {match.split()[0] for match in re.findall(r"\bbgbatch ([a-z][a-z-]*)", line)}
-    assert found >= {"serve", "cleanup", "reconcile", "receipts"}
+    assert found >= {"serve", "cleanup", "reconcile", "status"}
     assert found <= commands
+
+
+def test_what_upgrades_the_records_at_each_start_costs_the_same_however_many_receipts_there_are() -> None:
+    """`receipts` verifies all there ever were, and ends with a fault where one was changed: no reason not to start."""
+    (first,) = called("Deployment", "portal")["spec"]["template"]["spec"]["initContainers"]
+    assert first["args"] == COMPOSE["services"]["schema"]["command"] == ["status", "--json"]
 
 
 def test_every_probe_asks_for_a_page_that_there_is(routes: set[str]) -> None:
