@@ -1,6 +1,6 @@
 """The compact flow: merge the lake's small files, off-peak, once a night.
 
-A Prefect worker runs it by the clock (deploy/prefect.yaml), or `bgbatch upkeep` between two cleanups.
+`bgbatch upkeep` runs it by the clock, between two cleanups.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['bgbatch_portal', 'bgbatch_cleanup', 'bgbatch_compactor'] LOOP
+    FOREACH role IN ARRAY ARRAY['bgbatch_portal', 'bgbatch_cleanup'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;
@@ -14,8 +14,8 @@ END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO bgbatch_portal, bgbatch_cleanup, bgbatch_compactor;
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM bgbatch_portal, bgbatch_cleanup, bgbatch_compactor;
+GRANT USAGE ON SCHEMA public TO bgbatch_portal, bgbatch_cleanup;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM bgbatch_portal, bgbatch_cleanup;
 
 -- The portal and the dispatcher: everything but the schema. What is append-only stays so, for them and for the owner.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bgbatch_portal;
@@ -29,7 +29,3 @@ REVOKE ALL ON people, api_keys, sign_in_links, sessions, provider_sign_ins, webh
 GRANT UPDATE ON batches TO bgbatch_cleanup;
 GRANT INSERT ON consent_events, receipts TO bgbatch_cleanup;
 GRANT INSERT, UPDATE, DELETE ON erasures, cleanups, canaries, admissions, merged_files, submissions TO bgbatch_cleanup;
-
--- Compaction: which grants live, which files were admitted, and what it merged.
-GRANT SELECT ON consent_events, batches, receipts, alembic_version TO bgbatch_compactor;
-GRANT SELECT, INSERT, UPDATE, DELETE ON admissions, merged_files TO bgbatch_compactor;

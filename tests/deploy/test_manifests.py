@@ -10,8 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lake.merging import LARGEST_BYTES
 from store.settings import Settings
-from tests.deploy.files import BASE, DEPLOY, called, containers, manifests, pods
+from tests.deploy.files import BASE, COMPOSE, DEPLOY, called, containers, manifests, pods
 
 OURS = {each["name"] for each in yaml.safe_load((BASE / "kustomization.yaml").read_text())["images"]}
 OWN_KINDS = {"RayCluster", "PrometheusRule"}  # of operators: their pods are checked as pods below
@@ -89,11 +90,13 @@ def test_secrets_come_by_reference_and_each_is_explained() -> None:
     assert not [each for each in manifests() if each["kind"] == "Secret"]
 
 
-def test_the_lakes_files_are_merged_by_the_prefect_worker_alone() -> None:
-    nightly = yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
-    assert [each["entrypoint"] for each in nightly] == ["flows.compact.compact"]
-    upkeep = [each for _, each, _ in containers() if each["name"] == "upkeep"]
-    assert [each["args"] for each in upkeep] == [["upkeep", "--compact", ""]]
+def test_the_lakes_files_are_merged_where_there_is_memory_for_it() -> None:
+    """By `upkeep`, whose clock nobody has to set up. A merge holds its rows, these sorted, and the file of them."""
+    (upkeep,) = (each for _, each, _ in containers() if each["name"] == "upkeep")
+    beside = COMPOSE["services"]["upkeep"]
+    assert upkeep["args"] == beside["command"] == ["upkeep"]
+    limits = upkeep["resources"]["limits"]["memory"], beside["deploy"]["resources"]["limits"]["memory"]
+    assert all(int(each[0]) * 2**30 > 6 * LARGEST_BYTES for each in limits)
 
 
 def ray_variables(container: dict) -> set[str]:

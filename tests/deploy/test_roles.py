@@ -21,7 +21,7 @@ from store.settings import Settings
 from tests.consent.postgres import new_database
 from tests.deploy.files import DEPLOY
 
-LOGINS = ("bgbatch_portal", "bgbatch_cleanup", "bgbatch_compactor")
+LOGINS = ("bgbatch_portal", "bgbatch_cleanup")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,6 @@ def test_what_is_append_only_stays_as_it_is(connect, role: str, table: str) -> N
 
 
 @pytest.mark.parametrize("table", ["people", "api_keys", "sessions", "sign_in_links", "webhooks"])
-def test_cleanup_and_compactor_see_no_person_and_no_key(connect, table: str) -> None:
-    for role in ("bgbatch_cleanup", "bgbatch_compactor"):
-        with pytest.raises(InsufficientPrivilege):
-            connect(role).execute(f"SELECT * FROM {table}")
+def test_the_cleanup_sees_no_person_and_no_key(connect, table: str) -> None:
+    with pytest.raises(InsufficientPrivilege):
+        connect("bgbatch_cleanup").execute(f"SELECT * FROM {table}")

@@ -1,4 +1,4 @@
-"""Alerts, dashboard and Prefect's deployments name things that there are."""
+"""Alerts and dashboard name things that there are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import yaml
-from prefect.flows import load_flow_from_entrypoint
 
 from store.health import OLDEST, SILENCE, Health, metrics_text
 from tests.deploy.files import DEPLOY, ROOT
@@ -47,11 +46,3 @@ def test_alerts_ring_before_the_intake_stops() -> None:
     assert timedelta(seconds=int(late)) < SILENCE
     (hours,) = re.findall(r"> ([\d.]+) \* 3600$", expressions["DeadlineAtRisk"])
     assert timedelta(hours=float(hours)) < OLDEST
-
-
-def test_prefects_deployments_name_flows_and_a_pool_that_there_are() -> None:
-    deployments = yaml.safe_load((DEPLOY / "prefect.yaml").read_text())["deployments"]
-    assert deployments
-    for each in deployments:
-        assert load_flow_from_entrypoint(each["entrypoint"]).name
-        assert each["work_pool"]["name"] in (DEPLOY / "kubernetes/base/prefect-worker.yaml").read_text()

@@ -163,11 +163,12 @@ def test_kubernetes_postgresql_has_the_same_rules_and_every_client_the_authority
     assert names(server["args"]) == names(SERVICES["postgres"]["command"])
     settings = called("ConfigMap", "settings")["data"]
     assert settings["PGSSLMODE"] == "verify-full"
-    for name in ("portal", "dispatcher", "cleanup", "prefect", "prefect-worker"):
+    for name in ("portal", "dispatcher", "cleanup", "prefect"):
         spec = called("Deployment", name)["spec"]["template"]["spec"]
         (volume,) = [each for each in spec["volumes"] if each["name"] == "postgres-ca"]
         assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
-        held = [each for each in (*spec.get("initContainers", ()), *spec["containers"]) if each["name"] != "ray-node"]
+        every = (*spec.get("initContainers", ()), *spec["containers"])
+        held = [each for each in every if each["name"] not in ("ray-node", "certificate")]
         for container in held:
             (where,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "postgres-ca"]
             assert settings["PGSSLROOTCERT"] == f"{where}/ca.crt"
