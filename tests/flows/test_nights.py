@@ -299,7 +299,7 @@ def test_a_night_whose_lease_another_has_taken_cuts_no_more(
 
     monkeypatch.setattr(market, "_process", lose_and_cut)
     (night,) = market.run_due(FIRST)
-    assert (night.state, market.cut, market.delivered()) == ("running", [], [])
+    assert (night.state, market.cut, night.delivered) == ("running", [], 0)
 
 
 def test_a_batch_that_others_cut_in_line_is_delivered_and_reported(market: Market) -> None:
