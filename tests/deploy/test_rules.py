@@ -33,6 +33,17 @@ def test_rules_and_dashboard_ask_for_metrics_that_we_tell() -> None:
     assert set(re.findall(r"\bbgbatch_\w+", " ".join(shown))) == metrics()
 
 
+def test_without_the_operator_the_same_alerts_ring() -> None:
+    plain = yaml.safe_load((DEPLOY / "prometheus" / "cleanup.rules.yml").read_text())
+    assert plain["groups"] == yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
+
+
+def test_somebody_is_called_when_no_numbers_arrive_at_all() -> None:
+    """With the records down there are none: an expression over nothing is never true."""
+    (silent,) = (rule for rule in RULES if rule["expr"].startswith("absent("))
+    assert silent["labels"]["severity"] == "critical"
+
+
 def test_every_alert_has_a_section_in_the_runbook() -> None:
     headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.M))
     for rule in RULES:
