@@ -16,6 +16,8 @@ from prefect.settings import Settings as PrefectSettings
 from prefect.settings.legacy import _get_settings_fields
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from flows.engine import prepare
+from store.registry import ENGINE_LIFE
 from store.settings import Settings
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, containers
 
@@ -243,6 +245,27 @@ def test_prefect_answers_only_who_knows_its_password() -> None:
     assert "PREFECT_SERVER_API_AUTH_STRING" in (BASE / "secrets.md").read_text()
     (server,) = called("Deployment", "prefect")["spec"]["template"]["spec"]["containers"]
     assert server["envFrom"] == [{"secretRef": {"name": "prefect-server"}}]
+
+
+def test_prefects_server_forgets_runs_as_soon_as_one_that_we_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (server,) = called("Deployment", "prefect")["spec"]["template"]["spec"]["containers"]
+    cluster = {each["name"]: each["value"] for each in server["env"]}
+    compose = COMPOSE["services"]["prefect"]["environment"]
+    for name in (each for each in os.environ if "VACUUM" in each):
+        monkeypatch.delenv(name)
+    with monkeypatch.context() as environment:
+        environment.setattr(os, "environ", dict(os.environ))
+        prepare(Settings(home=tmp_path))
+        ours = {name: value for name, value in os.environ.items() if "VACUUM" in name}
+    assert len(ours) == 2
+    assert ours.items() <= cluster.items()
+    assert ours.items() <= compose.items()
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    vacuum = PrefectSettings().server.services.db_vacuum
+    assert (vacuum.enabled, vacuum.retention_period) == ({"events", "flow_runs", "orphans"}, ENGINE_LIFE)
 
 
 def test_versions_agree_with_what_was_tested_together() -> None:
