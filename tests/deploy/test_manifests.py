@@ -99,6 +99,21 @@ def test_the_lakes_files_are_merged_where_there_is_memory_for_it() -> None:
     assert all(int(each[0]) * 2**30 > 6 * LARGEST_BYTES for each in limits)
 
 
+def test_who_sweeps_dead_sessions_of_ray_sees_the_processes_of_those_that_live() -> None:
+    spec = called("Deployment", "dispatcher")["spec"]["template"]["spec"]
+    places = {
+        each["name"]: mount["name"]
+        for each in spec["containers"]
+        for mount in each["volumeMounts"]
+        if mount["mountPath"] == "/tmp"  # where ray_folder() is
+    }
+    assert places["upkeep"] == places["ray-node"]
+    assert spec["shareProcessNamespace"] is True
+    upkeep = COMPOSE["services"]["upkeep"]
+    assert upkeep["pid"] == "service:ray"
+    assert set(upkeep["volumes"]) <= set(COMPOSE["services"]["ray"]["volumes"])
+
+
 def ray_variables(container: dict) -> set[str]:
     """What it knows of Ray's security: by name in `env`, or all of the ConfigMap."""
     if {"configMapRef": {"name": "ray-security"}} in container.get("envFrom", []):
