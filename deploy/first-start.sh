@@ -53,4 +53,4 @@ LOGINS
     echo "SELECT 'CREATE DATABASE prefect OWNER prefect' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'prefect') \\gexec"
 } > "$new"; keep logins.sql
 rm -f "$new"
-echo "$folder holds all secrets. Next: docker compose -f $here/docker-compose.yaml up -d"
+echo "$folder holds all secrets. Next: docs/runbook.md, \"Start on one machine\", step 3."

@@ -50,8 +50,9 @@ def test_nobody_else_reads_them_and_git_never_takes_them(secrets: Path) -> None:
     for path in secrets.iterdir():
         assert path.suffix == ".crt" or path.stat().st_mode & 0o077 == 0, path.name
     assert (secrets / "postgres.key").stat().st_uid == 999
-    ignored = ["git", "check-ignore", "--no-index", "deploy/secrets/work.env"]
-    assert subprocess.run(ignored, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    for path in ("deploy/secrets/work.env", "deploy/.env", "own/secrets/work.env"):
+        ignored = ["git", "check-ignore", "--no-index", path]
+        assert subprocess.run(ignored, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
 def test_run_again_it_changes_nothing_and_makes_what_is_missing_with_the_same_words(secrets: Path) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+from base64 import b64decode
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from textwrap import dedent
+
+import pytest
+import yaml
 
 import schemas.errors
 from schemas.errors import BgbatchError
+from schemas.ids import new_batch_id
+from store.purge import Due, is_due
 from store.settings import Settings
-from tests.deploy.files import ROOT, called, manifests
+from store.transient import hour_name
+from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, manifests
+from tests.store.conftest import NOON
 
 TEXT = (ROOT / "docs" / "runbook.md").read_text()
 
@@ -17,12 +32,12 @@ def codes(kind: type[BgbatchError] = BgbatchError) -> set[str]:
 
 
 def test_every_command_exists(commands: set[str]) -> None:
-    typed = re.findall(r"\bbgbatch ([a-z][a-z-]*)(?: ([a-z]+))?", "\n".join(re.findall(r"`([^`\n]+)`", TEXT)))
+    lines = "\n".join(re.findall(r"`([^`\n]+)`", TEXT)).replace("-n bgbatch ", "")  # kubectl's name space
+    typed = re.findall(r"\bbgbatch ([a-z][a-z-]*)(?: ([a-z]+))?", lines)
     assert len(typed) > 10
     for name, verb in typed:
-        if name not in ("exec", "scale", "get"):  # -n bgbatch, kubectl's name space
-            assert name in commands
-            assert not verb or f"{name} {verb}" in commands or name == "receipts"
+        assert name in commands
+        assert not verb or f"{name} {verb}" in commands or name == "receipts"
 
 
 def test_every_file_of_ours_exists() -> None:
@@ -44,3 +59,70 @@ def test_what_it_scales_and_looks_at_is_there() -> None:
     labels = {each["metadata"].get("labels", {}).get("app") for each in manifests()}
     assert set(re.findall(r"-l app=(\w+)", TEXT)) <= labels
     assert {name.lower() for name in re.findall(r"BGBATCH_([A-Z_]+)", TEXT)} <= set(Settings.model_fields)
+
+
+def test_each_compose_command_reads_the_secrets_and_is_told_its_settings_by_a_file() -> None:
+    """Only root reads the secrets, and sudo drops variables; outside its folder Compose finds neither file."""
+    commands = [each for each in re.findall(r"`([^`\n]+)`", TEXT) if "docker compose" in each]
+    assert len(commands) >= 6
+    known = set(COMPOSE["services"])
+    for command in commands:
+        verb = re.fullmatch(r"sudo docker compose (up -d|exec|restart)(?: --force-recreate)?(.*)", command)
+        assert verb, command
+        assert set(verb[2].partition("bgbatch")[0].split()) <= known
+    asked = re.findall(r"\$\{(\w+):", (DEPLOY / "docker-compose.yaml").read_text())
+    assert set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "docker-compose.yaml").read_text())) == {"BGBATCH_PORTAL_URL"}
+    assert "`echo BGBATCH_PORTAL_URL=https://photos.example.com > .env`" in TEXT
+    assert {"RAY_CPUS", "RAY_MEMORY"} <= set(asked)
+
+
+def test_what_it_says_to_delete_by_path_has_expired_and_lies_there() -> None:
+    ((folder, hours),) = re.findall(r"folder `(\S+)/<hour>/` \(UTC\) whose hour\s+began over (\d+) hours ago", TEXT)
+    ago = hour_name(NOON - timedelta(hours=int(hours)))
+    assert is_due(ago, NOON, Settings().purge_after) is Due.WHOLLY
+    assert is_due(hour_name(NOON - timedelta(hours=int(hours) - 1)), NOON, Settings().purge_after) is Due.PARTLY
+    for said in (COMPOSE["services"]["cleanup"]["environment"], called("ConfigMap", "settings")["data"]):
+        assert said["BGBATCH_TRANSIENT_URL"].endswith(f"/{folder}")
+    batch_id = new_batch_id(NOON, Random(1).randbytes)
+    assert int(batch_id.replace("-", "")[:12], 16) == NOON.timestamp() * 1000
+
+
+with_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+
+
+def block(start: str) -> str:
+    """The block of the runbook that begins with this line, its indent apart."""
+    (found,) = (text for _, text in re.findall(r"```(sh|yaml)\n(.*?)```", TEXT, re.S) if text.strip().startswith(start))
+    return dedent(found)
+
+
+@with_kubectl
+def test_the_overlay_gives_the_images_and_the_portal_their_addresses(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "deploy" / "kubernetes")
+    (tmp_path / "own" / "kustomization.yaml").write_text(block("resources:"))
+    run = subprocess.run(["kubectl", "kustomize", tmp_path / "own"], capture_output=True, check=True)
+    made = list(yaml.safe_load_all(run.stdout))
+    (settings,) = (each for each in made if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "settings")
+    assert settings["data"]["BGBATCH_PORTAL_URL"] == "https://photos.example.com"
+    images = set(re.findall(r"image: (\S*bgbatch\S*)", run.stdout.decode()))
+    assert images == {"registry.example.com/bgbatch:0.1.0", "registry.example.com/bgbatch-cuda:0.1.0"}
+
+
+@with_kubectl
+@pytest.mark.skipif(os.geteuid() != 0, reason="a key is given to another user: needs root")
+def test_each_secret_is_made_with_the_keys_that_its_readers_want(tmp_path: Path) -> None:
+    subprocess.run(["sh", DEPLOY / "first-start.sh", tmp_path / "secrets"], check=True, capture_output=True)
+    subprocess.run(["sh", DEPLOY / "certificates.sh", tmp_path / "ray"], check=True, capture_output=True)
+    apply, *commands = block("kubectl apply").splitlines()
+    assert "namespace.yaml" in apply
+    script = "\n".join(f"{each} --dry-run=client -o yaml; echo ---" for each in commands)
+    done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, capture_output=True, check=True)
+    made = {each["metadata"]["name"]: each["data"] for each in yaml.safe_load_all(done.stdout) if each}
+    table = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", (BASE / "secrets.md").read_text(), re.M)
+    later = {"BGBATCH_SMTP_URL", "BGBATCH_OIDC_CLIENT_SECRET"}  # where there are mail and sign-in
+    assert {name for name, _ in table} == set(made)
+    for name, keys in table:
+        assert set(re.findall(r"`([^`]+)`", keys)) - later <= set(made[name]), name
+    word = (tmp_path / "secrets" / "postgres_password").read_bytes().strip()
+    assert b64decode(made["postgres-owner"]["password"]) == word
