@@ -1,6 +1,7 @@
 """From outputs to candidates: the gate picks rows, workers write files, a transaction admits each file.
 
 The order makes a crash harmless: an object without an admission is read by nobody and erased by the next reconcile.
+Whatever tries again writes the same bytes, so a write of an earlier try that comes late changes no admitted file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ FILE_ITEMS = 50
 
 Portion = tuple[CandidateFacts, ...]
 Write = Callable[[Sequence[Portion], datetime], Iterator[LakeFile]]
-"""Writes each portion as one lake file. On Ray in the flow, so that no image passes through the flow's process."""
+"""Writes each portion as one lake file that says when it was admitted.
+
+On Ray in the flow, so that no image passes through the flow's process.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
     portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
     rows = files = 0
     if portions:
-        for file in write(portions, parts.clock()):
+        admitted_at = max(result.finished_at for result in done)  # of each try the same, so that its files are, too
+        for file in write(portions, admitted_at):
             reason = _admit(parts, stamp, file)
             if reason is None:
                 rows, files = rows + file.rows, files + 1

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from flows.admission import Portion
+from flows.candidates import lake_of
+from lake.audit import audit as audit_lake
+from lake.write import LakeFile, write_candidates
 from portal.audit import Audit, audit
+from schemas.errors import StoreFault
 from schemas.industries import Industry
 from store.transient import source_key
 from tests.promise.world import START, World
@@ -39,6 +44,29 @@ def test_a_promise_that_held_is_said_to_have_held(world: World) -> None:
     assert result.looked_at["receipts of all time"] == 2
     assert result.looked_at["objects in the transient store"] > 0
     assert result.longest_gap_minutes is not None
+
+
+def test_a_write_of_a_try_that_was_given_up_comes_late_and_spoils_no_admitted_file(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[Portion, datetime]] = []
+
+    def hangs(portions: Sequence[Portion], admitted_at: datetime) -> Iterator[LakeFile]:
+        written.extend((portion, admitted_at) for portion in portions)
+        raise StoreFault("The store is away.")
+
+    with world.its_clock():
+        world.submit(0, Industry.AUTOMOTIVE, 2)
+        with monkeypatch.context() as broken:
+            broken.setattr(world, "_write", lambda parts: hangs)
+            world.process(0)
+        world.now += timedelta(seconds=10)
+        world.process(0)
+    parts = world.parts("worker")
+    for portion, admitted_at in written:
+        write_candidates(parts.lake, parts.transient, portion, portion[0].item, admitted_at)
+    result = audit_lake(lake_of(parts))
+    assert (len(written), result.rows, result.faults) == (1, 5, [])
 
 
 def _keep_an_old_object(world: World) -> None:
