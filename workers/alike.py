@@ -126,4 +126,4 @@ def fits(photo: Measure, setting: Setting) -> bool:
 def _proportions(photo: Measure) -> tuple[int, int]:
     """Width to height, to a twelfth of a per cent of the longer side; a pixel more or less makes no other shape."""
     longer = max(photo.width, photo.height)
-    return round(1200 * photo.width / longer), round(1200 * photo.height / longer)
+    return max(1, round(1200 * photo.width / longer)), max(1, round(1200 * photo.height / longer))

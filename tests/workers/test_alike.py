@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.batch import Item, Manifest, Stamp
 from schemas.ids import new_batch_id
 from schemas.options import CutoutOptions
-from workers.alike import Setting, alike
+from workers.alike import Measure, Setting, alike, setting_for
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -49,3 +49,23 @@ def test_a_manifest_tells_whether_any_photo_is_to_be_consistent_without_reading_
     assert wants(named_so) == [False, False]
     assert wants(named_so, as_said) == [True, True]
     assert wants(named_so, consistent=True) == [True, True]
+
+
+@st.composite
+def measures(draw: st.DrawFn) -> Measure:
+    """A photo of up to 50 megapixels, however long and narrow, and the box of a subject in it."""
+    width = draw(st.integers(1, 50_000_000))
+    height = draw(st.integers(1, 50_000_000 // width))
+    across, down = draw(st.integers(1, width)), draw(st.integers(1, height))
+    left, top = draw(st.integers(0, width - across)), draw(st.integers(0, height - down))
+    return Measure(width=width, height=height, left=left, top=top, across=across, down=down, on_frame=0.0)
+
+
+@given(st.lists(measures(), min_size=1, max_size=5))
+@example([Measure(width=10_000, height=4, left=1, top=1, across=1, down=1, on_frame=0.0)])
+@example([Measure(width=3, height=10_000, left=1, top=1, across=1, down=1, on_frame=0.0)])
+def test_photos_of_any_proportions_come_to_a_setting(folder: list[Measure]) -> None:
+    setting = setting_for(folder)
+    assert setting is not None
+    assert min(setting.width, setting.height) >= 1
+    assert 0 < setting.subject <= 0.38
