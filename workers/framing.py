@@ -55,15 +55,15 @@ def through(frame: Frame, pixels: Pixels, width: int, height: int) -> Pixels:
     bottom = min(frame.top + frame.height, pixels.shape[0])
     left, top = max(frame.left, 0), max(frame.top, 0)
     inside = pixels[top:bottom, left:right]
-    scale = width / frame.width
-    across = min(width, max(1, round((right - left) * scale)))
-    down = min(height, max(1, round((bottom - top) * scale)))
+    scale_x, scale_y = width / frame.width, height / frame.height  # not quite the same: both sides are whole pixels
+    across = min(width, max(1, round((right - left) * scale_x)))
+    down = min(height, max(1, round((bottom - top) * scale_y)))
     if (across, down) != (right - left, bottom - top):
         inside = np.asarray(cv2.resize(inside, (across, down), interpolation=cv2.INTER_AREA), np.uint8)
     if (across, down) == (width, height):
         return inside
-    before, above = min(width - across, round((left - frame.left) * scale)), round((top - frame.top) * scale)
-    above = min(height - down, above)
+    before = min(width - across, round((left - frame.left) * scale_x))
+    above = min(height - down, round((top - frame.top) * scale_y))
     edges = (above, height - down - above, before, width - across - before)
     return np.asarray(cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT, value=0), np.uint8)
 

@@ -11,5 +11,5 @@ def fitted(width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return width, height
     scale = math.sqrt(max_pixels / (width * height))
     narrow = max(1, math.floor(width * scale))
-    low = max(1, math.floor(height * scale))
+    low = min(max_pixels, max(1, math.floor(height * scale)))
     return min(narrow, max_pixels // low), low

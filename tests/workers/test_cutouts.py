@@ -6,10 +6,12 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.errors import BadOptions
-from schemas.options import CutoutOptions, parse_options
+from schemas.options import CutoutOptions, Size, parse_options
 from tests.workers.photos import PHOTOS
 from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
@@ -129,6 +131,29 @@ def test_a_large_photo_is_scaled_in_proportion():
     assert fitted(4000, 3000, 1_500_000) == (1414, 1060)
     assert fitted(100_000, 10, 250_000) == (50_000, 5)
     assert fitted(500, 500, 250_000) == (500, 500)
+
+
+@given(st.integers(1, 50_000_000), st.integers(1, 50_000_000), st.sampled_from([size.max_pixels for size in Size]))
+@example(1, 300_000, 250_000)
+@example(1, 50_000_000, 1_500_000)
+@example(50_000_000, 1, 1_500_000)
+def test_a_photo_of_any_proportions_fits_its_cap(width, height, limit):
+    across, down = fitted(width, height, limit)
+    assert 1 <= across <= width
+    assert 1 <= down <= height
+    assert across * down <= limit
+    if min(across, down) > 1:
+        assert abs(across * height / width - down) <= max(1, height / width)
+
+
+@pytest.mark.parametrize("shape", [(4032, 3024), (2556, 1179), (3000, 1000), (4000, 500), (1000, 3000)])
+@pytest.mark.parametrize("size", ["preview", "medium"])
+def test_a_photo_that_is_scaled_down_reaches_to_its_last_row_and_column(shape, size):
+    height, width = shape
+    to = fitted(width, height, Size(size).max_pixels)
+    seen = through(Frame(0, 0, width, height), np.full(shape, 255, np.uint8), *to)
+    assert seen.shape == to[::-1]
+    assert seen.min() == 255
 
 
 def test_the_mask_for_the_lake_is_whole_whatever_the_customer_gets(cutter):
