@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from schemas.errors import ItemError, WeightsInvalid
-from schemas.options import CutoutOptions, Format
+from schemas.options import WHITE, CutoutOptions, Format
 from store.settings import Settings
 from workers.alike import Measure, measured, setting_for
 from workers.compiling import keep_compiled_in
+from workers.composite import on_colour
 from workers.decode import Limits, Picture, decode
 from workers.device_lane import DeviceLane, Jpegs, Made, Taken, jpegs_on
 from workers.encode import encode, write_zip
@@ -71,11 +72,19 @@ class Cutter:
 
         `background`: the photo that `options.bg_image` names.
         """
-        behind = decode(background, self.limits).rgb if background is not None else None
+        behind = self.backdrop(background) if background is not None else None
         (one,) = self.segment([self.open(Order(source, options, want_mask, behind))])
         if options.consistent:  # alone in its folder
             one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)[0]])))
         return self.finish(one)
+
+    def backdrop(self, source: bytes) -> Pixels:
+        """The photo that `bg_image` names, on white where it is transparent. Raises as `decode` does, of this photo."""
+        try:
+            picture = decode(source, self.limits)
+        except ItemError as error:
+            raise type(error)(f"The photo that bg_image names cannot be used. {error}") from None
+        return picture.rgb if picture.alpha is None else on_colour(picture.rgb, picture.alpha, WHITE)
 
     def measure(self, done: Opened | Taken | Made) -> tuple[Measure, Pixels]:
         """Where the subject of a segmented photo is, and its mask, which a later `Order` may bring along."""

@@ -66,7 +66,8 @@ def as_the_format_can(colour: Rgba, format: Format) -> Rgba:
 def covering(image: Pixels, width: int, height: int) -> Pixels:
     """The middle of the image, scaled so that it covers width × height."""
     scale = max(width / image.shape[1], height / image.shape[0])
-    across, down = min(image.shape[1], round(width / scale)), min(image.shape[0], round(height / scale))
+    across = max(1, min(image.shape[1], round(width / scale)))
+    down = max(1, min(image.shape[0], round(height / scale)))
     left, top = (image.shape[1] - across) // 2, (image.shape[0] - down) // 2
     middle = image[top : top + down, left : left + across]
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

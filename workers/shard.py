@@ -23,7 +23,7 @@ from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, measure_key
 from workers.alike import Alike
 from workers.cutter import Cutter
-from workers.decode import Pixels, decode, too_many_bytes
+from workers.decode import Pixels, too_many_bytes
 from workers.device_lane import Made, Taken
 from workers.lanes import overlapped
 from workers.measuring import read_alike, read_mask
@@ -177,7 +177,7 @@ class _Way:
                     raise SourceMissing(
                         "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
                     )
-                self.behind.pixels = decode(self._source(item), self.cutter.limits).rgb
+                self.behind.pixels = self.cutter.backdrop(self._source(item))
                 self.behind.path = path
             return self.behind.pixels
 

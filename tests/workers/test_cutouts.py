@@ -10,13 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.errors import BadOptions
+from schemas.errors import BadOptions, DamagedImage, EmptyFile, NotAnImage
 from schemas.options import CutoutOptions, Size, parse_options
 from tests.workers.photos import PHOTOS
 from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
-from workers.encode import encode
+from workers.encode import covering, encode
 from workers.foreground import despilled
 from workers.framing import Frame, frame_for, through
 from workers.png import write_cutout, write_png
@@ -243,6 +243,30 @@ def test_a_photo_of_the_batch_lies_behind_the_subject(cutter):
     image = pixels(done.file)
     assert image.shape == (400, 600, 3)
     assert tuple(image[2, 2]) == pytest.approx((10, 200, 30), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("behind", "photo"),
+    [((1, 1), (400, 200)), ((1000, 1000), (10_000, 3)), ((20, 20), (1, 100)), ((10_000, 3), (90, 90))],
+)
+def test_a_backdrop_of_any_proportions_covers_a_photo_of_any(behind, photo):
+    wall = np.full((*behind[::-1], 3), (10, 200, 30), np.uint8)
+    assert (covering(wall, *photo) == np.full((*photo[::-1], 3), (10, 200, 30))).all()
+
+
+@pytest.mark.parametrize(
+    ("wall", "error"), [(PHOTO[:20_000], DamagedImage), (b"", EmptyFile), (b"a letter" * 99, NotAnImage)]
+)
+def test_a_backdrop_that_cannot_be_read_is_told_from_the_photo(cutter, wall, error):
+    with pytest.raises(error, match=r"^The photo that bg_image names cannot be used\. .+\.$"):
+        cutter.cut(PHOTO, parse_options({"bg_image": "wall.jpg"}), False, background=wall)
+
+
+def test_a_backdrop_that_is_transparent_itself_lies_on_white(cutter):
+    wall = io.BytesIO()
+    Image.new("RGBA", (90, 60), (255, 0, 0, 0)).save(wall, "PNG")
+    done = cutter.cut(PHOTO, parse_options({"bg_image": "wall.png"}), False, background=wall.getvalue())
+    assert tuple(pixels(done.file)[2, 2]) == pytest.approx((255, 255, 255), abs=2), "the red below is not to be seen"
 
 
 def test_despill_takes_the_old_background_out_of_soft_pixels():
