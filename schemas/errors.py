@@ -10,7 +10,10 @@ from typing import ClassVar
 
 
 class BgbatchError(Exception):
-    """The root. `code` is stable: programs may depend on it. `fault` says whose move it is: the user's or ours."""
+    """The root. `code` is stable: programs may depend on it.
+
+    `fault` says whose move it is: the user's, who asked for it; the operator's, who set it up; or ours.
+    """
 
     code: ClassVar[str] = "internal"
     fault: ClassVar[str] = "ours"
@@ -166,7 +169,7 @@ class BucketUnfit(BgbatchError):
     """The bucket would keep bytes longer than promised, or show them to others. The sentence says how to mend it."""
 
     code = "bucket_unfit"
-    fault = "user"
+    fault = "operator"
 
 
 class IntakeStopped(BgbatchError):
@@ -179,7 +182,7 @@ class DeviceAbsent(BgbatchError):
     """The device asked for (say `cuda`) is not on this machine. It is never replaced by another one silently."""
 
     code = "device_absent"
-    fault = "user"
+    fault = "operator"
 
 
 class DeviceBroken(BgbatchError):
@@ -192,14 +195,14 @@ class NotCompiled(BgbatchError):
     """The network could not be compiled for the device, mostly for want of a C compiler."""
 
     code = "not_compiled"
-    fault = "user"
+    fault = "operator"
 
 
 class WeightsInvalid(BgbatchError):
     """A weights file is missing, damaged, or made for another network."""
 
     code = "weights_invalid"
-    fault = "user"
+    fault = "operator"
 
 
 class WorkersLost(BgbatchError):

@@ -74,7 +74,7 @@ def exit_codes(
         yield
     except BgbatchError as fault:
         _say_fault(fault.code, str(fault))
-        raise typer.Exit(CALLERS_MISTAKE if fault.fault == "user" else OUR_FAULT) from None
+        raise typer.Exit(OUR_FAULT if fault.fault == "ours" else CALLERS_MISTAKE) from None
     except OSError as fault:
         _say_fault("file_fault", _told(fault))
         raise typer.Exit(CALLERS_MISTAKE) from None

@@ -20,7 +20,7 @@ from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
-from schemas.errors import BadOptions, DamagedImage, NotAllowed, StoreFault, UserError
+from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, StoreFault, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -451,14 +451,15 @@ def test_a_place_that_was_taken_back_ends_the_night(market: Market) -> None:
     assert (night.state, night.failures, market.cut) == ("failed", {"not_allowed": 0}, [])
 
 
-def test_a_source_that_cannot_be_listed_is_tried_again_the_same_night(
-    market: Market, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", [StoreFault("The place could not be listed: SlowDown."), DeviceAbsent("No GPU.")])
+def test_what_is_no_fault_of_the_customers_is_tried_again_the_same_night(
+    market: Market, trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(market, 3)
     market.schedule()
 
     def refuse(*_: object) -> None:
-        raise StoreFault("The place could not be listed: SlowDown.")
+        raise trouble
 
     monkeypatch.setattr(night_look, "list_place", refuse)
     assert market.run_due(FIRST) == []
