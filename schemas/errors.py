@@ -279,7 +279,7 @@ class FileTooLarge(ItemError):
 
 
 class ImageTooLarge(ItemError):
-    """More pixels than the limit; found in the header, before any memory was taken for them."""
+    """More pixels than the limit, found in the header before memory is taken; or than the cutout's format can hold."""
 
     code = "image_too_large"
     fault = "user"

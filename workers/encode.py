@@ -12,6 +12,7 @@ import pillow_jxl  # noqa: F401 - teaches pillow to write JPEG XL
 import simplejpeg
 from PIL import Image
 
+from schemas.errors import ImageTooLarge
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.composite import cut_out, on_colour, on_image
 from workers.png import write_cutout, write_png
@@ -21,9 +22,20 @@ Pixels = npt.NDArray[np.uint8]
 JPEG_QUALITY = 90
 WEBP_QUALITY = 85
 
+_MOST_A_SIDE = {Format.JPG: 65_500, Format.WEBP: 16_383}
+"""What libjpeg and libwebp can write, in pixels."""
+
 
 def encode(rgb: Pixels, alpha: Pixels, options: CutoutOptions, behind: Pixels | None = None) -> bytes:
-    """The file: `rgb` with `alpha` as the options want them put together; `behind`: a photo to lie behind them."""
+    """The file: `rgb` with `alpha` as the options want them put together; `behind`: a photo to lie behind them.
+
+    Raises `ImageTooLarge` where the format cannot hold as many pixels a side.
+    """
+    most = _MOST_A_SIDE.get(options.format)
+    if most is not None and max(alpha.shape) > most:
+        raise ImageTooLarge(
+            f"A {options.format} file has at most {most} pixels a side. Choose png or jxl, or a smaller size."
+        )
     is_clear = options.channels is Channels.RGBA and options.background is None and behind is None
     if options.format is Format.PNG and is_clear:
         return write_cutout(rgb, alpha)

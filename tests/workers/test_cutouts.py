@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.errors import BadOptions, DamagedImage, EmptyFile, NotAnImage
+from schemas.errors import BadOptions, DamagedImage, EmptyFile, ImageTooLarge, NotAnImage
 from schemas.options import CutoutOptions, Size, parse_options
 from tests.workers.photos import PHOTOS
 from workers.alike import measured, setting_for
@@ -74,6 +74,19 @@ def test_lossless_formats_keep_the_photos_own_colour_even_where_it_is_half_trans
     assert np.array_equal(rgba[seen][:, :3], NOISE[seen]), "premultiplied colour would be darker here"
     assert np.array_equal(rgba[:, :, 3], disk())
     assert not rgba[~seen].any(), "what is cut away is gone, not hidden"
+
+
+@pytest.mark.parametrize(("format", "most"), [("webp", 16_383), ("jpg", 65_500)])
+@pytest.mark.parametrize("channels", ["rgba", "alpha"])
+def test_a_side_that_a_format_cannot_hold_is_refused_with_what_to_choose(format, most, channels):
+    options = parse_options({"format": format, "channels": channels})
+
+    def size(width: int) -> tuple[int, int]:
+        return opened(encode(np.zeros((2, width, 3), np.uint8), np.zeros((2, width), np.uint8), options)).size
+
+    assert size(most) == (most, 2)
+    with pytest.raises(ImageTooLarge, match=rf"^A {format} file has at most {most} pixels a side\. Choose png or jxl"):
+        size(most + 1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 1), (50, 70), (700, 130)])
