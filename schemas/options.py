@@ -186,11 +186,14 @@ def _rgba(colour: str) -> Rgba:
     is_bare_hex = len(text) in (3, 4, 6, 8) and all(digit in "0123456789abcdef" for digit in text)
     try:
         red, green, blue, *alpha = ImageColor.getrgb(f"#{text}" if is_bare_hex else text)
+        found = (red, green, blue, alpha[0] if alpha else 255)
+        if not 0 <= min(found) <= max(found) <= 255:  # pillow reads rgb(999, 0, 0)
+            raise ValueError
     except ValueError:
         raise ValueError(
             f"{colour!r} is no colour. Use a name (white), hex (fff, #81d4fa, 81d4fa77) or rgb(129, 212, 250)."
         ) from None
-    return red, green, blue, alpha[0] if alpha else 255
+    return found
 
 
 _MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,2})?)(px|%)")

@@ -331,6 +331,10 @@ def test_the_same_photo_gives_the_same_bytes(cutter):
     [
         {"format": "gif"},
         {"bg_color": "ultrawhite"},
+        {"bg_color": "rgb(256, 0, 0)"},
+        {"bg_color": "rgb(101%, 0%, 0%)"},
+        {"bg_color": "rgba(255, 0, 0, 300)"},
+        {"bg_color": "hsl(0, 200%, 50%)"},
         {"crop_margin": "10%"},
         {"crop": True, "crop_margin": "-3px"},
         {"crop": True, "crop_margin": "51%"},
