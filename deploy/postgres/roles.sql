@@ -22,10 +22,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bgbatch_p
 REVOKE UPDATE, DELETE, TRUNCATE ON consent_events, receipts FROM bgbatch_portal;
 REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM bgbatch_portal;
 
--- The cleanup: reads, marks what it purged, writes receipts. It may withdraw (restored ledgers learn of withdrawals), and
--- sees no person, key, session or webhook.
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO bgbatch_cleanup;
-REVOKE ALL ON people, api_keys, sign_in_links, sessions, provider_sign_ins, webhooks, webhook_events FROM bgbatch_cleanup;
-GRANT UPDATE ON batches TO bgbatch_cleanup;
+-- The cleanup: reads by name what it needs, so that a new table is closed to it; marks what it purged, writes receipts. It may
+-- withdraw (restored ledgers learn of withdrawals), and sees no person, name, place, key, session or webhook.
+GRANT SELECT ON alembic_version, batches, consent_events, receipts, erasures, cleanups, canaries, admissions, merged_files
+    TO bgbatch_cleanup;
+GRANT UPDATE ON batches, canaries, admissions, merged_files TO bgbatch_cleanup;
 GRANT INSERT ON consent_events, receipts TO bgbatch_cleanup;
-GRANT INSERT, UPDATE, DELETE ON erasures, cleanups, canaries, admissions, merged_files, submissions TO bgbatch_cleanup;
+GRANT INSERT, UPDATE, DELETE ON erasures, cleanups TO bgbatch_cleanup;

@@ -10,9 +10,8 @@ import pytest
 from tests.deploy.files import manifests, pods
 
 POLICIES = [each["spec"] for each in manifests() if each["kind"] == "NetworkPolicy"]
-PODS = {"-".join(labels[key] for key in ("app", "role") if key in labels): labels for labels in (
-    template["metadata"]["labels"] for _, template in pods()
-)}  # fmt: skip
+LABELS = [template["metadata"]["labels"] for _, template in pods()]
+PODS = {"-".join(each[key] for key in ("app", "role") if key in each): each for each in LABELS}
 NAMESPACES = {
     "ingress": {"kubernetes.io/metadata.name": "ingress", "bgbatch.dev/ingress": "true"},
     "monitoring": {"kubernetes.io/metadata.name": "monitoring"},
