@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.store.conftest import ceph_bucket, open_store, rclone_bucket, s3_of
         (BucketFacts(is_google=True), "--clear-soft-delete"),
         (BucketFacts(versioning=None), "s3:GetBucketVersioning"),
         (BucketFacts(object_lock=None), "s3:GetBucketObjectLockConfiguration"),
+        (BucketFacts(replication=None), "s3:GetReplicationConfiguration"),
         (BucketFacts(public=None), "s3:GetBucketAcl"),
     ],
 )
@@ -44,9 +46,8 @@ def test_a_plain_bucket_is_fit() -> None:
         assert check_bucket(open_store(url, settings), settings).problems == ()
 
 
-def test_a_folder_is_fit(objects: ObjectStore) -> None:
-    if objects.storage.AT_ONCE == 1:
-        assert check_bucket(objects, Settings()).problems == ()
+def test_a_folder_is_fit(tmp_path: Path) -> None:
+    assert check_bucket(open_store(str(tmp_path), Settings(home=tmp_path)), Settings()).problems == ()
 
 
 def _version(store: ObjectStore) -> None:
@@ -121,3 +122,19 @@ def test_a_store_that_sweeps_strays_around_anything_else_is_refused(places: dict
     with pytest.raises(ValueError, match="must not lie inside"):
         Settings(**places)
     Settings(transient_url="s3://b/transient", lake_url="s3://b/lake")
+
+
+def test_a_policy_that_names_all_whom_it_lets_in_is_not_public_whatever_the_server_calls_it() -> None:
+    """Ceph calls each policy public that allows anything."""
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    s3 = s3_of(store)
+    who, where = {"AWS": ["arn:aws:iam:::user/other"]}, f"arn:aws:s3:::{s3.bucket}/*"
+    statement = {"Effect": "Allow", "Principal": who, "Action": "s3:GetObject", "Resource": where}
+    s3.call("put_bucket_policy", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    check_bucket(store, settings)
+    for everybody in ("*", {"AWS": "*"}, {"AWS": ["arn:aws:iam:::user/other", "*"]}):
+        open_to_all = [statement, statement | {"Principal": everybody}]
+        s3.call("put_bucket_policy", Policy=json.dumps({"Version": "2012-10-17", "Statement": open_to_all}))
+        with pytest.raises(BucketUnfit, match="by everybody"):
+            check_bucket(store, settings)
