@@ -1,13 +1,18 @@
-"""What a cleanup works with, out of the parts in use."""
+"""What a cleanup works with, out of the parts in use, and its one step that needs no engine: the purge."""
 
 from __future__ import annotations
 
 import os
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from flows.parts import Parts
 from schemas.clock import system_clock
-from schemas.ids import Randomness
-from store.cleanup import Machine
+from schemas.errors import BgbatchError
+from schemas.ids import BatchId, Randomness
+from store.cleanup import Machine, clean_up
+from store.purge import PurgeReport
+from store.spans import note_span
 
 
 def cleaning(parts: Parts, randomness: Randomness = os.urandom) -> Machine:
@@ -20,3 +25,18 @@ def cleaning(parts: Parts, randomness: Randomness = os.urandom) -> Machine:
         real=system_clock,
         randomness=randomness,
     )
+
+
+def purge(parts: Parts) -> PurgeReport:
+    """Purge what is due. What goes wrong, and what was wrong with the parts before, is in the report's faults."""
+    report = clean_up(cleaning(parts), [_code(each) for each in parts.troubles])
+    for each in report.receipts:
+        began, ended = each.first_deletion, each.last_deletion
+        note_span(parts.settings, BatchId(each.subject), "purge", began, ended, objects=each.objects)
+    return report
+
+
+def _code(trouble: Exception) -> str:
+    if isinstance(trouble, BgbatchError):
+        return trouble.code
+    return "records_fault" if isinstance(trouble, SQLAlchemyError) else "store_fault"

@@ -10,19 +10,15 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
-from sqlalchemy.exc import SQLAlchemyError
 
 from flows.canary import look_for_canaries
-from flows.cleaning import cleaning
+from flows.cleaning import purge
 from flows.parts import current_parts, parts_to_clean
 from schemas.errors import BgbatchError, StoreFault
-from schemas.ids import BatchId
-from store.cleanup import clean_up
 from store.engine_history import forget_runs
 from store.purge import PurgeReport
 from store.ray_sessions import sweep_sessions
 from store.registry import ENGINE_LIFE, ray_folder
-from store.spans import note_span
 
 _SHOWN = 200
 
@@ -49,12 +45,7 @@ def cleanup() -> PurgeReport:
 @task(name="purge", retries=2, retry_delay_seconds=5, persist_result=False)
 def purge_what_is_due() -> PurgeReport:
     """Carry out one purge on the parts in use."""
-    parts = current_parts()
-    report = clean_up(cleaning(parts), [_code(each) for each in parts.troubles])
-    for each in report.receipts:
-        began, ended = each.first_deletion, each.last_deletion
-        note_span(parts.settings, BatchId(each.subject), "purge", began, ended, objects=each.objects)
-    return report
+    return purge(current_parts())
 
 
 @task(name="sweep-engines", persist_result=False)
@@ -70,12 +61,6 @@ def look_for_our_canaries() -> dict[str, list[str]]:
     """Canaries of ours that are somewhere after their deadline, by batch id: the names of the places."""
     found = look_for_canaries(current_parts())
     return {batch_id: names for batch_id, names in found.items() if names}
-
-
-def _code(trouble: Exception) -> str:
-    if isinstance(trouble, BgbatchError):
-        return trouble.code
-    return "records_fault" if isinstance(trouble, SQLAlchemyError) else "store_fault"
 
 
 def _page(report: PurgeReport, swept: int, forgotten: int, found: dict[str, list[str]]) -> str:

@@ -147,6 +147,12 @@ class StoreFault(BgbatchError):
     code = "store_fault"
 
 
+class EngineFault(BgbatchError):
+    """Prefect could not be started, or does not answer."""
+
+    code = "engine_fault"
+
+
 class MailFault(BgbatchError):
     """A letter could not be handed to the mail server."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,16 +13,19 @@ from typing import Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows import engine
+from flows.cleaning import purge
 from flows.parts import Parts, parts_to_clean
 from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
-from schemas.errors import UserError
+from schemas.errors import BgbatchError, EngineFault, UserError
 from store.batches import get_batch
 from store.certificates import certify, more_links
 from store.logs import set_up
+from store.purge import PurgeReport
 from store.receipts import list_receipts, verify_receipts
 
 _File = TypeVar("_File", Certificate, MoreLinks)
@@ -32,13 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 def cleanup(as_json: AsJson = False) -> None:
     """Purge every batch whose time has come, and leave receipts. Run it every 10 minutes."""
     with exit_codes():
-        parts = _ready_to_clean()
-        from flows.cleanup import cleanup as cleanup_flow
-        from flows.parts import using
-
-        engine.start()
-        with using(parts):
-            report = cleanup_flow()
+        report = _cleaned(_ready_to_clean())
         if as_json:
             receipts = [each.model_dump(mode="json") for each in report.receipts]
             show_json({"receipts": receipts, "strays": report.strays})
@@ -46,10 +44,29 @@ def cleanup(as_json: AsJson = False) -> None:
             out.print(f"{len(report.receipts)} batches purged, {report.strays} stray objects deleted.")
 
 
+def _cleaned(parts: Parts) -> PurgeReport:
+    try:
+        from flows.cleanup import cleanup as cleanup_flow
+        from flows.parts import using
+
+        engine.start()
+        with using(parts):
+            return cleanup_flow()
+    except (BgbatchError, SQLAlchemyError):
+        raise
+    except Exception as trouble:  # noqa: BLE001 - whatever keeps Prefect from running must not keep what is due
+        report = purge(parts)
+        raise EngineFault(
+            f"Prefect did not run the cleanup ({type(trouble).__name__}): {len(report.receipts)} batches were purged "
+            f"without it, with {len(report.faults)} faults. Look at its server, and at the space under BGBATCH_HOME."
+        ) from None
+
+
 def _ready_to_clean() -> Parts:
     settings = read_settings()
     set_up(settings.log)
-    engine.prepare(settings)
+    with suppress(OSError):  # a home that cannot be written keeps Prefect from running, and not what is due
+        engine.prepare(settings)
     return parts_to_clean(settings, system_clock)
 
 

@@ -88,6 +88,19 @@ def test_what_is_due_goes_from_a_bucket_that_became_unfit_beside_a_spoilt_lake_a
     assert "BGBATCH_ALLOW_VERSIONED" in run.stderr
 
 
+def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "home" / "transient" / batch_prefix(sent(23.2, 1)) / "source"
+    place.mkdir(parents=True)
+    (place / "1").write_bytes(b"a photo")
+    away = f"http://127.0.0.1:{free_port()}/api"
+    run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), PREFECT_API_URL=away)
+    assert not (place / "1").exists(), run.stderr
+    assert run.returncode == 1
+    assert "engine_fault" in run.stderr
+    assert "1 batches were purged without it, with 0 faults" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good_one(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     open_suppressions(settings).write("purges.json", b"no json")
