@@ -14,6 +14,7 @@ import numpy.typing as npt
 from numba import njit
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 _DEPTH = 0.10
 """How deep the flat outline reaches, of the subject's height."""
@@ -23,6 +24,9 @@ _WIDE, _NARROW = 0.030, 0.010
 
 _FAINT, _DARK = 0.30, 0.35
 """Their greatest opacity."""
+
+_ENOUGH = 8.0
+"""Pixels of sigma, down, that a blur needs to be smooth."""
 
 
 def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
@@ -34,20 +38,37 @@ def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     return cast(tuple[Pixels, Pixels], _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), shade))
 
 
-def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> npt.NDArray[np.float32]:
+def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> Floats:
     height, width = alpha.shape
     depth = max(2, round(down * _DEPTH))
     flat = cv2.resize(alpha[top : top + down, left : left + across], (across, depth), interpolation=cv2.INTER_AREA)
     shade = np.zeros((height, width), np.float32)
     for line, blur, opacity in ((0.55, _WIDE, _FAINT), (0.75, _NARROW, _DARK)):
-        layer = np.zeros((height, width), np.float32)
-        first = top + down - round(depth * line)
+        first = max(0, top + down - round(depth * line))
         rows = min(depth, height - first)
-        layer[first : first + rows, left : left + across] = flat[:rows].astype(np.float32) / 255
-        sigma = max(1.0, across * blur)
-        # Wider than high, as the ground is seen at a flat angle.
-        shade += opacity * cv2.GaussianBlur(layer, (0, 0), sigmaX=sigma, sigmaY=max(0.5, sigma / 3))
+        wide = max(1.0, across * blur)
+        high = max(0.5, wide / 3)  # the ground is seen at a flat angle
+        above, below = max(0, first - _reached(high)), min(height, first + rows + _reached(high))
+        layer = np.zeros((below - above, width), np.float32)
+        layer[first - above : first - above + rows, left : left + across] = flat[:rows].astype(np.float32) / 255
+        shade[above:below] += opacity * _blurred(layer, wide, high)
     return shade
+
+
+def _blurred(layer: Floats, wide: float, high: float) -> Floats:
+    """By sigmas along and down. A wide one is done on a smaller layer, which differs by a tenth of a level of 255."""
+    by = max(1, int(high / _ENOUGH))
+    if by == 1:
+        return np.asarray(cv2.GaussianBlur(layer, (0, 0), sigmaX=wide, sigmaY=high), np.float32)
+    size = (-(-layer.shape[1] // by), -(-layer.shape[0] // by))
+    small = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(small, (0, 0), sigmaX=wide / by, sigmaY=high / by)
+    return np.asarray(cv2.resize(soft, layer.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _reached(sigma: float) -> int:
+    """Pixels beyond which OpenCV's blur of floats changes nothing: the rows farther off need none."""
+    return int(4 * sigma) + 2
 
 
 @njit(cache=True, nogil=True)

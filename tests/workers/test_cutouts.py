@@ -313,6 +313,46 @@ def test_a_shadow_lies_under_the_subject_and_not_on_it():
     assert not rgb[only_shadow].any()
 
 
+@pytest.mark.parametrize("shape", [(1, 100), (1, 1), (100, 1), (2, 3)])
+def test_a_subject_of_any_size_has_a_shadow(shape):
+    _, alpha = with_shadow(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8))
+    assert (alpha == 255).all()
+
+
+def test_a_shadow_costs_by_the_ground_that_it_lies_on_and_not_by_the_photo(monkeypatch):
+    """The whole of a photo of 50 megapixels took longer than a worker may be silent."""
+    blur, pixels_blurred = cv2.GaussianBlur, []
+
+    def counted(layer, *args, **named):
+        pixels_blurred.append(layer.size)
+        return blur(layer, *args, **named)
+
+    monkeypatch.setattr(cv2, "GaussianBlur", counted)
+    with_shadow(np.zeros((2000, 3000, 3), np.uint8), mask_with((500, 1500, 300, 2700), (2000, 3000)))
+    assert 0 < sum(pixels_blurred) < 2000 * 3000 / 5
+
+
+@pytest.mark.parametrize("width", [300, 1200, 2200])
+def test_a_shadow_is_the_same_as_if_the_whole_photo_were_blurred(width):
+    """Only the rows near the ground are, and wide blurs on a smaller picture."""
+    height, half = width * 2 // 3, width * 3 // 8
+    subject = cv2.ellipse(
+        np.zeros((height, width), np.uint8), (width // 2, height // 2), (half, half // 2), 0, 0, 360, 255, -1
+    )
+    _, alpha = with_shadow(np.zeros((height, width, 3), np.uint8), subject)
+    _, top, across, down = cv2.boundingRect(subject)
+    depth = round(down * 0.10)
+    flat = cv2.resize(subject[top : top + down], (width, depth), interpolation=cv2.INTER_AREA)
+    shade = np.zeros((height, width), np.float32)
+    for line, blur, opacity in ((0.55, 0.030, 0.30), (0.75, 0.010, 0.35)):
+        layer = np.zeros((height, width), np.float32)
+        first = top + down - round(depth * line)
+        layer[first : first + depth] = flat / np.float32(255)
+        shade += opacity * cv2.GaussianBlur(layer, (0, 0), sigmaX=across * blur, sigmaY=across * blur / 3)
+    expected = np.where(subject == 255, 255, 255 * shade)
+    assert np.abs(alpha - expected).max() <= 1
+
+
 def test_a_zip_holds_the_photos_own_bytes_and_its_mask(cutter):
     done = cut(cutter, format="zip")
     with zipfile.ZipFile(io.BytesIO(done.file)) as archive:
