@@ -88,7 +88,7 @@ def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
         return Verdict((), ())
     verdict = judge(read_facts(store.storage), settings.allow_versioned, settings.soft_delete_off)
     if verdict.problems:
-        raise BucketUnfit("The bucket of the transient store cannot be used: " + "; ".join(verdict.problems) + ".")
+        raise BucketUnfit(f"The bucket {store.storage.bucket} cannot be used: " + "; ".join(verdict.problems) + ".")
     return verdict
 
 

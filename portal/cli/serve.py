@@ -101,7 +101,7 @@ def work() -> None:
 
 def upkeep(
     compact_at: Annotated[
-        str, typer.Option("--compact", help='When to merge small lake files: a cron line, UTC. "": others do it.')
+        str, typer.Option("--compact", help='When to merge small lake files: a cron line, UTC. "": never.')
     ] = "0 3 * * *",
 ) -> None:
     """Clean up and reconcile every 10 minutes, send a canary every hour, merge at night. Runs until it is stopped."""
