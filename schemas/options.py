@@ -83,10 +83,10 @@ class CutoutOptions(Record):
     """How each item of a batch is to come out. Use `parse_options` on what a person typed.
 
     `crop`: to the subject, with `crop_margin` around it: one value, two (above and below, left and right) or four
-    (above, right, below, left), each such as `30px` or `10%`. `bg_image`: the path of one of the batch's own photos to
-    put behind the subjects. `refine`: soft edges worked out from the photo's own pixels. `despill`: no colour of the
-    old background in them. `shadow`: a soft one on the ground. `consistent`: every subject of the same height and on
-    the same line, for the photos of one vehicle.
+    (above, right, below, left), each such as `30px` or `10%`; with `shadow` at least as much as that takes.
+    `bg_image`: the path of one of the batch's own photos to put behind the subjects. `refine`: soft edges worked out
+    from the photo's own pixels. `despill`: no colour of the old background in them. `shadow`: a soft one on the ground.
+    `consistent`: every subject of the same height and on the same line, for the photos of one vehicle.
     """
 
     format: Format = Format.PNG

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from schemas.options import CutoutOptions, Margin
+from schemas.options import CutoutOptions
 from workers.alike import Measure, Setting, fits, measured
+from workers.shadow import reach
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,7 +46,7 @@ def frame_for(alpha: Pixels, options: CutoutOptions, setting: Setting | None = N
     if not seen.across:
         return whole
     if not options.consistent:
-        return _cropped(Frame(seen.left, seen.top, seen.across, seen.down), whole, options.margins)
+        return _cropped(Frame(seen.left, seen.top, seen.across, seen.down), whole, options)
     return _set(seen, setting) if setting is not None and fits(seen, setting) else whole
 
 
@@ -68,9 +69,14 @@ def through(frame: Frame, pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT, value=0), np.uint8)
 
 
-def _cropped(subject: Frame, whole: Frame, margins: tuple[Margin, Margin, Margin, Margin]) -> Frame:
+def _cropped(subject: Frame, whole: Frame, options: CutoutOptions) -> Frame:
+    """The margins lie around the subject; where its shadow reaches beyond them, there is room for that."""
+    beside, under = reach(subject.width, subject.height) if options.shadow else (0, 0)
     above, right, below, left = (
-        margin.pixels(length) for margin, length in zip(margins, (subject.height, subject.width) * 2, strict=True)
+        max(margin.pixels(length), least)
+        for margin, length, least in zip(
+            options.margins, (subject.height, subject.width) * 2, (0, beside, under, beside), strict=True
+        )
     )
     x, y = max(0, subject.left - left), max(0, subject.top - above)
     return Frame(

@@ -6,6 +6,7 @@ dark where it touches the ground.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import cv2
@@ -25,6 +26,12 @@ _WIDE, _NARROW = 0.030, 0.010
 _FAINT, _DARK = 0.30, 0.35
 """Their greatest opacity."""
 
+_FRONT, _UNDER = 0.55, 0.75
+"""How much of them lies above the line that the subject stands on, of their depth."""
+
+_SEEN = 2.5
+"""Sigmas beyond its edge at which nothing is to be seen of either."""
+
 _ENOUGH = 8.0
 """Pixels of sigma, down, that a blur needs to be smooth."""
 
@@ -38,16 +45,32 @@ def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     return cast(tuple[Pixels, Pixels], _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), shade))
 
 
+def reach(across: int, down: int) -> tuple[int, int]:
+    """How far the shadow of a subject of this size is to be seen beside it, on either side, and below it; in pixels."""
+    wide, high = _sigmas(across, _WIDE)
+    below = (1 - _FRONT) * _depth(down) + _SEEN * high
+    return math.ceil(_SEEN * wide) + 1, math.ceil(below) + 1  # the blur mirrors what is nearer to an edge
+
+
+def _depth(down: int) -> int:
+    return max(2, round(down * _DEPTH))
+
+
+def _sigmas(across: int, blur: float) -> tuple[float, float]:
+    """Along and down: the ground is seen at a flat angle."""
+    wide = max(1.0, across * blur)
+    return wide, max(0.5, wide / 3)
+
+
 def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> Floats:
     height, width = alpha.shape
-    depth = max(2, round(down * _DEPTH))
+    depth = _depth(down)
     flat = cv2.resize(alpha[top : top + down, left : left + across], (across, depth), interpolation=cv2.INTER_AREA)
     shade = np.zeros((height, width), np.float32)
-    for line, blur, opacity in ((0.55, _WIDE, _FAINT), (0.75, _NARROW, _DARK)):
+    for line, blur, opacity in ((_FRONT, _WIDE, _FAINT), (_UNDER, _NARROW, _DARK)):
         first = max(0, top + down - round(depth * line))
         rows = min(depth, height - first)
-        wide = max(1.0, across * blur)
-        high = max(0.5, wide / 3)  # the ground is seen at a flat angle
+        wide, high = _sigmas(across, blur)
         above, below = max(0, first - _reached(high)), min(height, first + rows + _reached(high))
         layer = np.zeros((below - above, width), np.float32)
         layer[first - above : first - above + rows, left : left + across] = flat[:rows].astype(np.float32) / 255

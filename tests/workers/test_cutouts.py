@@ -184,6 +184,28 @@ def test_a_crop_keeps_the_subject_and_its_margin():
     assert frame_for(mask, parse_options({"crop": True, "crop_margin": "500px"})) == Frame(0, 0, 200, 100)
 
 
+@pytest.mark.parametrize(
+    "box", [(300, 700, 300, 700), (400, 500, 100, 900), (100, 800, 480, 500), (500, 506, 500, 506)]
+)
+def test_a_crop_keeps_the_shadow_and_no_more(box):
+    mask = mask_with(box, (1000, 1000))
+    frame = frame_for(mask, parse_options({"crop": True, "shadow": True}))
+    inside = through(frame, mask, frame.width, frame.height)
+    _, whole = with_shadow(np.zeros((1000, 1000, 3), np.uint8), mask)
+    _, cropped = with_shadow(np.zeros((*inside.shape, 3), np.uint8), inside)
+    put_back = np.zeros_like(whole)
+    put_back[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width] = cropped
+    assert np.abs(put_back.astype(int) - whole).max() <= 2
+    assert frame.top == box[0]
+    assert cropped[-3:].any()
+
+
+def test_room_that_is_asked_for_is_room_for_the_shadow_too():
+    mask = mask_with((300, 700, 300, 700), (1000, 1000))
+    asked = {"crop": True, "crop_margin": "100px"}
+    assert frame_for(mask, parse_options(asked | {"shadow": True})) == frame_for(mask, parse_options(asked))
+
+
 def test_a_photo_without_a_subject_is_not_cropped_to_nothing():
     assert frame_for(np.zeros((10, 20), np.uint8), parse_options({"crop": True})) == Frame(0, 0, 20, 10)
 
