@@ -22,7 +22,7 @@ from workers.decode import Limits, Picture, decode
 from workers.device_lane import DeviceLane, Jpegs, Made, Taken, jpegs_on
 from workers.encode import encode, write_zip
 from workers.foreground import despilled
-from workers.framing import Frame, frame_for, through
+from workers.framing import Frame, colours_through, frame_for, through
 from workers.lanes import ONE_BY_ONE, Pace
 from workers.memory import keep_freed_memory
 from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_beside
@@ -130,7 +130,7 @@ class Cutter:
         is_set = order.options.consistent and frame != Frame(0, 0, picture.width, picture.height)
         given = (order.setting.width, order.setting.height) if is_set and order.setting else (frame.width, frame.height)
         width, height = fitted(*given, order.options.size.max_pixels)
-        scores = score(done.mask, done.gray)
+        scores = score(_shown(done.mask, picture), done.gray)
         return Cut(
             file=self._file(order, picture, alpha, frame, (width, height)),
             width=width,
@@ -160,7 +160,7 @@ class Cutter:
         options = order.options
         if options.format is Format.ZIP:
             return write_zip(order.source, alpha)
-        rgb, alpha = through(frame, picture.rgb, *size), through(frame, alpha, *size)
+        rgb, alpha = colours_through(frame, picture.rgb, picture.alpha, *size), through(frame, alpha, *size)
         if options.despill:
             rgb = despilled(rgb, alpha)
         if options.shadow:
@@ -218,6 +218,15 @@ def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Prepa
 def _full_alpha(mask: Pixels, picture: Picture) -> Pixels:
     """The mask in the picture's size. What the source itself left transparent stays so."""
     alpha = np.asarray(cv2.resize(mask, (picture.width, picture.height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return alpha if picture.alpha is None else _times(alpha, picture.alpha)
+
+
+def _shown(mask: Pixels, picture: Picture) -> Pixels:
+    """The mask, in its own size, without what the source itself left transparent: so it is scored."""
     if picture.alpha is None:
-        return alpha
-    return np.asarray(cv2.multiply(alpha, picture.alpha, scale=1 / 255), np.uint8)
+        return mask
+    return _times(mask, np.asarray(cv2.resize(picture.alpha, mask.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def _times(alpha: Pixels, other: Pixels) -> Pixels:
+    return np.asarray(cv2.multiply(alpha, other, scale=1 / 255), np.uint8)

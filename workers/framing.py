@@ -8,6 +8,7 @@ instead. A photo that cannot be set so is left as it was taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from workers.alike import Measure, Setting, fits, measured
 from workers.shadow import reach
 
 Pixels = npt.NDArray[np.uint8]
+Deep = TypeVar("Deep", np.uint8, np.uint16)
 
 _BASELINE = 0.78
 """The line that subjects stand on, of the picture's height."""
@@ -50,7 +52,7 @@ def frame_for(alpha: Pixels, options: CutoutOptions, setting: Setting | None = N
     return _set(seen, setting) if setting is not None and fits(seen, setting) else whole
 
 
-def through(frame: Frame, pixels: Pixels, width: int, height: int) -> Pixels:
+def through(frame: Frame, pixels: npt.NDArray[Deep], width: int, height: int) -> npt.NDArray[Deep]:
     """What is seen through the frame, scaled down to width × height; 0 outside of the photo."""
     right = min(frame.left + frame.width, pixels.shape[1])
     bottom = min(frame.top + frame.height, pixels.shape[0])
@@ -60,13 +62,25 @@ def through(frame: Frame, pixels: Pixels, width: int, height: int) -> Pixels:
     across = min(width, max(1, round((right - left) * scale_x)))
     down = min(height, max(1, round((bottom - top) * scale_y)))
     if (across, down) != (right - left, bottom - top):
-        inside = np.asarray(cv2.resize(inside, (across, down), interpolation=cv2.INTER_AREA), np.uint8)
+        inside = np.asarray(cv2.resize(inside, (across, down), interpolation=cv2.INTER_AREA), pixels.dtype)
     if (across, down) == (width, height):
         return inside
     before = min(width - across, round((left - frame.left) * scale_x))
     above = min(height - down, round((top - frame.top) * scale_y))
     edges = (above, height - down - above, before, width - across - before)
-    return np.asarray(cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT, value=0), np.uint8)
+    return np.asarray(cv2.copyMakeBorder(inside, *edges, cv2.BORDER_CONSTANT, value=0), pixels.dtype)
+
+
+def colours_through(frame: Frame, rgb: Pixels, clear: Pixels | None, width: int, height: int) -> Pixels:
+    """`through` for the colours of a photo with an alpha of its own, `clear`.
+
+    Scaled down, they are weighed by it: what is hidden where the photo is transparent, mostly black, has no say.
+    """
+    if clear is None or (frame.width, frame.height) == (width, height):
+        return through(frame, rgb, width, height)
+    sums = through(frame, np.multiply(rgb, clear[:, :, None], dtype=np.uint16), width, height).astype(np.uint32)
+    weights = np.maximum(through(frame, np.multiply(clear, 255, dtype=np.uint16), width, height), 1)[:, :, None]
+    return np.asarray(np.minimum((sums * 255 + weights // 2) // weights, 255), np.uint8)
 
 
 def _cropped(subject: Frame, whole: Frame, options: CutoutOptions) -> Frame:

@@ -18,7 +18,7 @@ from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
 from workers.encode import covering, encode
 from workers.foreground import despilled
-from workers.framing import Frame, frame_for, through
+from workers.framing import Frame, colours_through, frame_for, through
 from workers.png import write_cutout, write_png
 from workers.shadow import with_shadow
 from workers.sizes import fitted
@@ -167,6 +167,42 @@ def test_a_photo_that_is_scaled_down_reaches_to_its_last_row_and_column(shape, s
     seen = through(Frame(0, 0, width, height), np.full(shape, 255, np.uint8), *to)
     assert seen.shape == to[::-1]
     assert seen.min() == 255
+
+
+def clear_around(subject: tuple[int, int, int], side: int = 800) -> bytes:
+    """A PNG of a disk, transparent around it, where its pixels are black."""
+    alpha = cv2.circle(np.zeros((side, side), np.uint8), (side // 2, side // 2), side // 3, 255, -1)
+    rgba = np.dstack((np.where(alpha[:, :, None] > 0, np.array(subject, np.uint8), np.uint8(0)), alpha))
+    return write_png(rgba)
+
+
+def test_what_is_hidden_where_a_photo_is_transparent_does_not_darken_its_edges(cutter):
+    done = cutter.cut(clear_around((240, 200, 40)), parse_options({"size": "preview"}), False)
+    rgba = pixels(done.file)
+    soft = (rgba[:, :, 3] > 0) & (rgba[:, :, 3] < 250)
+    assert np.count_nonzero(soft) > 500
+    assert np.abs(rgba[soft][:, :3].astype(int) - (240, 200, 40)).max() <= 1
+
+
+def test_colours_are_weighed_by_the_photos_own_alpha_when_they_are_scaled_down():
+    rgb = RNG.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    alpha = RNG.integers(0, 256, (90, 120), dtype=np.uint8)
+    seen = colours_through(Frame(0, 0, 120, 90), rgb, alpha, 40, 30)
+    weight = alpha.reshape(30, 3, 40, 3, 1).astype(float)
+    expected = (rgb.reshape(30, 3, 40, 3, 3) * weight).sum((1, 3)) / weight.sum((1, 3))
+    assert np.abs(seen - expected).max() <= 0.52
+    assert np.array_equal(colours_through(Frame(0, 0, 120, 90), rgb, alpha, 120, 90), rgb)
+    solid, empty = np.full_like(alpha, 255), np.zeros_like(alpha)
+    plain = through(Frame(0, 0, 120, 90), rgb, 40, 30).astype(int)
+    assert np.abs(colours_through(Frame(0, 0, 120, 90), rgb, solid, 40, 30) - plain).max() <= 1
+    assert not colours_through(Frame(0, 0, 120, 90), rgb, empty, 40, 30).any()
+
+
+def test_a_photo_that_is_wholly_transparent_itself_has_an_empty_mask(cutter):
+    rgba = np.dstack((np.asarray(opened(PHOTO)), np.zeros((400, 600), np.uint8)))
+    done = cutter.cut(write_png(rgba), parse_options({}), False)
+    assert done.flags == ("empty_mask",)
+    assert done.scores.coverage == 0
 
 
 def test_the_mask_for_the_lake_is_whole_whatever_the_customer_gets(cutter):
