@@ -25,7 +25,7 @@ _MARGIN = 24
 
 
 def despilled(rgb: Pixels, alpha: Pixels) -> Pixels:
-    """The photo with the subject's own colour in each pixel that is soft."""
+    """The photo with the subject's own colour in each pixel that is soft; as it is where that is nowhere to be seen."""
     soft = ((alpha > 0) & (alpha < 255)).view(np.uint8)
     left, top, across, down = cv2.boundingRect(soft)
     if not across:
@@ -33,21 +33,26 @@ def despilled(rgb: Pixels, alpha: Pixels) -> Pixels:
     rows = slice(max(0, top - _MARGIN), top + down + _MARGIN)
     columns = slice(max(0, left - _MARGIN), left + across + _MARGIN)
     colours, share = np.ascontiguousarray(rgb[rows, columns]), np.ascontiguousarray(alpha[rows, columns])
-    subject = spread(colours, (share >= 255 * _SURE).astype(np.float32))
-    behind = spread(colours, (share <= 255 * (1 - _SURE)).astype(np.float32))
+    inner, outer = share >= 255 * _SURE, share <= 255 * (1 - _SURE)
+    if not (inner.any() and outer.any()):
+        return rgb
+    subject, behind = spread(colours, inner.astype(np.float32)), spread(colours, outer.astype(np.float32))
     out = np.array(rgb)
     out[rows, columns] = _corrected(colours, share, subject, behind)
     return out
 
 
 def spread(colours: Pixels, weight: Floats) -> Floats:
-    """The colours where `weight` is 1, and elsewhere those of the nearest such pixels, blended smoothly."""
+    """The colours where `weight` is 1, and elsewhere those of the nearest such pixels, blended smoothly.
+
+    `weight` is 1 somewhere.
+    """
     sums, weights = [colours.astype(np.float32) * weight[:, :, None]], [weight]
-    while min(weights[-1].shape) > 1:
+    while max(weights[-1].shape) > 1:
         size = ((weights[-1].shape[1] + 1) // 2, (weights[-1].shape[0] + 1) // 2)
         sums.append(np.asarray(cv2.resize(sums[-1], size, interpolation=cv2.INTER_AREA), np.float32))
         weights.append(np.asarray(cv2.resize(weights[-1], size, interpolation=cv2.INTER_AREA), np.float32))
-    filled = np.asarray(sums[-1] / np.maximum(weights[-1], 1e-6)[:, :, None], np.float32)
+    filled = sums[-1] / weights[-1]
     for level in reversed(range(len(sums) - 1)):
         shape = weights[level].shape[::-1]
         coarse = np.asarray(cv2.resize(filled, shape, interpolation=cv2.INTER_LINEAR), np.float32)

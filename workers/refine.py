@@ -34,7 +34,10 @@ _NOISE = 6.0
 
 
 def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
-    """The alpha, of the photo's size, with its soft edges worked out from the photo."""
+    """The alpha, of the photo's size, with its soft edges worked out from the photo.
+
+    It stays as it is where no pixel is surely subject, or none surely background.
+    """
     soft = ((alpha > 5) & (alpha < 250)).view(np.uint8)
     if not soft.any():
         return alpha
@@ -43,14 +46,21 @@ def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     guide = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     coarse = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.uint8)
-    subject, behind = _gathered(guide, coarse >= 247), _gathered(guide, coarse <= 8)
+    inner, outer = _within(coarse >= 247), _within(coarse <= 8)
+    if not (inner.any() and outer.any()):
+        return alpha
+    subject, behind = _gathered(guide, inner), _gathered(guide, outer)
     both = np.ascontiguousarray(np.dstack((subject, behind, _steepness(coarse))))
     return cast(Pixels, _worked_out(np.ascontiguousarray(rgb), alpha, both, np.float32(_DOUBT), np.float32(_NOISE**2)))
 
 
-def _gathered(guide: Pixels, sure: npt.NDArray[np.bool_]) -> Floats:
+def _within(sure: npt.NDArray[np.bool_]) -> Floats:
+    """1 where all pixels around are sure too."""
+    return cv2.erode(sure.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+
+
+def _gathered(guide: Pixels, weight: Floats) -> Floats:
     """Height × width × 4: the colour to expect, and its variance."""
-    weight = cv2.erode(sure.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
     mean = spread(guide, weight)
     distance = ((guide.astype(np.float32) - mean) ** 2).mean(2)
     local = np.asarray(cv2.blur(distance * weight, (15, 15)) / np.maximum(cv2.blur(weight, (15, 15)), 1e-3), np.float32)

@@ -17,7 +17,7 @@ from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
 from workers.encode import covering, encode
-from workers.foreground import despilled
+from workers.foreground import despilled, spread
 from workers.framing import Frame, colours_through, frame_for, through
 from workers.png import write_cutout, write_png
 from workers.shadow import with_shadow
@@ -355,6 +355,29 @@ def test_despill_takes_the_old_background_out_of_soft_pixels():
 def test_despill_leaves_alpha_and_solid_pixels_alone():
     out = despilled(NOISE, disk())
     assert np.array_equal(out[disk() == 255], NOISE[disk() == 255])
+
+
+@pytest.mark.parametrize("shape", [(300, 3000), (3000, 60), (1, 500), (500, 500)])
+@pytest.mark.parametrize("sure", [1, 50])
+def test_a_colour_is_spread_however_far_and_into_any_shape(shape, sure):
+    weight = np.zeros(shape, np.float32)
+    weight[:sure, :sure] = 1
+    assert np.abs(spread(np.full((*shape, 3), 200, np.uint8), weight) - 200).max() < 0.1
+
+
+def test_despill_of_a_long_subject_keeps_its_colour_to_the_end():
+    photo, alpha = np.full((60, 3000, 3), 100, np.uint8), np.zeros((60, 3000), np.uint8)
+    alpha[10:50] = 128
+    alpha[10:50, :100] = 255
+    assert np.abs(despilled(photo, alpha)[alpha > 0].astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("around", [0, 255])
+def test_despill_leaves_a_photo_as_it_is_where_subject_or_background_is_nowhere_to_be_seen(around):
+    """Glass alone, or a subject that fills its photo: there is nothing to tell its colours from."""
+    alpha = np.full((160, 200), around, np.uint8)
+    alpha[40:120, 50:150] = 128
+    assert np.array_equal(despilled(NOISE, alpha), NOISE)
 
 
 def test_despill_of_a_mask_without_soft_pixels_is_the_photo():

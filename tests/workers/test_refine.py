@@ -61,6 +61,13 @@ def test_where_subject_and_wall_look_alike_the_mask_stays_as_it_is():
     assert np.abs(refined(plain, guess).astype(int) - guess).max() <= 12
 
 
+@pytest.mark.parametrize("around", [0, 255])
+def test_a_mask_that_shows_no_sure_subject_or_no_sure_background_stays_as_it_is(around):
+    photo, truth = scene(thin=False)
+    soft = cv2.GaussianBlur(np.where(truth > 0, np.uint8(128), np.uint8(around)), (0, 0), 2)
+    assert np.array_equal(refined(photo, soft), soft)
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_mask_without_an_edge_comes_back(value):
     photo, _ = scene(thin=False)
