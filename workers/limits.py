@@ -12,7 +12,7 @@ CALLS_PER_ACTOR = 2
 
 _ANY_CALL = 60.0  # a store that answers after all its own retries
 _ANY_ITEM = 5.0
-_MEGAPIXEL = 0.5  # all options at once, as a WebP of 50 megapixels, take half of this on one CPU
+_MEGAPIXEL = 0.5  # all options at once, as a WebP of 50 megapixels, take a third of this on one CPU
 
 STARTS_WITHIN = 900.0
 """Seconds until the first actor must be ready: a cloud needs minutes for a machine with a GPU."""
