@@ -29,14 +29,15 @@ def cleaning(parts: Parts, randomness: Randomness = os.urandom) -> Machine:
 
 def purge(parts: Parts) -> PurgeReport:
     """Purge what is due. What goes wrong, and what was wrong with the parts before, is in the report's faults."""
-    report = clean_up(cleaning(parts), [_code(each) for each in parts.troubles])
+    report = clean_up(cleaning(parts), [code_of(each) for each in parts.troubles])
     for each in report.receipts:
         began, ended = each.first_deletion, each.last_deletion
         note_span(parts.settings, BatchId(each.subject), "purge", began, ended, objects=each.objects)
     return report
 
 
-def _code(trouble: Exception) -> str:
+def code_of(trouble: Exception) -> str:
+    """The code that a trouble has among the faults of a cleanup."""
     if isinstance(trouble, BgbatchError):
         return trouble.code
     return "records_fault" if isinstance(trouble, SQLAlchemyError) else "store_fault"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.canary import look_for_canaries
-from flows.cleaning import purge
+from flows.cleaning import code_of, purge
 from flows.parts import current_parts, parts_to_clean
 from schemas.errors import BgbatchError, StoreFault
 from store.engine_history import forget_runs
@@ -29,7 +30,11 @@ def cleanup() -> PurgeReport:
     troubles = current_parts(parts_to_clean).troubles
     report = purge_what_is_due()
     swept, forgotten = sweep_engines()
-    found = look_for_our_canaries()
+    found: dict[str, list[str]] = {}
+    try:
+        found = look_for_our_canaries()
+    except (StoreFault, SQLAlchemyError) as trouble:  # what the purge found wrong is to be said all the same
+        report.faults.append(code_of(trouble))
     page = _page(report, swept, forgotten, found)
     create_markdown_artifact(page, key="cleanup", description="What the last cleanup deleted")
     if report.faults or found:

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _RENEW_EVERY = line.LEASE_LIFE.total_seconds() / 4
 _LOOK_EVERY = 1.0
 _PAUSE_AFTER_FAULT = 30.0
+_BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
 _FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
 
 Process = Callable[[Parts, BatchId], Counts]
@@ -66,15 +67,12 @@ class Dispatcher:
         """Batches whose turn ended in a fault, and until when the others go on without them."""
 
     def run(self, pause: float = 1.0) -> None:
-        """Take turns until `ending` is set. One fault puts off its batch; two in a row are more than a batch's own."""
-        faults = 0
+        """Take turns until `ending` is set. A fault puts off its batch alone: the others go on, after a breath."""
         while not self._ending.is_set():
             try:
                 idle = not self.take_turn()
             except BgbatchError:
-                faults += 1
-                if faults > 1:
-                    self._ending.wait(_PAUSE_AFTER_FAULT)
+                self._ending.wait(_BREATH)  # a store that is down fails all of them
                 continue
             except OperationalError as fault:
                 _log.warning("the records could not be reached (%s); the line is looked at again", type(fault).__name__)
@@ -82,8 +80,6 @@ class Dispatcher:
                 continue
             if idle:
                 self._ending.wait(pause)
-            else:
-                faults = 0
 
     def take_turn(self) -> bool:
         """Give one batch its turn. False when none waits. Raises what ended the turn, after giving the lease back."""

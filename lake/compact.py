@@ -57,14 +57,15 @@ def compact(
 ) -> Compacted:
     """Merge what is worth merging; after `until` none is begun.
 
-    Raises `StoreFault` when all others are merged: a file that cannot be merged stops nobody's else.
+    Raises `StoreFault` when all others that there was time for are merged: a damaged file stops nobody else's.
     """
     merges = plan_merges(lake.snapshot().files, least_files, largest_bytes)
     done = Compacted()
     faults: list[StoreFault] = []
     for place, merge in enumerate(merges, start=1):
         if until is not None and clock() >= until:
-            return replace(done, left=len(merges) - place + 1)
+            done = replace(done, left=len(merges) - place + 1)
+            break
         try:
             size = merge_files(lake, merge, is_live, clock, randomness)
         except StoreFault as fault:

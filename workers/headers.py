@@ -22,7 +22,7 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Of each colour type of PNG, how many a pixel has."""
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Passes of an interlaced PNG (PNG standard, 8.2): first column and row, and steps between them."""
-_INFLATED_AT_ONCE = 1 << 20
+_DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 _APP0, _APP2, _START_OF_SCAN = 0xE0, 0xE2, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -81,10 +81,11 @@ def _png_bytes(source: bytes) -> int:
 def _inflated(rows: isal_zlib.Decompress, data: memoryview, most: int) -> int:
     """How many bytes come out of this piece, or a few more than `most`; only a little of it is held at once."""
     count = 0
-    pending: bytes | memoryview = data
-    while pending and count < most:
-        count += len(rows.decompress(pending, _INFLATED_AT_ONCE))
-        pending = rows.unconsumed_tail
+    for start in range(0, len(data), _DEFLATED_AT_ONCE):  # what is not taken up yet is copied each time
+        pending: bytes | memoryview = data[start : start + _DEFLATED_AT_ONCE]
+        while pending and count < most:
+            count += len(rows.decompress(pending, _INFLATED_AT_ONCE))
+            pending = rows.unconsumed_tail
     return count
 
 

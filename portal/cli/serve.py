@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -20,9 +21,12 @@ import typer
 from flows.parts import Parts
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
+from portal.cli.upkeep import cleaned, ready_to_clean, settings_to_clean
 from portal.web.health import Serving
+from schemas.clock import system_clock
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
+from store.purge import PurgeReport
 
 _log = logging.getLogger("bgbatch")
 _Done = TypeVar("_Done")
@@ -110,25 +114,37 @@ def upkeep(
 
         if compact_at:
             check(compact_at, "UTC")
-        parts = get_ready()
+        settings_to_clean()
         ending = until_stopped()
         from prefect.exceptions import TerminationSignal
 
         from flows.canary import send_canary
-        from flows.cleanup import cleanup
         from flows.parts import using
         from flows.reconcile import reconcile
 
-        canary_at = compacted_at = parts.clock()
-        with using(parts), suppress(TerminationSignal):
+        parts: Parts | None = None
+        canary_at = compacted_at = system_clock()
+        with suppress(TerminationSignal):
             while not ending.is_set():
-                next_at = parts.clock() + _EVERY
-                _try("cleanup", cleanup)
-                _try("reconcile", reconcile)
-                if parts.clock() >= canary_at and _try("canary", lambda: send_canary(parts)) is not None:
-                    canary_at = parts.clock() + _CANARY_EVERY
-                compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
-                ending.wait(max(0.0, (next_at - parts.clock()).total_seconds()))
+                next_at = system_clock() + _EVERY
+                _try("cleanup", _clean)
+                parts = parts or _try("start", get_ready)
+                if parts is not None:
+                    with using(parts):
+                        _try("reconcile", reconcile)
+                        if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
+                            canary_at = system_clock() + _CANARY_EVERY
+                        compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
+                ending.wait(max(0.0, (next_at - system_clock()).total_seconds()))
+
+
+def _clean() -> PurgeReport:
+    """With stores opened anew, and whatever is wrong with them: nothing may keep what is due."""
+    parts = ready_to_clean()
+    try:
+        return cleaned(parts)
+    finally:
+        parts.records.engine.dispose()
 
 
 def _compact_if_due(cron: str, last: datetime, until: datetime, parts: Parts) -> datetime:

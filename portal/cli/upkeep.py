@@ -27,16 +27,17 @@ from store.certificates import certify, more_links
 from store.logs import set_up
 from store.purge import PurgeReport
 from store.receipts import list_receipts, verify_receipts
+from store.settings import Settings
 
 _File = TypeVar("_File", Certificate, MoreLinks)
-_PASSWORD = re.compile(r"(://[^:/@]*:|[?&]\w*password=)[^@&]+(?=@|&|$)")
+_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*:).*(?=@)|([?&]\w*password=)[^&#]+")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def cleanup(as_json: AsJson = False) -> None:
     """Purge every batch whose time has come, and leave receipts. Run it every 10 minutes."""
     with exit_codes():
-        report = _cleaned(_ready_to_clean())
+        report = cleaned(ready_to_clean())
         if as_json:
             receipts = [each.model_dump(mode="json") for each in report.receipts]
             show_json({"receipts": receipts, "strays": report.strays})
@@ -44,7 +45,8 @@ def cleanup(as_json: AsJson = False) -> None:
             out.print(f"{len(report.receipts)} batches purged, {report.strays} stray objects deleted.")
 
 
-def _cleaned(parts: Parts) -> PurgeReport:
+def cleaned(parts: Parts) -> PurgeReport:
+    """What a cleanup did on these parts. Raises a `BgbatchError` for what is wrong, after purging all that can be."""
     try:
         from flows.cleanup import cleanup as cleanup_flow
         from flows.parts import using
@@ -62,18 +64,24 @@ def _cleaned(parts: Parts) -> PurgeReport:
         ) from None
 
 
-def _ready_to_clean() -> Parts:
+def ready_to_clean() -> Parts:
+    """As `get_ready`, whatever is wrong: the parts name the troubles."""
+    return parts_to_clean(settings_to_clean(), system_clock)
+
+
+def settings_to_clean() -> Settings:
+    """The settings in force, with logs and engine ready for a flow."""
     settings = read_settings()
     set_up(settings.log)
     with suppress(OSError):  # a home that cannot be written keeps Prefect from running, and not what is due
         engine.prepare(settings)
-    return parts_to_clean(settings, system_clock)
+    return settings
 
 
 def reconcile(as_json: AsJson = False) -> None:
     """Compare the lake with the ledger; erase whatever has no live grant behind it. Run it every 10 minutes."""
     with exit_codes():
-        parts = get_ready()
+        parts = ready_to_clean()  # an unfit bucket for photos must not keep in the lake what was taken back
         from flows.parts import using
         from flows.reconcile import reconcile as reconcile_flow
 
@@ -84,6 +92,8 @@ def reconcile(as_json: AsJson = False) -> None:
             show_json(report.model_dump(mode="json"))
         else:
             out.print(f"{report.objects} lake files erased; {len(report.receipts)} grants are wholly erased.")
+        for trouble in parts.troubles:
+            raise trouble
 
 
 def receipts(
@@ -201,4 +211,4 @@ def settings() -> None:
 
 def _starred(value: object) -> object:
     """An address with stars for the password in it, if there is one; what is secret as a whole hides itself."""
-    return _PASSWORD.sub(rf"\1{'*' * 10}", value) if isinstance(value, str) else value
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{'*' * 10}", value) if isinstance(value, str) else value

@@ -62,7 +62,7 @@ def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
         if not _names_a_host(url):
             raise UserError("An address names a host, and no user.")
         return url
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return check_place(connection, account_id, url, parts.settings)
 
 

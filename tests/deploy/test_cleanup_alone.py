@@ -101,6 +101,30 @@ def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path
     assert "Traceback" not in run.stderr
 
 
+def test_upkeep_purges_too_while_prefect_cannot_run_and_the_records_are_down(tmp_path: Path) -> None:
+    place = tmp_path / "home" / "transient" / batch_prefix(sent(23.2, 1)) / "source"
+    place.mkdir(parents=True)
+    (place / "1").write_bytes(b"a photo")
+    nowhere = f"127.0.0.1:{free_port()}"
+    environment = {
+        "BGBATCH_HOME": str(tmp_path / "home"),
+        "PREFECT_API_URL": f"http://{nowhere}/api",
+        "BGBATCH_RECORDS_URL": f"postgresql+psycopg://nobody@{nowhere}/records",
+    }
+    program = Path(sys.executable).with_name("bgbatch")
+    running = subprocess.Popen([program, "upkeep"], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            if not (place / "1").exists() or running.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert not (place / "1").exists()
+        assert running.poll() is None, "it goes on"
+    finally:
+        running.kill()
+        running.wait()
+
+
 def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good_one(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     open_suppressions(settings).write("purges.json", b"no json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,9 @@ def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
 
 @pytest.mark.parametrize("damage", ["the other's rows", "no Parquet"])
 def test_a_damaged_file_stops_nobody_else_s_merge_and_is_told_of(world: World, damage: str) -> None:
-    for _ in range(3):
-        grant = world.grant()
-        for _ in range(2):
-            world.give(grant)
+    grants = [world.grant() for _ in range(3)]
+    for grant in 2 * grants:
+        world.give(grant)
     first, *others = sorted(world.live())
     key, other = [each.key for each in world.reader().snapshot().files if each.grant_id == first]
     world.lake.write(key, b"no Parquet" if damage == "no Parquet" else world.lake.read(other))
@@ -164,6 +164,12 @@ def test_a_damaged_file_stops_nobody_else_s_merge_and_is_told_of(world: World, d
     files = [each.grant_id for each in world.reader().snapshot().files]
     assert sorted(files) == sorted([first, first, *others])
     assert told == [2, 3]
+    for grant in grants:
+        world.give(grant)
+    began = world.clock()
+    moments = iter((began, began + timedelta(hours=2)))
+    with pytest.raises(StoreFault, match="lake audit"):  # also when there is no time for those after it
+        compact(world.reader(), lambda *_: True, lambda: next(moments), os.urandom, 2, until=began + timedelta(hours=1))
 
 
 class Dying(Folder):

@@ -134,7 +134,7 @@ def _stamp_looks_later(parts: Parts, stamp: Stamp, done: Sequence[Done], write: 
         grant = live_grant(connection, account_id, stamp.industry) if stamp.industry else None
     if grant is None:
         return Admitted(0, 0, {})
-    everything = patch.object(flows.admission, "gate", lambda rows, *_: GateResult(rows, {}, {}))
+    everything = patch.object(flows.admission, "gate", lambda rows, *_: GateResult(rows, {}))
     with everything, patch.object(flows.admission, "confirm", lambda *_: Decision(None)):
         return _admit_outputs(parts, stamp.model_copy(update={"grant_id": grant.grant_id}), done, write)
 
