@@ -30,6 +30,7 @@ from portal.web import (
     upload_page,
 )
 from portal.web.access_log import NO_TELEMETRY, AccessLog
+from portal.web.body_limit import BodyLimit
 from portal.web.drawing import Drawer
 from portal.web.limits import Wait
 from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
@@ -78,6 +79,7 @@ def create_app(
     )
     app.state.drawing = asyncio.Semaphore(1)
     app.state.drawer = Drawer()
+    app.add_middleware(BodyLimit, portal=app.state.portal)
     app.middleware("http")(_safety_headers)
     app.add_middleware(AccessLog, randomness=randomness)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
 import pytest
 
 from consent import ledger
+from portal.web.body_limit import BATCH, FORM
 from store.people import LINK_LIFE, SESSION_LIFE
 from store.tables import sessions, sign_in_links
 from tests.portal.conftest import Site
@@ -146,3 +150,62 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site) -> None:
 
 def test_names_are_shown_as_text_not_as_markup(site: Site) -> None:
     assert "<script>alert(1)</script>" not in site.sign_in("<script>alert(1)</script>").html
+
+
+def sent_in_pieces(size: int) -> Iterator[bytes]:
+    """A body that does not say beforehand how long it is."""
+    for _ in range(size // 100_000):
+        yield b"x" * 100_000
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
+def test_a_form_that_is_too_large_is_refused_before_anybody_asks_whose_it_is(site: Site, kind: str) -> None:
+    client = site.browser().client
+    for body in (b"email=" + b"x" * FORM, sent_in_pieces(2 * FORM)):
+        answer = client.post("/sign-in", content=body, headers={"content-type": kind})
+        assert answer.status_code == 413
+        assert "more than 1 MB" in answer.text
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(("path", "most"), [("/v1/batches", BATCH), ("/v1/webhooks", FORM)])
+def test_a_request_that_is_too_large_is_refused_in_the_apis_own_words(site: Site, path: str, most: int) -> None:
+    client = site.browser().client
+    at_most = b'{"a": "' + b"x" * (most - 9) + b'"}'
+    assert client.post(path, content=at_most).status_code == 401
+    answer = client.post(path, content=at_most + b" ")
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "items/a.jpg"), ("POST", "uploads"), ("PATCH", "uploads/1"), ("POST", "retry"), ("POST", "/sign-in")],
+)
+def test_of_a_strangers_body_no_more_is_read_than_the_limit(site: Site, method: str, path: str) -> None:
+    read = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal read
+        read += 100_000
+        assert read <= 21 * FORM
+        return {"type": "http.request", "body": b"x" * 100_000, "more_body": True}
+
+    async def send(message: dict[str, object]) -> None:
+        pass
+
+    headers = [(b"content-type", b"application/x-www-form-urlencoded"), (b"upload-length", b"9")]
+    where = path if path.startswith("/") else f"/v1/batches/1/{path}"
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": where,
+        "raw_path": where.encode(),
+        "query_string": b"",
+        "headers": [*headers, (b"upload-metadata", b"filename YQ==")],
+        "scheme": "http",
+        "server": ("127.0.0.1", 8080),
+        "client": ("127.0.0.1", 1),
+    }
+    asyncio.run(site.app(scope, receive, send))
