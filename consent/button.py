@@ -20,7 +20,7 @@ from schemas.consent import Act, Grant, Method
 from schemas.errors import NotAllowed, StaleNotice, UserError
 from schemas.ids import AccountId, PersonId, Randomness, new_grant_id
 from schemas.industries import Industry
-from store.people import Person, Role, find_session
+from store.people import Person, Role, find_session, require_open
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,17 @@ def press(
     """Grant each industry in `act` that has no live grant; returns the new grants, maybe none.
 
     Raises `StaleNotice` when the text shown is not the one in force, `NotAllowed` for anybody but a signed-in owner,
-    `UserError` when no industry was chosen. Then nothing is recorded.
+    `NotFound` for a closed account, `UserError` when no industry was chosen. Then nothing is recorded.
     """
+    lock_ledger(connection)  # before anything is read: a closing that was first has ended the session by then
     person = _who(connection, act, recorded_at)
+    require_open(connection, person.account_id)  # a sign-in at the moment of the closing may have outlived it
     if (act.notice_version, act.notice_sha256) != (CURRENT.version, CURRENT.sha256):
         raise StaleNotice(
             "The text has changed since this page was opened. Nothing was turned on; please read it again."
         )
     if not act.industries:
         raise UserError("No industry was chosen, so nothing was turned on. Tick at least one, or say no.")
-    lock_ledger(connection)
     given = []
     for industry in dict.fromkeys(act.industries):
         held = read_grants(connection, person.account_id).live(person.account_id, industry)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from random import Random
 
 import pytest
+from sqlalchemy import update
 
 from consent import ledger
 from consent.button import Press, press
 from consent.notice import CURRENT
 from schemas.consent import Act, Method
-from schemas.errors import NotAllowed, StaleNotice, UserError
+from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice, UserError
 from schemas.industries import Industry
+from store.closing import erase_account
 from store.people import SESSION_LIFE, Role, add_person, close_session, find_session, open_session
+from store.tables import accounts
 from tests.consent.conftest import NOON, Owner, later
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
@@ -87,6 +91,35 @@ def test_an_expired_or_closed_session_grants_nothing(owner: Owner) -> None:
     with owner.records.transaction() as connection:
         close_session(connection, owner.act.session_token)
     with pytest.raises(NotAllowed):
+        owner.press(AUTO)
+    _nothing_stands(owner)
+
+
+def test_a_yes_that_comes_while_the_account_is_being_closed_grants_nothing(owner: Owner) -> None:
+    told: list[BgbatchError] = []
+
+    def say_yes() -> None:
+        try:
+            owner.press(AUTO, at=later(1))
+        except BgbatchError as fault:
+            told.append(fault)
+
+    with owner.records.transaction() as connection:
+        ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+        other = threading.Thread(target=say_yes)
+        other.start()
+        other.join(timeout=0.3)
+        assert other.is_alive(), "the yes must wait"
+        erase_account(connection, owner.account_id, later(1))
+    other.join(timeout=10)
+    assert [type(each) for each in told] == [NotAllowed]
+    _nothing_stands(owner)
+
+
+def test_a_session_that_outlived_its_account_grants_nothing(owner: Owner) -> None:
+    with owner.records.transaction() as connection:
+        connection.execute(update(accounts).values(closed_at=NOON))
+    with pytest.raises(NotFound):
         owner.press(AUTO)
     _nothing_stands(owner)
 
