@@ -10,7 +10,7 @@ from pydantic import Field
 from flows import timetable
 from flows.night_report import Report, report_of
 from portal import schedules as adding
-from portal.api.sender import Sender, TheSender
+from portal.api.sender import Sender, TheOwner, TheSender
 from schemas.errors import NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -44,7 +44,7 @@ class ScheduleAnswer(NewSchedule):
 
 
 @router.post("/schedules", status_code=201)
-def add_schedule(sender: TheSender, wanted: NewSchedule) -> ScheduleAnswer:
+def add_schedule(sender: TheOwner, wanted: NewSchedule) -> ScheduleAnswer:
     """Add a schedule; it starts with the next due time."""
     want = adding.Wanted(**{name: getattr(wanted, name) for name in NewSchedule.model_fields})
     portal = sender.portal
@@ -56,7 +56,7 @@ def add_schedule(sender: TheSender, wanted: NewSchedule) -> ScheduleAnswer:
 @router.get("/schedules")
 def list_schedules(sender: TheSender) -> list[ScheduleAnswer]:
     """The account's schedules."""
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         found = schedules.list_all(connection, sender.account_id)
     return [_answer(sender, each) for each in found]
 
@@ -68,7 +68,7 @@ def show_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
 
 
 @router.delete("/schedules/{schedule_id}", status_code=204)
-def remove_schedule(sender: TheSender, schedule_id: str) -> None:
+def remove_schedule(sender: TheOwner, schedule_id: str) -> None:
     """Forget a schedule, its fingerprints and their key."""
     own = _own(sender, schedule_id)
     with sender.portal.records.transaction() as connection:
@@ -97,13 +97,13 @@ def resume_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
 def list_nights(sender: TheSender, schedule_id: str) -> list[Report]:
     """The reports of the last 30 nights, the latest first: numbers and codes."""
     own = _own(sender, schedule_id)
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         found = nights.of_schedule(connection, own.schedule_id)
     return [report_of(each, sender.portal.clock()) for each in found]
 
 
 def _own(sender: Sender, schedule_id: str) -> Schedule:
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         for each in schedules.list_all(connection, sender.account_id):
             if each.schedule_id == schedule_id:
                 return each

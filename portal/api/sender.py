@@ -1,7 +1,7 @@
 """Whose batches are asked for: the account of a key, or of a person who is signed in on our own pages.
 
 A page's script sends the session's cookie and, for whatever changes something, the form token in `x-form-token`; the
-browser must say that our own page sent it. An auditor may only look.
+browser must say that our own page sent it. An auditor may only look, and some changes are the owners' alone.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from store.people import Role, find_session
 
 @dataclass(frozen=True)
 class Sender:
-    """Who asks, for what their account has."""
+    """Who asks, for what their account has. `role`: of the person who is signed in; None for a key."""
 
     portal: Portal
     parts: Parts
     account_id: AccountId
+    role: Role | None = None
 
     def batch(self, batch_id: str) -> BatchRecord:
         """One of the account's own batches. Raises `NotFound` for others' as for none."""
@@ -60,7 +61,17 @@ def sender(
         if session.person.role is Role.AUDITOR:
             raise NotAllowed("An auditor may look at batches, but not change them.")
     note(account_id=session.person.account_id)
-    return Sender(portal, parts, session.person.account_id)
+    return Sender(portal, parts, session.person.account_id, session.person.role)
 
 
 TheSender = Annotated[Sender, Depends(sender)]
+
+
+def owning(sender: TheSender) -> Sender:
+    """The same for what only an owner, or a key that one made, may change. Raises `NotAllowed`."""
+    if sender.role not in (None, Role.OWNER):
+        raise NotAllowed("Only an owner of the account can change this.")
+    return sender
+
+
+TheOwner = Annotated[Sender, Depends(owning)]

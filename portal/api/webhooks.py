@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from portal import webhooks as telling
-from portal.api.sender import Sender, TheSender
+from portal.api.sender import Sender, TheOwner, TheSender
 from schemas.record import Moment, Record
 from store import webhooks
 from store.webhooks import Event, Webhook
@@ -32,7 +32,7 @@ class WebhookAnswer(Record):
 
 
 @router.post("/webhooks", status_code=201)
-def add_webhook(sender: TheSender, wanted: NewWebhook) -> WebhookAnswer:
+def add_webhook(sender: TheOwner, wanted: NewWebhook) -> WebhookAnswer:
     """Add an address. It must be public. Keep the secret: it verifies what comes."""
     portal = sender.portal
     made = telling.add(
@@ -44,12 +44,12 @@ def add_webhook(sender: TheSender, wanted: NewWebhook) -> WebhookAnswer:
 @router.get("/webhooks")
 def list_webhooks(sender: TheSender) -> list[WebhookAnswer]:
     """The account's webhooks."""
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         return [_answer(each) for each in webhooks.list_all(connection, sender.account_id)]
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204)
-def remove_webhook(sender: TheSender, webhook_id: str) -> None:
+def remove_webhook(sender: TheOwner, webhook_id: str) -> None:
     """Tell this address nothing more, and forget it."""
     own = _own(sender, webhook_id)
     with sender.portal.records.transaction() as connection:
@@ -57,7 +57,7 @@ def remove_webhook(sender: TheSender, webhook_id: str) -> None:
 
 
 @router.post("/webhooks/{webhook_id}/ping", status_code=202)
-def ping(sender: TheSender, webhook_id: str) -> Event:
+def ping(sender: TheOwner, webhook_id: str) -> Event:
     """Send a message that says nothing, to try the address."""
     own, now = _own(sender, webhook_id), sender.portal.clock()
     with sender.portal.records.transaction() as connection:
@@ -69,12 +69,12 @@ def ping(sender: TheSender, webhook_id: str) -> Event:
 def list_events(sender: TheSender, webhook_id: str) -> list[Event]:
     """The last 100 messages and how they fared; they are kept for 30 days."""
     own = _own(sender, webhook_id)
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         return webhooks.events_of(connection, own.webhook_id)
 
 
 @router.post("/webhooks/{webhook_id}/events/{event_id}/replay", status_code=202)
-def replay(sender: TheSender, webhook_id: str, event_id: str) -> Event:
+def replay(sender: TheOwner, webhook_id: str, event_id: str) -> Event:
     """Send a message again, delivered or not."""
     own = _own(sender, webhook_id)
     with sender.portal.records.transaction() as connection:
@@ -82,7 +82,7 @@ def replay(sender: TheSender, webhook_id: str, event_id: str) -> Event:
 
 
 def _own(sender: Sender, webhook_id: str) -> Webhook:
-    with sender.portal.records.transaction() as connection:
+    with sender.portal.records.reading() as connection:
         return webhooks.find(connection, sender.account_id, webhook_id)
 
 

@@ -164,7 +164,9 @@ def test_a_zip_that_began_before_the_last_cutout_does_not_count(site: Site) -> N
 def test_an_auditor_who_looks_purges_nothing(site: Site) -> None:
     stamp = batch_of(site)
     wish(site)
-    assert site.sign_in_as(Role.AUDITOR).client.get(f"/batches/{stamp.batch_id}/cutouts.zip").status_code == 200
+    auditor = site.sign_in_as(Role.AUDITOR).client
+    for whole in (f"/batches/{stamp.batch_id}/cutouts.zip", f"/v1/batches/{stamp.batch_id}/results.zip"):
+        assert auditor.get(whole).status_code == 200
     assert purged(site) == set()
 
 

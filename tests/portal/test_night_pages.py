@@ -113,6 +113,18 @@ def test_only_the_accounts_own_people_see_it_and_an_auditor_changes_nothing(site
     assert not paused(site, night.schedule_id)
 
 
+def test_only_an_owner_adds_and_removes_a_schedule_by_their_session(site: Site, schedule: Schedule) -> None:
+    wanted = {"cron": "0 2 * * *", "source": "s3://acme/more"}
+    one = f"/v1/schedules/{schedule.schedule_id}"
+    for browser, may in ((site.sign_in_as(Role.MEMBER), False), (site.sign_in(), True)):
+        token = dict(browser.open("/account").forms[0].fields)["form_token"]
+        sent = {"x-form-token": token, "sec-fetch-site": "same-origin"}
+        assert browser.client.post(f"{one}/pause", headers=sent).status_code == 200
+        added = browser.client.post("/v1/schedules", json=wanted, headers=sent).json()
+        assert added["detail"].startswith("Only an owner") is not may
+        assert browser.client.delete(one, headers=sent).status_code == (204 if may else 403)
+
+
 @pytest.mark.slow
 def test_the_pages_are_accessible_also_on_a_phone_in_the_dark(
     context: BrowserContext, site: Site, night: Night, address: str

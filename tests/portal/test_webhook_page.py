@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from store import webhooks
 from store.people import Role
 from store.webhooks import Event, Webhook
@@ -65,3 +67,22 @@ def press(browser: Browser, ending: str) -> Browser:
     """Send the form whose action ends so."""
     (form,) = [each for each in browser.forms if each.action.endswith(ending)]
     return browser.send(form.action, form.fields)
+
+
+@pytest.mark.parametrize(("role", "status"), [(Role.OWNER, 202), (Role.MEMBER, 403), (Role.AUDITOR, 403)])
+def test_what_only_an_owner_does_on_the_page_nobody_else_does_by_its_session(
+    site: Site, role: Role, status: int
+) -> None:
+    site.account("Acme")
+    webhook = hooked(site)
+    browser = site.sign_in() if role is Role.OWNER else site.sign_in_as(role)
+    token = dict(browser.open("/account").forms[0].fields)["form_token"]
+    sent = {"x-form-token": token, "sec-fetch-site": "same-origin"}
+    one = f"/v1/webhooks/{webhook.webhook_id}"
+    assert browser.client.post(f"{one}/ping", headers=sent).status_code == status
+    if role is not Role.OWNER:
+        assert browser.client.post("/v1/webhooks", json={"url": "https://x.example"}, headers=sent).status_code == 403
+        assert browser.client.post(f"{one}/events/1/replay", headers=sent).status_code == 403
+        assert browser.client.delete(one, headers=sent).status_code == 403
+        assert browser.client.get("/v1/webhooks").json()[0]["webhook_id"] == webhook.webhook_id
+        assert events(site, webhook) == []
