@@ -24,12 +24,14 @@ _WRITERS = 16
 _AT_ONCE = 200
 REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
+_TRIAL = f"{REPORTS}/trial"
+"""What a cutout is called that is written to see whether a place takes any: no name of a photo can be at fault then."""
 
 
 def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo]) -> dict[int, str]:
     """Write cutouts into the customer's place; each is remembered once it lies there. Returns why some do not, by item.
 
-    Raises `StoreFault` when the place takes none of a portion and cannot be listed either: then it is away.
+    Raises `StoreFault` when the place takes none of a portion, and not the trial either: then it is away, or full.
     """
     assert night.batch_id is not None
     batch_id = night.batch_id
@@ -41,10 +43,12 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     refused: dict[int, str] = {}
 
+    suffix = schedule.options.format.suffix
+
     def write(pair: tuple[int, ToDo]) -> None:
         number, each = pair
         if place is not None:
-            cutout = parts.transient.read(cutout_key(batch_id, number, schedule.options.format.suffix))
+            cutout = parts.transient.read(cutout_key(batch_id, number, suffix))
             try:
                 place.write(each.name, cutout)
             except StoreFault as fault:
@@ -57,8 +61,9 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo
             lying = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
             with parts.records.transaction() as connection:
                 fingerprints.remember(connection, schedule.schedule_id, lying)
-            if not lying and schedule.deliver is not None:
-                next(list_place(schedule.deliver, parts.settings), None)
+            if not lying and place is not None:
+                cutout = parts.transient.read(cutout_key(batch_id, portion[0][0], suffix))
+                place.write(f"{_TRIAL}{suffix}", cutout)  # as large as a cutout is: a page still fits on a full disk
     return refused
 
 

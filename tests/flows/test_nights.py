@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -26,6 +27,7 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store import fingerprints, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
+from store.folder import Folder
 from store.nights import Night, NightState
 from store.objects import ObjectStore, open_store
 from store.people import create_account
@@ -400,7 +402,7 @@ def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_
     assert (night.state, night.skipped, market.cut) == ("completed", 3, [long]), "now its cutout has a name that fits"
 
 
-def test_a_place_that_takes_nothing_of_a_night_ends_it_and_says_so(market: Market) -> None:
+def test_a_night_of_which_no_cutouts_name_is_taken_ends_and_says_so(market: Market) -> None:
     fill(market, 3)
     market.schedule()
     market.target.write("listing-000", b"a file where folders must be")
@@ -418,6 +420,24 @@ def test_a_place_that_is_away_is_tried_again_the_same_night(market: Market, tmp_
     (tmp_path / "bazaar/cutouts").unlink()
     (night,) = market.run_due(FIRST + timedelta(minutes=1))
     assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3)
+
+
+def test_a_place_that_is_full_is_tried_again_the_same_night(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(market, 3)
+    market.schedule()
+    market.target.write("older.png", b"there is a place, and it can be listed")
+    put = Folder.put
+
+    def full(self: Folder, key: str, data: bytes) -> None:
+        if f"file://{self.root}" == market.target_url:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, key, data)
+
+    monkeypatch.setattr(Folder, "put", full)
+    assert market.run_due(FIRST) == []
+    monkeypatch.setattr(Folder, "put", put)
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3), "and nothing was cut twice"
 
 
 def test_a_photo_that_comes_later_does_not_overwrite_another_ones_cutout(market: Market) -> None:
