@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 
 from consent.ledger import live_grant
 from flows.cleaning import cleaning
+from flows.lease import renewed
 from flows.parts import Parts
 from schemas.batch import Item, Manifest, Stamp, without_background
-from schemas.errors import BadOptions, NothingToDo
+from schemas.errors import BadOptions, NothingToDo, StillAnswering
 from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -77,6 +78,33 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
             if batches.seal(connection, stamp.batch_id, len(items)):
                 line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest
+
+
+def seal_uploads(
+    parts: Parts, stamp: Stamp, list_items: Callable[[], Sequence[Item]], randomness: Randomness = os.urandom
+) -> None:
+    """Seal an open batch with what has come. Until that is listed and written it takes no photos, and no other seal.
+
+    Raises `StillAnswering` while another request seals it, and as `list_items` and `seal` do: then it is open again.
+    """
+    batch_id, holder = stamp.batch_id, f"seal {randomness(8).hex()}"
+
+    def renew() -> bool:
+        with parts.records.transaction() as connection:
+            return line.renew(connection, batch_id, holder, parts.clock())
+
+    with parts.records.transaction() as connection:
+        if not line.shut(connection, batch_id, holder, parts.clock()):
+            raise StillAnswering("Another request seals the batch just now. Ask again soon.")
+    try:
+        with renewed(line.LEASE_LIFE.total_seconds() / 4, renew):
+            items = list_items()
+            if not renew():
+                raise StillAnswering("Another request seals the batch by now. Ask again soon.")
+            seal(parts, stamp, items)
+    finally:
+        with parts.records.transaction() as connection:
+            line.unshut(connection, batch_id, holder)
 
 
 def require_complete(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> None:

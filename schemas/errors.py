@@ -104,7 +104,7 @@ class KeyReused(UserError):
 
 
 class StillAnswering(UserError):
-    """The same request with the same idempotency key is being answered just now. Asking again gets its answer."""
+    """The same request, or one that this one must wait for, is being answered just now. Asking again gets an answer."""
 
     code = "still_answering"
     retry_after = 1

@@ -80,6 +80,23 @@ def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None
     )
 
 
+def shut(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> bool:
+    """Let an open batch take no photos while `holder` seals it. False while another does, or once it is sealed."""
+    is_free = or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now)
+    taken = connection.execute(
+        update(submissions)
+        .where(submissions.c.batch_id == batch_id, submissions.c.ready_at.is_(None), is_free)
+        .values(lease_holder=holder, lease_until=now + LEASE_LIFE)
+    )
+    return taken.rowcount == 1
+
+
+def unshut(connection: Connection, batch_id: BatchId, holder: str) -> None:
+    """The sealing is over, sealed or not."""
+    is_ours = (submissions.c.batch_id == batch_id) & (submissions.c.lease_holder == holder)
+    connection.execute(update(submissions).where(is_ours).values(lease_holder=None, lease_until=None))
+
+
 def in_line(connection: Connection, now: datetime) -> list[InLine]:
     """Batches that anybody may claim now, the longest waiting first."""
     columns = [*submissions.columns, batches.c["items"], batches.c.done, batches.c.failed]
@@ -170,10 +187,12 @@ def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], n
 
 
 def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """Call a batch off. One that nobody works on is cancelled at once; else its worker finds the note."""
+    """Call a batch off: at once while it is open or nobody works on it; else its worker finds the note."""
     noted = update(submissions).where(submissions.c.batch_id == batch_id).values(cancel_at=now)
     connection.execute(noted)
-    is_idle = or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now)
+    is_idle = or_(
+        submissions.c.lease_until.is_(None), submissions.c.lease_until <= now, submissions.c.ready_at.is_(None)
+    )
     idle = select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id, is_idle)
     going = (BatchState.OPEN, *_GOING)
     connection.execute(

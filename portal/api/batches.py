@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import Connection
 
-from flows.receive import require_complete, seal, stamp_batch
+from flows.receive import require_complete, seal, seal_uploads, stamp_batch
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import (
     BatchAnswer,
@@ -100,10 +100,10 @@ def remove_item(sender: TheSender, batch_id: str, path: str) -> None:
 
 @router.post("/batches/{batch_id}/seal")
 def seal_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
-    """Say that all photos have come. Sealing twice changes nothing."""
+    """Say that all photos have come. Sealing twice changes nothing. No photo is taken while it is being done."""
     record = sender.batch(batch_id)
     if record.state is BatchState.OPEN:
-        seal(sender.parts, record.stamp, uploads_of(sender, record).items())
+        seal_uploads(sender.parts, record.stamp, uploads_of(sender, record).items, sender.portal.randomness)
     elif record.state is BatchState.CANCELLED:
         raise WrongState(f"Batch {record.stamp.batch_id} was called off. Open another one.")
     return batch_answer(sender.batch(batch_id))
@@ -199,10 +199,13 @@ async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
 
 
 def upload_key(sender: Sender, record: BatchRecord) -> str:
-    """The key of an open batch's uploads. Raises `WrongState`."""
+    """The key of an open batch's uploads. Raises `WrongState`, `StillAnswering` while the batch is being sealed."""
     with sender.portal.records.reading() as connection:
         known = line.find_submission(connection, record.stamp.batch_id)
-    return require_open(record.stamp.batch_id, known.upload_key if known else None)
+    key = require_open(record.stamp.batch_id, known.upload_key if known else None)
+    if known and known.lease_until and known.lease_until > sender.portal.clock():
+        raise StillAnswering("The batch is being sealed just now. Ask again soon.")
+    return key
 
 
 def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:

@@ -97,6 +97,7 @@ async def append(
     async with request.app.state.room.for_one(request):
         data = await _part(request)
         stands = await run_in_threadpool(uploads.append, token, offset, data)
+        await run_in_threadpool(upload_key, sender, record)  # as for a whole photo
     return Response(status_code=204, headers=_TUS | {"Upload-Offset": str(stands)})
 
 
@@ -115,9 +116,13 @@ def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tup
     token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
     if len(data) == photo.size or photo.size > most_bytes(sender):
         uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
-        return token, photo.size
-    offset = uploads.announce_again(token, photo)
-    return token, uploads.append(token, 0, data) if data and offset == 0 else offset
+        stands = photo.size
+    else:
+        stands = uploads.announce_again(token, photo)
+        if data and stands == 0:
+            stands = uploads.append(token, 0, data)
+    upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
+    return token, stands
 
 
 async def _part(request: Request) -> bytes:

@@ -7,9 +7,11 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,10 +20,13 @@ from PIL import Image
 from flows import steps
 from flows.receive import seal
 from schemas.batch import BatchState, Counts, Item
+from schemas.clock import system_clock
+from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import line, webhooks
 from store.batches import get_batch, set_progress
 from store.transient import batch_prefix, report_key
+from store.uploads import Uploads
 from tests.api.conftest import Desk, jpeg, new_desk
 
 
@@ -382,6 +387,115 @@ def test_a_seal_that_comes_twice_changes_nothing_of_what_has_begun(desk: Desk) -
         seal(desk.parts, stamp, [Item(number=1, path="1.jpg", size=1)])  # it saw the batch open a moment ago
         with desk.parts.records.reading() as connection:
             assert get_batch(connection, batch).state is begun
+
+
+def during_the_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something once a seal has listed what has come, and before it writes that down."""
+    items = Uploads.items
+
+    def listed(self: Uploads) -> tuple[Item, ...]:
+        found = items(self)
+        monkeypatch.setattr(Uploads, "items", items)
+        act()
+        return found
+
+    monkeypatch.setattr(Uploads, "items", listed)
+
+
+@pytest.mark.parametrize("way", ["whole", "with its announcement", "announced"])
+def test_a_photo_that_comes_while_the_batch_is_sealed_is_not_said_to_be_in_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    batch, answers = desk.open(), []
+    assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg()).status_code == 201
+
+    def send() -> None:
+        if way == "whole":
+            answers.append(desk.call("PUT", f"/batches/{batch}/items/2.jpg", content=jpeg()))
+        else:
+            part = jpeg() if way == "with its announcement" else b""
+            answers.append(
+                desk.call("POST", f"/batches/{batch}/uploads", headers=announced("2.jpg", len(jpeg())), content=part)
+            )
+
+    during_the_listing(monkeypatch, send)
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+    assert [(each.status_code, each.json()["code"]) for each in answers] == [(409, "still_answering")]
+    assert int(answers[0].headers["retry-after"]) > 0
+    send()
+    assert answers[1].json()["code"] == "wrong_state"
+
+
+@pytest.mark.parametrize("is_resumable", [False, True])
+def test_a_photo_under_way_as_the_seal_begins_is_not_said_to_be_in_the_batch(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_resumable: bool
+) -> None:
+    batch, put = desk.open(), Uploads.put
+    desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg())
+
+    def late(self: Uploads, *photo: Any) -> None:
+        assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+        put(self, *photo)
+
+    monkeypatch.setattr(Uploads, "put", late)
+    if is_resumable:
+        head = announced("2.jpg", len(jpeg()))
+        answer = desk.call("POST", f"/batches/{batch}/uploads", headers=head, content=jpeg())
+    else:
+        answer = desk.call("PUT", f"/batches/{batch}/items/2.jpg", content=jpeg())
+    assert answer.json()["code"] == "wrong_state"
+
+
+def test_two_seals_at_a_time_write_one_manifest(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, answers = desk.open(), []
+    desk.call("PUT", f"/batches/{batch}/items/2.jpg", content=jpeg())
+
+    def repeat() -> None:
+        answers.append(desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg()).status_code)
+        answers.append(desk.call("POST", f"/batches/{batch}/seal").json()["code"])
+
+    during_the_listing(monkeypatch, repeat)
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+    assert answers == [409, "still_answering"]
+    assert [item.path for item in desk.parts.transient.manifest(BatchId(batch)).items] == ["2.jpg"]
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+
+
+def test_a_batch_that_could_not_be_sealed_takes_photos_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise StoreFault("The store is gone.")
+
+    batch = desk.open()
+    desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg())
+    during_the_listing(monkeypatch, fail)
+    assert desk.call("POST", f"/batches/{batch}/seal").status_code >= 500
+    assert desk.call("PUT", f"/batches/{batch}/items/2.jpg", content=jpeg()).status_code == 201
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 2
+
+
+def test_a_seal_whose_process_died_is_taken_up_by_a_later_one(tmp_path: Path) -> None:
+    moments = [system_clock()]
+    desk = new_desk(tmp_path, clock=lambda: moments[-1])
+    batch = desk.open()
+    desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg())
+    with desk.parts.records.transaction() as connection:
+        assert line.shut(connection, BatchId(batch), "seal of a process that dies", moments[-1])
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "still_answering"
+    moments.append(moments[-1] + line.LEASE_LIFE)
+    assert desk.call("PUT", f"/batches/{batch}/items/2.jpg", content=jpeg()).status_code == 201
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 2
+    with desk.parts.records.reading() as connection:
+        assert [each.batch_id for each in line.in_line(connection, moments[-1])] == [batch], "workers need not wait"
+
+
+def test_a_batch_that_is_called_off_while_it_is_sealed_stays_called_off(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = desk.open()
+    desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=jpeg())
+    during_the_listing(monkeypatch, lambda: desk.call("POST", f"/batches/{batch}/cancel"))
+    desk.call("POST", f"/batches/{batch}/seal")
+    assert desk.call("GET", f"/batches/{batch}").json()["state"] == "cancelled"
 
 
 def test_what_a_killed_portal_left_half_written_holds_no_batch_up(desk: Desk) -> None:
