@@ -26,6 +26,8 @@ SESSION_LIFE = timedelta(hours=12)
 _ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
+_IS_IN = people.c.email != people.c.person_id
+"""Of somebody who was taken out, or whose account was closed, the id stands where the address was."""
 
 
 class Role(StrEnum):
@@ -128,8 +130,9 @@ def list_accounts(connection: Connection) -> list[Account]:
 
 
 def people_of(connection: Connection, account_id: AccountId) -> list[Person]:
-    """Everybody in an account, the first to come first."""
-    query = select(people).where(people.c.account_id == account_id).order_by(people.c.created_at, people.c.person_id)
+    """Everybody in an account, the first to come first; not who was taken out of it."""
+    own = select(people).where(people.c.account_id == account_id, _IS_IN)
+    query = own.order_by(people.c.created_at, people.c.person_id)
     return [_person(row) for row in connection.execute(query).mappings()]
 
 
@@ -148,6 +151,45 @@ def person_of(connection: Connection, account_id: AccountId, email: str) -> Pers
         if person.email.casefold() == wanted:
             return person
     raise NotFound("Nobody in the account has that address.")
+
+
+def set_role(connection: Connection, account_id: AccountId, email: str, role: Role) -> Person:
+    """Let somebody be another thing in the account; they sign in anew. Returns who it is, as they were.
+
+    Raises `NotFound`; `NotAllowed` when nobody would be left who is an owner.
+    """
+    person = _who_may_leave(connection, account_id, email, role)
+    connection.execute(update(people).where(people.c.person_id == person.person_id).values(role=role))
+    _sign_out(connection, person.person_id)
+    return person
+
+
+def remove_person(connection: Connection, account_id: AccountId, email: str) -> Person:
+    """Take somebody out: they cannot come in any more, and their address is gone. Returns who it was.
+
+    Their random id stays: the ledger and the keys that they made name it. Raises as `set_role` does.
+    """
+    person = _who_may_leave(connection, account_id, email, None)
+    gone = {"email": person.person_id, "oidc_issuer": None, "oidc_subject": None}
+    connection.execute(update(people).where(people.c.person_id == person.person_id).values(gone))
+    _sign_out(connection, person.person_id)
+    return person
+
+
+def _who_may_leave(connection: Connection, account_id: AccountId, email: str, role: Role | None) -> Person:
+    """Who has that address, if an owner is left once they have this role, or none."""
+    own = select(accounts.c.account_id).where(accounts.c.account_id == account_id)
+    connection.execute(own.with_for_update()).all()  # two owners who go at once would each see the other
+    person = person_of(connection, account_id, email)
+    owners = [each for each in people_of(connection, account_id) if each.role is Role.OWNER]
+    if owners == [person] and role is not Role.OWNER:
+        raise NotAllowed("That is the account's only owner. Make somebody else an owner first, or close the account.")
+    return person
+
+
+def _sign_out(connection: Connection, person_id: PersonId) -> None:
+    for table in (sign_in_links, sessions):  # in this order: a link that is being used is waited for
+        connection.execute(delete(table).where(table.c.person_id == person_id))
 
 
 def people_with_address(connection: Connection, email: str) -> list[Person]:
@@ -222,7 +264,7 @@ def find_session(connection: Connection, token: str, now: datetime) -> Session |
     query = (
         select(people, sessions.c.csrf_token, sessions.c.expires_at)
         .join_from(sessions, people, sessions.c.person_id == people.c.person_id)
-        .where(sessions.c.token_sha256 == _hash(token), sessions.c.expires_at > now)
+        .where(sessions.c.token_sha256 == _hash(token), sessions.c.expires_at > now, _IS_IN)
     )
     row = connection.execute(query).mappings().first()
     return None if row is None else Session(_person(row), row["csrf_token"], row["expires_at"])

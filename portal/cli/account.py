@@ -1,4 +1,4 @@
-"""account create|list|link|add-person|purge|limits|close: who there is, what they may, and how they sign in."""
+"""account create|list|link|…|close: who there is, what they may, how they sign in, and how they leave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, s
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import UserError
-from store import line, people
+from store import api_keys, line, people
 from store.early import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
@@ -64,16 +64,49 @@ def add_person(
 ) -> None:
     """Add a person to an account, and print a sign-in link that works once."""
     with exit_codes():
-        if role not in set(people.Role):
-            raise UserError(f"There is no role of that name. Choose one of: {', '.join(people.Role)}.")
+        wanted = _role(role)
         parts = get_ready()
         with parts.records.transaction() as connection:
             found = people.find_account(connection, account)
             now = parts.clock()
-            person_id = people.add_person(connection, found.account_id, email, people.Role(role), now, os.urandom)
+            person_id = people.add_person(connection, found.account_id, email, wanted, now, os.urandom)
             token = people.create_sign_in_link(connection, person_id, now, os.urandom)
         fields: dict[str, object] = {"account": found.name, "account id": found.account_id, "role": role}
         _show_link(parts.settings.portal_url, token, fields, as_json)
+
+
+@app.command("set-role")
+def set_role(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    email: Annotated[str, typer.Argument(help="The person's e-mail address.")],
+    role: Annotated[str, typer.Argument(help="owner may consent and manage, member may submit, auditor may read.")],
+    as_json: AsJson = False,
+) -> None:
+    """Change what a person may do. They are signed out everywhere, and sign in anew."""
+    with exit_codes():
+        wanted = _role(role)
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+            before = people.set_role(connection, found.account_id, email, wanted)
+        _show({"account id": found.account_id, "role": wanted, "role before": before.role}, as_json)
+
+
+@app.command("remove-person")
+def remove_person(
+    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    email: Annotated[str, typer.Argument(help="The person's e-mail address.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take a person out of an account: signed out everywhere, every link dead, the address erased."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            found = people.find_account(connection, account)
+            gone = people.remove_person(connection, found.account_id, email)
+            keys = api_keys.list_keys(connection, found.account_id)
+        made = sum(each.created_by == gone.person_id and each.revoked_at is None for each in keys)
+        _show({"account id": found.account_id, "role before": gone.role, "keys of theirs in use": made}, as_json)
 
 
 @app.command("list")
@@ -187,10 +220,20 @@ def close(
             "batches purged": len(closed.receipts),
             "batches waiting for the next cleanup": closed.waiting,
         }
-        if as_json:
-            show_json({name.replace(" ", "_"): value for name, value in facts.items()})
-        else:
-            show_fields(facts)
+        _show(facts, as_json)
+
+
+def _role(name: str) -> people.Role:
+    if name not in set(people.Role):
+        raise UserError(f"There is no role of that name. Choose one of: {', '.join(people.Role)}.")
+    return people.Role(name)
+
+
+def _show(facts: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        show_json({name.replace(" ", "_"): value for name, value in facts.items()})
+    else:
+        show_fields(facts)
 
 
 def _show_link(portal_url: str, token: str, fields: dict[str, object], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
-from store import people
+from store import people, tables
 from store.people import LINK_LIFE, Role
 from store.records import Records
 from store.tables import accounts, sessions, sign_in_links
@@ -90,3 +90,59 @@ def test_tokens_are_kept_as_hashes_only(owner: Owner) -> None:
         kept = str(connection.execute(select(sign_in_links)).all()) + str(connection.execute(select(sessions)).all())
     assert link not in kept
     assert owner.act.session_token not in kept
+
+
+def add_ann(records: Records, owner: Owner, role: Role) -> tuple[str, str]:
+    """A second person; returns the tokens of a session and of a link."""
+    with records.transaction() as connection:
+        ann = people.add_person(connection, owner.account_id, "ann@example.com", role, NOON, RANDOM)
+        people.set_identity(connection, ann, "https://provider.example", "ann-1")
+        return people.open_session(connection, ann, NOON, RANDOM), people.create_sign_in_link(
+            connection, ann, NOON, RANDOM
+        )
+
+
+def test_who_is_taken_out_comes_in_no_more_and_leaves_only_a_random_id(records: Records, owner: Owner) -> None:
+    session, link = add_ann(records, owner, Role.OWNER)
+    with records.transaction() as connection:
+        gone = people.remove_person(connection, owner.account_id, "Ann@example.com")
+    with records.transaction() as connection:
+        assert people.find_session(connection, session, NOON) is None
+        assert not people.link_is_good(connection, link, NOON)
+        assert people.person_of_identity(connection, "https://provider.example", "ann-1") is None
+        assert people.people_with_address(connection, "ann@example.com") == []
+        assert [each.person_id for each in people.people_of(connection, owner.account_id)] == [owner.person_id]
+        row = connection.execute(select(tables.people).where(tables.people.c.person_id == gone.person_id)).one()
+        assert row.email == gone.person_id
+        late = people.open_session(connection, gone.person_id, NOON, RANDOM)
+        assert people.find_session(connection, late, NOON) is None, "signed in at the same moment"
+        assert people.find_session(connection, owner.act.session_token, NOON), "the others stay signed in"
+        again = people.add_person(connection, owner.account_id, "ann@example.com", Role.MEMBER, NOON, RANDOM)
+        assert again != gone.person_id
+
+
+def test_a_changed_role_counts_at_once_and_ends_what_was_signed_in(records: Records, owner: Owner) -> None:
+    session, link = add_ann(records, owner, Role.OWNER)
+    with records.transaction() as connection:
+        assert people.set_role(connection, owner.account_id, "ann@example.com", Role.AUDITOR).role is Role.OWNER
+    with records.transaction() as connection:
+        assert people.person_of(connection, owner.account_id, "ann@example.com").role is Role.AUDITOR
+        assert people.find_session(connection, session, NOON) is None
+        assert not people.link_is_good(connection, link, NOON)
+
+
+def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, owner: Owner) -> None:
+    add_ann(records, owner, Role.MEMBER)
+    with records.transaction() as connection:
+        with pytest.raises(NotAllowed):
+            people.remove_person(connection, owner.account_id, "owner@example.com")
+        with pytest.raises(NotAllowed):
+            people.set_role(connection, owner.account_id, "owner@example.com", Role.MEMBER)
+        with pytest.raises(NotFound):
+            people.remove_person(connection, owner.account_id, "nobody@example.com")
+        people.set_role(connection, owner.account_id, "owner@example.com", Role.OWNER)
+        people.set_role(connection, owner.account_id, "ann@example.com", Role.OWNER)
+        people.remove_person(connection, owner.account_id, "owner@example.com")
+        assert people.owner_of(connection, owner.account_id).email == "ann@example.com"
+        with pytest.raises(NotAllowed):
+            people.remove_person(connection, owner.account_id, "ann@example.com")

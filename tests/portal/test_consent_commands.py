@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import Result
@@ -18,11 +19,13 @@ from consent.suppression import note, open_suppressions
 from portal.cli import account, consent
 from schemas.clock import system_clock
 from schemas.consent import Act, Method
+from schemas.errors import NotAllowed
 from schemas.industries import Industry
+from store.api_keys import create_key
 from store.people import link_is_good
 from store.records import Records, open_records
 from store.settings import Settings
-from tests.consent.conftest import Owner, new_owner
+from tests.consent.conftest import NOON, Owner, new_owner
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 Run = Callable[..., Result]
@@ -138,6 +141,26 @@ def test_an_account_is_created_with_a_link_that_works(records: Records, settings
     assert run(account.app, "link", "Bazaar", "--email", "e@x.example").exit_code == 2
     assert run(account.app, "create", "Bazaar", "--email", "b@x.example").exit_code == 2
     assert "Bazaar" in run(account.app, "list").output
+
+
+def test_who_leaves_the_company_leaves_the_account(records: Records, owner: Owner) -> None:
+    run(account.app, "add-person", "Acme Motors", "--email", "ann@x.example", "--role", "owner")
+    with records.transaction() as connection:
+        create_key(connection, owner.account_id, owner.person_id, "nightly", NOON, Random(7).randbytes)
+    assert run(account.app, "set-role", "Acme Motors", "ann@x.example", "king").exit_code == 2
+    grants = owner.press(AUTO)
+    gone = run(account.app, "remove-person", "Acme Motors", "owner@example.com", "--json")
+    assert json.loads(gone.stdout) == {
+        "account_id": owner.account_id,
+        "role_before": "owner",
+        "keys_of_theirs_in_use": 1,
+    }
+    with pytest.raises(NotAllowed):
+        owner.press(STUDIO)
+    with records.transaction() as connection:
+        assert ledger.live_grants(connection) == grants, "the account gave it, and its ledger still verifies"
+        ledger.verify(connection)
+    assert run(account.app, "remove-person", "Acme Motors", "ann@x.example").exit_code == 2
 
 
 def test_closing_asks_first(records: Records, owner: Owner) -> None:
