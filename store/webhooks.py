@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import NewType
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from schemas.errors import NotFound, UserError
+from schemas.errors import LineTooLong, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.record import Moment, Record
 from store.batches import BatchRecord
@@ -28,8 +28,12 @@ KEPT = timedelta(days=30)
 MOST_WEBHOOKS = 20
 PAUSES = tuple(timedelta(seconds=each) for each in (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 36_000))
 """How long to wait after each try that failed; after the last, nobody tries again by itself. A day and some in all."""
-_IN_FLIGHT = timedelta(minutes=2)
-"""A sender that died has its event taken over after this."""
+MOST_PINGS = 10
+"""Pings of one webhook that may wait."""
+_IN_FLIGHT = timedelta(minutes=5)
+"""A sender that died has its event taken over after this. The slowest round takes two minutes (`portal.webhooks`)."""
+_MOST_OF_ONE = 8
+"""Events of one account in a round: whoever has many, or answers slowly, holds nobody else up."""
 
 
 class Webhook(Record):
@@ -117,6 +121,15 @@ def enqueue_for(
     return _event_id(webhook.webhook_id, kind, subject)
 
 
+def ping(connection: Connection, webhook: Webhook, now: datetime, randomness: Randomness) -> EventId:
+    """Tell one webhook nothing, to try its address. Raises `LineTooLong` beyond 10 that wait."""
+    own = (webhook_events.c.webhook_id == webhook.webhook_id) & (webhook_events.c.kind == "ping")
+    waiting = select(func.count()).where(own, webhook_events.c.next_try_at.is_not(None))
+    if connection.execute(waiting).scalar_one() >= MOST_PINGS:
+        raise LineTooLong(f"{MOST_PINGS} pings wait for this address already. See what became of them first.", 60)
+    return enqueue_for(connection, webhook, "ping", randomness(8).hex(), {}, now)
+
+
 def events_of(connection: Connection, webhook_id: WebhookId, limit: int = 100) -> list[Event]:
     """What was, or is to be, told to a webhook, the newest first."""
     own = webhook_events.c.webhook_id == webhook_id
@@ -134,17 +147,26 @@ def replay(connection: Connection, webhook_id: WebhookId, event_id: str, now: da
 
 
 def claim_due(connection: Connection, now: datetime, limit: int) -> list[tuple[Event, Webhook]]:
-    """Events whose time has come; nobody else gets them for two minutes. Events that are too old are deleted."""
+    """Events whose time has come, in turn by account; nobody else gets them for five minutes. Too old ones go."""
     connection.execute(delete(webhook_events).where(webhook_events.c.created_at <= now - KEPT))
-    due = webhook_events.c.next_try_at <= now
-    query = select(webhook_events).where(due).order_by(webhook_events.c.next_try_at).limit(limit)
+    longest = (webhook_events.c.next_try_at, webhook_events.c.event_id)
+    turn = func.row_number().over(partition_by=webhooks.c.account_id, order_by=longest).label("turn")
+    due = (
+        select(webhook_events, turn)
+        .join_from(webhook_events, webhooks, webhook_events.c.webhook_id == webhooks.c.webhook_id)
+        .where(webhook_events.c.next_try_at <= now, webhooks.c.ended_at.is_(None))
+        .subquery()
+    )
+    query = select(due).where(due.c.turn <= _MOST_OF_ONE).order_by(due.c.turn, due.c.next_try_at).limit(limit)
     claimed = []
-    for event in [_event(row) for row in connection.execute(query).mappings()]:
+    for row in connection.execute(query).mappings().all():
+        event = _event(row)
         is_same = (webhook_events.c.event_id == event.event_id) & (webhook_events.c.next_try_at == event.next_try_at)
         taken = connection.execute(update(webhook_events).where(is_same).values(next_try_at=now + _IN_FLIGHT))
-        row = connection.execute(select(webhooks).where(webhooks.c.webhook_id == event.webhook_id)).mappings().first()
-        if taken.rowcount == 1 and row is not None and row["ended_at"] is None:
-            claimed.append((event, _webhook(row)))
+        own = select(webhooks).where(webhooks.c.webhook_id == event.webhook_id, webhooks.c.ended_at.is_(None))
+        hook = connection.execute(own).mappings().first()
+        if taken.rowcount == 1 and hook is not None:
+            claimed.append((event, _webhook(hook)))
     return claimed
 
 
@@ -190,4 +212,4 @@ def _webhook(row: RowMapping) -> Webhook:
 
 
 def _event(row: RowMapping) -> Event:
-    return Event.model_validate(dict(row))
+    return Event.model_validate({name: row[name] for name in Event.model_fields})

@@ -58,10 +58,10 @@ def remove_webhook(sender: TheOwner, webhook_id: str) -> None:
 
 @router.post("/webhooks/{webhook_id}/ping", status_code=202)
 def ping(sender: TheOwner, webhook_id: str) -> Event:
-    """Send a message that says nothing, to try the address."""
+    """Send a message that says nothing, to try the address. Ten of them may wait."""
     own, now = _own(sender, webhook_id), sender.portal.clock()
     with sender.portal.records.transaction() as connection:
-        made = webhooks.enqueue_for(connection, own, "ping", sender.portal.randomness(8).hex(), {}, now)
+        made = webhooks.ping(connection, own, now, sender.portal.randomness)
         return next(each for each in webhooks.events_of(connection, own.webhook_id) if each.event_id == made)
 
 

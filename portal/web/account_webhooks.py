@@ -51,7 +51,7 @@ def ping(portal: ThePortal, session: Owner, webhook_id: str) -> RedirectResponse
     """Send a message that says nothing, to try the address."""
     with portal.records.transaction() as connection:
         own = webhooks.find(connection, session.person.account_id, webhook_id)
-        webhooks.enqueue_for(connection, own, "ping", portal.randomness(8).hex(), {}, portal.clock())
+        webhooks.ping(connection, own, portal.clock(), portal.randomness)
     return RedirectResponse(PAGE, status_code=303)
 
 
