@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from datetime import datetime
 
 from portal.delivery import read_results
 from schemas.batch import BatchState
@@ -29,16 +30,22 @@ def own_batch(records: Records, account_id: AccountId, batch_id: str) -> BatchRe
     raise NotFound("There is no batch of that id in your account.")
 
 
-def has_results(record: BatchRecord) -> bool:
-    """Whether the batch was sealed and is not gone, so that there is something to list."""
-    return record.purged_at is None and record.state is not BatchState.OPEN and record.counts.items > 0
+def has_results(record: BatchRecord, now: datetime) -> bool:
+    """Whether the batch was sealed and its purge time has not come, so that there is something to list."""
+    is_living = record.purged_at is None and now < record.stamp.purge_at
+    return is_living and record.state is not BatchState.OPEN and record.counts.items > 0
 
 
-def with_results(record: BatchRecord) -> BatchRecord:
-    """The batch, if it has results to list. Raises `NotFound` once it is purged, `WrongState` before it is sealed."""
+def with_results(record: BatchRecord, now: datetime) -> BatchRecord:
+    """The batch, if it has results to hand out.
+
+    Raises `NotFound` from its purge time on, whether or not a cleanup was there yet; `WrongState` before it is sealed.
+    """
     if record.purged_at is not None:
         raise NotFound(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
-    if not has_results(record):
+    if now >= record.stamp.purge_at:
+        raise NotFound("The batch's purge time has come. Nothing of it is shown any more.")
+    if not has_results(record, now):
         raise WrongState("The batch was not sealed, so it has no results.")
     return record
 
@@ -50,7 +57,7 @@ def ask_again(
 
     Raises `NotFound`, `WrongState`, `UserError` when there is nothing to try again.
     """
-    if not with_results(record).state.has_ended:
+    if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
     results = read_results(transient, record.stamp.batch_id)
     failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}

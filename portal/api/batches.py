@@ -25,7 +25,7 @@ from portal.api.shapes import (
     Uploaded,
     batch_answer,
 )
-from portal.batches import ask_again, call_off, with_results
+from portal.batches import ask_again, call_off
 from portal.delivery import Results, read_results, zip_stream
 from portal.fetched import noting_the_end
 from portal.intake.addresses import items_of_addresses
@@ -118,7 +118,7 @@ def list_items(
     outcome: Annotated[str | None, Query(pattern="^(done|failed|waiting)$")] = None,
 ) -> Items:
     """The photos of a sealed batch and what became of each, by number."""
-    results = read_results(sender.portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
+    results = read_results(sender.portal.transient, sender.batch_with_results(batch_id).stamp.batch_id)
     found = (item_answer(results, number) for number in range(after + 1, len(results.manifest.items) + 1))
     page: list[ItemAnswer] = []
     for each in found:
@@ -136,7 +136,7 @@ def list_items(
 )
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
-    transient, stamp = sender.portal.transient, with_results(sender.batch(batch_id)).stamp
+    transient, stamp = sender.portal.transient, sender.batch_with_results(batch_id).stamp
     results = results_by_number(transient.each_report(stamp.batch_id, of=number))  # few: a batch may have thousands
     if not isinstance(results.get(number), Done):
         raise NotFound("There is no cutout of that number.")
@@ -156,7 +156,7 @@ def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[
 def fetch_all(sender: TheSender, batch_id: str) -> Response:
     """All cutouts in one zip file, in the folders of their photos; streamed."""
     portal = sender.portal
-    results = read_results(portal.transient, with_results(sender.batch(batch_id)).stamp.batch_id)
+    results = read_results(portal.transient, sender.batch_with_results(batch_id).stamp.batch_id)
     headers = {"Content-Disposition": f'attachment; filename="{results.stamp.batch_id}.zip"'}
     stream = zip_stream(portal.transient, results)
     if sender.role is not Role.AUDITOR:  # who looks changes nothing

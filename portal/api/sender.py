@@ -14,7 +14,7 @@ from fastapi import Depends, Header, Request, Security
 
 from flows.parts import Parts
 from portal.api.keys import KeyNeeded, _header, caller
-from portal.batches import own_batch
+from portal.batches import own_batch, with_results
 from portal.web.portal import Portal, ThePortal, same_site
 from schemas.errors import NotAllowed
 from schemas.ids import AccountId
@@ -35,6 +35,10 @@ class Sender:
     def batch(self, batch_id: str) -> BatchRecord:
         """One of the account's own batches. Raises `NotFound` for others' as for none."""
         return own_batch(self.portal.records, self.account_id, batch_id)
+
+    def batch_with_results(self, batch_id: str) -> BatchRecord:
+        """The same, if it has results to hand out. Raises `NotFound`, `WrongState`."""
+        return with_results(self.batch(batch_id), self.portal.clock())
 
 
 def sender(

@@ -70,7 +70,7 @@ def show_one(
     page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
 ) -> HTMLResponse:
     """One batch; what failed or is flagged stands first."""
-    record = own_batch(portal.records, session.person.account_id, batch_id)
+    record, now = own_batch(portal.records, session.person.account_id, batch_id), portal.clock()
     asked = Asked(Outcome(show) if show in set(Outcome) else None, code, find, page)
     with portal.records.reading() as connection:
         receipts = list_receipts(connection, record.stamp.batch_id) if record.purged_at is not None else []
@@ -79,9 +79,9 @@ def show_one(
         session=session,
         batch=record,
         asked=asked,
-        listing=_listing(portal, record, asked) if has_results(record) else None,
+        listing=_listing(portal, record, asked) if has_results(record, now) else None,
         receipts=receipts,
-        now=portal.clock(),
+        now=now,
         may_change=session.person.role is not Role.AUDITOR,
     )
 
@@ -89,7 +89,7 @@ def show_one(
 @router.get("/batches/{batch_id}/cutouts.zip")
 def download(portal: ThePortal, session: SignedIn, batch_id: str) -> StreamingResponse:
     """All cutouts in the folders of their photos, streamed."""
-    record = with_results(own_batch(portal.records, session.person.account_id, batch_id))
+    record = with_results(own_batch(portal.records, session.person.account_id, batch_id), portal.clock())
     results = read_results(portal.transient, record.stamp.batch_id)
     headers = {"Content-Disposition": f'attachment; filename="{record.stamp.batch_id}.zip"'}
     stream = zip_stream(portal.transient, results)

@@ -12,10 +12,12 @@ from fastapi.responses import Response
 from portal.batches import own_batch, with_results
 from portal.web.drawing import Drawer
 from portal.web.portal import Portal, SignedIn, ThePortal
+from schemas.batch import Item, Stamp
 from schemas.errors import ItemError, NotFound
 from schemas.ids import AccountId
 from store.batches import BatchRecord
-from store.transient import cutout_key, preview_key
+from store.outside import FETCHED
+from store.transient import cutout_key, preview_key, source_key
 from workers.decode import Limits
 
 router = APIRouter(include_in_schema=False)
@@ -49,10 +51,7 @@ async def show(
 
 
 def _living(portal: Portal, account_id: AccountId, batch_id: str) -> BatchRecord:
-    record = with_results(own_batch(portal.records, account_id, batch_id))
-    if portal.clock() >= record.stamp.purge_at:
-        raise NotFound("The batch's purge time has come. Nothing of it is shown any more.")
-    return record
+    return with_results(own_batch(portal.records, account_id, batch_id), portal.clock())
 
 
 def _kept(portal: Portal, key: str) -> bytes | None:
@@ -70,7 +69,7 @@ def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of:
     format = (item.options or manifest.stamp.options).format
     try:
         if of is Of.PHOTO:
-            file = portal.transient.source(manifest.stamp, item)
+            file = _photo(portal, manifest.stamp, item)
         else:
             file = portal.transient.read(cutout_key(manifest.stamp.batch_id, number, format.suffix))
     except ItemError:
@@ -81,3 +80,10 @@ def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of:
     if made is None:
         raise NotFound("There is no picture of that.")
     return made
+
+
+def _photo(portal: Portal, stamp: Stamp, item: Item) -> bytes:
+    """What a worker has fetched is shown; nobody's address is called from here, where everybody waits for it."""
+    if item.source.startswith(FETCHED):
+        return portal.transient.read(source_key(stamp.batch_id, item.number))
+    return portal.transient.source(stamp, item)

@@ -11,13 +11,16 @@ import pytest
 from flows import steps
 from flows.parts import open_parts
 from portal.intake import find_photos, stamp_batch, upload
-from schemas.batch import BatchState, Stamp
+from schemas.batch import BatchState, Item, Manifest, Stamp
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch
 from store.people import Role
+from store.transient import open_transient, source_key
+from tests.api.conftest import jpeg
 from tests.portal.conftest import Site
+from tests.portal.test_gone_on_download import batch_of
 
 
 @pytest.fixture
@@ -94,3 +97,35 @@ def test_the_zip_holds_the_cutouts_that_there_are(site: Site, stamp: Stamp) -> N
     answer = browser.client.get(f"/batches/{stamp.batch_id}/cutouts.zip")
     assert answer.status_code == 200
     assert zipfile.ZipFile(io.BytesIO(answer.content)).namelist() == []
+
+
+def test_after_its_purge_time_nothing_is_handed_out_though_no_cleanup_was_there_yet(site: Site) -> None:
+    stamp = batch_of(site)
+    places = [f"/batches/{stamp.batch_id}/cutouts.zip"]
+    places += [f"/v1/batches/{stamp.batch_id}/{each}" for each in ("items", "items/1/cutout", "results.zip")]
+    assert [site.sign_in().client.get(each).status_code for each in places] == [200] * 4
+    assert "VIN1/front.jpg" in site.sign_in().open(f"/batches/{stamp.batch_id}").words
+    site.wait(hours=23)
+    assert [site.sign_in().client.get(each).status_code for each in places] == [404] * 4
+    page = site.sign_in().open(f"/batches/{stamp.batch_id}")
+    assert page.status == 200
+    assert "VIN1" not in page.html
+    assert "Download" not in page.words
+
+
+def test_looking_at_a_photo_calls_nobodys_address(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp, store = batch_of(site, items=1, done=1), open_transient(site.settings, lambda: site.now)
+    photo = Item(number=1, path="1.jpg", size=1, source="https://slow.example/1.jpg")
+    store.seal(Manifest(stamp=stamp, items=(photo,)))
+    called: list[str] = []
+
+    def resolve(host: str, *_: object, **__: object) -> None:
+        called.append(host)
+        raise OSError
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    client = site.sign_in().client
+    assert client.get(f"/batches/{stamp.batch_id}/items/1/photo.webp").status_code == 404
+    assert called == []
+    store.write(stamp, source_key(stamp.batch_id, 1), jpeg())
+    assert client.get(f"/batches/{stamp.batch_id}/items/1/photo.webp").status_code == 200, "a worker fetched it"
