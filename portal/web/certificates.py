@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from portal.batches import own_batch
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.certificate import Certificate
-from schemas.errors import NotFound, UserError
-from store.batches import get_batch
+from schemas.errors import UserError
 from store.certificates import certify, more_links
 from store.people import Session
 
@@ -40,8 +40,6 @@ def download(
 
 
 def _certificate(portal: Portal, session: Session, batch_id: str) -> Certificate:
-    with portal.records.transaction() as connection:
-        batch = get_batch(connection, batch_id)
-        if batch.account_id != session.person.account_id:
-            raise NotFound("There is no such batch in your account.")
+    batch = own_batch(portal.records, session.person.account_id, batch_id)
+    with portal.records.reading() as connection:
         return certify(connection, batch.stamp.batch_id, portal.clock())

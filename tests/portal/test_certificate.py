@@ -60,7 +60,11 @@ def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
 
 def test_nobody_else_sees_it(site: Site) -> None:
     batch_id = _purged_batch(site, "Acme")
-    assert site.sign_in("Bazaar").client.get(f"/batches/{batch_id}/certificate").status_code == 404
+    bazaar = site.sign_in("Bazaar").client
+    own = bazaar.get(f"/batches/{batch_id}/certificate")
+    none = bazaar.get(f"/batches/{new_batch_id(site.now, site.randomness)}/certificate")
+    assert own.status_code == none.status_code == 404
+    assert own.text == none.text
     answer = site.browser().client.get(f"/batches/{batch_id}/certificate.json", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
 
