@@ -48,7 +48,7 @@ class Withdrawn(Record):
 @router.get("")
 def show(portal: ThePortal, caller: Caller) -> list[IndustryConsent]:
     """What the account allows, industry by industry."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         grants = read_grants(connection, caller.account_id)
     shown = []
     for industry in Industry:

@@ -56,7 +56,7 @@ def start() -> RedirectResponse:
 @router.get("/account")
 def show(portal: ThePortal, session: SignedIn) -> HTMLResponse:
     """The account page."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         view = view_account(connection, session.person, portal.clock())
     return portal.page("account.html", view=view, session=session)
 
@@ -131,7 +131,7 @@ def take_back(portal: ThePortal, session: Owner, industry: Tags) -> RedirectResp
 @router.get("/account/consent-receipts/{grant_id}")
 def download_receipt(portal: ThePortal, session: SignedIn, grant_id: str) -> JSONResponse:
     """The consent receipt of one of the account's own grants, to keep."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         events = read_events(connection, session.person.account_id)
     own = [event for event in events if event.grant_id == grant_id]
     document = consent_receipt(own, portal.settings.portal_url.rstrip("/"), portal.clock())
@@ -140,7 +140,7 @@ def download_receipt(portal: ThePortal, session: SignedIn, grant_id: str) -> JSO
 
 
 def _choice(portal: ThePortal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         view = view_account(connection, session.person, portal.clock())
     return portal.page(
         "choose.html",

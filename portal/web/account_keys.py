@@ -41,7 +41,7 @@ def revoke(portal: ThePortal, session: Owner, key_id: str) -> RedirectResponse:
 
 
 def _page(portal: Portal, session: Session, made: str = "", text: str = "") -> HTMLResponse:
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         keys = list_keys(connection, session.person.account_id)
     return portal.page(
         "keys.html",

@@ -53,7 +53,7 @@ def ask_for_link(portal: ThePortal, request: Request, email: Annotated[str, Form
 @router.get("/sign-in/{token}")
 def offer(portal: ThePortal, token: str) -> HTMLResponse:
     """The button that uses the link up; or the news that it cannot be used."""
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         is_good = link_is_good(connection, token, portal.clock())
     return _page(portal, "link", token) if is_good else _page(portal, "dead", status=410)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.routing import Mount
@@ -168,3 +169,15 @@ def test_a_flood_of_posts_ends_in_waiting_and_changes_nothing(site: Site) -> Non
 def test_reading_is_not_limited(site: Site) -> None:
     browser = site.sign_in()
     assert {browser.open("/account").status for _ in range(350)} == {200}
+
+
+def test_looking_waits_for_no_writer(site: Site) -> None:
+    browser = say_yes(site.sign_in(), AUTO)
+    key, receipt = make_key(browser), live(site, site.account("Acme")[0])[0]
+    link, client = site.link(site.account("Acme")[1]), browser.client
+    with site.records.transaction(), ThreadPoolExecutor(1) as other:
+        for page in (link, "/account", PAGE, f"/account/consent-receipts/{receipt.grant_id}", "/account/keys"):
+            assert other.submit(client.get, page).result(timeout=10).status_code == 200, page
+        for path in ("consent", "schedules", "webhooks", "webhooks/1/events", "schedules/1"):
+            asked = other.submit(client.get, f"/v1/{path}", headers={"x-api-key": key})
+            assert asked.result(timeout=10).status_code in (200, 404), path
