@@ -73,10 +73,10 @@ class Cutter:
         `background`: the photo that `options.bg_image` names.
         """
         behind = self.backdrop(background) if background is not None else None
-        (one,) = self.segment([self.open(Order(source, options, want_mask, behind))])
+        (one,) = self.segment([self.open(Order(source, options, want_mask))])
         if options.consistent:  # alone in its folder
             one = replace(one, order=replace(one.order, setting=setting_for([self.measure(one)[0]])))
-        return self.finish(one)
+        return self.finish(one, behind)
 
     def backdrop(self, source: bytes) -> Pixels:
         """The photo that `bg_image` names, on white where it is transparent. Raises as `decode` does, of this photo."""
@@ -116,8 +116,8 @@ class Cutter:
             replace(each, mask=next(masks)) if isinstance(each, Opened) and each.mask is None else each for each in both
         ]
 
-    def finish(self, done: Opened | Taken | Made) -> Cut:
-        """All that comes after the network."""
+    def finish(self, done: Opened | Taken | Made, behind: Pixels | None = None) -> Cut:
+        """All that comes after the network. `behind`: the backdrop that `options.bg_image` names."""
         if isinstance(done, Made):
             return done.cut()
         if isinstance(done, Taken) or done.mask is None:
@@ -132,7 +132,7 @@ class Cutter:
         width, height = fitted(*given, order.options.size.max_pixels)
         scores = score(_shown(done.mask, picture), done.gray)
         return Cut(
-            file=self._file(order, picture, alpha, frame, (width, height)),
+            file=self._file(order, picture, alpha, frame, (width, height), behind),
             width=width,
             height=height,
             source_width=picture.width,
@@ -156,7 +156,15 @@ class Cutter:
         small = self.segmenter.halve(picture.rgb)
         return Opened(order, picture, in_gray(small), self.segmenter.squeeze(small), order.mask)
 
-    def _file(self, order: Order, picture: Picture, alpha: Pixels, frame: Frame, size: tuple[int, int]) -> bytes:
+    def _file(
+        self,
+        order: Order,
+        picture: Picture,
+        alpha: Pixels,
+        frame: Frame,
+        size: tuple[int, int],
+        behind: Pixels | None,
+    ) -> bytes:
         options = order.options
         if options.format is Format.ZIP:
             return write_zip(order.source, alpha)
@@ -165,7 +173,7 @@ class Cutter:
             rgb = despilled(rgb, alpha)
         if options.shadow:
             rgb, alpha = with_shadow(rgb, alpha)
-        return encode(rgb, alpha, options, order.background)
+        return encode(rgb, alpha, options, behind)
 
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""

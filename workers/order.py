@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of one source. `background`: the photo that `options.bg_image` names, in RGB.
+    """What is to be made of one source.
 
     `setting`: what the photos of its folder have in common, if they are to be consistent. `mask`: what the network
     made of it, if it was asked before.
@@ -26,7 +26,6 @@ class Order:
     source: bytes
     options: CutoutOptions
     want_mask: bool
-    background: Pixels | None = None
     setting: Setting | None = None
     mask: Pixels | None = None
 

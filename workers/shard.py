@@ -79,11 +79,12 @@ def _pixels(step: _Step) -> int:
 
 @dataclass
 class _Behind:
-    """The photo that the last item was put on: mostly it is the next one's, too."""
+    """The photo that the last item was put on, or why there is none: mostly it is the next one's, too."""
 
     lock: Lock = field(default_factory=Lock)
     path: str | None = None
     pixels: Pixels | None = None
+    fault: tuple[type[ItemError], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,7 @@ class _Way:
 
     def _order(self, item: Item) -> Order:
         stamp, options = self.manifest.stamp, self._options(item)
-        behind = self._background(options.bg_image) if options.bg_image is not None else None
-        order = Order(self._source(item), options, stamp.grant_id is not None, behind)
+        order = Order(self._source(item), options, stamp.grant_id is not None)
         if not options.consistent or self.alike is None:
             return order
         mask = read_mask(self.transient, stamp.batch_id, item.number)
@@ -170,16 +170,28 @@ class _Way:
 
     def _background(self, path: str) -> Pixels:
         """The batch's own photo at `path`, read and decoded once for all that ask for it one after the other."""
-        with self.behind.lock:
-            if self.behind.path != path or self.behind.pixels is None:
-                item = self.manifest.item_at(path)
-                if item is None:
-                    raise SourceMissing(
-                        "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
-                    )
-                self.behind.pixels = self.cutter.backdrop(self._source(item))
-                self.behind.path = path
-            return self.behind.pixels
+        behind = self.behind
+        with behind.lock:
+            if behind.path != path:
+                behind.path = behind.pixels = behind.fault = None
+                try:
+                    behind.pixels = self.cutter.backdrop(self._source(self._named(path)))
+                except ItemError as error:  # not itself: it would keep all that its traceback can see
+                    behind.fault = (type(error), str(error))
+                behind.path = path
+            if behind.fault is not None:
+                kind, sentence = behind.fault
+                raise kind(sentence)
+            assert behind.pixels is not None
+            return behind.pixels
+
+    def _named(self, path: str) -> Item:
+        item = self.manifest.item_at(path)
+        if item is None:
+            raise SourceMissing(
+                "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
+            )
+        return item
 
     def _measured(self, item: Item, segmented: Opened | Taken | Made) -> None:
         stamp = self.manifest.stamp
@@ -189,7 +201,9 @@ class _Way:
 
     def _done(self, item: Item, segmented: Opened | Taken | Made) -> Done:
         stamp, options = self.manifest.stamp, self._options(item)
-        cut = self.cutter.finish(segmented)
+        # Decoded as late as this, so that no more backdrops are held than are being written.
+        behind = self._background(options.bg_image) if options.bg_image is not None else None
+        cut = self.cutter.finish(segmented, behind)
         self.transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
         if cut.mask_png is not None:
             self.transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)

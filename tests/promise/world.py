@@ -56,7 +56,7 @@ from tests.promise.database import Database
 from tests.promise.trouble import Crash, Kind, Trouble
 from workers.decode import Limits
 from workers.lanes import ONE_BY_ONE
-from workers.order import Cut, Order
+from workers.order import Cut, Order, Pixels
 from workers.shard import process_shard
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -468,7 +468,7 @@ class StandInCutter:
     def segment(self, orders: list[Order]) -> list[Order]:
         return orders
 
-    def finish(self, order: Order) -> Cut:
+    def finish(self, order: Order, behind: Pixels | None = None) -> Cut:
         return Cut(
             file=b"cutout of " + order.source[:8],
             width=16,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from store.settings import Settings
 from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, report_key, source_key
 from tests.workers.photos import PHOTOS
 from workers.decode import decode
+from workers.lanes import Pace
 from workers.measuring import set_alike, unmeasured
 from workers.shard import process_shard
 
@@ -140,11 +142,42 @@ def test_a_background_is_read_and_decoded_once_for_the_photos_that_lie_on_it(tra
     assert sorted(read) == [1, 2, 3, 4]
 
 
-def test_a_damaged_background_costs_each_photo_that_lies_on_it_its_result(transient, cutter):
+def test_of_backgrounds_that_change_with_every_photo_no_more_are_held_than_are_being_written(
+    transient, cutter, monkeypatch
+):
+    manifest = manifest_of([PHOTO] * 4, transient)
+    walls = [CutoutOptions(bg_image=f"{SECRET}/{number}.jpg") for number in (1, 2)]
+    items = [item.model_copy(update={"options": walls[item.number % 2]}) for item in manifest.items]
+    monkeypatch.setattr(cutter, "pace", Pace(readers=0, writers=0, batch=4))
+    held, most, backdrop = WeakSet(), [], cutter.backdrop
+
+    class Wall(np.ndarray):
+        """Equal to none but itself, so that a set can hold it."""
+
+        __hash__ = object.__hash__
+
+    def counted(source: bytes) -> Wall:
+        wall = backdrop(source).view(Wall)
+        held.add(wall)
+        most.append(len(held))
+        return wall
+
+    monkeypatch.setattr(cutter, "backdrop", counted)
+    report = process_shard(transient, cutter, manifest.model_copy(update={"items": items}), range(1, 5), lambda: NOW)
+    assert [each.outcome for each in report.results] == ["done"] * 4
+    assert max(most) <= 2, "the last one's, and the next one's"
+
+
+def test_a_damaged_background_is_read_once_and_costs_each_photo_that_lies_on_it_its_result(
+    transient, cutter, monkeypatch
+):
     manifest = manifest_of([PHOTO, PHOTO, PHOTO[: len(PHOTO) // 2]], transient)
     stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/3.jpg")})
+    read, source = [], transient.source
+    monkeypatch.setattr(transient, "source", lambda stamp, item: read.append(item.number) or source(stamp, item))
     report = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1, 2], lambda: NOW)
     assert [each.code for each in report.results] == ["damaged_image"] * 2
+    assert sorted(read) == [1, 2, 3]
 
 
 def test_a_background_that_is_not_in_the_batch_is_said_to_be_missing(transient, cutter):
