@@ -10,6 +10,16 @@ BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;
     END LOOP;
+    -- Once the Prefect worker's, which is gone. Not by DROP OWNED: an owner who is no superuser may not.
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'bgbatch_compactor') THEN
+        REVOKE ALL ON ALL TABLES IN SCHEMA public FROM bgbatch_compactor;
+        REVOKE ALL ON SCHEMA public FROM bgbatch_compactor;
+        BEGIN
+            DROP ROLE bgbatch_compactor;
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            NULL; -- another database of this server has not been upgraded yet
+        END;
+    END IF;
 END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;

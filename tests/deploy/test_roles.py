@@ -103,6 +103,28 @@ def test_each_does_its_work_with_its_role(address: str, tmp_path: Path) -> None:
         assert looked.held, looked.broken
 
 
+def test_an_upgraded_database_keeps_no_right_of_a_role_that_is_no_more() -> None:
+    """Though another database of the server that knows it is upgraded later."""
+    urls = [new_database().replace("+psycopg", "") for _ in range(2)]
+    roles = (DEPLOY / "postgres" / "roles.sql").read_text()
+    for url in urls:
+        open_records(Settings(records_url=url.replace("postgresql", "postgresql+psycopg"))).engine.dispose()
+        with psycopg.connect(url, autocommit=True) as owner:
+            if url == urls[0]:
+                owner.execute("CREATE ROLE bgbatch_compactor")
+                owner.execute("CREATE ROLE its_login LOGIN IN ROLE bgbatch_compactor")
+            owner.execute("GRANT USAGE ON SCHEMA public TO bgbatch_compactor")
+            owner.execute("GRANT SELECT, DELETE ON admissions, merged_files TO bgbatch_compactor")
+    with psycopg.connect(urls[0], autocommit=True) as owner:
+        owner.execute(roles)
+        owner.execute("SET ROLE its_login")
+        with pytest.raises(InsufficientPrivilege):
+            owner.execute("SELECT * FROM admissions")
+    with psycopg.connect(urls[1], autocommit=True) as owner:
+        owner.execute(roles)
+        assert owner.execute("SELECT FROM pg_roles WHERE rolname = 'bgbatch_compactor'").fetchall() == []
+
+
 @pytest.mark.parametrize("role", LOGINS)
 @pytest.mark.parametrize("statement", ["DROP TABLE batches", "CREATE TABLE mine (n int)", "TRUNCATE consent_events"])
 def test_no_role_changes_the_schema(connect, role: str, statement: str) -> None:
