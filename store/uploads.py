@@ -1,7 +1,7 @@
 """Uploads of an open batch: whole ones, and resumable ones in parts. All of it lies in the transient store.
 
     <batch>/upload/<token>.json        the photo's path and announced size, and its own options
-    <batch>/upload/<token>/000000000000   a part of a resumable upload, named by where it begins
+    <batch>/upload/<token>/000000000000-000004194304   a part of a resumable upload, named by where it begins and ends
     <batch>/source/<token>             the bytes, once they are complete
 
 A token is a keyed hash of the photo's path under a key of the batch, which the records forget when the batch is sealed.
@@ -84,9 +84,7 @@ class Uploads:
     def offset(self, token: str) -> int:
         """Where it stands; one over the limit is through at once, as its bytes are not kept. Raises `NotFound`."""
         photo = self.announced(token)
-        if self._transient.objects.exists(uploaded_key(self._stamp.batch_id, token)):
-            return photo.size
-        return self._stands(token, photo)
+        return photo.size if self._is_whole(token, photo) else self._stands(token, photo)
 
     def append(self, token: str, offset: int, data: bytes) -> int:
         """Add a part that begins at `offset`; returns where the upload stands then. Raises `WrongOffset`."""
@@ -96,10 +94,13 @@ class Uploads:
         if not data:
             return stands
         if offset + len(data) < photo.size:
-            self._transient.write(self._stamp, f"{self._folder}/{token}/{offset:012d}", data)
+            part = f"{self._folder}/{token}/{offset:012d}-{offset + len(data):012d}"
+            self._transient.write(self._stamp, part, data)
             return offset + len(data)
-        before = [self._transient.read(key) for key, _ in self._parts(token)]
-        self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), b"".join((*before, data)))
+        whole = self._joined(token, offset) + data
+        if len(whole) != photo.size:
+            raise WrongOffset("Another request has changed the upload. Ask for the offset again and go on from there.")
+        self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), whole)
         self._transient.objects.delete_folder(f"{self._folder}/{token}")
         return photo.size
 
@@ -135,7 +136,22 @@ class Uploads:
         ]
 
     def _stands(self, token: str, photo: Announced) -> int:
-        return photo.size if photo.size > self._most_bytes else sum(size for _, size in self._parts(token))
+        if photo.size > self._most_bytes:
+            return photo.size
+        parts = self._parts(token)
+        return parts[-1][2] if parts else 0
+
+    def _is_whole(self, token: str, photo: Announced) -> bool:
+        """Whether the bytes are there; after a late writer of another photo of this path, they may be that one's."""
+        key, objects = uploaded_key(self._stamp.batch_id, token), self._transient.objects
+        return objects.exists(key) and any(found.size == photo.size for found in objects.walk(key))
+
+    def _joined(self, token: str, most: int) -> bytes:
+        """The first bytes, as far as they have come. Empty when another request has just joined them."""
+        try:
+            return b"".join(self._transient.read(key)[skipped:] for key, skipped, _ in self._parts(token))[:most]
+        except NotFound:
+            return b""
 
     def _complete(self) -> dict[str, int]:
         """Token -> size of what has come whole."""
@@ -151,14 +167,22 @@ class Uploads:
         with ThreadPoolExecutor(_READERS) as readers:
             yield from zip(tokens, readers.map(self.announced, tokens), strict=True)
 
-    def _parts(self, token: str) -> list[tuple[str, int]]:
-        """Key and size of each part, in order, as far as they follow one another."""
-        found = sorted((each.key, each.size) for each in self._transient.objects.walk(f"{self._folder}/{token}"))
-        parts, stands = [], 0
-        for key, size in found:
-            if key.rpartition("/")[2] == f"{stands:012d}":
-                parts.append((key, size))
-                stands += size
+    def _parts(self, token: str) -> list[tuple[str, int, int]]:
+        """Key of each part, its bytes that came before, and where it ends; as far as they follow one another.
+
+        A request that was cut and is written late may overlap those that the client sent instead of it.
+        """
+        found = []
+        for each in self._transient.objects.walk(f"{self._folder}/{token}"):
+            first, _, last = each.key.rpartition("/")[2].partition("-")
+            if last.isdigit() and each.size == int(last) - int(first):  # unfinished writes are listed, too
+                found.append((int(first), int(last), each.key))
+        parts: list[tuple[str, int, int]] = []
+        stands = 0
+        for begin, end, key in sorted(found):
+            if begin <= stands < end:
+                parts.append((key, stands - begin, end))
+                stands = end
         return parts
 
 

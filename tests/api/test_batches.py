@@ -25,8 +25,8 @@ from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import line, webhooks
 from store.batches import get_batch, set_progress
-from store.transient import batch_prefix, report_key
-from store.uploads import Uploads
+from store.transient import TransientStore, batch_prefix, report_key, uploaded_key
+from store.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
 
 
@@ -387,6 +387,90 @@ def test_a_seal_that_comes_twice_changes_nothing_of_what_has_begun(desk: Desk) -
         seal(desk.parts, stamp, [Item(number=1, path="1.jpg", size=1)])  # it saw the batch open a moment ago
         with desk.parts.records.reading() as connection:
             assert get_batch(connection, batch).state is begun
+
+
+def before_the_next_write(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let a write to the transient store be so slow that something else comes first."""
+    write = TransientStore.write
+
+    def late(*called: Any) -> None:
+        monkeypatch.setattr(TransientStore, "write", write)
+        act()
+        write(*called)
+
+    monkeypatch.setattr(TransientStore, "write", late)
+
+
+def begin_upload(desk: Desk, batch: str, size: int) -> Callable[[int, bytes], httpx.Response]:
+    """Announce a photo; what comes back sends a part of it."""
+    made = desk.call("POST", f"/batches/{batch}/uploads", headers=announced("1.jpg", size))
+    place = made.headers["location"].removeprefix("/v1")
+
+    def send(offset: int, data: bytes) -> httpx.Response:
+        head = {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+        return desk.call("PATCH", place, headers=head, content=data)
+
+    return send
+
+
+def sent_whole(desk: Desk, batch: str) -> bytes:
+    """The bytes of the one photo of a batch, once it is sealed."""
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 1
+    manifest = desk.parts.transient.manifest(BatchId(batch))
+    return desk.parts.transient.source(manifest.stamp, manifest.items[0])
+
+
+@pytest.mark.parametrize("late", [100, 300])
+def test_a_cut_part_that_is_written_late_spoils_nothing_of_what_the_client_sent_after_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    batch, photo = desk.open(), os.urandom(500)
+    send = begin_upload(desk, batch, len(photo))
+
+    def go_on() -> None:
+        assert send(0, photo[:200]).headers["upload-offset"] == "200"
+        assert send(200, photo[200:400]).headers["upload-offset"] == "400"
+
+    before_the_next_write(monkeypatch, go_on)
+    send(0, photo[:late])
+    (listed,) = desk.call("GET", f"/batches/{batch}/uploads").json()["uploads"]
+    assert listed["bytes_received"] == 400
+    assert send(400, photo[400:]).status_code == 204
+    assert sent_whole(desk, batch) == photo
+
+
+def test_two_requests_that_end_an_upload_at_a_time_leave_it_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, photo = desk.open(), os.urandom(500)
+    send = begin_upload(desk, batch, len(photo))
+    send(0, photo[:400])
+    parts = Uploads._parts
+
+    def listed(self: Uploads, token: str) -> object:
+        found = parts(self, token)
+        if not answers:
+            answers.append(None)  # the first listing says where the upload stands, the second what is joined
+        else:
+            monkeypatch.setattr(Uploads, "_parts", parts)
+            answers.append(send(400, photo[400:]).status_code)
+        return found
+
+    answers: list[int | None] = []
+    monkeypatch.setattr(Uploads, "_parts", listed)
+    assert send(400, photo[400:]).json()["code"] == "wrong_offset"
+    assert answers == [None, 204]
+    assert sent_whole(desk, batch) == photo
+
+
+def test_bytes_of_another_size_are_not_taken_for_the_whole_photo(desk: Desk) -> None:
+    batch, photo = desk.open(), os.urandom(500)
+    send = begin_upload(desk, batch, len(photo))
+    with desk.parts.records.reading() as connection:
+        token = token_of(line.find_submission(connection, batch).upload_key, "1.jpg")
+        stamp = get_batch(connection, batch).stamp
+    desk.parts.transient.write(stamp, uploaded_key(stamp.batch_id, token), photo[:300])  # by a late writer
+    assert desk.call("HEAD", f"/batches/{batch}/uploads/{token}").headers["upload-offset"] == "0"
+    assert send(0, photo).status_code == 204
+    assert sent_whole(desk, batch) == photo
 
 
 def during_the_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
