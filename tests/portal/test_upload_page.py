@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from portal.intake import find_photos
 from schemas.batch import BatchState
@@ -210,6 +211,107 @@ def test_five_thousand_photos_are_listed_paused_and_taken_up_again(
     page.locator("[data-pause]").click()
     done.nth(before + 40).wait_for(state="attached")
     assert batch_of(site).state is BatchState.OPEN
+
+
+def test_photos_of_one_name_are_all_sent_or_counted(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    red, tan = jpeg("red"), jpeg("tan", (80, 60))
+    first = write(tmp_path / "first", {"image.jpg": red, "lot/1.jpg": red})
+    second = write(tmp_path / "second", {"image.jpg": tan, "lot/1.jpg": tan})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    picker, status = page.locator("input[accept]"), page.get_by_role("status")
+    for folder, count in ((first, "1 photo"), (second, "2 photos"), (first, "2 photos")):
+        picker.set_input_files(folder / "image.jpg")  # a phone calls each photo so
+        expect(status).to_have_text(f"{count} chosen.")
+    for folder in (first, second):
+        choose(page, folder / "lot")
+        expect(status).to_have_text("3 photos chosen.")
+    expect(page.locator("[data-left-out]")).to_have_text("Left out: 1 × the same name as another.")
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("alert")).to_contain_text("Some of what you chose was left out")
+    page.get_by_role("button", name="Go on without").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    wanted = {"image.jpg": red, "image (2).jpg": tan, "lot/1.jpg": red}
+    assert paths_in(site, batch_of(site).stamp.batch_id) == wanted
+
+
+def test_half_a_folder_is_not_sent_as_the_whole(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    page.evaluate(
+        """() => {
+            const ofItem = DataTransferItem.prototype.webkitGetAsEntry;
+            DataTransferItem.prototype.webkitGetAsEntry = function () {
+                const entry = ofItem.call(this);
+                const reader = entry.createReader();
+                let asked = 0;
+                const readEntries = (yes, no) => (asked++ ? no(new DOMException("gone")) : reader.readEntries(yes, no));
+                entry.createReader = () => ({ readEntries });
+                return entry;
+            };
+        }"""
+    )
+    drop(page, write(tmp_path / "cars", {"1.jpg": jpeg()}))
+    expect(page.locator("[data-left-out]")).to_have_text("Left out: 1 × unreadable folders.")
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("alert")).to_contain_text("Some of what you chose was left out")
+    assert is_accessible(page)
+    assert batch_of(site).state is BatchState.OPEN
+
+
+def test_photos_chosen_while_the_batch_is_opened_are_in_it(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    held: list[Route] = []
+    page.route("**/v1/batches", lambda route: held.append(route))
+    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    start = page.get_by_role("button", name="Start the upload")
+    start.click()
+    choose(page, write(tmp_path / "two", {"2.jpg": jpeg()}))
+    expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
+    expect(start).to_be_disabled()
+    held[0].continue_()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert sorted(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg", "two/2.jpg"]
+
+
+def test_photos_chosen_while_the_batch_is_closed_are_refused_aloud(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    held: list[Route] = []
+    page.route("**/seal", lambda route: held.append(route))
+    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("status")).to_contain_text("Closing the batch")
+    choose(page, write(tmp_path / "two", {"2.jpg": jpeg()}))
+    expect(page.get_by_role("alert")).to_contain_text("what you chose now is not in it")
+    held[0].continue_()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
+
+
+def test_a_proxy_that_refuses_in_html_is_told_and_may_be_tried_again(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    for asked in ("**/v1/batches", "**/seal"):
+        page.route(asked, lambda route: route.fulfill(status=403, content_type="text/html", body="<p>No"), times=1)
+    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    for _ in ("the opening is refused", "the seal is refused"):
+        page.get_by_role("button", name="Start the upload").click()
+        expect(page.get_by_role("alert")).to_have_text(re.compile("The server answered with 403."))
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
 
 
 def test_the_session_ends_in_mid_upload_and_the_page_says_so(

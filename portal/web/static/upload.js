@@ -1,7 +1,7 @@
 // The upload page: choose, send, watch, seal. What has come is asked of the server, so a page that is loaded again knows
 // it: choosing the same folder once more sends what is missing. Nothing is kept in the browser.
-import { ofDrop, ofPicker } from "./upload_files.js";
-import { ask, photoOf, Sending, SIGNED_OUT } from "./upload_sending.js";
+import { freePath, ofDrop, ofPicker, OTHER_SYSTEMS } from "./upload_files.js";
+import { ask, photoOf, Sending, SIGNED_OUT, UNKNOWN } from "./upload_sending.js";
 
 const page = document.querySelector("#upload");
 const find = (name) => page.querySelector(`[data-${name}]`);
@@ -10,10 +10,14 @@ const options = page.querySelector("form");
 const formToken = options.elements.form_token.value;
 const rowShape = page.querySelector("template").content.firstElementChild;
 const AT_A_TIME = 250; // rows made before the page may draw again
+const SAME_NAME = "the same name as another";
+const LOST = ["unreadable files", "unreadable folders", OTHER_SYSTEMS, SAME_NAME]; // reasons to leave photos out
 
 let batch = page.dataset.batch;
 let sending = null;
+let isOpening = false;
 let isSealing = false;
+let taking = 0; // how many choices are being looked through
 const photos = new Map();
 const leftOut = new Map();
 const rows = new Map();
@@ -39,13 +43,18 @@ async function readWhatIsHere() {
 }
 
 async function take(found) {
+  if (isSealing) return alarm("The batch is being closed, so what you chose now is not in it. Send it as another batch.");
+  taking += 1;
+  find("offer").hidden = true;
   say("Looking through what you chose.");
   const [{ photos: chosen, leftOut: reasons }] = await Promise.all([found, knowsWhatIsHere]);
   for (const [reason, count] of reasons) leftOut.set(reason, (leftOut.get(reason) ?? 0) + count);
   const fresh = [];
-  for (const path of [...chosen.keys()].sort()) {
-    if (photos.has(path)) continue;
-    const photo = photoOf(path, chosen.get(path));
+  for (const [wanted, file] of chosen.sort(([one], [other]) => (one < other ? -1 : one > other ? 1 : 0))) {
+    const path = freePath(wanted, file, (each) => photos.get(each)?.file ?? (wanted.includes("/") ? undefined : here.get(each)));
+    if (path === null) leftOut.set(SAME_NAME, (leftOut.get(SAME_NAME) ?? 0) + 1);
+    if (path === null || photos.has(path)) continue;
+    const photo = photoOf(path, file);
     const known = here.get(path);
     if (known?.size === photo.size && known.bytes_received === photo.size) {
       photo.state = "done";
@@ -57,16 +66,17 @@ async function take(found) {
   }
   await showRows(fresh);
   showLeftOut();
-  if (!photos.size) return say(`There is no photo in what you chose. Photos end in ${[...suffixes].join(", ")}.`);
-  say(`${counted(photos.size)} chosen.`);
-  find("chosen").hidden = false;
-  if (sending || batch) await begin(fresh);
+  taking -= 1;
+  find("chosen").hidden = !photos.size;
+  say(photos.size ? `${counted(photos.size)} chosen.` : `There is no photo in what you chose. Photos end in ${[...suffixes].join(", ")}.`);
+  if (!photos.size || isOpening) return;
+  if (batch) await begin();
   else find("start").disabled = false;
 }
 
 // --- sending
 
-async function begin(chosen) {
+async function begin() {
   find("start").disabled = true;
   if (!batch && !(await open())) return;
   options.hidden = true;
@@ -74,21 +84,28 @@ async function begin(chosen) {
   pace.since = performance.now();
   pace.sent = total.sent;
   sending ??= new Sending(batch, formToken, watch);
-  say(`Sending ${counted(chosen.filter((each) => each.state !== "done").length)}.`);
-  sending.add(chosen.filter((each) => each.state !== "done"));
+  const fresh = [...rows.keys()].filter((each) => each.state === "waiting" && !each.isQueued);
+  for (const each of fresh) each.isQueued = true;
+  say(`Sending ${counted(fresh.length)}.`);
+  sending.add(fresh);
 }
 
 async function open() {
   alarm("");
+  isOpening = true;
   const answer = await ask("POST", "/v1/batches", formToken, say, wanted(), { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+  isOpening = false;
   if (answer.status !== 201) {
     find("start").disabled = false;
-    const isOut = answer.status === 401 || answer.status === 403;
-    return alarm(isOut ? SIGNED_OUT : answer.detail.replace(/^body\.options: Value error, /, ""));
+    return alarm(isOut(answer) ? SIGNED_OUT : answer.detail.replace(/^body\.options: Value error, /, ""));
   }
   batch = answer.batch_id;
   history.replaceState(null, "", `/batches/${batch}/upload`);
   return true;
+}
+
+function isOut(answer) {
+  return (answer.status === 401 || answer.status === 403) && answer.code !== UNKNOWN;
 }
 
 function wanted() {
@@ -128,10 +145,13 @@ const watch = {
 };
 
 function finish() {
-  if (isSealing || sending.isPaused || total.done + total.refused < total.count) return;
-  if (!total.refused) return seal();
+  if (isSealing || taking || sending.isPaused || total.done + total.refused < total.count) return;
+  const lost = LOST.reduce((sum, reason) => sum + (leftOut.get(reason) ?? 0), 0);
+  if (!total.refused && !lost) return seal();
   say("");
-  offer(`${counted(total.refused)} could not be taken: see the list.`, "Go on without", seal);
+  const refused = total.refused ? [`${counted(total.refused)} could not be taken: see the list.`] : [];
+  const unread = lost ? ["Some of what you chose was left out: see above the list."] : [];
+  offer([...refused, ...unread].join(" "), "Go on without", seal);
 }
 
 async function seal() {
@@ -141,7 +161,10 @@ async function seal() {
   const answer = await ask("POST", `/v1/batches/${batch}/seal`, formToken, say);
   if (answer.status === 200) return location.assign(`/batches/${batch}`);
   isSealing = false;
-  if (answer.code !== "wrong_state") return alarm(answer.detail);
+  find("pause").hidden = false;
+  say("");
+  if (isOut(answer)) return alarm(SIGNED_OUT);
+  if (answer.code !== "wrong_state") return offer(answer.detail, "Try again", seal);
   here.clear();
   await readWhatIsHere();
   const missing = [...here.values()].filter((each) => each.bytes_received < each.size);
@@ -209,7 +232,7 @@ function timeLeft() {
 
 function showLeftOut() {
   const count = [...leftOut.values()].reduce((sum, each) => sum + each, 0);
-  find("left-out").textContent = count ? `Left out, because they are no photos: ${[...leftOut].map(([reason, many]) => `${many} × ${reason}`).join(", ")}.` : "";
+  find("left-out").textContent = count ? `Left out: ${[...leftOut].map(([reason, many]) => `${many} × ${reason}`).join(", ")}.` : "";
 }
 
 function showPaused() {
@@ -256,7 +279,7 @@ addEventListener("drop", (event) => {
   place.classList.remove("is-over");
   take(ofDrop(event.dataTransfer, suffixes));
 });
-options.addEventListener("submit", (event) => { event.preventDefault(); begin([...photos.values()]); });
+options.addEventListener("submit", (event) => { event.preventDefault(); begin(); });
 options.addEventListener("change", () => {
   const isZip = options.elements.format.value === "zip"; // it holds the photo as it came, so nothing else can be asked of it
   for (const each of options.querySelectorAll("[data-not-zip]")) each.disabled = isZip;

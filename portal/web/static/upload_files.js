@@ -1,10 +1,12 @@
 // What a person drops or chooses, as photos by relative path. What is no photo is counted by reason, as
 // `bgbatch submit` does. Folders keep their names, so that the cutouts come back under them.
 
+export const OTHER_SYSTEMS = "names that other systems cannot hold";
+
 export class Found {
   constructor(suffixes) {
     this.suffixes = suffixes;
-    this.photos = new Map();
+    this.photos = []; // [path, file]; two may have the same path
     this.leftOut = new Map();
   }
 
@@ -14,8 +16,8 @@ export class Found {
     const suffix = dot > 0 ? name.slice(dot).toLowerCase() : "no suffix";
     if (path.split("/").some((part) => part.startsWith("."))) this.leaveOut("hidden files");
     else if (!this.suffixes.has(suffix)) this.leaveOut(suffix);
-    else if (path.includes("\\")) this.leaveOut("names that other systems cannot hold");
-    else this.photos.set(path, file);
+    else if (path.includes("\\")) this.leaveOut(OTHER_SYSTEMS);
+    else this.photos.push([path, file]);
   }
 
   leaveOut(reason) {
@@ -25,7 +27,7 @@ export class Found {
 
 export function ofPicker(list, suffixes) {
   const found = new Found(suffixes);
-  for (const file of list) found.add(file.webkitRelativePath || freeName(found.photos, file.name), file);
+  for (const file of list) found.add(file.webkitRelativePath || file.name, file);
   return found;
 }
 
@@ -48,26 +50,35 @@ async function walk(entries, found) {
     for (const entry of inside) {
       if (!entry.isDirectory) continue;
       if (entry.name.startsWith(".")) found.leaveOut("hidden folders");
-      else folders.push(await children(entry));
+      else folders.push(await children(entry, found));
     }
   }
   return found;
 }
 
-async function children(folder) {
+async function children(folder, found) {
   const reader = folder.createReader();
   const all = [];
   for (;;) {
     const some = await new Promise((yes) => reader.readEntries(yes, () => yes(null))); // 100 at most, then asked again
+    if (some === null) found.leaveOut("unreadable folders"); // what was listed before is taken
     if (!some?.length) return all;
     all.push(...some);
   }
 }
 
-// A phone calls many photos "image.jpg".
-function freeName(taken, name) {
-  const dot = name.lastIndexOf(".");
-  let free = name;
-  for (let number = 2; taken.has(free); number += 1) free = `${name.slice(0, dot)} (${number})${name.slice(dot)}`;
+// A path that no other photo has, or the path of this one if it is here already: a phone calls many photos "image.jpg".
+// Null for one in a folder, which has to keep its name. `of(path)` tells the file that is here: {size, lastModified}.
+export function freePath(path, file, of) {
+  const dot = path.lastIndexOf(".");
+  let free = path;
+  for (let number = 2; of(free) && !isSame(of(free), file); number += 1) {
+    if (path.includes("/")) return null;
+    free = `${path.slice(0, dot)} (${number})${path.slice(dot)}`;
+  }
   return free;
+}
+
+function isSame(one, other) {
+  return one.size === other.size && (one.lastModified ?? other.lastModified) === other.lastModified;
 }

@@ -7,7 +7,10 @@ const AT_ONCE = 4;
 const PAUSES = [0.5, 1, 2, 4, 8, 15, 30]; // seconds; the last again and again
 const SILENCE = 60; // seconds without a byte, after which a connection counts as dropped
 
+export const UNKNOWN = "unknown"; // the code of an answer that is not ours, such as a proxy's page
 export const SIGNED_OUT = "You are not signed in any more. Nothing is lost: sign in, load this page again and choose the same folder.";
+
+const STILL_ANSWERING = "still_answering"; // the same, or what it has to wait for; asked again, it is answered
 
 class Stopped extends Error {}
 class Refused extends Error {}
@@ -15,7 +18,7 @@ class Ended extends Error {}
 
 // A photo: {path, file, size, state, sent, words}. States: waiting, sending, done, refused.
 export function photoOf(path, file) {
-  return { path, file, size: file.size, state: "waiting", sent: 0, stands: 0, place: null, isAnnounced: false, words: "" };
+  return { path, file, size: file.size, state: "waiting", sent: 0, stands: 0, place: null, isAnnounced: false, words: "", isQueued: false };
 }
 
 export class Sending {
@@ -86,13 +89,13 @@ export class Sending {
     while (photo.place === null || photo.stands < photo.size) {
       const answer = await this.sendPart(photo);
       const status = answer?.status ?? 0;
-      if (status === 0 || status === 429 || status >= 500) {
+      const problem = status < 300 ? null : saidIn(answer.responseText, status);
+      if (status === 0 || status === 429 || status >= 500 || problem?.code === STILL_ANSWERING) {
         await this.standAside(photo, answer);
         continue;
       }
       this.drops = 0;
       this.watch.answered();
-      const problem = status < 300 ? null : problemOf(answer);
       if (problem?.code === "wrong_offset") {
         photo.place = null;
         continue;
@@ -171,17 +174,19 @@ export async function ask(method, url, formToken, onTrouble, body, headers = {})
   for (let drops = 0; ; drops += 1) {
     const answer = await fetch(url, { method, headers: all, body: body && JSON.stringify(body) }).catch(() => null);
     const text = await answer?.text().catch(() => null);
-    if (typeof text === "string" && answer.status < 500) return { ...(text && JSON.parse(text)), status: answer.status };
+    const said = typeof text === "string" && answer.status < 500 ? saidIn(text || "{}", answer.status) : null;
+    const isLost = said === null || said.code === STILL_ANSWERING || (answer.ok && said.code === UNKNOWN); // a hotel's page
+    if (!isLost) return { ...said, status: answer.status };
     onTrouble(answer ? "The server is out of order at this moment." : "The server cannot be reached.");
     await sleep(PAUSES[Math.min(drops, PAUSES.length - 1)], new AbortController().signal);
   }
 }
 
-function problemOf(answer) {
+function saidIn(text, status) {
   try {
-    return JSON.parse(answer.responseText);
+    return JSON.parse(text);
   } catch {
-    return { code: "unknown", detail: `The server answered with ${answer.status}.` };
+    return { code: UNKNOWN, detail: `The server answered with ${status}.` };
   }
 }
 
