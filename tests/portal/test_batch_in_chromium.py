@@ -107,6 +107,30 @@ def test_numbers_go_up_while_the_page_is_looked_at(
     expect(page.locator(".photo")).to_have_count(4)
 
 
+def test_an_end_takes_nothing_away_from_who_is_typing(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    batch = send(site, parts, {"VIN1/1.jpg": b""})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    page.evaluate(
+        """() => {
+            const close = EventSource.prototype.close;
+            EventSource.prototype.close = function () { close.call(this); document.body.dataset.over = ""; };
+        }"""
+    )
+    expect(page.get_by_role("status")).to_be_attached()
+    search = page.get_by_label("Folder or part of a name")
+    search.press_sequentially("VIN")
+    turn = threading.Semaphore(1)
+    steps.run_batch(parts, batch, refusing(turn), lambda *_: iter(()))
+    expect(page.locator("body[data-over]")).to_be_attached(timeout=20_000)
+    expect(search).to_have_value("VIN")
+    assert is_accessible(page)
+    page.get_by_role("status").get_by_role("link", name="There are new results").click()
+    expect(page.get_by_role("heading", name="Failed")).to_be_visible()
+
+
 def test_before_and_after_are_seen_moved_by_key_and_mouse_and_never_cached(
     context: BrowserContext, site: Site, parts: Parts, address: str
 ) -> None:

@@ -4,6 +4,8 @@
 const running = document.querySelector("[data-events]");
 if (running) {
   const events = new EventSource(running.dataset.events);
+  const news = running.querySelector("[data-news]"); // always there: what is put into it is read aloud
+  const tell = () => { if (!news.firstChild) news.append(running.querySelector("template").content.cloneNode(true)); };
   let first = null;
   events.addEventListener("progress", (event) => {
     const batch = JSON.parse(event.data);
@@ -12,9 +14,13 @@ if (running) {
     bar.max = Math.max(batch.items, 1);
     bar.value = batch.done + batch.failed;
     first ??= bar.value;
-    running.querySelector("[data-news]").hidden = bar.value === first;
+    if (bar.value !== first) tell();
   });
-  events.addEventListener("end", () => { events.close(); location.reload(); });
+  events.addEventListener("end", () => {
+    events.close();
+    if (document.querySelector("input:focus")) tell(); // a reload would take away what somebody types
+    else location.reload();
+  });
 }
 for (const slider of document.querySelectorAll(".over input")) {
   const show = () => slider.parentElement.style.setProperty("--at", `${slider.value}%`);
