@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import Connection
 
 from flows.receive import require_complete, seal, seal_uploads, stamp_batch
+from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import (
     BatchAnswer,
@@ -85,7 +86,7 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
     record = await run_in_threadpool(sender.batch, batch_id)
-    async with request.app.state.room.for_one(request):
+    async with request.app.state.room.for_one(request, sender.account_id):
         data, size = await read_body(request, most_bytes(sender))
         await run_in_threadpool(_put, sender, record, path, data, size)
     return Uploaded(path=path, size=size, bytes_received=size)
@@ -221,7 +222,7 @@ def most_bytes(sender: Sender) -> int:
 async def read_body(request: Request, most: int) -> tuple[bytes, int]:
     """The body and its size. One over the limit is read to its end, and not kept. Raises `FileTooLarge` far over it."""
     pieces, size = [], 0
-    async for piece in request.stream():
+    async for piece in body_of(request):
         size += len(piece)
         if size <= most:
             pieces.append(piece)

@@ -8,7 +8,8 @@ Extensions: creation, creation-with-upload (a small photo takes one request), te
     PATCH  /v1/batches/{id}/uploads/{token}   Upload-Offset, application/offset+octet-stream
     DELETE /v1/batches/{id}/uploads/{token}
 
-When a connection drops in mid-part, what had come of it is kept, and the client goes on from there.
+When a connection drops in mid-part, or is silent for a minute, what had come of it is kept, and the client goes on from
+there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from portal.api.batches import most_bytes, upload_key, uploads_of
+from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage
 from schemas.errors import FileTooLarge, UserError
@@ -50,7 +52,7 @@ async def create(
 ) -> Response:
     """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
     photo = Announced(path=_path_in(metadata), size=length)
-    async with request.app.state.room.for_one(request):
+    async with request.app.state.room.for_one(request, sender.account_id):
         data = await _part(request)
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
@@ -94,7 +96,7 @@ async def append(
     record = await run_in_threadpool(sender.batch, batch_id)
     await run_in_threadpool(upload_key, sender, record)
     uploads = uploads_of(sender, record)
-    async with request.app.state.room.for_one(request):
+    async with request.app.state.room.for_one(request, sender.account_id):
         data = await _part(request)
         stands = await run_in_threadpool(uploads.append, token, offset, data)
         await run_in_threadpool(upload_key, sender, record)  # as for a whole photo
@@ -129,7 +131,7 @@ async def _part(request: Request) -> bytes:
     """What came, also when the connection broke off before the end."""
     data = bytearray()
     try:
-        async for piece in request.stream():
+        async for piece in body_of(request):
             data += piece
             if len(data) > _MOST_PART:
                 raise FileTooLarge(f"Send parts of at most {_MOST_PART} bytes.")
