@@ -49,6 +49,10 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 Note = Callable[[Connection, Stamp], None]
 _PRESENT_FOR = timedelta(minutes=15)
 _POLL_SECONDS = 0.7
+_LONGEST_POLL = 5.0
+"""Seconds between two looks at a batch: the pause grows from the first to the second while nothing changes."""
+_WATCHED_FOR = 300.0
+"""Seconds after which a stream of events ends: whoever goes on watching shows key or session again."""
 _WAIT = 30
 
 
@@ -194,7 +198,10 @@ def receipts(sender: TheSender, batch_id: str) -> list[Receipt]:
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
-    """Server-sent events: `progress` with the batch whenever it changes, `end` once it has ended."""
+    """Server-sent events: `progress` with the batch whenever it changes, `end` once it has ended.
+
+    A stream without an end closes after five minutes: ask again, as every EventSource does by itself.
+    """
     await run_in_threadpool(sender.batch, batch_id)
     return StreamingResponse(_events(sender, batch_id, request), media_type="text/event-stream")
 
@@ -341,16 +348,18 @@ def check_line(sender: Sender) -> None:
 
 
 async def _events(sender: Sender, batch_id: str, request: Request) -> AsyncIterator[str]:
-    shown = ""
-    while not await request.is_disconnected():
+    shown, pause, watched = "", _POLL_SECONDS, 0.0
+    while watched < _WATCHED_FOR and not await request.is_disconnected():
         answer = batch_answer(await run_in_threadpool(sender.batch, batch_id))
         body = json.dumps(answer.model_dump(mode="json"))
         if body != shown:
-            shown = body
+            shown, pause = body, _POLL_SECONDS
             yield f"event: progress\ndata: {body}\n\n"
         else:
+            pause = min(1.5 * pause, _LONGEST_POLL)
             yield ": still here\n\n"
         if answer.state.has_ended:
             yield f"event: end\ndata: {body}\n\n"
             return
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(pause)
+        watched += pause

@@ -290,6 +290,24 @@ def test_progress_comes_as_events_and_ends(desk: Desk) -> None:
     assert json.loads(lines[-1].removeprefix("data: "))["state"] == BatchState.COMPLETED
 
 
+def test_a_stream_of_events_closes_after_a_while_so_that_the_key_is_shown_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("portal.api.batches.asyncio.sleep", sleep)
+    batch = desk.open()
+    with desk.client.stream("GET", f"/v1/batches/{batch}/events", headers={"x-api-key": desk.accounts["Acme"][1]}) as s:
+        lines = [each for each in s.iter_lines() if each]
+    assert (lines[0], set(lines[2:])) == ("event: progress", {": still here"})
+    assert pauses == sorted(pauses), "nothing changes, so it is looked at less and less often"
+    assert (pauses[0], pauses[-1]) == (0.7, 5.0)
+    assert 300 <= sum(pauses) < 310
+
+
 def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
     batch, photo = desk.open(), jpeg(size=(200, 160))
     name = base64.b64encode("VIN 1/größe.jpg".encode()).decode()
