@@ -216,8 +216,8 @@ class TransientStore:
         """All reports that were written so far, in order of their first item."""
         return list(self.each_report(batch_id))
 
-    def each_report(self, batch_id: BatchId, of: int | None = None) -> Iterator[ShardReport]:
-        """The same, with few of them in memory at once. `of`: only those that may speak of this item."""
+    def each_report(self, batch_id: BatchId, of: range | None = None) -> Iterator[ShardReport]:
+        """The same, with few of them in memory at once. `of`: only those that may speak of these items."""
         folder = f"{batch_prefix(batch_id)}/report"
         names = [name for name in self.objects.files(folder) if name.endswith(".json")]
         keys = [f"{folder}/{name}" for name in names if of is None or _may_speak_of(name, of)]
@@ -227,10 +227,10 @@ class TransientStore:
                 yield ShardReport.model_validate_json(report)
 
 
-def _may_speak_of(report: str, number: int) -> bool:
-    """Whether an item lies between the first and the last that a report is named for."""
+def _may_speak_of(report: str, numbers: range) -> bool:
+    """Whether one of these items lies between the first and the last that a report is named for."""
     first, last, _ = report.split("-")
-    return int(first) <= number <= int(last)
+    return int(first) < numbers.stop and numbers.start <= int(last)
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

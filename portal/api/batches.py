@@ -27,7 +27,7 @@ from portal.api.shapes import (
     batch_answer,
 )
 from portal.batches import ask_again, call_off
-from portal.delivery import Results, read_results, zip_stream
+from portal.delivery import Results, read_results, results_in_portions, zip_stream
 from portal.fetched import noting_the_end
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
@@ -123,8 +123,9 @@ def list_items(
     outcome: Annotated[str | None, Query(pattern="^(done|failed|waiting)$")] = None,
 ) -> Items:
     """The photos of a sealed batch and what became of each, by number."""
-    results = read_results(sender.portal.transient, sender.batch_with_results(batch_id).stamp.batch_id)
-    found = (item_answer(results, number) for number in range(after + 1, len(results.manifest.items) + 1))
+    stamp = sender.batch_with_results(batch_id).stamp
+    portions = results_in_portions(sender.portal.transient, stamp.batch_id, after, limit + 1)
+    found = (item_answer(results, number) for numbers, results in portions for number in numbers)
     page: list[ItemAnswer] = []
     for each in found:
         if outcome in (None, each.outcome):
@@ -142,7 +143,7 @@ def list_items(
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
     transient, stamp = sender.portal.transient, sender.batch_with_results(batch_id).stamp
-    results = results_by_number(transient.each_report(stamp.batch_id, of=number))  # few: a batch may have thousands
+    results = results_by_number(transient.each_report(stamp.batch_id, of=range(number, number + 1)))
     if not isinstance(results.get(number), Done):
         raise NotFound("There is no cutout of that number.")
     options = transient.manifest(stamp.batch_id).items[number - 1].options or stamp.options

@@ -71,6 +71,27 @@ def test_pages_of_items_hold_each_once(desk: Desk) -> None:
     assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_page_of_items_is_listed_without_reading_what_became_of_those_on_other_pages(desk: Desk) -> None:
+    batch = desk.send({f"{number}.jpg": b"no image" for number in range(1, 5)} | {"5.jpg": jpeg(), "6.jpg": b"no"})
+    desk.work(batch)
+    transient = desk.parts.transient
+    whole = transient.read(report_key(BatchId(batch), (5, 6)))
+    transient.objects.write(report_key(BatchId(batch), (1, 2)), b"unreadable")
+    transient.objects.write(report_key(BatchId(batch), (5, 6)), b"unreadable")
+
+    def numbers(**asked: object) -> list[int]:
+        answer = desk.call("GET", f"/batches/{batch}/items", params=asked)
+        return [each["number"] for each in answer.json()["items"]] if answer.status_code == 200 else []
+
+    assert numbers(after=2, limit=1) == [3]
+    assert numbers(after=2, limit=1, outcome="failed") == [3]
+    assert numbers(after=2, limit=1, outcome="done") == [], "for this it reads on"
+    transient.objects.write(report_key(BatchId(batch), (5, 6)), whole)
+    assert numbers(after=2, limit=1, outcome="done") == [5]
+    assert numbers(after=2, outcome="failed") == [3, 4, 6]
+    assert numbers(after=6) == []
+
+
 def test_a_background_that_is_not_in_the_batch_is_told_at_the_seal_and_can_be_mended(desk: Desk) -> None:
     batch = desk.open(options={"bg_image": "walls/brick.jpg"})
     desk.call("PUT", f"/batches/{batch}/items/a.jpg", content=b"a photo")
