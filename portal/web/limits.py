@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from ipaddress import IPv6Address
 
 from fastapi import Request
 
@@ -48,5 +49,13 @@ def limited_posts(request: Request, portal: ThePortal) -> None:
 
 
 def network_address(request: Request) -> str:
-    """Where the request came from. Behind a proxy, uvicorn's `--forwarded-allow-ips` says whose word counts."""
-    return request.client.host if request.client else ""
+    """Where the request came from; of IPv6 the /64, all of which one connection has to itself.
+
+    Behind a proxy, uvicorn's `--forwarded-allow-ips` says whose word counts.
+    """
+    host = request.client.host if request.client else ""
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))

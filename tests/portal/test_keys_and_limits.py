@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from starlette.requests import Request
 from starlette.routing import Mount
 
 from consent import ledger
 from consent.notice import CURRENT
 from consent.suppression import open_suppressions
+from portal.web.limits import network_address
 from schemas.consent import Act, Method
 from schemas.industries import Industry
 from store.people import Role
@@ -164,6 +166,22 @@ def test_a_flood_of_posts_ends_in_waiting_and_changes_nothing(site: Site) -> Non
     site.wait(minutes=1)
     browser.send(form.buttons[NO], form.fields)
     assert set(acts(site)) == {Act.DECLINED}
+
+
+@pytest.mark.parametrize(
+    ("address", "counts_as"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_addresses_that_one_connection_has_to_itself_count_as_one(address: str, counts_as: str) -> None:
+    assert network_address(Request({"type": "http", "client": (address, 1)})) == counts_as
 
 
 def test_reading_is_not_limited(site: Site) -> None:
