@@ -223,12 +223,15 @@ def create_sign_in_link(
     return token
 
 
-def link_is_good(connection: Connection, token: str, now: datetime) -> bool:
-    """Whether the link could be used now. Looking does not use it up: mail scanners look."""
-    query = select(sign_in_links.c.person_id).where(
-        sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now
+def person_of_link(connection: Connection, token: str, now: datetime) -> Person | None:
+    """Whom the link would sign in now. Looking does not use it up: mail scanners look."""
+    query = (
+        select(people)
+        .join_from(sign_in_links, people, sign_in_links.c.person_id == people.c.person_id)
+        .where(sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now, _IS_IN)
     )
-    return connection.execute(query).first() is not None
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _person(row)
 
 
 def redeem_sign_in_link(connection: Connection, token: str, now: datetime, randomness: Randomness) -> str:

@@ -1,7 +1,8 @@
 """Signing in with a one-time link, and out again.
 
 Asking for a link always gets the same answer, as fast: nobody learns here who has an account. Opening the link only
-shows a button: mail scanners and previews open links too, and would use it up. Pressing signs in.
+shows a button: mail scanners and previews open links too, and would use it up. Pressing signs in. Beside the button
+stands whom it signs in to what: nobody shall send photos to a stranger's account that a stranger's link led to.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from store.people import (
     close_session,
     create_sign_in_link,
     find_account,
-    link_is_good,
     people_with_address,
+    person_of_link,
     redeem_sign_in_link,
 )
 
@@ -52,10 +53,14 @@ def ask_for_link(portal: ThePortal, request: Request, email: Annotated[str, Form
 
 @router.get("/sign-in/{token}")
 def offer(portal: ThePortal, token: str) -> HTMLResponse:
-    """The button that uses the link up; or the news that it cannot be used."""
+    """The button that uses the link up, and for whom; or the news that it cannot be used."""
     with portal.records.reading() as connection:
-        is_good = link_is_good(connection, token, portal.clock())
-    return _page(portal, "link", token) if is_good else _page(portal, "dead", status=410)
+        person = person_of_link(connection, token, portal.clock())
+        if person is None:
+            return _page(portal, "dead", status=410)
+        account = find_account(connection, person.account_id).name
+    name, _, domain = person.email.rpartition("@")
+    return _page(portal, "link", token, account=account, address=f"{name[0]}…@{domain}")
 
 
 @router.post("/sign-in/{token}")
@@ -112,12 +117,13 @@ def _send_links(portal: Portal, email: str) -> None:
         _log.warning("%s: %s", fault.code, fault)
 
 
-def _page(portal: Portal, state: str, token: str = "", status: int = 200) -> HTMLResponse:
+def _page(portal: Portal, state: str, token: str = "", status: int = 200, **whom: str) -> HTMLResponse:
     return portal.page(
         "sign_in.html",
         status,
         state=state,
         token=token,
+        **whom,
         provider=portal.provider.name if portal.provider else None,
         sends_letters=portal.post is not None,
     )

@@ -75,8 +75,8 @@ def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
     with owner.records.transaction() as connection:
         token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
         end = NOON + LINK_LIFE
-        assert people.link_is_good(connection, token, end - timedelta(microseconds=1))
-        assert not people.link_is_good(connection, token, end)
+        assert people.person_of_link(connection, token, end - timedelta(microseconds=1))
+        assert not people.person_of_link(connection, token, end)
         with pytest.raises(NotAllowed):
             people.redeem_sign_in_link(connection, token, end, RANDOM)
         assert people.find_session(connection, owner.act.session_token, end) is not None
@@ -108,7 +108,7 @@ def test_who_is_taken_out_comes_in_no_more_and_leaves_only_a_random_id(records: 
         gone = people.remove_person(connection, owner.account_id, "Ann@example.com")
     with records.transaction() as connection:
         assert people.find_session(connection, session, NOON) is None
-        assert not people.link_is_good(connection, link, NOON)
+        assert not people.person_of_link(connection, link, NOON)
         assert people.person_of_identity(connection, "https://provider.example", "ann-1") is None
         assert people.people_with_address(connection, "ann@example.com") == []
         assert [each.person_id for each in people.people_of(connection, owner.account_id)] == [owner.person_id]
@@ -128,7 +128,7 @@ def test_a_changed_role_counts_at_once_and_ends_what_was_signed_in(records: Reco
     with records.transaction() as connection:
         assert people.person_of(connection, owner.account_id, "ann@example.com").role is Role.AUDITOR
         assert people.find_session(connection, session, NOON) is None
-        assert not people.link_is_good(connection, link, NOON)
+        assert not people.person_of_link(connection, link, NOON)
 
 
 def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, owner: Owner) -> None:

@@ -100,7 +100,7 @@ def test_nobody_comes_in_any_more(parts: Parts, owner: Owner, tmp_path: Path) ->
     close(parts, owner)
     with parts.records.transaction() as connection:
         assert api_keys.find_key(connection, key) is None
-        assert not people.link_is_good(connection, link, later(29))
+        assert not people.person_of_link(connection, link, later(29))
         assert people.find_session(connection, owner.act.session_token, later(30)) is None
         assert people.person_of_identity(connection, "https://provider.example", "smith-1") is None
         assert people.people_with_address(connection, "owner@example.com") == []

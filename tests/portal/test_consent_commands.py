@@ -22,7 +22,7 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from store.api_keys import create_key
-from store.people import link_is_good
+from store.people import person_of_link
 from store.records import Records, open_records
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, new_owner
@@ -132,7 +132,7 @@ def test_an_account_is_created_with_a_link_that_works(records: Records, settings
     made = json.loads(run(account.app, "create", "Bazaar", "--email", "b@x.example", "--json").stdout)
     token = made["sign_in"].rpartition("/")[2]
     with records.transaction() as connection:
-        assert link_is_good(connection, token, system_clock())
+        assert person_of_link(connection, token, system_clock())
     more = run(account.app, "add-person", "Bazaar", "--email", "c@x.example", "--role", "auditor", "--json")
     assert json.loads(more.stdout)["role"] == "auditor"
     link = json.loads(run(account.app, "link", "Bazaar", "--email", "C@x.example", "--json").stdout)

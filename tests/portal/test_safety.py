@@ -98,6 +98,12 @@ def test_a_link_is_looked_at_often_and_used_once(site: Site) -> None:
     assert "Off" not in again.words
 
 
+def test_a_link_says_whom_it_signs_in_to_what_and_no_whole_address(site: Site) -> None:
+    browser = site.browser().open(site.link(site.account("Acme")[1]))
+    assert "Press to sign in to Acme as o…@acme.example on this device." in browser.words
+    assert "owner@" not in browser.html
+
+
 def test_links_and_sessions_end(site: Site) -> None:
     link = site.link(site.account("Acme")[1])
     site.wait(seconds=LINK_LIFE.total_seconds())
