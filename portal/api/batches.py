@@ -25,6 +25,8 @@ from portal.api.shapes import (
     Retry,
     Uploaded,
     batch_answer,
+    body_of_bytes,
+    with_headers,
 )
 from portal.batches import ask_again, call_off
 from portal.delivery import Results, read_results, results_in_portions, zip_stream
@@ -56,7 +58,12 @@ _WATCHED_FOR = 300.0
 _WAIT = 30
 
 
-@router.post("/batches", status_code=201, response_model=BatchAnswer)
+@router.post(
+    "/batches",
+    status_code=201,
+    response_model=BatchAnswer,
+    responses=with_headers(201, "It is open, or with items or a source sealed.", Location="The batch."),
+)
 async def open_batch(sender: TheSender, wanted: NewBatch, request: Request, key: Key = None) -> Response:
     """Open a batch. With an Idempotency-Key the same request, sent again within a day, opens no second one."""
     body = await request.body()
@@ -86,7 +93,9 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
     return batch_answer(sender.batch(batch_id))
 
 
-@router.put("/batches/{batch_id}/items/{path:path}", status_code=201)
+@router.put(
+    "/batches/{batch_id}/items/{path:path}", status_code=201, openapi_extra=body_of_bytes("application/octet-stream")
+)
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
     record = await run_in_threadpool(sender.batch, batch_id)

@@ -50,18 +50,27 @@ class Problem(Record):
     detail: str
 
 
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+_HEADERS = {409: _RETRY_AFTER, 429: _RETRY_AFTER}
+
 RESPONSES: dict[int | str, dict[str, object]] = {
-    status: {"description": words, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+    status: {
+        "description": words,
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        "headers": _HEADERS.get(status, {}),
+    }
     for status, words in {
         400: "The request cannot be understood.",
         401: "No key, or one that is not in use.",
         403: "The key may not do this.",
         404: "There is no such thing in the account.",
-        409: "Not in this state, or not twice.",
+        409: "Not in this state, or not twice. With still_answering, Retry-After says when to ask again.",
         410: "The batch's purge time has come.",
         413: "Too large.",
         422: "A value cannot be.",
         429: "Too much at once; Retry-After says when to ask again.",
+        500: "Our fault. Ask again after a while.",
+        503: "Nothing is taken in for now: it might not be gone in time. Ask again after a while.",
     }.items()
 }
 """What every operation may answer besides its success."""
@@ -81,6 +90,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(ClientDisconnect, _gone)
+    api.add_exception_handler(Exception, _unforeseen)
 
 
 def problem(status: int, code: str, detail: str) -> Response:
@@ -108,6 +118,11 @@ def _invalid(_request: Request, error: Exception) -> Response:
 def _gone(_request: Request, _error: Exception) -> Response:
     """Nobody hears this: the connection broke off in mid-photo. It is no fault of ours, and fills no log."""
     return problem(400, "broken_off", "The connection broke off. Send it again.")
+
+
+def _unforeseen(_request: Request, _error: Exception) -> Response:
+    """Such as a database that is away. The log has it; nothing of it is told."""
+    return problem(500, errors.BgbatchError.code, "Something went wrong on our side. Send it again after a while.")
 
 
 def _http(_request: Request, error: Exception) -> Response:

@@ -15,6 +15,19 @@ from store.batches import BatchRecord
 MOST_ITEMS = 100_000
 
 
+def body_of_bytes(media_type: str) -> dict[str, object]:
+    """How an operation's description says that its body is bytes of a photo."""
+    return {"requestBody": {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def with_headers(status: int, words: str, **headers: str) -> dict[int | str, dict[str, object]]:
+    """How it says that a success carries these headers: name, with `_` for `-`, and what it tells."""
+    described = {
+        name.replace("_", "-"): {"description": tells, "schema": {"type": "string"}} for name, tells in headers.items()
+    }
+    return {status: {"description": words, "headers": described}}
+
+
 class NewItem(Record):
     """A photo at an address that is fetched, or in a place that the account may use. `path`: what to call it."""
 

@@ -26,12 +26,14 @@ from starlette.requests import ClientDisconnect
 from portal.api.batches import most_bytes, upload_key, uploads_of
 from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
-from portal.api.shapes import Uploaded, UploadsPage
+from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
 from schemas.errors import FileTooLarge, UserError
 from store.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
 _TUS = {"Tus-Resumable": "1.0.0"}
+_PART = body_of_bytes("application/offset+octet-stream")
+_STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": "1.0.0"}
 _OFFERED = {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"}
 _MOST_PART = 16 * 2**20
 
@@ -42,7 +44,13 @@ def offer(batch_id: str) -> Response:
     return Response(status_code=204, headers=_TUS | _OFFERED)
 
 
-@router.post("/batches/{batch_id}/uploads", status_code=201, response_class=Response)
+@router.post(
+    "/batches/{batch_id}/uploads",
+    status_code=201,
+    response_class=Response,
+    responses=with_headers(201, "It is announced.", Location="The upload.", **_STANDS),
+    openapi_extra=_PART,
+)
 async def create(
     sender: TheSender,
     batch_id: str,
@@ -74,7 +82,11 @@ def list_uploads(
     return UploadsPage(uploads=shown, next=found[-1][0] if len(found) == limit else None)
 
 
-@router.head("/batches/{batch_id}/uploads/{token}", response_class=Response)
+@router.head(
+    "/batches/{batch_id}/uploads/{token}",
+    response_class=Response,
+    responses=with_headers(200, "Where it stands.", Upload_Length="How large the photo is.", **_STANDS),
+)
 def stand(sender: TheSender, batch_id: str, token: str) -> Response:
     """Where the upload stands."""
     record = sender.batch(batch_id)
@@ -84,7 +96,13 @@ def stand(sender: TheSender, batch_id: str, token: str) -> Response:
     return Response(headers=_TUS | {"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(size)})
 
 
-@router.patch("/batches/{batch_id}/uploads/{token}", status_code=204, response_class=Response)
+@router.patch(
+    "/batches/{batch_id}/uploads/{token}",
+    status_code=204,
+    response_class=Response,
+    responses=with_headers(204, "It was added.", **_STANDS),
+    openapi_extra=_PART,
+)
 async def append(
     sender: TheSender,
     batch_id: str,

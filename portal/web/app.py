@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from portal.api.app import create_api
 from portal.mail import open_post
@@ -79,6 +80,7 @@ def create_app(
     )
     app.state.drawing = asyncio.Semaphore(1)
     app.state.drawer = Drawer()
+    app.add_middleware(ServerErrorMiddleware, handler=_say_that_it_is_ours)  # inside of what adds the headers
     app.add_middleware(BodyLimit, portal=app.state.portal)
     app.middleware("http")(_safety_headers)
     app.add_middleware(AccessLog, randomness=randomness)
@@ -131,6 +133,12 @@ def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     if isinstance(error, Wait):
         answer.headers["Retry-After"] = str(error.seconds)
     return answer
+
+
+def _say_that_it_is_ours(request: Request, _error: Exception) -> Response:
+    """What nobody foresaw, such as a database that is away. The log has it; nothing of it is shown."""
+    portal: Portal = request.app.state.portal
+    return portal.page("problem.html", 500, sentence="Something went wrong on our side. Try again after a while.")
 
 
 def _say_what_is_misshapen(request: Request, error: Exception) -> Response:

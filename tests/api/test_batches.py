@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from flows import steps
 from flows.receive import seal
@@ -224,6 +225,23 @@ def test_errors_are_problem_details(desk: Desk) -> None:
     assert desk.client.get("/v1/batches").json()["code"] == "key_needed"
     assert desk.call("GET", "/nothing").json()["code"] == "not_found"
     assert desk.call("GET", "/batches/not-a-batch").json()["code"] == "not_found"
+
+
+def test_what_nobody_foresaw_is_told_as_any_other_error_and_nothing_of_it_is_shown(desk: Desk) -> None:
+    desk.client.post(desk.links["Acme"])
+    with desk.parts.records.transaction() as connection:
+        connection.execute(text("DROP TABLE api_keys"))
+        connection.execute(text("DROP TABLE sessions"))
+    answer, page = desk.call("GET", "/batches"), desk.client.get("/account")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (page.status_code, "Something went wrong on our side" in page.text) == (500, True)
+    for each in (answer, page):
+        assert each.headers["x-request-id"]
+        assert each.headers["x-content-type-options"] == "nosniff"
+        assert each.headers["cache-control"] == "no-store"
+        assert "api_keys" not in each.text
+        assert "sessions" not in each.text
 
 
 def test_failed_photos_are_tried_again_by_code_and_only_once(desk: Desk) -> None:

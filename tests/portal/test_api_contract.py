@@ -20,6 +20,8 @@ from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import live, say_yes
 from tests.portal.test_keys_and_limits import make_key
 
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+
 AUTO = Industry.AUTOMOTIVE
 _LEFT_OUT = [ignored_auth, use_after_free, positive_data_acceptance]
 """Each call has a key here (without one: see below); ids are made up; a colour's name is no matter of a schema."""
@@ -94,3 +96,17 @@ def test_the_description_names_the_key_and_no_way_to_grant(played: tuple[Site, s
         assert "grant" not in path.rsplit("/", 1)[-1]
         for verb, operation in verbs.items():
             assert verb == "options" or operation["security"], path
+
+
+def test_the_description_names_bodies_headers_and_faults(played: tuple[Site, str]) -> None:
+    paths = api_of(played[0]).openapi()["paths"]
+    put = paths["/batches/{batch_id}/items/{path}"]["put"]
+    assert set(put["requestBody"]["content"]) == {"application/octet-stream"}
+    assert {"500", "503"} <= set(put["responses"])
+    assert "Retry-After" in put["responses"]["429"]["headers"]
+    assert "Location" in paths["/batches"]["post"]["responses"]["201"]["headers"]
+    create, upload = paths["/batches/{batch_id}/uploads"]["post"], paths["/batches/{batch_id}/uploads/{token}"]
+    for operation, status in ((create, "201"), (upload["patch"], "204")):
+        assert set(operation["requestBody"]["content"]) == {"application/offset+octet-stream"}
+        assert {"Upload-Offset", "Tus-Resumable"} <= set(operation["responses"][status]["headers"])
+    assert {"Upload-Offset", "Upload-Length"} <= set(upload["head"]["responses"]["200"]["headers"])
