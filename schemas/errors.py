@@ -243,7 +243,7 @@ class FetchFailed(ItemError):
 
 
 class UnsafeAddress(ItemError):
-    """An address that this service does not call: private, loopback, link-local, or not http(s)."""
+    """An address that this service does not call: private, loopback, link-local, not known, or not http(s)."""
 
     code = "unsafe_address"
     fault = "user"

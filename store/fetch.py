@@ -26,7 +26,8 @@ Guard = Callable[[str], bool]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE = 65_536
-_UNSAFE = "The address is not one that this service may call. Use a public http or https address."
+_UNSAFE = "The address is not known, or not one that this service may call. Use a public http or https address."
+"""The same for both: nobody learns here which names the operator's own network knows."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -43,6 +44,8 @@ def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet, whichever way it is written."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
+        if ip.is_site_local:  # fec0::/10, the private addresses of old, which Python takes for global ones
+            return False
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
@@ -86,7 +89,7 @@ class Fetcher:
             return call.send("POST", body, headers).status
 
     def check(self, url: str) -> None:
-        """Raise `UnsafeAddress` or `FetchFailed` for an address that would not be called now."""
+        """Raise `UnsafeAddress` for an address that would not be called now."""
         parts, port = _split(url)
         self._addresses(parts.hostname or "", port)
 
@@ -109,7 +112,7 @@ class Fetcher:
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError):
-            raise FetchFailed("The host of the photo's address is not known. Check the address.") from None
+            raise UnsafeAddress(_UNSAFE) from None
         if not found or not all(self._guard(address) for address in found):
             raise UnsafeAddress(_UNSAFE)
         return found

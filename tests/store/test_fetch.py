@@ -26,6 +26,7 @@ LIMITS = FetchLimits(bytes=100_000, seconds=2.0, redirects=2)
         "127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "fd00:ec2::254", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "fe80::1%eth0",
+        "fec0::1", "feff::1",
     ],
 )  # fmt: skip
 def test_an_address_inside_is_not_public(address: str) -> None:
@@ -52,6 +53,18 @@ def test_an_unsafe_address_is_never_called(url: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises((UnsafeAddress, FetchFailed)):
         Fetcher(LIMITS).get(url)
+
+
+def test_a_name_inside_is_told_no_differently_from_one_that_is_not_known() -> None:
+    def unknown(host: str, port: int) -> list[str]:
+        raise socket.gaierror
+
+    told = []
+    for resolve in (unknown, lambda host, port: ["10.0.0.1"]):
+        with pytest.raises(UnsafeAddress) as fault:
+            Fetcher(LIMITS, resolve=resolve).check("http://db.internal/")
+        told.append(str(fault.value))
+    assert told[0] == told[1]
 
 
 class Handler(BaseHTTPRequestHandler):
