@@ -25,8 +25,8 @@ class PurgeWish(Record):
 
 def set_wish(connection: Connection, account_id: AccountId, wish: PurgeWish) -> None:
     """Record what the account wants. Raises `UserError` for hours that cannot be."""
-    if wish.after_hours is not None and not 0 < wish.after_hours <= 23.5:
-        raise UserError("The hours until purge must be more than 0 and at most 23.5.")
+    if wish.after_hours is not None and not 0.5 <= wish.after_hours <= 23.5:
+        raise UserError("The hours until purge must be at least 0.5 and at most 23.5.")
     connection.execute(
         update(accounts)
         .where(accounts.c.account_id == account_id)

@@ -139,7 +139,7 @@ def purge(
         typer.Option("--on-download/--not-on-download", help="Delete a finished batch once all of it was downloaded."),
     ] = None,
     after_hours: Annotated[
-        float | None, typer.Option(help="Delete batches that come from now on after so many hours; 0: as for all.")
+        float | None, typer.Option(help="Delete batches that come from now on after 0.5 to 23.5 hours; 0: as for all.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
