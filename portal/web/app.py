@@ -115,8 +115,9 @@ def _only_our_own_posts(request: Request) -> None:
 async def _safety_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     response = await call_next(request)
     response.headers.update(_HEADERS)
+    # A browser may keep them, but asks each time: after an upgrade, new pages need their new scripts.
     is_static = request.url.path.startswith("/static/")
-    response.headers["Cache-Control"] = "public, max-age=3600" if is_static else "no-store"
+    response.headers["Cache-Control"] = "no-cache" if is_static else "no-store"
     if request.app.state.portal.is_https:
         response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
     return response

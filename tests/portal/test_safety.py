@@ -142,7 +142,14 @@ def test_every_answer_carries_the_safety_headers(site: Site) -> None:
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-frame-options"] == "DENY"
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["cache-control"] == ("public, max-age=3600" if "static" in path else "no-store")
+        assert headers["cache-control"] == ("no-cache" if "static" in path else "no-store")
+
+
+def test_a_script_that_has_not_changed_is_not_sent_again(site: Site) -> None:
+    client = site.browser().client
+    tag = client.get("/static/portal.js").headers["etag"]
+    assert client.get("/static/portal.js", headers={"if-none-match": tag}).status_code == 304
+    assert client.get("/static/portal.js", headers={"if-none-match": '"of an older version"'}).status_code == 200
 
 
 def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site) -> None:
