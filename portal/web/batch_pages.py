@@ -18,6 +18,7 @@ from portal.web.limits import limited_posts
 from portal.web.portal import CheckedForm, Portal, SignedIn, ThePortal
 from schemas.errors import NotAllowed
 from schemas.ids import parse_batch_id
+from schemas.naming import delivery_paths
 from schemas.results import results_by_number
 from store.batches import BatchRecord, page_of
 from store.people import Role, Session
@@ -74,12 +75,14 @@ def show_one(
     asked = Asked(Outcome(show) if show in set(Outcome) else None, code, find, page)
     with portal.records.reading() as connection:
         receipts = list_receipts(connection, record.stamp.batch_id) if record.purged_at is not None else []
+    listing, names = _listing(portal, record, asked) if has_results(record, now) else (None, {})
     return portal.page(
         "batch.html",
         session=session,
         batch=record,
         asked=asked,
-        listing=_listing(portal, record, asked) if has_results(record, now) else None,
+        listing=listing,
+        names=names,
         receipts=receipts,
         now=now,
         may_change=session.person.role is not Role.AUDITOR,
@@ -116,6 +119,9 @@ def cancel(portal: ThePortal, session: Changer, batch_id: str) -> RedirectRespon
     return RedirectResponse(f"/batches/{record.stamp.batch_id}", status_code=303)
 
 
-def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> Listing:
-    items = portal.transient.manifest(record.stamp.batch_id).items
-    return list_items(items, results_by_number(portal.transient.reports(record.stamp.batch_id)), asked)
+def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> tuple[Listing, dict[int, str]]:
+    """What is shown, and what each cutout on the page is called when it is saved."""
+    manifest = portal.transient.manifest(record.stamp.batch_id)
+    listing = list_items(manifest.items, results_by_number(portal.transient.reports(record.stamp.batch_id)), asked)
+    shown = [manifest.items[each.number - 1] for each in listing.items]  # naming all of a large batch takes long
+    return listing, delivery_paths(shown, manifest.stamp.options.format.suffix)

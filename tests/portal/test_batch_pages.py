@@ -129,3 +129,10 @@ def test_looking_at_a_photo_calls_nobodys_address(site: Site, monkeypatch: pytes
     assert called == []
     store.write(stamp, source_key(stamp.batch_id, 1), jpeg())
     assert client.get(f"/batches/{stamp.batch_id}/items/1/photo.webp").status_code == 200, "a worker fetched it"
+
+
+def test_a_cutout_is_saved_under_the_name_of_its_photo(site: Site) -> None:
+    stamp = batch_of(site, items=2, done=2)
+    page = site.sign_in().open(f"/batches/{stamp.batch_id}")
+    for number in (1, 2):
+        assert f'/items/{number}/cutout" download="VIN{number}_front.png"' in page.html
