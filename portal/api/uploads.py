@@ -35,13 +35,13 @@ _TUS = {"Tus-Resumable": "1.0.0"}
 _PART = body_of_bytes("application/offset+octet-stream")
 _STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": "1.0.0"}
 _OFFERED = {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"}
-_MOST_PART = 16 * 2**20
 
 
 @router.options("/batches/{batch_id}/uploads", status_code=204)
-def offer(batch_id: str) -> Response:
+def offer(batch_id: str, request: Request) -> Response:
     """What of the protocol there is."""
-    return Response(status_code=204, headers=_TUS | _OFFERED)
+    most = int(request.app.state.portal.settings.max_megabytes * 1e6)
+    return Response(status_code=204, headers=_TUS | _OFFERED | {"Tus-Max-Size": str(most)})
 
 
 @router.post(
@@ -61,7 +61,7 @@ async def create(
     """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
     photo = Announced(path=_path_in(metadata), size=length)
     async with request.app.state.room.for_one(request, sender.account_id):
-        data = await _part(request)
+        data = await _part(request, most_bytes(sender))
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
     return Response(status_code=201, headers=_TUS | {"Location": place, "Upload-Offset": str(offset)})
@@ -115,7 +115,7 @@ async def append(
     await run_in_threadpool(upload_key, sender, record)
     uploads = uploads_of(sender, record)
     async with request.app.state.room.for_one(request, sender.account_id):
-        data = await _part(request)
+        data = await _part(request, most_bytes(sender))
         stands = await run_in_threadpool(uploads.append, token, offset, data)
         await run_in_threadpool(upload_key, sender, record)  # as for a whole photo
     return Response(status_code=204, headers=_TUS | {"Upload-Offset": str(stands)})
@@ -145,14 +145,18 @@ def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tup
     return token, stands
 
 
-async def _part(request: Request) -> bytes:
-    """What came, also when the connection broke off before the end."""
-    data = bytearray()
+async def _part(request: Request, most: int) -> bytes:
+    """What came, also when the connection broke off before the end. Over the limit for a photo it is not kept.
+
+    Raises `FileTooLarge` far over it.
+    """
+    data, size = bytearray(), 0
     try:
         async for piece in body_of(request):
-            data += piece
-            if len(data) > _MOST_PART:
-                raise FileTooLarge(f"Send parts of at most {_MOST_PART} bytes.")
+            data += piece[: most + 1 - len(data)]  # the one more tells that it was too much
+            size += len(piece)
+            if size > 20 * most:
+                raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
     except ClientDisconnect:
         pass
     return bytes(data)

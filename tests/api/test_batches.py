@@ -425,6 +425,27 @@ def test_a_resumable_upload_over_the_limit_is_never_kept_nor_asked_for(tmp_path:
     assert not [each for each in desk.parts.transient.objects.walk("") if each.size == 1_000]
 
 
+def test_a_client_that_sends_a_whole_photo_in_one_part_may(desk: Desk) -> None:
+    most = int(desk.client.options("/v1/batches/any/uploads").headers["tus-max-size"])
+    assert most == desk.parts.settings.max_megabytes * 1e6 > 2**24
+    batch, photo = desk.open(), bytes(most)
+    assert begin_upload(desk, batch, most)(0, photo).headers["upload-offset"] == str(most)
+    assert sent_whole(desk, batch) == photo
+
+
+def test_what_is_too_much_for_a_photo_is_read_to_its_end_and_not_kept(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path, max_megabytes=0.01)
+    batch, most = desk.open(), 10_000
+    send = begin_upload(desk, batch, most)
+    assert send(0, bytes(2 * most)).json()["code"] == "wrong_offset", "more than was announced"
+    assert send(0, bytes(20 * most + 1)).status_code == 413
+    head = announced("2.jpg", 2 * most)
+    assert desk.call("POST", f"/batches/{batch}/uploads", headers=head, content=bytes(2 * most)).status_code == 201
+    assert send(0, bytes(most)).status_code == 204
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["items"] == 2
+    assert {each.size for each in desk.parts.transient.objects.walk("") if "/source/" in each.key} == {most}
+
+
 def test_an_empty_part_changes_nothing_of_an_upload(desk: Desk) -> None:
     batch, photo = desk.open(), jpeg()
     head = announced("1.jpg", len(photo))
