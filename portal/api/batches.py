@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy import Connection
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from flows.receive import require_complete, seal, seal_uploads, stamp_batch
 from portal.api.room import body_of
@@ -46,6 +47,14 @@ from store.receipts import list_receipts
 from store.transient import cutout_key
 from store.uploads import Announced, Uploads, require_open, token_of
 
+
+class _AnyPath(PathConvertor):
+    """With line breaks, too: who sends such a path is told of it, and nobody without a key is told anything."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("photo", _AnyPath())
 router = APIRouter(tags=["batches"])
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 Note = Callable[[Connection, Stamp], None]
@@ -94,7 +103,7 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 
 
 @router.put(
-    "/batches/{batch_id}/items/{path:path}", status_code=201, openapi_extra=body_of_bytes("application/octet-stream")
+    "/batches/{batch_id}/items/{path:photo}", status_code=201, openapi_extra=body_of_bytes("application/octet-stream")
 )
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
@@ -105,7 +114,7 @@ async def put_item(sender: TheSender, batch_id: str, path: str, request: Request
     return Uploaded(path=path, size=size, bytes_received=size)
 
 
-@router.delete("/batches/{batch_id}/items/{path:path}", status_code=204)
+@router.delete("/batches/{batch_id}/items/{path:photo}", status_code=204)
 def remove_item(sender: TheSender, batch_id: str, path: str) -> None:
     """Take a photo out of a batch that is still open."""
     record = sender.batch(batch_id)
