@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, insert, or_, select, true, update
+from sqlalchemy import Connection, case, func, insert, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from schemas.batch import BatchState
@@ -95,6 +95,13 @@ def unshut(connection: Connection, batch_id: BatchId, holder: str) -> None:
     """The sealing is over, sealed or not."""
     is_ours = (submissions.c.batch_id == batch_id) & (submissions.c.lease_holder == holder)
     connection.execute(update(submissions).where(is_ours).values(lease_holder=None, lease_until=None))
+
+
+def count_uploads(connection: Connection, batch_id: BatchId, more: int) -> None:
+    """So many more photos have come for an open batch, or fewer. Its seal counts them all anew."""
+    is_open = (batches.c.batch_id == batch_id) & (batches.c.state == BatchState.OPEN)
+    left = batches.c["items"] + more
+    connection.execute(update(batches).where(is_open, left >= 0).values(items=left))
 
 
 def in_line(connection: Connection, now: datetime) -> list[InLine]:
@@ -195,10 +202,11 @@ def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> Non
     )
     idle = select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id, is_idle)
     going = (BatchState.OPEN, *_GOING)
+    sealed_items = case((batches.c.state == BatchState.OPEN, 0), else_=batches.c["items"])  # never sealed: no results
     connection.execute(
         update(batches)
         .where(batches.c.batch_id.in_(idle), batches.c.state.in_(going))
-        .values(state=BatchState.CANCELLED)
+        .values(state=BatchState.CANCELLED, items=sealed_items)
     )
     connection.execute(
         update(submissions).where(submissions.c.batch_id == batch_id, is_idle).values(ended_at=now, upload_key=None)

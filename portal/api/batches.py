@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -118,7 +119,7 @@ async def put_item(sender: TheSender, batch_id: str, path: str, request: Request
 def remove_item(sender: TheSender, batch_id: str, path: str) -> None:
     """Take a photo out of a batch that is still open."""
     record = sender.batch(batch_id)
-    uploads_of(sender, record).remove(token_of(upload_key(sender, record), path))
+    take_out(sender, record, token_of(upload_key(sender, record), path))
 
 
 @router.post("/batches/{batch_id}/seal")
@@ -240,6 +241,36 @@ def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:
     return Uploads(sender.portal.transient, record.stamp, most_bytes(sender))
 
 
+@contextmanager
+def counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
+    """Announce a photo within this: one that was not there before counts. Raises `LineTooLong` when it is too many."""
+    try:
+        uploads_of(sender, record).announced(token)
+    except NotFound:
+        is_new = True
+    else:
+        is_new = False
+    if is_new:
+        own, _, most = _load(sender)
+        if own.items >= most:
+            raise LineTooLong(
+                f"The account has {own.items} photos under way, and may have {most}. Seal what is open or call it off, "
+                "or wait until some are done.",
+                _WAIT,
+            )
+    yield
+    if is_new:
+        with sender.portal.records.transaction() as connection:
+            line.count_uploads(connection, record.stamp.batch_id, 1)
+
+
+def take_out(sender: Sender, record: BatchRecord, token: str) -> None:
+    """Take a photo out of an open batch, whatever has come of it. Raises `NotFound`."""
+    uploads_of(sender, record).remove(token)
+    with sender.portal.records.transaction() as connection:
+        line.count_uploads(connection, record.stamp.batch_id, -1)
+
+
 def most_bytes(sender: Sender) -> int:
     """The largest photo that is taken, in bytes."""
     return int(sender.portal.settings.max_megabytes * 1e6)
@@ -273,7 +304,8 @@ def item_answer(results: Results, number: int) -> ItemAnswer:
 
 def _put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int) -> None:
     token = token_of(upload_key(sender, record), path)
-    uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
+    with counted(sender, record, token):
+        uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
     upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
 
 
@@ -349,21 +381,27 @@ def _answer(sender: Sender, batch_id: BatchId) -> dict[str, object]:
 
 def check_line(sender: Sender) -> None:
     """Back-pressure: whoever has too much waiting sends no more for now. Raises `LineTooLong`."""
-    settings, now = sender.portal.settings, sender.portal.clock()
+    own, most_batches, most_items = _load(sender)
     with sender.portal.records.reading() as connection:
-        own = line.load_of(connection, now, sender.account_id)
-        everybody = line.load_of(connection, now)
-        share = line.read_shares(connection).get(sender.account_id)
-    most_batches = (share.most_batches if share else None) or settings.account_batches
-    most_items = (share.most_items if share else None) or settings.account_items
+        everybody = line.load_of(connection, sender.portal.clock())
     if own.batches >= most_batches or own.items >= most_items:
         raise LineTooLong(
             f"The account has {own.batches} batches with {own.items} photos under way, and may have {most_batches} "
             f"with {most_items}. Wait until some are done, or call some off.",
             _WAIT,
         )
-    if everybody.items >= settings.line_items:
+    if everybody.items >= sender.portal.settings.line_items:
         raise LineTooLong("So much is waiting that nothing more is taken in for now. Nothing was lost.", 2 * _WAIT)
+
+
+def _load(sender: Sender) -> tuple[line.Load, int, int]:
+    """What the account has under way, and how many batches and photos it may have."""
+    settings = sender.portal.settings
+    with sender.portal.records.reading() as connection:
+        own = line.load_of(connection, sender.portal.clock(), sender.account_id)
+        share = line.read_shares(connection).get(sender.account_id)
+    most_batches = (share.most_batches if share else None) or settings.account_batches
+    return own, most_batches, (share.most_items if share else None) or settings.account_items
 
 
 async def _events(sender: Sender, batch_id: str, request: Request) -> AsyncIterator[str]:

@@ -50,7 +50,7 @@ class NewBatch(Record):
 
 
 class BatchAnswer(Record):
-    """A batch: numbers, states and times."""
+    """A batch: numbers, states and times. `items` of an open one: photos announced so far."""
 
     batch_id: str
     state: BatchState

@@ -23,7 +23,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
-from portal.api.batches import most_bytes, upload_key, uploads_of
+from portal.api.batches import counted, most_bytes, take_out, upload_key, uploads_of
 from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
@@ -126,7 +126,7 @@ def remove(sender: TheSender, batch_id: str, token: str) -> Response:
     """Take the photo back."""
     record = sender.batch(batch_id)
     upload_key(sender, record)
-    uploads_of(sender, record).remove(token)
+    take_out(sender, record, token)
     return Response(status_code=204, headers=_TUS)
 
 
@@ -134,13 +134,14 @@ def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tup
     """The upload's token, and where it stands then."""
     record = sender.batch(batch_id)
     token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
-    if len(data) == photo.size or photo.size > most_bytes(sender):
-        uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
-        stands = photo.size
-    else:
-        stands = uploads.announce_again(token, photo)
-        if data and stands == 0:
-            stands = uploads.append(token, 0, data)
+    with counted(sender, record, token):
+        if len(data) == photo.size or photo.size > most_bytes(sender):
+            uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
+            stands = photo.size
+        else:
+            stands = uploads.announce_again(token, photo)
+    if data and stands == 0:
+        stands = uploads.append(token, 0, data)
     upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
     return token, stands
 

@@ -319,6 +319,31 @@ def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None
     assert desk.call("POST", "/batches", "Bazaar", json={}).status_code == 201, "others are not stopped by it"
 
 
+def test_photos_of_an_open_batch_count_before_it_is_sealed(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path, account_items=2)
+    batch = desk.open()
+
+    def put(path: str) -> int:
+        return desk.call("PUT", f"/batches/{batch}/items/{path}", content=b"x").status_code
+
+    def announce(path: str) -> int:
+        return desk.call("POST", f"/batches/{batch}/uploads", headers=announced(path, 5)).status_code
+
+    assert (put("1.jpg"), put("1.jpg"), announce("2.jpg"), announce("2.jpg")) == (201, 201, 201, 201)
+    assert desk.call("GET", f"/batches/{batch}").json()["items"] == 2, "what is sent again counts once"
+    refused = desk.call("PUT", f"/batches/{batch}/items/3.jpg", content=b"x")
+    assert (refused.status_code, refused.json()["code"]) == (429, "line_too_long")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (announce("3.jpg"), put("1.jpg")) == (429, 201)
+    other = desk.open("Bazaar")
+    assert desk.call("PUT", f"/batches/{other}/items/1.jpg", "Bazaar", content=b"x").status_code == 201
+    assert desk.call("DELETE", f"/batches/{batch}/items/2.jpg").status_code == 204
+    assert (put("3.jpg"), put("4.jpg")) == (201, 429)
+    assert desk.call("POST", f"/batches/{batch}/cancel").json()["items"] == 0
+    batch = desk.open()
+    assert put("1.jpg") == 201, "what was called off counts no more"
+
+
 def test_progress_comes_as_events_and_ends(desk: Desk) -> None:
     batch = desk.send({"1.jpg": jpeg()})
     desk.work(batch)
