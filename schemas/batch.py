@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Self, overload
 
 from pydantic import field_validator, model_validator
@@ -83,6 +85,16 @@ class Item(Record):
         if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
             raise ValueError("an item's path must be relative, with forward slashes, and stay inside its folder")
         return path
+
+
+def safe_path(path: str) -> str:
+    """A relative path that stays inside. Raises `ValueError`."""
+    path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
+    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise ValueError("absolute, or with control characters")
+    Item(number=1, path=path, size=0)
+    path.encode()
+    return path
 
 
 def without_background(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> int:

@@ -15,7 +15,7 @@ import hmac
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from schemas.batch import Item, Stamp
+from schemas.batch import Item, Stamp, safe_path
 from schemas.errors import NotFound, UserError, WrongOffset, WrongState
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
@@ -23,6 +23,7 @@ from schemas.record import Record
 from store.transient import TransientStore, batch_prefix, uploaded_key
 
 _READERS = 16
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what a web server makes of bytes that are no UTF-8: of two names, one
 
 
 class Announced(Record):
@@ -56,11 +57,14 @@ class Uploads:
     def announce(self, token: str, photo: Announced) -> None:
         """Note what is to come. Raises `UserError` for a path that cannot be."""
         try:
-            Item(number=1, path=photo.path, size=photo.size)
+            is_good = safe_path(photo.path) == photo.path and _UNREADABLE not in photo.path
         except ValueError:
+            is_good = False
+        if not is_good:
             raise UserError(
-                "A photo's path is relative, with forward slashes, without `..`, empty or hidden parts."
-            ) from None
+                "A photo's path is relative, in UTF-8, with forward slashes, without `..`, empty parts or control "
+                "characters."
+            )
         self._transient.write(self._stamp, f"{self._folder}/{token}.json", photo.model_dump_json().encode())
 
     def announce_again(self, token: str, photo: Announced) -> int:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from flows.parts import Parts
-from schemas.batch import Item
+from schemas.batch import Item, safe_path
 from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
@@ -78,13 +77,3 @@ def name_in(url: str) -> str:
     """What to call a photo that has an address alone: host and path, so that equal file names stay apart."""
     parsed = urlsplit(url)
     return f"{parsed.hostname or parsed.netloc}{unquote(parsed.path)}".rstrip("/")
-
-
-def safe_path(path: str) -> str:
-    """A relative path that stays inside. Raises `ValueError`."""
-    path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
-    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
-        raise ValueError("absolute, or with control characters")
-    Item(number=1, path=path, size=0)
-    path.encode()
-    return path

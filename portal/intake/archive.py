@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.parts import Parts
 from flows.receive import seal
-from portal.intake.addresses import safe_path
-from schemas.batch import Item, Manifest, Stamp
+from schemas.batch import Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, NothingToDo
 from schemas.naming import PHOTO_SUFFIXES
 from store.transient import source_key

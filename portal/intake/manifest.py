@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from portal.intake.addresses import name_in, safe_path
+from portal.intake.addresses import name_in
+from schemas.batch import safe_path
 from schemas.errors import BadManifest, BadOptions, UserError
 from schemas.options import CutoutOptions, parse_options
 

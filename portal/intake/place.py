@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from flows.parts import Parts
-from portal.intake.addresses import safe_path
-from schemas.batch import Item
+from schemas.batch import Item, safe_path
 from schemas.errors import NothingToDo
 from schemas.ids import AccountId
 from schemas.naming import PHOTO_SUFFIXES

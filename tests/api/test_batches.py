@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -370,6 +371,15 @@ def test_a_stream_of_events_closes_after_a_while_so_that_the_key_is_shown_again(
     assert pauses == sorted(pauses), "nothing changes, so it is looked at less and less often"
     assert (pauses[0], pauses[-1]) == (0.7, 5.0)
     assert 300 <= sum(pauses) < 310
+
+
+@pytest.mark.parametrize("path", ["a%0Ab.jpg", "%1B%5B2J.jpg", "%7F.jpg", "a%5Cb.jpg", "%FF.jpg", "a//b.jpg"])
+def test_a_path_that_spoils_a_terminal_or_stands_for_another_is_refused(desk: Desk, path: str) -> None:
+    batch = desk.open()
+    assert desk.call("PUT", f"/batches/{batch}/items/{path}", content=jpeg()).status_code == 400
+    head = announced(unquote(path), len(jpeg()))
+    assert desk.call("POST", f"/batches/{batch}/uploads", headers=head, content=jpeg()).status_code == 400
+    assert desk.call("GET", f"/batches/{batch}/uploads").json()["uploads"] == []
 
 
 def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
