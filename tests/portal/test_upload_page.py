@@ -314,6 +314,20 @@ def test_a_proxy_that_refuses_in_html_is_told_and_may_be_tried_again(
     assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
 
 
+def test_a_seal_that_is_being_answered_already_is_asked_for_again(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    twin = {"code": "still_answering", "detail": "Another request seals the batch just now. Ask again soon."}
+    for asked in ("**/uploads", "**/seal"):
+        page.route(asked, lambda route: route.fulfill(status=409, json=twin), times=1)
+    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
+
+
 def test_the_session_ends_in_mid_upload_and_the_page_says_so(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
