@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         for sweeper, (root, kept) in sweeping.items():
             for name, place in self.own_places.items():
                 if name != sweeper and f"{_root(place)}/".startswith(f"{_root(root)}/"):
-                    raise ValueError(f"the {name} must not lie inside the {sweeper}, which deletes all but {kept}")
+                    raise ValueError(f"The {name} must not lie inside the {sweeper}, which deletes all but {kept}")
         return self
 
     def without_secrets(self) -> dict[str, object]:

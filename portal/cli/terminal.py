@@ -46,11 +46,15 @@ err = _Plain(stderr=True, highlight=False)
 
 
 def read_settings() -> Settings:
-    """The settings in force. Raises `UserError` that names the variable at fault."""
+    """The settings in force. Raises `UserError` that names the variable at fault, or the stores that do not fit."""
     try:
         return Settings()
     except ValidationError as error:
-        faults = "; ".join(f"BGBATCH_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+        faults = "; ".join(
+            "".join(f"BGBATCH_{str(name).upper()}: " for name in each["loc"][:1])
+            + each["msg"].removeprefix("Value error, ")
+            for each in error.errors()
+        )
         raise UserError(f"A setting cannot be used. {faults}.") from None
 
 

@@ -168,5 +168,14 @@ def test_settings_show_where_the_records_are_and_no_secret(
     assert "5ecr" not in said
 
 
+def test_settings_that_do_not_go_together_are_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BGBATCH_LAKE_URL", str(tmp_path / "lake"))
+    monkeypatch.setenv("BGBATCH_SUPPRESSIONS_URL", str(tmp_path / "lake" / "suppressions"))
+    said = " ".join(run("settings", code=2).split())
+    assert "A setting cannot be used. The suppressions must not lie inside the lake" in said
+
+
 def test_the_version_is_told() -> None:
     assert run("--version").split() == ["bgbatch", version("bgbatch")]
