@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 
 from flows.parts import Parts
@@ -32,12 +33,20 @@ def send_canary(parts: Parts, randomness: Randomness = os.urandom) -> BatchId:
 
 
 def look_for_canaries(parts: Parts) -> dict[BatchId, list[str]]:
-    """Look for those whose deadline passed, in every place of the registry; record and return where each was found."""
+    """Look for those whose deadline passed, in every place of the registry that this machine sees.
+
+    Records and returns where each was found.
+    """
     with parts.records.transaction() as connection:
         wanted = canary.to_look_for(connection, parts.clock(), AFTER)
+        admitted = canary.admitted(connection, wanted)
     if not wanted:
         return {}
-    found = canary.look(wanted, parts.transient.objects, parts.lake, places(parts.settings))
+    machine = socket.gethostname()
+    found = canary.look(wanted, parts.transient.objects, parts.lake, places(parts.settings), machine)
+    for batch_id in admitted:
+        if "lake" not in found[batch_id]:
+            found[batch_id].append("lake")
     with parts.records.transaction() as connection:
-        canary.note_look(connection, found, parts.clock())
+        canary.note_look(connection, found, machine, parts.clock())
     return found

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from schemas.ids import AccountId, BatchId
 from store.objects import ObjectStore
 from store.registry import Place
-from store.tables import accounts, canaries
+from store.tables import accounts, admissions, canaries
 from store.traces import files_with
 from store.transient import batch_prefix
 
@@ -26,7 +26,11 @@ ACCOUNT = AccountId("a" + hashlib.sha256(b"bgbatch canary").hexdigest()[:32])
 """Nobody can sign in to it, so nobody can press its button."""
 SIZE = 64
 LOOKED_FOR = timedelta(days=1)
-"""So long after its purge a canary is looked for: later ones stand for it then."""
+"""So long after its purge a canary is looked for that was found, or never looked for: later ones stand for it then."""
+_BY_ALL = timedelta(hours=1)
+"""So long each cleanup looks for it, for each sees other folders: its own container's."""
+
+_ON = " on "
 
 
 def marker(batch_id: BatchId) -> bytes:
@@ -66,17 +70,29 @@ def remember(connection: Connection, batch_id: BatchId, purge_at: datetime) -> N
 
 
 def to_look_for(connection: Connection, now: datetime, after: timedelta) -> list[BatchId]:
-    """Canaries whose purge time passed at least `after` ago: those not looked for since, and those that were found."""
-    query = select(canaries.c.batch_id, canaries.c.checked_at, canaries.c.found_in).where(
-        canaries.c.purge_at <= now - after, canaries.c.purge_at > now - LOOKED_FOR
-    )
-    return [BatchId(each.batch_id) for each in connection.execute(query) if each.checked_at is None or each.found_in]
+    """Canaries whose purge time passed at least `after` ago.
+
+    Those of the last hour, whoever has looked for them; of earlier ones those that nobody did, or that were found.
+    """
+    due, by_all = now - after, now - after - _BY_ALL
+    query = select(canaries).where(canaries.c.purge_at <= due, canaries.c.purge_at > now - LOOKED_FOR)
+    return [
+        BatchId(each.batch_id)
+        for each in connection.execute(query)
+        if each.purge_at > by_all or each.checked_at is None or each.found_in
+    ]
+
+
+def admitted(connection: Connection, batch_ids: Sequence[BatchId]) -> set[BatchId]:
+    """Those of which a file was ever admitted to the lake: once merged, it has another name."""
+    query = select(admissions.c.batch_id).where(admissions.c.batch_id.in_(batch_ids))
+    return set(map(BatchId, connection.execute(query).scalars()))
 
 
 def look(
-    batch_ids: Sequence[BatchId], transient: ObjectStore, lake: ObjectStore, places: Sequence[Place]
+    batch_ids: Sequence[BatchId], transient: ObjectStore, lake: ObjectStore, places: Sequence[Place], machine: str
 ) -> dict[BatchId, list[str]]:
-    """Names of the places in which anything of each canary is.
+    """Names of the places in which anything of each canary is; `… on <machine>` where another machine sees others.
 
     By its path among the photos that may be there, so that none of them is read; by reading local files elsewhere.
     """
@@ -91,19 +107,22 @@ def look(
     wanted = {batch_id: needles(batch_id) for batch_id in batch_ids}
     everything = [needle for each in wanted.values() for needle in each]
     for place in [each for each in places if not each.is_listed] if everything else ():
+        name = f"{place.name}{_ON}{machine}"
         for path in files_with(everything, _outermost(place.folders), _of_others(place, places)):
             for batch_id, each in wanted.items():
-                if place.name not in found[batch_id] and next(files_with(each, [path]), None) is not None:
-                    found[batch_id].append(place.name)
+                if name not in found[batch_id] and next(files_with(each, [path]), None) is not None:
+                    found[batch_id].append(name)
     return found
 
 
-def note_look(connection: Connection, found: dict[BatchId, list[str]], now: datetime) -> None:
-    """Record what was found of each."""
-    for batch_id, names in found.items():
-        connection.execute(
-            update(canaries).where(canaries.c.batch_id == batch_id).values(checked_at=now, found_in=names)
-        )
+def note_look(connection: Connection, found: dict[BatchId, list[str]], machine: str, now: datetime) -> None:
+    """Record what was found of each. What another machine found on itself stays: this one cannot see it."""
+    query = select(canaries).where(canaries.c.batch_id.in_(found)).with_for_update()
+    for row in connection.execute(query).all():
+        of_others = [each for each in row.found_in if _ON in each and not each.endswith(f"{_ON}{machine}")]
+        names = found[BatchId(row.batch_id)] + of_others
+        this = canaries.c.batch_id == row.batch_id
+        connection.execute(update(canaries).where(this).values(checked_at=now, found_in=names))
 
 
 def _outermost(folders: Sequence[Path]) -> Iterator[Path]:

@@ -73,7 +73,8 @@ def places(settings: Settings) -> list[Place]:
             "photos and masks with a live grant, without names or accounts",
             None,
             "`lake.erase`: by reconcile within 10 minutes of the withdrawal",
-            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader; canaries: by their names",
+            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader; canaries: by their names, "
+            "and by what was admitted",
             ("lake.write", "lake.compact", "lake.parquet", "store.objects"),
             _local(settings.lake_root),
             is_listed=True,

@@ -96,7 +96,8 @@ def test_each_does_its_work_with_its_role(address: str, tmp_path: Path) -> None:
         assert canary_id in {each.subject for each in report.receipts}
         with cleanup.records.transaction() as connection:
             assert canary.to_look_for(connection, system_clock(), timedelta()) == [canary_id]
-            canary.note_look(connection, {canary_id: []}, system_clock())
+            assert canary.admitted(connection, [canary_id]) == set()
+            canary.note_look(connection, {canary_id: []}, "here", system_clock())
         assert [each.subject for each in reconcile(cleanup).receipts] == [grant.grant_id]
         assert list(cleanup.lake.walk("")) == []
         looked = audit(cleanup, system_clock() - timedelta(minutes=5), system_clock())

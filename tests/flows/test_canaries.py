@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +15,13 @@ import pytest
 from flows.canary import look_for_canaries, send_canary
 from flows.cleaning import cleaning
 from flows.parts import Parts, open_parts
-from schemas.ids import BatchId
+from lake.admission import admit
+from lake.write import LakeFile
+from schemas.ids import BatchId, GrantId
+from schemas.industries import Industry
 from store import canary, traces
 from store.cleanup import clean_up
+from store.health import read_health
 from store.settings import Settings
 from store.transient import source_key
 
@@ -52,11 +57,32 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mine]:
     parts.records.engine.dispose()
 
 
-def test_nothing_is_found_of_a_canary_that_was_purged_and_it_is_looked_for_once(mine: Mine) -> None:
+def test_nothing_is_found_of_a_canary_that_was_purged_and_every_cleanup_of_an_hour_looks_for_it(mine: Mine) -> None:
     assert look_for_canaries(mine.parts) == {}, "its time has not come"
     mine.a_day_later()
-    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    for _ in range(2):
+        assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    mine.clock[0] += timedelta(hours=1)
     assert look_for_canaries(mine.parts) == {}
+
+
+def test_what_one_container_finds_on_itself_no_others_look_clears(
+    mine: Mine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "prefect" / "left.bin"
+    copy.write_bytes(mine.sent)
+    mine.a_day_later()
+    monkeypatch.setattr(socket, "gethostname", lambda: "cleanup-1")
+    assert len(look_for_canaries(mine.parts)[mine.batch_id]) == 1
+    copy.unlink()
+    monkeypatch.setattr(socket, "gethostname", lambda: "upkeep-1")
+    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    with mine.parts.records.reading() as connection:
+        assert read_health(mine.parts.transient.objects, connection, mine.clock[0]).canaries_found == 1
+    monkeypatch.setattr(socket, "gethostname", lambda: "cleanup-1")
+    assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    with mine.parts.records.reading() as connection:
+        assert read_health(mine.parts.transient.objects, connection, mine.clock[0]).canaries_found == 0
 
 
 @pytest.mark.parametrize("where", ["tmp", "ray", "prefect", "home/lake-suppressions"])
@@ -76,6 +102,7 @@ def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Pa
         assert len(found) == 1
     copy.unlink()
     assert look_for_canaries(mine.parts) == {mine.batch_id: []}
+    mine.clock[0] += timedelta(hours=1)
     assert look_for_canaries(mine.parts) == {}
 
 
@@ -86,6 +113,26 @@ def test_a_canary_that_no_cleanup_purged_is_found_in_the_store(mine: Mine) -> No
 
 def test_a_canary_that_came_into_the_lake_is_found_there(mine: Mine) -> None:
     mine.parts.lake.write(f"industry=automotive/grant=none/{mine.batch_id}-000001.parquet", b"rows")
+    mine.a_day_later()
+    assert look_for_canaries(mine.parts) == {mine.batch_id: ["lake"]}
+
+
+def test_a_canary_whose_file_was_merged_with_others_in_the_lake_is_found_there(mine: Mine) -> None:
+    key = f"industry=automotive/grant=some/{mine.batch_id}-000001.parquet"
+    file = LakeFile(
+        key=key,
+        rows=1,
+        bytes=4,
+        sha256="0" * 64,
+        batch_id=mine.batch_id,
+        grant_id=GrantId("g" + "0" * 32),
+        industry=Industry.AUTOMOTIVE,
+        items=(1,),
+    )
+    mine.parts.lake.write(key, b"rows")
+    with mine.parts.records.transaction() as connection:
+        admit(connection, file, NOON, mine.parts.lake)
+    mine.parts.lake.delete([key])
     mine.a_day_later()
     assert look_for_canaries(mine.parts) == {mine.batch_id: ["lake"]}
 
