@@ -55,7 +55,7 @@ class _AnyPath(PathConvertor):
     regex = "(?s:.*)"
 
 
-register_url_convertor("photo", _AnyPath())
+register_url_convertor("path", _AnyPath())  # also of the mount that all this lies under
 router = APIRouter(tags=["batches"])
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 Note = Callable[[Connection, Stamp], None]
@@ -104,7 +104,7 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 
 
 @router.put(
-    "/batches/{batch_id}/items/{path:photo}", status_code=201, openapi_extra=body_of_bytes("application/octet-stream")
+    "/batches/{batch_id}/items/{path:path}", status_code=201, openapi_extra=body_of_bytes("application/octet-stream")
 )
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
@@ -115,7 +115,7 @@ async def put_item(sender: TheSender, batch_id: str, path: str, request: Request
     return Uploaded(path=path, size=size, bytes_received=size)
 
 
-@router.delete("/batches/{batch_id}/items/{path:photo}", status_code=204)
+@router.delete("/batches/{batch_id}/items/{path:path}", status_code=204)
 def remove_item(sender: TheSender, batch_id: str, path: str) -> None:
     """Take a photo out of a batch that is still open."""
     record = sender.batch(batch_id)

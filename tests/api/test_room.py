@@ -85,5 +85,5 @@ def test_a_silent_connection_counts_as_broken_off_and_frees_its_place(monkeypatc
 
 def test_of_a_resumable_upload_that_falls_silent_what_came_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "SILENCE", 0.01)
-    assert asyncio.run(_part(sending(b"ha", b"lf", is_whole=False))) == b"half"
-    assert asyncio.run(_part(sending(b"wh", b"ole"))) == b"whole"
+    assert asyncio.run(_part(sending(b"ha", b"lf", is_whole=False), 1_000)) == b"half"
+    assert asyncio.run(_part(sending(b"wh", b"ole"), 1_000)) == b"whole"
