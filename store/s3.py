@@ -260,8 +260,13 @@ def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem
         },
     )
     filesystem.retries = 2  # on top of botocore's: five times three tries took 35 s against a constant 503
+    _kept.append(filesystem)
     return filesystem
 
+
+_kept: list[s3fs.S3FileSystem] = []
+"""A forked process must not let its parent's go: closing its connections takes them off the epoll that both share, and
+the parent waits a minute for an answer that is there."""
 
 os.register_at_fork(after_in_child=_filesystem.cache_clear)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
 import pwd
@@ -14,6 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+
+from tests.ending import at_end
 
 _numbers = itertools.count(1)
 
@@ -38,7 +39,7 @@ def server() -> str:
         subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run)
         shutil.rmtree(home, ignore_errors=True)
 
-    atexit.register(stop)
+    at_end(stop)
     return f"tests@127.0.0.1:{port}"
 
 

@@ -6,7 +6,6 @@ Object Lock, lifecycle rules that are enforced (a "day" takes five seconds here)
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
 import shutil
@@ -16,6 +15,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
+from tests.ending import at_end
 from tests.store.rclone import free_port, wait_for
 
 KEY, SECRET = "AKTESTS", "a-secret-of-the-tests-alone"
@@ -102,7 +102,7 @@ def server() -> str:
             process.wait()
         shutil.rmtree(home, ignore_errors=True)
 
-    atexit.register(stop)
+    at_end(stop)
     keyring = home / "keyring"
     do("ceph-authtool", "-C", keyring, "-g", "-n", "mon.", "--cap", "mon", "allow *")
     for name in ("client.admin", "client.rgw.a", "osd.0"):

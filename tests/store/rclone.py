@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import shutil
 import socket
@@ -12,6 +11,8 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
+
+from tests.ending import at_end
 
 KEY, SECRET = "bgbatchtests", "a-secret-of-the-tests-alone"
 _numbers = itertools.count(1)
@@ -40,7 +41,7 @@ def server() -> str:
         process.wait()
         shutil.rmtree(home, ignore_errors=True)
 
-    atexit.register(stop)
+    at_end(stop)
     wait_for(port, process)
     return f"http://127.0.0.1:{port}"
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,8 @@ def test_a_forked_process_has_a_client_of_its_own() -> None:
     open_store(url, settings).write("hour/batch/1", b"photo")
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         assert pool.submit(_read, url, settings, "hour/batch/1").result(60) == b"photo"
+    with ThreadPoolExecutor(1) as thread:  # and leaves its parent's as it was, which would wait for a minute otherwise
+        assert thread.submit(_read, url, settings, "hour/batch/1").result(30) == b"photo"
 
 
 def _read(url: str, settings: Settings, key: str) -> bytes:
