@@ -20,6 +20,7 @@ from store.people import Role, add_person, create_account, create_sign_in_link
 from store.records import Records, open_records
 from store.settings import Settings
 from store.transient import open_transient
+from tests.api.conftest import Desk, new_desk
 from tests.portal.browsing import Browser
 
 if TYPE_CHECKING:
@@ -117,3 +118,12 @@ def address(site: Site) -> Iterator[str]:
 
     with serving(site.app) as address:
         yield address
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """Two accounts with keys, in the home that commands find."""
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
+    made = new_desk(tmp_path / "home")
+    yield made
+    made.parts.records.engine.dispose()

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from flows import steps
 from flows.parts import Parts, current_parts, open_parts
-from portal.cli.app import app
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
-from tests.api.conftest import Desk, new_desk
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
-    made = new_desk(tmp_path / "home")
-    yield made
-    made.parts.records.engine.dispose()
-
-
-def run(*words: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == code, done.output
-    return done.output
+from tests.api.conftest import Desk
+from tests.portal.commands import run
 
 
 def fail_all(parts: Parts, batch_id: BatchId) -> None:

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, insert
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from portal.cli.app import app
 from portal.cli.schedule import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from store import line, webhooks
 from store.tables import shares
-from tests.api.conftest import Desk, jpeg, new_desk
+from tests.api.conftest import Desk, jpeg
+from tests.portal.commands import run
 
 HOOK = "https://93.184.215.14/hook"  # a public address, which is checked and never called
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
-    made = new_desk(tmp_path / "home")
-    yield made
-    made.parts.records.engine.dispose()
-
-
-def run(*words: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == code, done.output
-    return done.output
 
 
 def test_a_place_that_was_allowed_is_read_and_one_that_was_taken_back_is_not(desk: Desk, tmp_path: Path) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from portal.cli.app import app
 from portal.cli.sending import send
 from schemas.options import CutoutOptions
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
 from tests.api.conftest import Desk, jpeg, new_desk, run_batch
+from tests.portal.commands import run
 from tests.store.conftest import ceph_bucket, rclone_bucket
 
 
@@ -46,12 +45,6 @@ def keys_of(settings: Settings) -> dict[str, str]:
 def place(bucket: tuple[str, Settings], name: str) -> tuple[str, ObjectStore]:
     url = f"{bucket[0].removesuffix('/transient')}/{name}"
     return url, open_store(url, bucket[1])
-
-
-def run(*words: str, code: int = 0) -> str:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == code, done.output
-    return done.output if code else done.stdout
 
 
 def test_photos_in_a_bucket_are_never_copied_and_cutouts_go_straight_into_another(
