@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from schemas.ids import BatchId
 from schemas.naming import delivery_paths
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
+from store.folder import write_whole
 from store.objects import ObjectStore
 from store.transient import TransientStore, cutout_key
 
@@ -76,14 +76,14 @@ def results_in_portions(
 def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:
     """Write all cutouts of a batch below `to`; returns how many. Raises `StoreFault`.
 
-    A file appears whole under its name or not at all, so an interrupted download can be run again.
+    A file appears whole under its name or not at all, so an interrupted download can be run again; and what is fetched
+    may be deleted from the store at once, so it is on the disk first.
     """
     for number in results.done:
         target = to / results.names[number]
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's own name may be as long as can be
-        partial.write_bytes(transient.read(results.key(number)))
-        os.replace(partial, target)
+        write_whole(str(partial), str(target), transient.read(results.key(number)))
         on_item()
     return len(results.done)
 

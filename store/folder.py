@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
@@ -39,16 +40,11 @@ class Folder:
         for last_try in (False, True):
             self._make(folder)
             try:
-                self.filesystem.pipe_file(partial, data)
-                os.replace(partial, path)
+                write_whole(partial, path, data)
                 return
             except FileNotFoundError:  # a cleanup took the empty folder away in between
                 if last_try:
                     raise
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(partial)
-                raise
 
     def get(self, key: str) -> bytes:
         """The bytes at `key`."""
@@ -139,3 +135,34 @@ class Folder:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def write_whole(partial: str, path: str, data: bytes) -> None:
+    """Make `data` the file at `path`, by way of `partial` beside it: whole or not at all, also after a power cut.
+
+    The records outlive one, and would else speak of files that are empty.
+    """
+    try:
+        with open(partial, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(partial)
+        raise
+    with suppress(FileNotFoundError):  # a purge took it, and the folder with it
+        _settle(os.path.dirname(path))
+
+
+def _settle(folder: str) -> None:
+    """Have the folder's names reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network shares know no such thing
+            raise
+    finally:
+        os.close(descriptor)
