@@ -19,6 +19,7 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the first is raised; Ray would print the rest with their text
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         # The temporary server needs 7 to 20 s on a busy machine of two cores; Prefect's own limit is 20 s.
@@ -29,6 +30,8 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
+    if not settings.ray_address:
+        defaults["RAY_AUTH_MODE"] = "token"  # its own default here; unsaid, each command shows a line about it
     (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -9,9 +9,12 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """A frozen value. Unknown fields are refused, so that a misspelt one is no silent default."""
+    """A frozen value. Unknown fields are refused, so that a misspelt one is no silent default.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    What does not fit is not quoted: engines and logs keep what errors say, and it may be a customer's name for a photo.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 def _in_utc(moment: datetime) -> datetime:

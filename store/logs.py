@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
 
+from schemas.errors import BgbatchError
+
 _OURS = ("bgbatch", "consent", "flows", "lake", "portal", "store", "workers")
 _ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
 _about: ContextVar[dict[str, str]] = ContextVar("about")
@@ -59,9 +61,9 @@ class Text(logging.Formatter):
     """A line for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Level, logger, message; then places and kind of an exception."""
+        """Level, logger, message; of an exception that has no sentence of its own, its places and kind."""
         line = f"{record.levelname} {record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[0] is not None:
+        if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], BgbatchError):
             line = "\n".join((line, *_frames(record.exc_info), _kind(record.exc_info)))
         return line
 

@@ -18,12 +18,15 @@ after the batch's purge time (the fence against late writers).
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from pydantic import ValidationError
+
 from schemas.batch import Item, Manifest, Stamp
 from schemas.clock import Clock
-from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing
+from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing, StoreFault
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
 from store.erase import in_parallel
@@ -32,6 +35,7 @@ from store.objects import ObjectStore, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
 from store.settings import Settings
 
+_log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
 _REPORTS_AT_ONCE = 256
@@ -199,13 +203,15 @@ class TransientStore:
         self.write(manifest.stamp, manifest_key(batch_id), manifest.model_dump_json().encode())
 
     def manifest(self, batch_id: BatchId) -> Manifest:
-        """The sealed batch. Raises `BatchNotSealed` when it was never sealed, or is purged."""
+        """The sealed batch. Raises `BatchNotSealed` when it was never sealed, or is purged; `StoreFault`."""
         try:
             return Manifest.from_json(self.read(manifest_key(batch_id)))
         except NotFound:
             raise BatchNotSealed(
                 f"Batch {batch_id} has no manifest: its upload was not completed, or it was purged. Submit it again."
             ) from None
+        except ValidationError:
+            raise StoreFault(f"The manifest of batch {batch_id} is damaged. Submit the batch again.") from None
 
     def write_report(self, stamp: Stamp, report: ShardReport) -> None:
         """Keep the results of one call. Raises `PastDeadline`."""
@@ -217,14 +223,20 @@ class TransientStore:
         return list(self.each_report(batch_id))
 
     def each_report(self, batch_id: BatchId, of: range | None = None) -> Iterator[ShardReport]:
-        """The same, with few of them in memory at once. `of`: only those that may speak of these items."""
+        """The same, with few of them in memory at once. `of`: only those that may speak of these items.
+
+        A damaged one says nothing, so its items are done again.
+        """
         folder = f"{batch_prefix(batch_id)}/report"
         names = [name for name in self.objects.files(folder) if name.endswith(".json")]
         keys = [f"{folder}/{name}" for name in names if of is None or _may_speak_of(name, of)]
         for first in range(0, len(keys), _REPORTS_AT_ONCE):
             some = keys[first : first + _REPORTS_AT_ONCE]
             for report in in_parallel(self.objects.storage.AT_ONCE, self.read, some):
-                yield ShardReport.model_validate_json(report)
+                try:
+                    yield ShardReport.model_validate_json(report)
+                except ValidationError:
+                    _log.warning("a report of batch %s is damaged; its photos count as not begun", batch_id)
 
 
 def _may_speak_of(report: str, numbers: range) -> bool:

@@ -15,6 +15,7 @@ from flows import steps
 from flows.dispatch import Dispatcher
 from flows.parts import Parts
 from schemas.batch import Counts
+from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import logs
 from tests.api.conftest import new_desk, shards_of
@@ -84,6 +85,15 @@ def test_what_an_exception_says_is_not_written_but_where_it_was(form: str, writt
     assert SECRET not in said
     assert "FileNotFoundError" in said
     assert "test_logs.py" in said
+
+
+def test_a_fault_that_has_a_sentence_of_its_own_takes_one_line_for_people(written: Written) -> None:
+    logs.set_up("text", written)
+    try:
+        raise StoreFault("The disk is full. Make room.")
+    except StoreFault as fault:
+        logging.getLogger("prefect.task_runs").exception("Task run failed: %s", fault)
+    assert written.getvalue() == "ERROR prefect.task_runs: Task run failed: The disk is full. Make room.\n"
 
 
 def test_a_flow_that_was_stopped_is_no_crash_and_a_real_one_is(written: Written) -> None:

@@ -7,16 +7,17 @@ from weakref import WeakSet
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from schemas.batch import Item, Manifest, Stamp
-from schemas.errors import PastDeadline
+from schemas.errors import PastDeadline, StoreFault
 from schemas.ids import GrantId, new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed
 from store.objects import open_store
 from store.settings import Settings
-from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, report_key, source_key
+from store.transient import TransientStore, coarse_mask_key, cutout_key, manifest_key, mask_key, report_key, source_key
 from tests.workers.photos import PHOTOS
 from workers.decode import decode
 from workers.lanes import Pace
@@ -105,6 +106,26 @@ def test_items_run_again_do_not_overwrite_the_report_of_those_between(transient,
     process_shard(transient, cutter, manifest, [1, 3], lambda: NOW)
     reports = transient.reports(manifest.stamp.batch_id)
     assert sorted(report.numbers for report in reports) == [(1, 2, 3), (1, 3)]
+
+
+def test_a_damaged_report_says_nothing_so_its_items_are_done_again(transient, cutter):
+    manifest = manifest_of([PHOTO], transient)
+    key = report_key(manifest.stamp.batch_id, [1])
+    for damage in (b"", b'{"first":1,"last":1,"results":[{"outcome":"done","by":"a later version"}]}'):
+        process_shard(transient, cutter, manifest, [1], lambda: NOW)
+        assert [report.numbers for report in transient.reports(manifest.stamp.batch_id)] == [(1,)]
+        transient.write(manifest.stamp, key, damage)
+        assert transient.reports(manifest.stamp.batch_id) == []
+
+
+def test_a_damaged_manifest_is_the_stores_fault_and_is_not_quoted(transient):
+    manifest = manifest_of([PHOTO], transient)
+    whole = manifest.model_dump_json().encode()
+    for damage in (b"", whole[:-5], whole.replace(b'"size"', b'"seize"')):
+        transient.write(manifest.stamp, manifest_key(manifest.stamp.batch_id), damage)
+        with pytest.raises((StoreFault, ValidationError)) as told:
+            transient.manifest(manifest.stamp.batch_id).items[0]
+        assert SECRET not in str(told.value)
 
 
 def test_the_same_items_run_again_write_the_same_objects(transient, cutter):
