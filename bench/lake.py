@@ -77,9 +77,9 @@ class Bench:
         admitted, data = [], b""
         for _ in range(grants):
             self.grants.append(grant_id := new_grant_id(self.random.randbytes))
-            for shard in range(files):
-                batch_id = new_batch_id(NOW, self.random.randbytes)
-                key = file_key(Place(AUTO, grant_id), batch_id, shard)
+            for _ in range(files):
+                batch_id, sha256 = new_batch_id(NOW, self.random.randbytes), f"{len(admitted):064x}"
+                key = file_key(Place(AUTO, grant_id), batch_id, sha256)
                 if not (are_alike and data):
                     data = to_parquet(table_of(batch_id, rows, image, mask, self.random))
                 self.objects.write(key, data)
@@ -91,7 +91,7 @@ class Bench:
                         "industry": AUTO,
                         "rows": rows,
                         "bytes": len(data),
-                        "sha256": f"{len(admitted):064x}",
+                        "sha256": sha256,
                         "items": [],
                         "admitted_at": NOW,
                     }

@@ -1,7 +1,7 @@
 """From outputs to candidates: the gate picks rows, workers write files, a transaction admits each file.
 
 The order makes a crash harmless: an object without an admission is read by nobody and erased by the next reconcile.
-Whatever tries again writes the same bytes, so a write of an earlier try that comes late changes no admitted file.
+A file is named for its bytes, so a write of an earlier try that comes late changes no admitted file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
     portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
     rows = files = 0
     if portions:
-        admitted_at = max(result.finished_at for result in done)  # of each try the same, so that its files are, too
+        admitted_at = max(result.finished_at for result in done)  # of each try the same, so that its files are
         for file in write(portions, admitted_at):
             reason = _admit(parts, stamp, file)
             if reason is None:

@@ -147,7 +147,7 @@ def _write_on_ray(parts: Parts) -> Write:
 def _write_portion(settings: dict[str, object], portion: Portion, admitted_at: datetime) -> LakeFile:
     here = Settings(**settings)  # type: ignore[arg-type]
     transient = open_transient(here, lambda: admitted_at)
-    return write_candidates(open_store(here.lake_root, here), transient, portion, portion[0].item, admitted_at)
+    return write_candidates(open_store(here.lake_root, here), transient, portion, admitted_at)
 
 
 def _report(batch_id: BatchId, counts: Counts, admitted: Admitted) -> str:

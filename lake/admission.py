@@ -41,16 +41,19 @@ def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectSto
     """Record that `file` may be read. Call it in the transaction in which `consent.gate.confirm` said yes.
 
     Admitting the same file again changes nothing. Raises `StoreFault` when the object is not in `lake` (any more), or
-    when another file was admitted under its key: write the candidates again.
+    when another file was admitted for some of its items, by a run of the batch beside this one.
     """
     if file.rows == 0:
         return
+    serialise_appends(connection, f"lake:{file.batch_id}")  # of two runs beside each other one sees the other's files
     lock_file(connection, file.key)
     known = connection.execute(select(admissions.c.sha256).where(admissions.c.key == file.key)).scalar()
     if known is not None:
         if known != file.sha256:
-            raise StoreFault("Another file was admitted under the same key. Write the candidates as they were written.")
+            raise StoreFault("Another file was admitted under the same key. Run the batch again.")
         return
+    if not admitted_items(connection, file.batch_id).isdisjoint(file.items):
+        raise StoreFault("Another file was admitted for the same photos. Run the batch again for the rest of them.")
     if not lake.exists(file.key):
         raise StoreFault("A candidate file is gone before its admission was recorded. Run the batch again.")
     connection.execute(

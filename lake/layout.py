@@ -1,6 +1,7 @@
 """Where a candidate file lies. Its path names its permission; its name tells how old what it holds is.
 
-- `industry=<tag>/grant=<grant id>/<batch id>-<shard>.parquet`: the candidates of one shard of one batch
+- `industry=<tag>/grant=<grant id>/<batch id>-<shard>.parquet`: candidates of one batch. A shard is named for its bytes,
+  so that a write that comes late, of a try with other photos or of a photo that was other then, replaces no file
 - `industry=<tag>/grant=<grant id>/merged-<uuid7>.parquet`: several such files in one (see `lake.compact`)
 """
 
@@ -15,7 +16,12 @@ from schemas.ids import BatchId, GrantId, parse_batch_id, parse_grant_id, receiv
 from schemas.industries import Industry
 
 _INDUSTRY, _GRANT = "industry=", "grant="
-_FILE = re.compile(r"(?P<merged>merged-)?(?P<uuid>[0-9a-f-]{36})(?(merged)|-\d{6})\.parquet(\.partial-[0-9a-f]+)?")
+_FILE = re.compile(
+    r"(?P<merged>merged-)?(?P<uuid>[0-9a-f-]{36})(?(merged)|-[0-9a-f]{6,12})\.parquet(\.partial-[0-9a-f]+)?"
+)
+_SHARD = 12
+"""Digits of a file's hash that name it; files written before have a number of 6. More, and the name of a folder's half
+written file would not be kept whole (`store.folder`)."""
 
 MAKING = timedelta(hours=1)
 """What is left of the promised life when a file that was never admitted goes; and how long a merge may take."""
@@ -37,9 +43,9 @@ class Place:
         return f"{_INDUSTRY}{self.industry}/{_GRANT}{self.grant_id}"
 
 
-def file_key(place: Place, batch_id: BatchId, shard: int) -> str:
-    """The file of one shard of a batch."""
-    return f"{place.prefix}/{batch_id}-{shard:06d}.parquet"
+def file_key(place: Place, batch_id: BatchId, sha256: str) -> str:
+    """The file of these bytes, which holds candidates of a batch."""
+    return f"{place.prefix}/{batch_id}-{sha256[:_SHARD]}.parquet"
 
 
 def merged_key(place: Place, uuid7: str) -> str:

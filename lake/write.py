@@ -1,7 +1,8 @@
 """Writes candidates: one whole object per call, under the path that names the grant.
 
 The file is no candidate yet: that it becomes when its admission is recorded (`lake.admission`). Runs in a Ray worker,
-without the records. The same facts and the same `admitted_at` give the same bytes, so writing twice is writing once.
+without the records. The same facts and the same `admitted_at` give the same bytes under the same name, so writing twice
+is writing once; other bytes get another name, so no file is ever replaced by another.
 """
 
 from __future__ import annotations
@@ -59,20 +60,19 @@ class LakeFile:
 
 
 def write_candidates(
-    lake: ObjectStore, transient: TransientStore, facts: Sequence[CandidateFacts], shard: int, admitted_at: datetime
+    lake: ObjectStore, transient: TransientStore, facts: Sequence[CandidateFacts], admitted_at: datetime
 ) -> LakeFile:
-    """Write the candidates of one shard of one batch. Raises `NotFound` for a source or mask that is gone.
+    """Write candidates of one batch. Raises `NotFound` for a source or mask that is gone.
 
     An image whose format is not known well enough to take its metadata off is left out.
     """
     batch_id, place = _the_one(facts)
-    key = file_key(place, batch_id, shard)
     ordered = sorted(facts, key=lambda each: each.item)
     rows = [row for each in ordered if (row := _row(transient, each, admitted_at)) is not None]
-    data, digest = b"", ""
+    data = to_parquet(pa.Table.from_pylist(rows, schema=CANDIDATE)) if rows else b""
+    digest = hashlib.sha256(data).hexdigest()
+    key = file_key(place, batch_id, digest)
     if rows:
-        data = to_parquet(pa.Table.from_pylist(rows, schema=CANDIDATE))
-        digest = hashlib.sha256(data).hexdigest()
         lake.write(key, data)
     return LakeFile(
         key=key,

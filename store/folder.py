@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from store.storage import Children, Refused, StoredObject
 
 _PARTIAL = ".partial-"
-_KEPT = 55
+_KEPT = 57
 """Letters of a name that its partial file keeps: our own names whole, which the lake tells a leftover by; and a
 customer's longest name, of up to 255 bytes, still has room for the ending."""
 

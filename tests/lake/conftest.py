@@ -90,8 +90,8 @@ class World:
             for number in range(1, len(images) + 1)
         ]
 
-    def write(self, facts: list[CandidateFacts], shard: int = 1) -> LakeFile:
-        return write_candidates(self.lake, self.transient, facts, shard, self.now)
+    def write(self, facts: list[CandidateFacts]) -> LakeFile:
+        return write_candidates(self.lake, self.transient, facts, self.now)
 
     def admit(self, file: LakeFile) -> None:
         with self.records.transaction() as connection:

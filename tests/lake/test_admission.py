@@ -9,6 +9,7 @@ from threading import Event, Thread
 import pytest
 
 from lake.admission import admit, admitted_files, admitted_items
+from lake.audit import audit
 from lake.erase import reconcile
 from schemas.errors import StoreFault
 from store.records import open_records
@@ -53,6 +54,38 @@ def test_admitting_twice_is_admitting_once(world: World) -> None:
         assert len(admitted_files(connection, AUTO, world.live())) == 1
     with pytest.raises(StoreFault, match="Another file"):
         world.admit(replace(file, sha256="0" * 64))
+
+
+def test_a_write_of_a_try_with_fewer_photos_comes_late_and_replaces_no_admitted_file(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1), a_photo(2)])
+    world.admit(world.write(facts))
+    late = world.write(facts[:1])
+    assert audit(world.reader()).faults == []
+    with pytest.raises(StoreFault, match="same photos"):
+        world.admit(late)
+    assert len(world.reader().labels(AUTO)) == 2
+    world.pass_time(hours=23)
+    assert reconcile(world.lake, world.records, world.live(), [], world.clock).strays == 1
+    assert audit(world.reader()).rows == 2
+
+
+def test_a_photo_that_its_owner_changed_between_two_writes_replaces_no_admitted_file(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1)])
+    world.admit(world.write(facts))
+    (source,) = [each.key for each in world.transient.objects.walk("") if "/source/" in each.key]
+    world.transient.objects.write(source, a_photo(3))
+    world.write(facts)
+    assert audit(world.reader()).faults == []
+
+
+def test_two_runs_beside_each_other_admit_no_photo_twice(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(seed) for seed in range(3)])
+    one, other = world.write(facts[:2]), world.write(facts[1:])
+    world.admit(one)
+    with pytest.raises(StoreFault, match="same photos"):
+        world.admit(other)
+    world.admit(world.write(facts[2:]))
+    assert audit(world.reader()).rows == 3
 
 
 def test_a_file_that_is_gone_is_not_admitted(world: World) -> None:

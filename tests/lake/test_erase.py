@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lake.erase import erase_grant, reconcile
@@ -126,9 +128,17 @@ def test_a_file_without_an_admission_goes_within_the_promise(world: World) -> No
     assert world.keys() == []
 
 
-def test_the_leftovers_of_a_killed_writer_go_too(world: World) -> None:
+def test_the_leftovers_of_a_killed_writer_go_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.give(world.grant())
-    world.lake.write(f"{file.key}.partial-{'0' * 16}", b"half a file")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.lake.write(file.key, b"half a file")
+    assert len(world.keys()) == 2
     assert sweep(world).objects == 0
     world.pass_time(hours=23)
     assert sweep(world).strays == 1

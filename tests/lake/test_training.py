@@ -44,8 +44,8 @@ def filled(world: World) -> World:
     for _ in range(4):
         grant = world.grant()
         facts = world.batch(grant, [a_photo(world.random.randrange(10**6)) for _ in range(5)])
-        for shard, some in enumerate((facts[:3], facts[3:])):
-            world.admit(world.write(some, shard))
+        for some in (facts[:3], facts[3:]):
+            world.admit(world.write(some))
     return world
 
 

@@ -22,8 +22,8 @@ def test_a_candidate_holds_what_is_known_of_it(world: World) -> None:
     grant = world.grant()
     facts = world.batch(grant, [a_photo(1), telling("JPEG", 6)])
     world.pass_time(minutes=5)
-    file = world.write(facts, shard=3)
-    assert file.key == f"industry=automotive/grant={grant.grant_id}/{facts[0].batch_id}-000003.parquet"
+    file = world.write(facts)
+    assert file.key == f"industry=automotive/grant={grant.grant_id}/{facts[0].batch_id}-{file.sha256[:12]}.parquet"
     data = world.lake.read(file.key)
     assert (file.rows, file.bytes, file.sha256) == (2, len(data), hashlib.sha256(data).hexdigest())
     table = pq.read_table(pa.BufferReader(data))
@@ -43,7 +43,7 @@ def test_writing_twice_is_writing_once(world: World) -> None:
     facts = world.batch(world.grant(), [a_photo(1), a_photo(2)])
     once = world.write(facts)
     before = world.lake.read(once.key)
-    twice = write_candidates(world.lake, world.transient, facts[::-1], 1, world.now)
+    twice = write_candidates(world.lake, world.transient, facts[::-1], world.now)
     assert twice == once
     assert world.lake.read(once.key) == before
     assert world.keys() == [once.key]

@@ -64,7 +64,7 @@ def test_a_write_of_a_try_that_was_given_up_comes_late_and_spoils_no_admitted_fi
         world.process(0)
     parts = world.parts("worker")
     for portion, admitted_at in written:
-        write_candidates(parts.lake, parts.transient, portion, portion[0].item, admitted_at)
+        write_candidates(parts.lake, parts.transient, portion, admitted_at)
     result = audit_lake(lake_of(parts))
     assert (len(written), result.rows, result.faults) == (1, 5, [])
 

@@ -386,7 +386,7 @@ class World:
     def _write(self, parts: Parts) -> Callable[[Sequence[Portion], datetime], Iterator[LakeFile]]:
         def write(portions: Sequence[Portion], admitted_at: datetime) -> Iterator[LakeFile]:
             for portion in portions:
-                yield write_candidates(parts.lake, parts.transient, portion, portion[0].item, admitted_at)
+                yield write_candidates(parts.lake, parts.transient, portion, admitted_at)
 
         return write
 
