@@ -258,8 +258,10 @@ def _from_file(lake: Lake, key: str, wanted: Sequence[str]) -> Candidates:
 def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest:
     done = [DonePart.model_validate_json(copy.read(f"{DONE}/{part.name}.json")) for part in plan.parts]
     live = set(lake.live())
-    ended = [file.path for part in done for file in part.files if file.grant_id not in live]
-    copy.delete(ended)
+    files = tuple(file for part in done for file in part.files if file.grant_id in live)
+    own = {file.path for file in files}  # a pull that was killed may have left more than it could note
+    copy.delete([found.key for found in copy.walk("data") if found.key not in own])
+    copy.tidy("data")
     by_grant: dict[GrantId, int] = {}
     by_split: dict[Split, int] = {}
     for part, result in zip(plan.parts, done, strict=True):
@@ -274,7 +276,7 @@ def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest
         rows=sum(by_grant.values()),
         rows_by_grant=by_grant,
         rows_by_split=by_split,
-        files=tuple(file for result in done for file in result.files if file.grant_id in live),
+        files=files,
     )
     for name, bars in plan.summary.plots.items():
         copy.write(f"{PLOTS}/{name}.svg", plot(name, bars).encode())

@@ -11,16 +11,18 @@ from lake.pull import read_manifest, write_manifest
 from lake.pulls import mark_cleared
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError
-from schemas.ids import GrantId
+from schemas.ids import GrantId, parse_grant_id
 from store.objects import ObjectStore
 from store.records import Records
+
+_GRANT = 33  # letters of a grant's id, with which the names of a copy's files or folders begin
 
 
 @dataclass(frozen=True)
 class Verified:
     """What was found. `must_go`: files of grants that have ended; `erased`: whether they are gone now.
 
-    `missing`, `changed`: files that are not as the manifest says. `unknown`: files that it does not name.
+    `missing`, `changed`: files that are not as the manifest says. `unknown`: other files that it does not name.
     """
 
     pull_id: str
@@ -49,7 +51,7 @@ def verify(
     manifest = read_manifest(copy)
     if manifest is None:
         return _verify_unfinished(copy, records, live, clock, erase)
-    gone = [file for file in manifest.files if file.grant_id not in live]
+    gone = [file.path for file in manifest.files if file.grant_id not in live]
     missing, changed = [], []
     for file in manifest.files:
         if file.grant_id in live:
@@ -60,21 +62,24 @@ def verify(
                 missing.append(file.path)
     own = {file.path for file in manifest.files} | {CARD, MANIFEST}
     unknown = [each.key for each in copy.walk("") if each.key not in own and not each.key.startswith(f"{PLOTS}/")]
+    gone += [key for key in unknown if _is_of_an_ended_grant(key, live)]
     rows = sum(count for grant_id, count in manifest.rows_by_grant.items() if grant_id not in live)
     if erase and gone:
-        copy.delete([file.path for file in gone])
+        copy.delete(gone)
         copy.tidy("data")
         write_manifest(copy, _without(manifest, live, clock))
+    if erase:  # also what an erasing that was killed had not noted
         with records.transaction() as connection:
-            mark_cleared(connection, manifest.pull_id, {file.grant_id for file in gone}, clock())
+            kept = manifest.rows_by_grant.keys() & set(live)
+            mark_cleared(connection, manifest.pull_id, None, clock(), kept)
     return Verified(
         pull_id=manifest.pull_id,
         rows=manifest.rows,
-        must_go=tuple(file.path for file in gone),
+        must_go=tuple(gone),
         must_go_rows=rows,
         missing=tuple(missing),
         changed=tuple(changed),
-        unknown=tuple(unknown),
+        unknown=tuple(key for key in unknown if key not in gone),
         erased=erase,
     )
 
@@ -100,6 +105,13 @@ def _verify_unfinished(
             mark_cleared(connection, plan.pull_id, ended, clock())
     rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
     return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
+
+
+def _is_of_an_ended_grant(key: str, live: Collection[GrantId]) -> bool:
+    """Whether a file that the manifest does not name is told by its path to be of a grant that is not live."""
+    folders = key.split("/")
+    grant_id = parse_grant_id(folders[2][:_GRANT]) if folders[0] == "data" and len(folders) > 2 else None
+    return grant_id is not None and grant_id not in live
 
 
 def _without(manifest: Manifest, live: Collection[GrantId], clock: Clock) -> Manifest:

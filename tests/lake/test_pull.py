@@ -20,6 +20,7 @@ from lake.copies.manifest import Kind, Split
 from lake.pull import CopyInTheWay, Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls
 from lake.query import BadQuery, Query
+from lake.verify import verify
 from schemas.candidate import LICENCE
 from schemas.errors import UserError
 from schemas.ids import new_grant_id
@@ -250,6 +251,31 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
         assert known.must_go(world.live()) == {}
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_what_a_killed_pull_wrote_and_did_not_note_goes_with_its_grant(
+    world: World, tmp_path: Path, kind: Kind
+) -> None:
+    ended = world.grant()
+    world.give(ended)
+    world.give(world.grant())
+    copy = open_store(str(tmp_path / "copy"), Settings())
+    write = copy.write
+
+    def dies(key: str, data: bytes) -> None:
+        if key.startswith(f"done/{ended.grant_id}"):
+            raise KeyboardInterrupt
+        write(key, data)
+
+    copy.write = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.lake, world.records, world.live, ALL, copy, world.clock, order=Order(kind))
+    assert [path for path in (tmp_path / "copy").rglob("*") if ended.grant_id in path.name]
+    world.withdraw(ended)
+    take(world, tmp_path / "copy", kind=kind)
+    assert not [path for path in (tmp_path / "copy").rglob("*") if ended.grant_id in str(path)]
+    assert verify(open_store(str(tmp_path / "copy"), Settings()), world.records, world.live(), world.clock).is_good
 
 
 def test_rows_that_were_merged_after_the_plan_are_found(world: World, tmp_path: Path) -> None:

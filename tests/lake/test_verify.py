@@ -55,6 +55,36 @@ def test_after_a_withdrawal_the_copy_names_what_must_go_and_loses_it_when_asked(
         assert list_pulls(connection)[0].must_go(world.live()) == {}
 
 
+def test_a_file_that_no_manifest_names_goes_with_its_grant_all_the_same(world: World, copy: Path) -> None:
+    one, other = world.grants.values()
+    for path, grant in (("data/train/{}-00009.parquet.partial-0a", one), ("data/test/{}/a.jpg", other)):
+        left = copy / path.format(grant.grant_id)
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"of an older pull")
+    assert len(check(world, copy).unknown) == 2
+    world.withdraw(one)
+    assert f"data/train/{one.grant_id}-00009.parquet.partial-0a" in check(world, copy).must_go
+    assert check(world, copy, erase=True).unknown == (f"data/test/{other.grant_id}/a.jpg",)
+    assert not [path for path in copy.rglob("*") if one.grant_id in str(path)]
+
+
+def test_an_erasing_that_was_killed_before_the_records_knew_is_noted_by_the_next(
+    world: World, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    grant = next(iter(world.grants.values()))
+    world.withdraw(grant)
+    with monkeypatch.context() as dying:
+        dying.setattr("lake.verify.mark_cleared", killed)
+        with pytest.raises(KeyboardInterrupt):
+            check(world, copy, erase=True)
+    assert check(world, copy, erase=True).is_good
+    with world.records.transaction() as connection:
+        assert list_pulls(connection)[0].must_go(world.live()) == {}
+
+
 def test_missing_changed_and_unknown_files_are_named(world: World, copy: Path) -> None:
     missing, changed, *_ = sorted(copy.rglob("*.jpg"))
     missing.unlink()
