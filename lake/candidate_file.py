@@ -8,9 +8,14 @@ the file itself where that is mapped into memory. A chunk that is laid out in an
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from schemas.errors import NotFound
 
 _DATA_PAGE, _PLAIN = 0, 0
 _TYPE, _COMPRESSED_SIZE, _DATA_PAGE_HEADER = 1, 3, 5
@@ -19,28 +24,54 @@ _LENGTH = struct.Struct("<I")
 
 
 class CandidateFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
-    """A `ParquetFile` that also hands out values as slices."""
+    """A `ParquetFile` that also hands out values as slices. Reading raises `NotFound` once the file is gone from S3.
 
-    def __init__(self, source: pa.NativeFile) -> None:
-        super().__init__(source, pre_buffer=not isinstance(source, pa.MemoryMappedFile))  # few requests, at once
+    `is_there`: whether it still is, asked when a read fails: pyarrow's error says so in words of each server.
+    """
+
+    def __init__(self, source: pa.NativeFile, is_there: Callable[[], bool] = lambda: True) -> None:
         self._source = source
+        self._is_there = is_there
+        with self._or_gone():
+            super().__init__(source, pre_buffer=not isinstance(source, pa.MemoryMappedFile))  # few requests, at once
 
     @property
     def is_mapped(self) -> bool:
         """Whether slices are of the file itself, which the system may drop from memory, and not of a copy."""
         return isinstance(self._source, pa.MemoryMappedFile)
 
+    def read(self, *args: Any, **how: Any) -> pa.Table:
+        """As `ParquetFile` does."""
+        with self._or_gone():
+            return super().read(*args, **how)
+
+    def read_row_group(self, *args: Any, **how: Any) -> pa.Table:
+        """As `ParquetFile` does."""
+        with self._or_gone():
+            return super().read_row_group(*args, **how)
+
     def values(self, group: int, name: str) -> list[pa.Buffer]:
         """The values of a binary column without nulls in a row group, in its order. They keep its bytes in memory."""
         place = self.schema_arrow.get_field_index(name)
         chunk = self.metadata.row_group(group).column(place)
         if self.schema.column(place).max_definition_level == 0 and chunk.compression == "UNCOMPRESSED":
-            self._source.seek(chunk.data_page_offset)
-            found = _slices(self._source.read_buffer(chunk.total_compressed_size), chunk.num_values)
+            with self._or_gone():
+                self._source.seek(chunk.data_page_offset)
+                read = self._source.read_buffer(chunk.total_compressed_size)
+            found = _slices(read, chunk.num_values)
             if found is not None:
                 return found
         column = self.read_row_group(group, columns=[name], use_threads=False)[name]
         return [each.as_buffer() for each in column]
+
+    @contextmanager
+    def _or_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if self._is_there():
+                raise
+            raise NotFound("The file was erased, or merged into another long ago, while it was read.") from None
 
 
 def _slices(chunk: pa.Buffer, count: int) -> list[pa.Buffer] | None:

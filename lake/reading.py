@@ -110,7 +110,7 @@ class Lake:
 
     def open(self, key: str) -> CandidateFile:
         """A file, for reading parts of it. Raises `NotFound`."""
-        return CandidateFile(_readable(self.objects, key))
+        return CandidateFile(_readable(self.objects, key), lambda: self.objects.exists(key))
 
     def images(self, industry: Industry | str | None = None) -> Iterator[Images]:
         """Every live candidate's image and mask, as fast as the files can be read: nothing is copied.
@@ -162,15 +162,15 @@ class Lake:
     def _images(self, file: AdmittedFile) -> Iterator[Images]:
         try:
             opened = self.open(file.key)
+            for group in range(opened.num_row_groups):
+                ids = opened.read_row_group(group, columns=["candidate_id"], use_threads=False)["candidate_id"]
+                yield from map(Images, ids.to_pylist(), opened.values(group, "image"), opened.values(group, "mask_png"))
         except NotFound:
             if file.grant_id not in self.live():
                 return
             raise StoreFault(
                 "A file was merged into another so long ago that it is gone. Begin to read again."
             ) from None
-        for group in range(opened.num_row_groups):
-            ids = opened.read_row_group(group, columns=["candidate_id"], use_threads=False)["candidate_id"].to_pylist()
-            yield from map(Images, ids, opened.values(group, "image"), opened.values(group, "mask_png"))
 
     def _labels(self, file: AdmittedFile, columns: Sequence[str]) -> pa.Table:
         # Files are read side by side already.

@@ -11,6 +11,7 @@ import duckdb
 import pytest
 from torch.utils.data import DataLoader
 
+from lake import parquet
 from lake.audit import audit
 from lake.copies.manifest import Kind
 from lake.erase import READING, erase_grant
@@ -110,6 +111,27 @@ def test_forked_loaders_read_a_lake_on_s3(tmp_path: Path) -> None:
     assert len(here) == 3
     loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert sorted(loader) == here
+
+
+@pytest.mark.parametrize("server", ["rclone", "ceph"])
+def test_what_is_taken_back_while_it_is_read_ends_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1)
+    world, _ = on_s3(tmp_path, server)
+    first, second = sorted((world.grant(), world.grant()), key=lambda each: each.grant_id)
+    world.give(first, 33)
+    world.give(second, 1)
+    lake = world.reader()
+    (opened,) = [lake.open(file.key) for file in lake.snapshot(AUTO).files if file.grant_id == first.grant_id]
+    readers = [iter(lake.images(AUTO)), iter(lake.torch_dataset(AUTO, shuffle=0, decoders=0))]
+    assert [next(reader).candidate_id for reader in readers]
+    erase_grant(world.lake, world.records, world.withdraw(first), world.clock)
+    for reader in readers:
+        left = list(reader)
+        assert len(left) == 32, "31 of the row group that was begun, and the other customer's"
+    with pytest.raises(NotFound):
+        opened.read()
 
 
 def candidate_id(sample: Sample) -> str:
