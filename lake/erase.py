@@ -7,6 +7,7 @@ and erases whatever has no live grant or no admission behind it: that repairs a 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
@@ -16,7 +17,7 @@ from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, pa
 from schemas.batch import PROMISED_LIFE
 from schemas.clock import Clock
 from schemas.consent import Grant
-from schemas.errors import StillThere
+from schemas.errors import StillThere, StoreFault
 from schemas.ids import GrantId
 from schemas.receipt import Erased, Receipt
 from schemas.record import Record
@@ -78,33 +79,46 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
 def reconcile(
     lake: ObjectStore, records: Records, live: Collection[GrantId], ended: Collection[Grant], clock: Clock
 ) -> Reconciled:
-    """Make the lake hold what it may: files that were admitted, of grants that are live. Raises `StoreFault`.
+    """Make the lake hold what it may: files that were admitted, of grants that are live.
 
+    Raises `StoreFault` when all else is done: what cannot be deleted keeps nobody else's withdrawal from taking effect.
     `live` and `ended`: every grant of the ledger, read before this call. A grant that is in neither has no permission.
     """
     started = clock()
     live, by_id = frozenset(live), {grant.grant_id: grant for grant in ended}
-    lost = _sweep_unknown_folders(lake)
-    retired = 0
-    to_erase: set[GrantId] = set()
-    for place in _places(lake):
-        if place.grant_id in by_id:
-            to_erase.add(place.grant_id)
-        elif place.grant_id in live:
-            strays, old = _sweep_live(lake, records, place, clock)
-            lost, retired = lost + strays, retired + old
-        else:
-            lost += _sweep_unknown_grant(lake, place, started)
+    places = list(_places(lake))
+    to_erase = {place.grant_id for place in places}
     with records.transaction() as connection:
         to_erase.update(GrantId(each) for each in unfinished_erasures(connection, Erased.GRANT))
         to_erase.update(_grants_with_unerased(connection))
-    receipts = [
-        receipt
-        for grant_id in sorted(to_erase & by_id.keys())
-        if (receipt := erase_grant(lake, records, by_id[grant_id], clock)) is not None
-    ]
+    faults: list[StoreFault] = []
+    receipts: list[Receipt] = []
+    for grant_id in sorted(to_erase & by_id.keys()):
+        with _kept_in(faults):
+            receipt = erase_grant(lake, records, by_id[grant_id], clock)
+            receipts += [receipt] if receipt is not None else []
+    lost = retired = 0
+    for place in places:
+        with _kept_in(faults):
+            if place.grant_id in live:
+                strays, old = _sweep_live(lake, records, place, clock)
+                lost, retired = lost + strays, retired + old
+            elif place.grant_id not in by_id:
+                lost += _sweep_unknown_grant(lake, place, started)
+    with _kept_in(faults):
+        lost += _sweep_unknown_folders(lake)
+    if faults:
+        raise faults[0]
     erased = sum(receipt.objects for receipt in receipts)
     return Reconciled(objects=erased + lost + retired, strays=lost, retired=retired, receipts=tuple(receipts))
+
+
+@contextmanager
+def _kept_in(faults: list[StoreFault]) -> Iterator[None]:
+    try:
+        yield
+    except StoreFault as fault:
+        faults.append(fault)
 
 
 def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock) -> tuple[int, int]:

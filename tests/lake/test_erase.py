@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 
 from lake.erase import erase_grant, reconcile
 from portal.web.contributions import contributions
 from schemas.batch import PROMISED_LIFE
-from schemas.errors import StillThere
+from schemas.errors import StillThere, StoreFault
 from schemas.ids import new_grant_id
 from store.receipts import list_receipts
+from store.storage import Refused, StoredObject
 from tests.lake.conftest import World, a_photo
 
 
@@ -117,6 +119,34 @@ def test_objects_that_cannot_be_deleted_leave_no_receipt(world: World) -> None:
         erase_grant(world.lake, world.records, ended, world.clock)
     with world.records.transaction() as connection:
         assert list_receipts(connection) == []
+
+
+@pytest.mark.parametrize("whose", ["another live grant", "another withdrawn grant", "nobody"])
+def test_what_cannot_be_deleted_keeps_nobody_elses_withdrawal_from_taking_effect(world: World, whose: str) -> None:
+    first, mine, last = sorted((world.grant() for _ in range(3)), key=lambda each: each.grant_id)
+    if whose == "nobody":
+        world.lake.write(stuck := "a.txt", b"x")
+    else:
+        stuck = world.write(world.batch(first, [a_photo(1)])).key
+    if whose == "another withdrawn grant":
+        world.withdraw(first)
+    for grant in (mine, last):
+        world.give(grant)
+        world.withdraw(grant)
+    world.pass_time(hours=23)
+    remove = world.lake.storage.remove
+
+    def refuses(objects: Sequence[StoredObject]) -> list[Refused]:
+        bad = [each for each in objects if each.key == stuck]
+        return remove([each for each in objects if each not in bad]) + [Refused(each, "AccessDenied") for each in bad]
+
+    world.lake.storage.remove = refuses  # type: ignore[method-assign]
+    world.lake._pause = lambda seconds: None
+    with pytest.raises(StoreFault):
+        sweep(world)
+    assert world.keys() == [stuck]
+    with world.records.transaction() as connection:
+        assert {each.subject for each in list_receipts(connection)} == {mine.grant_id, last.grant_id}
 
 
 def test_a_file_without_an_admission_goes_within_the_promise(world: World) -> None:
