@@ -24,6 +24,7 @@ from schemas.record import Record
 from store.objects import ObjectStore
 from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records import Records
+from store.storage import Children
 from store.tables import admissions, merged_files
 
 READING = timedelta(hours=24)
@@ -169,17 +170,21 @@ def _known_keys(connection: Connection, grant_id: GrantId) -> tuple[set[str], di
 
 def _sweep_unknown_folders(lake: ObjectStore) -> int:
     """Delete what lies in no grant's folder."""
-    names = lake.files("")
-    lake.delete(names)
-    deleted = len(names)
+    deleted = _sweep_files(lake, "", lake.children(""))
     for top in lake.folders(""):
-        names = [f"{top}/{name}" for name in lake.files(top)]
-        lake.delete(names)
-        deleted += len(names)
-        for name in lake.folders(top):
+        inside = lake.children(top)
+        deleted += _sweep_files(lake, f"{top}/", inside)
+        for name in inside.folders:
             if parse_place(top, name) is None:
                 deleted += _delete_folder(lake, f"{top}/{name}")
     return deleted
+
+
+def _sweep_files(lake: ObjectStore, start: str, inside: Children) -> int:
+    """Delete what lies directly in a folder and is none, nameless things too."""
+    lake.delete(f"{start}{name}" for name in inside.files)
+    nameless = lake.erase(lambda: lake.walk_nameless(start.rstrip("/"))).objects if inside.nameless else 0
+    return len(inside.files) + nameless
 
 
 def _delete_folder(lake: ObjectStore, prefix: str) -> int:

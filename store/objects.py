@@ -71,6 +71,13 @@ class ObjectStore:
         with _read_faults("list"):
             yield from self.storage.find_among(_checked(folder), names)
 
+    def walk_nameless(self, folder: str) -> Iterator[StoredObject]:
+        """What `children` calls nameless. There is hardly ever such a thing, so all of `folder` is listed for it."""
+        inside = f"{folder}/" if folder else ""
+        for each in self.walk(folder):
+            if each.key.startswith(inside) and not each.key.removeprefix(inside).partition("/")[0]:
+                yield each
+
     def walk_all(self, prefixes: Sequence[str]) -> Iterator[StoredObject]:
         """Everything under any of `prefixes`, several listings at once where the store gains by it."""
         if len(prefixes) == 1:

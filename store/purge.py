@@ -26,6 +26,7 @@ from store.erase import Erasure
 from store.objects import ObjectStore, StoredObject
 from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records import Records
+from store.storage import Children
 from store.transient import batch_prefix, hour_name, parse_hour
 
 _HOUR = timedelta(hours=1)
@@ -128,6 +129,7 @@ class Purge:
         with self._noting_faults():
             top = self._objects.children("")
             hours = top.folders
+            self._erase_nameless("", top)
             self._erase(top.files)
         living = []
         for hour in hours:
@@ -148,12 +150,19 @@ class Purge:
 
     def _erase_due_in(self, hour: str) -> None:
         """What goes of an hour that is partly due, by one listing of what stands before the first that lives."""
-        due = self._due_in(hour)
-        self._erase([f"{hour}/{name}" for name in due], lambda: self._objects.walk_among(hour, self._due_in(hour)))
-
-    def _due_in(self, hour: str) -> list[str]:
-        """What goes of an hour that is partly due. A file directly in an hour is a stray."""
         inside = self._objects.children(hour)
+        self._erase_nameless(hour, inside)
+        prefixes = [f"{hour}/{name}" for name in self._due_in(hour, inside)]
+        self._erase(prefixes, lambda: self._objects.walk_among(hour, self._due_in(hour, self._objects.children(hour))))
+
+    def _erase_nameless(self, folder: str, inside: Children) -> None:
+        """Strays that are not erased by their prefix: it is the prefix of all that lives beside them."""
+        if inside.nameless:
+            with self._noting_faults():
+                self._erase_together((), lambda: self._objects.walk_nameless(folder))
+
+    def _due_in(self, hour: str, inside: Children) -> list[str]:
+        """What goes of an hour that is partly due. A file directly in an hour is a stray."""
         due = [name for name in inside.folders if batch_is_due(hour, name, self._now(), self._purge_after)]
         return [*inside.files, *due]
 

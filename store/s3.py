@@ -79,7 +79,10 @@ class S3:
         return True
 
     def children(self, prefix: str) -> Children:
-        """Names directly under `prefix`; a folder that holds old versions or an unfinished upload alone is one too."""
+        """Names directly under `prefix`; a folder that holds old versions or an unfinished upload alone is one too.
+
+        Nameless are a console's mark of the folder itself, and a key with two slashes.
+        """
         start = self._start(prefix)
         folders: set[str] = set()
         files: set[str] = set()
@@ -91,7 +94,7 @@ class S3:
         for page in self._pages(start, Delimiter="/"):
             folders.update(each["Prefix"].removeprefix(start).rstrip("/") for each in page.get("CommonPrefixes", ()))
             files.update(each.key.removeprefix(start) for each in _listed(page))
-        return Children(tuple(sorted(folders)), tuple(sorted(files)))
+        return Children(tuple(sorted(folders - {""})), tuple(sorted(files - {""})), "" in folders | files)
 
     def find(self, prefix: str) -> Iterator[StoredObject]:
         """Every version, marker and unfinished upload under `prefix`, or at exactly that key, in the order of keys."""

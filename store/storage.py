@@ -42,10 +42,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Children:
-    """Names directly under a prefix, each sorted: `folders` have something below them."""
+    """Names directly under a prefix, each sorted: `folders` have something below them.
+
+    `nameless`: whether something lies there that no name leads to, as a prefix without a name would mean everything.
+    """
 
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    nameless: bool = False
 
 
 class Storage(Protocol):

@@ -217,3 +217,16 @@ def test_cleanup_may_not_delete_beside_the_lake(tmp_path: Path) -> None:
     with pytest.raises(StoreFault):
         ObjectStore(S3(f"s3://{s3_of(other).bucket}/elsewhere", theirs), pause=lambda seconds: None).delete(["a"])
     assert beside.read("a") == b"x"
+
+
+def test_a_slash_too_many_in_the_lake_erases_nobodys_candidates_and_stops_no_withdrawal(tmp_path: Path) -> None:
+    """A console marks a folder with an empty object at `folder/`; a slash too many makes a folder without a name."""
+    world, _ = on_s3(tmp_path, "versions")
+    kept, ended = world.grant(), world.grant()
+    file = world.give(kept)
+    world.give(ended)
+    world.withdraw(ended)
+    for key in ("", "/stray", f"/{file.key}", f"industry={AUTO}/", f"industry={AUTO}//stray"):
+        s3_of(world.lake).call("put_object", Key=f"lake/{key}", Body=b"x")
+    assert sweep(world).strays == 5
+    assert {each.key for each in world.lake.walk("")} == {file.key}

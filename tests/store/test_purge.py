@@ -138,6 +138,28 @@ def test_strays_go_at_once(objects: ObjectStore, records: Records) -> None:
     assert report.receipts == []
 
 
+def test_a_consoles_mark_of_a_folder_goes_and_takes_nothing_with_it(versioned: ObjectStore, records: Records) -> None:
+    """ "Create folder" writes an empty object at `folder/`; a slash too many makes a folder without a name."""
+    hour = hour_name(NOON)
+    due, living = batch_at(NOON), batch_at(later(minutes=50))
+
+    def put_marks() -> None:
+        for key in ("", "/", "/stray", f"/{hour}/{living}/stray", f"{hour}/", f"{hour}//stray"):
+            s3_of(versioned).call("put_object", Key=f"transient/{key}", Body=b"x")
+        begin_upload(versioned, "/half", b"x")
+
+    put_batch(versioned, due)
+    put_batch(versioned, living)
+    put_marks()
+    report = purge(versioned, records, later(minutes=55))
+    assert (report.strays, report.faults, report.receipts) == (5, [], [])
+    assert {key.split("/")[1] for key in keys(versioned)} == {due, living, ""}, "a living hour is not looked into"
+    put_marks()
+    report = purge(versioned, records, later(hours=23, minutes=30))
+    assert {key.split("/")[1] for key in keys(versioned)} == {living}
+    assert ([each.subject for each in report.receipts], report.faults) == ([due], [])
+
+
 def test_a_purge_needs_no_records(objects: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(objects, batch_id)
