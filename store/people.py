@@ -25,6 +25,7 @@ SESSION_LIFE = timedelta(hours=12)
 
 _ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_HAS_ADDRESS = "The account has a person with that address."
 _LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
 _IS_IN = people.c.email != people.c.person_id
 """Of somebody who was taken out, or whose account was closed, the id stands where the address was."""
@@ -89,13 +90,15 @@ def add_person(
     email = email.strip()
     if len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
         raise UserError("That is no e-mail address. Give one like name@example.com.")
+    if any(_is_same(each.email, email) for each in people_of(connection, account_id)):
+        raise AlreadyExists(_HAS_ADDRESS)
     person_id = new_person_id(randomness)
     row = {"person_id": person_id, "account_id": account_id, "email": email, "role": role, "created_at": now}
     try:
         with connection.begin_nested():
             connection.execute(insert(people).values(row))
     except IntegrityError:
-        raise AlreadyExists("The account has a person with that address.") from None
+        raise AlreadyExists(_HAS_ADDRESS) from None
     return person_id
 
 
@@ -146,9 +149,8 @@ def owner_of(connection: Connection, account_id: AccountId) -> Person:
 
 def person_of(connection: Connection, account_id: AccountId, email: str) -> Person:
     """The person of that address in an account. Raises `NotFound`."""
-    wanted = email.strip().casefold()
     for person in people_of(connection, account_id):
-        if person.email.casefold() == wanted:
+        if _is_same(person.email, email):
             return person
     raise NotFound("Nobody in the account has that address.")
 
@@ -193,10 +195,11 @@ def _sign_out(connection: Connection, person_id: PersonId) -> None:
 
 
 def people_with_address(connection: Connection, email: str) -> list[Person]:
-    """Everybody with that address, in whatever account. Case does not count."""
-    wanted = email.strip().casefold()
-    query = select(people).where(func.lower(people.c.email) == wanted).order_by(people.c.created_at, people.c.person_id)
-    return [_person(row) for row in connection.execute(query).mappings()]
+    """Everybody with that address, in whatever account. Case does not count: see `_is_same`."""
+    alike = select(people).where(func.lower(people.c.email) == func.lower(email.strip()))
+    query = alike.order_by(people.c.created_at, people.c.person_id)
+    found = [_person(row) for row in connection.execute(query).mappings()]
+    return [person for person in found if _is_same(person.email, email)]
 
 
 def person_of_identity(connection: Connection, issuer: str, subject: str) -> Person | None:
@@ -286,6 +289,14 @@ def delete_expired(connection: Connection, now: datetime) -> int:
 
 def _person(row: RowMapping) -> Person:
     return Person.model_validate({name: row[name] for name in Person.model_fields})
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two addresses differ at most in the case of ASCII letters.
+
+    Of other letters it counts: `ß` would become `ss`, and with an IDN domain of their own somebody would be another.
+    """
+    return one.strip().encode().lower() == other.strip().encode().lower()
 
 
 def _new_token(randomness: Randomness) -> str:

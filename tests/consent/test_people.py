@@ -131,6 +131,16 @@ def test_a_changed_role_counts_at_once_and_ends_what_was_signed_in(records: Reco
         assert not people.person_of_link(connection, link, NOON)
 
 
+def test_one_address_is_one_person_of_an_account_however_it_is_written(records: Records, owner: Owner) -> None:
+    """Else one who was taken out would still be in, under the same address."""
+    add_ann(records, owner, Role.OWNER)
+    with records.transaction() as connection:
+        with pytest.raises(AlreadyExists):
+            people.add_person(connection, owner.account_id, "Ann@Example.com", Role.OWNER, NOON, RANDOM)
+        people.remove_person(connection, owner.account_id, "ANN@example.com")
+        assert people.people_with_address(connection, "ann@example.com") == []
+
+
 def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, owner: Owner) -> None:
     add_ann(records, owner, Role.MEMBER)
     with records.transaction() as connection:

@@ -89,6 +89,18 @@ def test_an_address_that_the_provider_has_not_verified_is_nobody(
     assert not comes_in(site)
 
 
+@pytest.mark.parametrize("email", ["owner@stra\u00dfe.example", "owner@\u017ftrasse.example", "owner@STRASSE.EXAMPLE"])
+def test_an_address_that_only_looks_alike_in_small_letters_is_somebody_elses(
+    site: Site, provider: IdentityProvider, email: str
+) -> None:
+    """Domains with and without `ß` are two, with two owners; the long `\u017f` becomes `s`."""
+    account_id, _ = site.account("Acme")
+    with site.records.transaction() as connection:
+        add_person(connection, account_id, "owner@strasse.example", Role.OWNER, site.now, site.randomness)
+    provider.person = {"sub": "another-1", "email": email, "email_verified": True}
+    assert comes_in(site) == email.isascii()
+
+
 @pytest.mark.parametrize("email", ["eve@x.example", None])
 def test_who_is_in_no_account_does_not_come_in(site: Site, provider: IdentityProvider, email: str | None) -> None:
     provider.person = {**OWNER, "email": email}
