@@ -137,7 +137,7 @@ def places(settings: Settings) -> list[Place]:
             "browser cache",
             "cutouts and pages with file names, on the customer's own machine",
             timedelta(),
-            "`Cache-Control: no-store` on every page and file that is not static",
+            "`Cache-Control: no-store` on every page and file but static ones, and on what a presigned link hands out",
             "a test reads the header of every route",
             ("portal.web.app",),
         ),

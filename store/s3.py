@@ -156,8 +156,8 @@ class S3:
             raise OSError(errno.EIO, "the server tells no time") from error
 
     def link(self, key: str, seconds: int) -> str | None:
-        """A presigned address."""
-        address: str = self.filesystem.sign(self._path(key), expiration=seconds)
+        """A presigned address, whose answer no browser and no proxy keeps."""
+        address: str = self.filesystem.sign(self._path(key), expiration=seconds, ResponseCacheControl="no-store")
         return address
 
     def _pages(self, start: str, **arguments: object) -> Iterator[_Reply]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from store.people import LINK_LIFE, SESSION_LIFE
 from store.tables import sessions, sign_in_links
 from tests.portal.conftest import Site
 from tests.portal.test_account_page import CONTINUE, PAGE
+from tests.portal.test_keys_and_limits import paths_of
 
 
 def ready_form(site: Site) -> tuple[object, list[tuple[str, str]]]:
@@ -143,6 +145,15 @@ def test_every_answer_carries_the_safety_headers(site: Site) -> None:
         assert headers["x-frame-options"] == "DENY"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == ("no-cache" if "static" in path else "no-store")
+
+
+def test_what_any_route_answers_is_kept_by_no_browser_and_no_proxy(site: Site) -> None:
+    client = site.sign_in().client
+    routes = [(path, methods) for path, methods in paths_of(site.app.routes) if not path.startswith("/static")]
+    assert len(routes) > 60
+    for path, methods in routes:
+        answer = client.request(min(methods), re.sub("{[^}]*}", "1", path), follow_redirects=False)
+        assert answer.headers["cache-control"] == "no-store", (path, methods)
 
 
 def test_a_script_that_has_not_changed_is_not_sent_again(site: Site) -> None:

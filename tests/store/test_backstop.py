@@ -98,6 +98,7 @@ def test_a_link_ends_with_its_batch_at_the_latest() -> None:
     assert link is not None
     with urllib.request.urlopen(link) as answer:
         assert answer.read() == b"photo"
+        assert answer.headers["cache-control"] == "no-store", "nobody on the way may keep it longer"
     time.sleep(3)
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(link)
