@@ -1,5 +1,5 @@
-"""The Prefect flows, and nothing that could live without Prefect.
+"""What becomes of a batch, a night, the lake and what is due, from end to end: the Prefect flows, and what they do.
 
-`flows.process_batch`, `flows.cleanup` and `flows.reconcile` each hold one flow of that name. Only ids are parameters:
-what a flow works with is in `flows.parts`. Call `flows.engine.prepare` before importing a flow.
+`process_batch`, `cleanup`, `reconcile`, `compact` and `nights` hold the flows; all else works without Prefect. Only ids
+are parameters: what a flow works with is in `flows.parts`. Call `flows.engine.prepare` before importing a flow.
 """

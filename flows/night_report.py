@@ -1,6 +1,6 @@
 """What is told of a night, in the morning or in mid-night: numbers, codes and times, no name. Pure.
 
-The customer's own place also gets a page with names (`details`), because there they are at home.
+The customer's own place also gets names (`Details`), because there they are at home.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def stamp_batch(
 
     `note`: what else is to be recorded in the same transaction.
 
-    Raises `NotFound` (account), `IntakeStopped` while what comes in might not be gone in time.
+    Raises `NotFound` (account), `LedgerBroken`, `IntakeStopped` while what comes in might not be gone in time.
     """
     admit_intake(cleaning(parts, randomness), parts.settings)
     batch_id = new_batch_id(parts.clock(), randomness)

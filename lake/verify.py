@@ -44,7 +44,7 @@ class Verified:
 def verify(
     copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool = False
 ) -> Verified:
-    """Check every file of a copy. `live`: read now. Raises `NotFound` where there is no copy, `StoreFault`.
+    """Check every file of a copy. `live`: read now. Raises `UserError` where there is no copy, `StoreFault`.
 
     With `erase`, what must go is deleted, the card and the manifest say so, and the records learn of it.
     """

@@ -1,1 +1,1 @@
-"""How people come in: the pages (`portal.web`), submission (`portal.intake`) and the command line (`portal.cli`)."""
+"""How people come in: pages (`portal.web`), REST (`portal.api`), command line (`portal.cli`), and what these share."""

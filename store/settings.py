@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     account_batches: int = Field(200, ge=1, description="Batches that an account may have open, waiting or running.")
     account_items: int = Field(500_000, ge=1, description="Photos that an account may have waiting, or coming in.")
-    line_items: int = Field(5_000_000, ge=1, description="Photos that may be waiting altogether; beyond it: 429.")
+    line_items: int = Field(5_000_000, ge=1, description="Photos that may wait or come in altogether; beyond it: 429.")
     uploads_at_once: int = Field(
         32, ge=1, description="Photos in memory at once on their way in, a quarter of one account; beyond it: 429."
     )

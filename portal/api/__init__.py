@@ -1,1 +1,1 @@
-"""The REST API, for programs with a key. `keys` says who calls; nothing in here can grant."""
+"""The REST API, for programs with a key and our own pages' scripts. `sender` says who asks; nothing here can grant."""

@@ -170,7 +170,9 @@ def limits(
     batches: Annotated[
         int | None, typer.Option(help="Batches that it may have open, waiting or running; 0: as for all.")
     ] = None,
-    items: Annotated[int | None, typer.Option(help="Photos that it may have waiting; 0: as for all.")] = None,
+    items: Annotated[
+        int | None, typer.Option(help="Photos that it may have waiting or coming in; 0: as for all.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how much an account may send at once and what its turn weighs, or change it."""

@@ -1,4 +1,4 @@
-"""demo: the whole of bgbatch in two minutes, on the photos that ship with it."""
+"""demo: the whole of bgbatch in some minutes, on the photos that ship with it."""
 
 from __future__ import annotations
 

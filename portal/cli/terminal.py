@@ -1,7 +1,8 @@
 """What all commands share: what goes to which stream, how faults become exit codes, how progress looks.
 
 Results go to stdout, all else to stderr, so that `--json` output can be piped. Exit codes: 0 all well, 1 our fault, or
-not finished, 2 the caller's mistake, 3 some items failed, 4 all items failed, 5 called off, 130 interrupted.
+not finished, 2 a mistake in the call or the setup, 3 some items failed, 4 all items failed, 5 called off, 130
+interrupted.
 """
 
 from __future__ import annotations

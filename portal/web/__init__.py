@@ -1,1 +1,1 @@
-"""The portal in a browser: `app.create_app` puts it together from sign-in and the account page."""
+"""The portal in a browser: `app.create_app` puts it together from its pages and the REST API."""

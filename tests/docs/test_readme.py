@@ -1,4 +1,4 @@
-"""The README is true as printed: commands exist with their options, links lead somewhere, targets exist."""
+"""Pages are true as printed: commands exist with their options, links lead somewhere, targets exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portal.cli.app import app
 from store.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def console_lines(page: Path) -> list[str]:
@@ -48,10 +48,28 @@ def test_there_are_commands_to_check() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_in_a_sentence_exists_with_its_options(page: Path) -> None:
+    for line in re.findall(r"(?:`|^    )bgbatch ([^`\n]+)", page.read_text(), re.MULTILINE):
+        command: click.Command = typer.main.get_command(app)
+        words = shlex.split(line, comments=True)
+        while hasattr(command, "commands") and words and not words[0].startswith("--"):
+            command = command.commands[words.pop(0)]
+        known = {name for each in command.params for name in (*each.opts, *each.secondary_opts, "--help")}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def headings(page: Path) -> set[str]:
+    """As GitHub names their anchors."""
+    found = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_link_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+    for target, _, anchor in (each.partition("#") for each in re.findall(r"\]\(([^)]+)\)", page.read_text())):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+            assert not anchor or anchor in headings(page.parent / target if target else page), anchor
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
