@@ -59,9 +59,9 @@ def machines_for(work: Work) -> tuple[int, int]:
     return gpus, max(gpus, math.ceil(cores / CORES_PER_MACHINE))
 
 
-def hours_with(work: Work, machines: int, seed: int = 1) -> tuple[float, int]:
+def hours_with(work: Work, machines: int) -> tuple[float, int]:
     """Simulated: machines come up, some are lost and replaced, and calls that were lost are made again."""
-    random = Random(seed)
+    random = Random(1)
     rate = min(work.gpu_per_second, CORES_PER_MACHINE * 1e3 / work.core_ms) / OVERHEAD
     now, done, again, up = 0.0, 0.0, 0, 0
     events = [(START_MINUTES * 60 * random.uniform(0.7, 1.3), 1) for _ in range(machines)]

@@ -8,7 +8,7 @@ from flows.changes import Photo, compare
 from flows.parts import Parts
 from flows.receive import seal, stamp_batch
 from schemas.batch import Item
-from schemas.errors import UserError
+from schemas.errors import SourceEmpty
 from schemas.ids import BatchId, Randomness
 from schemas.record import Record
 from store import fingerprints, nights
@@ -17,12 +17,6 @@ from store.outside import check_place
 from store.places import list_place
 from store.schedules import Schedule
 from store.transient import batch_prefix
-
-
-class SourceEmpty(UserError):
-    """The source holds no photo, though it did before: more likely a wrong address than an empty catalog."""
-
-    code = "source_empty"
 
 
 class ToDo(Record):

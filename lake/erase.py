@@ -72,7 +72,7 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
     with records.transaction() as connection:
         now = clock()
         deadlines = {grant.grant_id: grant.withdrawn_at + PROMISED_LIFE}
-        left = finish_erasures(connection, deadlines, remaining=0, now=now, places=LOOKED_INTO)
+        left = finish_erasures(connection, deadlines, now, LOOKED_INTO)
         _mark_erased(connection, grant.grant_id, now)
     return left[0] if left else None
 

@@ -13,10 +13,14 @@ from functools import cache
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
+import pillow_jxl  # noqa: F401 - teaches pillow to read JPEG XL
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
+
+pillow_heif.register_heif_opener()
 
 _ORIENTATION = 0x0112
 _SIDE, _KEPT = 32, 8
@@ -44,7 +48,7 @@ def rgb(image: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> Pixels
             turn = _FROM_EXIF.get(_orientation(image))
             return pixels if turn is None else np.ascontiguousarray(turn(pixels))
     try:
-        with _opened(image) as opened:
+        with Image.open(io.BytesIO(image)) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise ValueError("the image does not decode") from error
@@ -64,7 +68,7 @@ def perceptual_hash(image: bytes) -> str | None:
     Scaling, recompression and small changes of light alter few of the bits.
     """
     try:
-        with _opened(image) as opened:
+        with Image.open(io.BytesIO(image)) as opened:
             opened.draft("L", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded small
             upright = ImageOps.exif_transpose(opened).convert("L")
     except Exception:  # noqa: BLE001 - each decoder has errors of its own; a candidate without a hash is one all the same
@@ -81,22 +85,6 @@ def _orientation(jpeg: bytes | memoryview) -> int:
     """Read where `lake.strip` puts it: in the first or second segment. No other metadata is in the lake."""
     place = bytes(jpeg[:64]).find(b"Exif\0\0II*\0")
     return int(jpeg[place + 24]) if place >= 0 else 1
-
-
-def _opened(image: bytes | memoryview) -> Image.Image:
-    _register()
-    return Image.open(io.BytesIO(image))
-
-
-@cache
-def _register() -> None:
-    """Teach pillow the formats that phones send, where their decoders are installed."""
-    with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    with suppress(ImportError):
-        import pillow_jxl  # noqa: F401
 
 
 @cache

@@ -43,7 +43,7 @@ from lake.query import Query, as_filter
 from lake.reading import Lake, LiveGrants, Snapshot, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
-from schemas.errors import NotFound, StoreFault, UserError
+from schemas.errors import CopyInTheWay, NotFound, StoreFault, UserError
 from schemas.ids import GrantId, Randomness
 from store.folder import Folder
 from store.objects import ObjectStore
@@ -52,12 +52,6 @@ from store.records import Records
 _LOOKS = 10
 _AT_ONCE = 4
 """Parts: reading, hashing and writing wait for disk or network, or leave Python to others. Each is made in memory."""
-
-
-class CopyInTheWay(UserError):
-    """The place for a copy holds something else."""
-
-    code = "copy_in_the_way"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.candidate import CANDIDATE, IMAGE_COLUMNS
-from schemas.errors import UserError
+from schemas.candidate import LABELS, READ
+from schemas.errors import BadQuery
 from schemas.industries import Industry
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -31,12 +31,6 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 _SQL = re.compile(
     r"""(?P<text>'[^']*'|"[^"]*")|(?P<word>\b(AND|OR|NOT|IN)\b)|(?P<same>(?<![<>!=])=(?!=))|(?P<other><>)"""
 )
-
-
-class BadQuery(UserError):
-    """A condition that cannot be understood, or that names no column of the lake."""
-
-    code = "bad_query"
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,9 @@ def columns_of(where: str | None) -> set[str]:
     return set() if where is None else {node.id for node in ast.walk(_parsed(where)) if isinstance(node, ast.Name)}
 
 
-def as_filter(where: str | None, known: Collection[str] = tuple(CANDIDATE.names)) -> pc.Expression | None:
+def as_filter(where: str | None) -> pc.Expression | None:
     """The condition as an Arrow filter; None when there is none. Raises `BadQuery` that says what is wrong."""
-    if where is None:
-        return None
-    allowed = [name for name in known if name not in IMAGE_COLUMNS]
-    return _Reader(allowed).read(_parsed(where))
+    return None if where is None else _read(_parsed(where))
 
 
 def _parsed(where: str) -> ast.expr:
@@ -81,52 +72,45 @@ def _as_python(found: re.Match[str]) -> str:
     return "!=" if found["other"] else found[0]
 
 
-class _Reader:
-    def __init__(self, columns: Collection[str]) -> None:
-        self._columns = columns
-
-    def read(self, node: ast.expr) -> pc.Expression:
-        if isinstance(node, ast.BoolOp):
-            whole, *rest = map(self.read, node.values)
-            for each in rest:
-                whole = (whole & each) if isinstance(node.op, ast.And) else (whole | each)
-            return whole
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return ~self.read(node.operand)
-        if isinstance(node, ast.Compare):
-            return self._comparison(node)
-        raise BadQuery("A condition compares columns with values: edge_uncertainty > 0.3, joined by and, or, not.")
-
-    def _comparison(self, node: ast.Compare) -> pc.Expression:
-        sides = [node.left, *node.comparators]
-        whole: pc.Expression | None = None
-        for left, how, right in zip(sides, node.ops, sides[1:], strict=False):
-            one = self._one(left, how, right)
-            whole = one if whole is None else whole & one
+def _read(node: ast.expr) -> pc.Expression:
+    if isinstance(node, ast.BoolOp):
+        whole, *rest = map(_read, node.values)
+        for each in rest:
+            whole = (whole & each) if isinstance(node.op, ast.And) else (whole | each)
         return whole
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return ~_read(node.operand)
+    if isinstance(node, ast.Compare):
+        return _comparison(node)
+    raise BadQuery("A condition compares columns with values: edge_uncertainty > 0.3, joined by and, or, not.")
 
-    def _one(self, left: ast.expr, how: ast.cmpop, right: ast.expr) -> pc.Expression:
-        if isinstance(right, ast.Name) and not isinstance(left, ast.Name):
-            flipped = {ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Lt: ast.Gt, ast.LtE: ast.GtE}
-            left, how, right = right, flipped.get(type(how), type(how))(), left
-        if not isinstance(left, ast.Name):
-            raise BadQuery("One side of a comparison must be a column of the lake.")
-        kind = self._kind(left.id)
-        if isinstance(how, (ast.In, ast.NotIn)):
-            if not isinstance(right, (ast.Tuple, ast.List)):
-                raise BadQuery("After `in` comes a list: network in ('u2netp', 'u2net').")
-            found = pc.field(left.id).isin(pa.array([_value(each, kind) for each in right.elts], kind))
-            return found if isinstance(how, ast.In) else ~found
-        compare = _COMPARE.get(type(how))
-        if compare is None:
-            raise BadQuery("Compare with <, <=, >, >=, =, != or in.")
-        return compare(pc.field(left.id), pa.scalar(_value(right, kind), kind))
 
-    def _kind(self, name: str) -> pa.DataType:
-        if name not in self._columns:
-            raise BadQuery(f"The lake has no column {name!r}. It has: {', '.join(self._columns)}.")
-        kind = CANDIDATE.field(name).type if name in CANDIDATE.names else pa.string()
-        return kind.value_type if pa.types.is_dictionary(kind) else kind
+def _comparison(node: ast.Compare) -> pc.Expression:
+    sides = [node.left, *node.comparators]
+    first, *others = (_one(*each) for each in zip(sides, node.ops, sides[1:], strict=False))
+    for each in others:
+        first = first & each
+    return first
+
+
+def _one(left: ast.expr, how: ast.cmpop, right: ast.expr) -> pc.Expression:
+    if isinstance(right, ast.Name) and not isinstance(left, ast.Name):
+        flipped = {ast.Gt: ast.Lt, ast.GtE: ast.LtE, ast.Lt: ast.Gt, ast.LtE: ast.GtE}
+        left, how, right = right, flipped.get(type(how), type(how))(), left
+    if not isinstance(left, ast.Name):
+        raise BadQuery("One side of a comparison must be a column of the lake.")
+    if left.id not in LABELS:
+        raise BadQuery(f"The lake has no column {left.id!r}. It has: {', '.join(LABELS)}.")
+    kind = READ.field(left.id).type
+    if isinstance(how, (ast.In, ast.NotIn)):
+        if not isinstance(right, (ast.Tuple, ast.List)):
+            raise BadQuery("After `in` comes a list: network in ('u2netp', 'u2net').")
+        found = pc.field(left.id).isin(pa.array([_value(each, kind) for each in right.elts], kind))
+        return found if isinstance(how, ast.In) else ~found
+    compare = _COMPARE.get(type(how))
+    if compare is None:
+        raise BadQuery("Compare with <, <=, >, >=, =, != or in.")
+    return compare(pc.field(left.id), pa.scalar(_value(right, kind), kind))
 
 
 def _value(node: ast.expr, kind: pa.DataType) -> object:

@@ -13,10 +13,17 @@ class BgbatchError(Exception):
     """The root. `code` is stable: programs may depend on it.
 
     `fault` says whose move it is: the user's, who asked for it; the operator's, who set it up; or ours.
+    `retry_after`: seconds after which it is worth asking again, where that is known.
     """
 
     code: ClassVar[str] = "internal"
     fault: ClassVar[str] = "ours"
+    retry_after: int | None = None
+
+    def __init__(self, sentence: str = "", retry_after: int | None = None) -> None:
+        super().__init__(sentence)
+        if retry_after is not None:
+            self.retry_after = retry_after
 
 
 class UserError(BgbatchError):
@@ -74,6 +81,18 @@ class NotAllowed(UserError):
     code = "not_allowed"
 
 
+class KeyNeeded(NotAllowed):
+    """No key came, or one that is unknown or revoked."""
+
+    code = "key_needed"
+
+
+class SignInNeeded(NotAllowed):
+    """Nobody is signed in. The page offers to sign in instead."""
+
+    code = "sign_in_needed"
+
+
 class TooManyTries(UserError):
     """Somebody asks too often; after a while they may ask again."""
 
@@ -84,11 +103,6 @@ class LineTooLong(UserError):
     """The account, or all together, have so much waiting that nothing more is taken in now."""
 
     code = "line_too_long"
-
-    def __init__(self, sentence: str, retry_after: int) -> None:
-        super().__init__(sentence)
-        self.retry_after = retry_after
-        """Seconds after which it is worth asking again."""
 
 
 class WrongState(UserError):
@@ -108,7 +122,6 @@ class StillAnswering(UserError):
 
     code = "still_answering"
     retry_after = 1
-    """Seconds after which it is worth asking again."""
 
 
 class WrongOffset(UserError):
@@ -121,6 +134,24 @@ class BadManifest(UserError):
     """A manifest that cannot be used; each fault is named with its line and column, and nothing was started."""
 
     code = "bad_manifest"
+
+
+class BadQuery(UserError):
+    """A condition on candidates that cannot be understood, or that names no column of the lake."""
+
+    code = "bad_query"
+
+
+class CopyInTheWay(UserError):
+    """The place for a copy of candidates holds something else."""
+
+    code = "copy_in_the_way"
+
+
+class SourceEmpty(UserError):
+    """The source holds no photo, though it did before: more likely a wrong address than an empty catalog."""
+
+    code = "source_empty"
 
 
 class BadArchive(UserError):

@@ -57,9 +57,6 @@ class Failed(Record):
     finished_at: Moment
 
 
-ItemResult = Done | Failed
-
-
 class ShardReport(Record):
     """The results of one call to an actor: each of its items exactly once, `first` and `last` and those between.
 

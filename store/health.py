@@ -36,7 +36,6 @@ class Health:
     oldest_at: datetime | None
     overdue: int
     last_good_at: datetime | None
-    last_at: datetime | None
     faults: int
     skew: timedelta
     canaries_found: int
@@ -71,7 +70,6 @@ def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> 
         oldest_at=oldest_byte(objects),
         overdue=len(overdue(connection, now)),
         last_good_at=good,
-        last_at=last.finished_at if last else None,
         faults=last.faults if last else 0,
         skew=timedelta(seconds=last.skew_seconds) if last else timedelta(),
         canaries_found=sum(1 for places in found if places),

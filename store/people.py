@@ -216,12 +216,10 @@ def set_identity(connection: Connection, person_id: PersonId, issuer: str, subje
         raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
 
 
-def create_sign_in_link(
-    connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness, life: timedelta = LINK_LIFE
-) -> str:
+def create_sign_in_link(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
     """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link."""
     token = _new_token(randomness)
-    row = {"token_sha256": _hash(token), "person_id": person_id, "expires_at": now + life}
+    row = {"token_sha256": _hash(token), "person_id": person_id, "expires_at": now + LINK_LIFE}
     connection.execute(insert(sign_in_links).values(row))
     return token
 

@@ -245,7 +245,7 @@ class Purge:
             unnoted = dict.fromkeys(unpurged(connection, absent), (0, 0))  # had no object, or lost them to another hand
             begin_erasures(connection, Erased.BATCH, unnoted, now)
             deadlines = {batch_id: received_at(batch_id) + PROMISED_LIFE for batch_id in absent}
-            left = finish_erasures(connection, deadlines, remaining=0, now=now)
+            left = finish_erasures(connection, deadlines, now)
             mark_purged(connection, absent, now)
         self.report.receipts += left
 

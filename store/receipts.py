@@ -64,7 +64,6 @@ def unfinished_erasures(connection: Connection, kind: Erased) -> list[str]:
 def finish_erasures(
     connection: Connection,
     deadlines: Mapping[_Subject, datetime],
-    remaining: int,
     now: datetime,
     places: Sequence[str] = (),
 ) -> list[Receipt]:
@@ -95,7 +94,7 @@ def finish_erasures(
             first_deletion=note.first_deletion,
             last_deletion=now,
             deadline=deadlines[subject],
-            remaining=remaining,
+            remaining=0,
             places=tuple(places),
             previous_hash=previous_hash,
             hash="",

@@ -453,6 +453,3 @@ webhook_events = Table(
     Column("last_status", Integer),
 )
 """What is to be told, and how often it was tried. Bodies hold ids, numbers, codes. No `next_try_at`: no more tries."""
-
-APPEND_ONLY = (consent_events, receipts)
-"""Tables whose rows the database itself refuses to change or delete (see the first migration)."""

@@ -8,19 +8,15 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 
 from portal.web.portal import ThePortal
-from schemas.errors import NotAllowed
+from schemas.errors import KeyNeeded
 from store.api_keys import ApiKey, find_key
 
-_header = APIKeyHeader(name="x-api-key", auto_error=False, description="A key that an owner made on the account page.")
+key_header = APIKeyHeader(
+    name="x-api-key", auto_error=False, description="A key that an owner made on the account page."
+)
 
 
-class KeyNeeded(NotAllowed):
-    """No key came, or one that is unknown or revoked."""
-
-    code = "key_needed"
-
-
-def caller(portal: ThePortal, text: Annotated[str | None, Security(_header)] = None) -> ApiKey:
+def caller(portal: ThePortal, text: Annotated[str | None, Security(key_header)] = None) -> ApiKey:
     """The key that was sent. Raises `KeyNeeded`."""
     with portal.records.reading() as connection:
         key = find_key(connection, text) if text else None

@@ -10,17 +10,14 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from portal.api.keys import KeyNeeded
-from portal.web.limits import Wait
-from portal.web.portal import SignInNeeded
 from schemas import errors
 from schemas.record import Record
 
 MEDIA_TYPE = "application/problem+json"
 
 _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
-    (KeyNeeded, 401),
-    (SignInNeeded, 401),
+    (errors.KeyNeeded, 401),
+    (errors.SignInNeeded, 401),
     (errors.NotAllowed, 403),
     (errors.IntakeStopped, 503),
     (errors.NotFound, 404),
@@ -102,10 +99,8 @@ def problem(status: int, code: str, detail: str) -> Response:
 def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.BgbatchError)
     answer = problem(status_of(error), error.code, str(error))
-    if isinstance(error, errors.LineTooLong | errors.StillAnswering):
+    if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
-    elif isinstance(error, Wait):
-        answer.headers["Retry-After"] = str(error.seconds)
     return answer
 
 

@@ -13,10 +13,10 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Security
 
 from flows.parts import Parts
-from portal.api.keys import KeyNeeded, _header, caller
+from portal.api.keys import caller, key_header
 from portal.batches import own_batch, with_results
 from portal.web.portal import Portal, ThePortal, same_site
-from schemas.errors import NotAllowed
+from schemas.errors import KeyNeeded, NotAllowed
 from schemas.ids import AccountId
 from store.batches import BatchRecord
 from store.logs import note
@@ -44,7 +44,7 @@ class Sender:
 def sender(
     request: Request,
     portal: ThePortal,
-    key: Annotated[str | None, Security(_header)] = None,
+    key: Annotated[str | None, Security(key_header)] = None,
     form_token: Annotated[str, Header(alias="x-form-token", include_in_schema=False)] = "",
 ) -> Sender:
     """Who asks. Raises `KeyNeeded`, `NotAllowed`."""

@@ -38,7 +38,7 @@ def _play(folder: Path, settings: Settings) -> None:
     from portal.demo.people import DEALER, MARKETPLACE
     from portal.demo.story import Story, portal_running
 
-    story = Story(folder, settings, out.print, _watch)
+    story = Story(folder, settings, _watch)
     _say(
         "1. Two customers", "Harbor Motors sells vehicles. Corner Bazaar runs a marketplace. Nobody has been asked yet."
     )

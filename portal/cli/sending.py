@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from flows.parts import Parts
-from flows.receive import require_complete, seal
+from flows.receive import require_complete, seal, stamp_batch
 from portal.cli.terminal import err, progress_bar
-from portal.intake import find_photos, stamp_batch, upload
 from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
+from portal.intake.folder import find_photos, upload
 from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
 from portal.intake.upload_manifest import upload_manifest

@@ -136,10 +136,10 @@ def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str))  # noqa: T201
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows as a table on stdout."""
     # Folded, not cut: an id that ends in an ellipsis is worth nothing.
-    table = Table(*(Column(name, overflow="fold") for name in columns), title=title, title_justify="left")
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     if out.is_terminal:

@@ -1,4 +1,4 @@
-"""The story of the demo, step by step, on real parts; what happens is told to a `Tell`."""
+"""The story of the demo, step by step, on real parts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flows.candidates import lake_of
 from flows.cleanup import cleanup
 from flows.parts import Parts, open_parts, using
 from flows.process_batch import process_batch
+from flows.receive import stamp_batch
 from flows.reconcile import reconcile
 from lake.pull import Order, pull
 from lake.query import Query
@@ -26,7 +27,7 @@ from portal.contact_sheet import contact_sheet
 from portal.delivery import deliver, read_results
 from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
 from portal.demo.visitor import Visitor
-from portal.intake import find_photos, stamp_batch, upload
+from portal.intake.folder import find_photos, upload
 from portal.web.app import create_app
 from schemas.batch import Counts, Stamp
 from schemas.clock import ShiftedClock, system_clock
@@ -40,9 +41,6 @@ from store import people
 from store.objects import open_store
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
-
-Tell = Callable[[str], None]
-"""Is told each thing that happens, as a line of rich text."""
 
 _A_DAY = timedelta(hours=24)
 
@@ -60,9 +58,8 @@ class Sent:
 class Story:
     """One run of the demo in its own folder. Each method is one act; `portal.cli.demo` plays them in order."""
 
-    def __init__(self, folder: Path, settings: Settings, tell: Tell, watch: Callable[[Counts], None]) -> None:
+    def __init__(self, folder: Path, settings: Settings, watch: Callable[[Counts], None]) -> None:
         self.folder = folder
-        self._tell = tell
         self._parts = open_parts(settings, system_clock, watch)
         self._accounts: dict[str, AccountId] = {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -33,10 +32,18 @@ from portal.web import (
 from portal.web.access_log import NO_TELEMETRY, AccessLog
 from portal.web.body_limit import BodyLimit
 from portal.web.drawing import Drawer
-from portal.web.limits import Wait
-from portal.web.portal import HERE, Portal, SignInNeeded, open_templates, same_site
-from schemas.clock import Clock, system_clock
-from schemas.errors import BgbatchError, IntakeStopped, NotAllowed, NotFound, ProviderFault, StaleNotice, TooManyTries
+from portal.web.portal import HERE, Portal, open_templates, same_site
+from schemas.clock import Clock
+from schemas.errors import (
+    BgbatchError,
+    IntakeStopped,
+    NotAllowed,
+    NotFound,
+    ProviderFault,
+    SignInNeeded,
+    StaleNotice,
+    TooManyTries,
+)
 from schemas.ids import Randomness
 from store.records import Records
 from store.settings import Settings
@@ -63,8 +70,8 @@ def create_app(
     settings: Settings,
     records: Records,
     transient: TransientStore,
-    clock: Clock = system_clock,
-    randomness: Randomness = os.urandom,
+    clock: Clock,
+    randomness: Randomness,
 ) -> FastAPI:
     """The portal on these parts. It opens nothing by itself."""
     app = FastAPI(title="bgbatch", telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None, openapi_url=None)
@@ -131,8 +138,8 @@ def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
     answer = portal.page("problem.html", status, sentence=str(error))
-    if isinstance(error, Wait):
-        answer.headers["Retry-After"] = str(error.seconds)
+    if isinstance(error, BgbatchError) and error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
     return answer
 
 

@@ -25,25 +25,18 @@ LINKS_FROM = Limit("links_from", 30, timedelta(hours=1))
 """Links asked for from one network address."""
 
 
-class Wait(TooManyTries):
-    """Carries how long to wait, for the `Retry-After` header."""
-
-    def __init__(self, left: timedelta) -> None:
-        self.seconds = math.ceil(left.total_seconds())
-        words = f"{self.seconds} seconds" if self.seconds < 120 else f"{math.ceil(self.seconds / 60)} minutes"
-        super().__init__(f"That was too often. Wait {words} and try again. Nothing was changed.")
-
-
 def limit(portal: Portal, which: Limit, who: str) -> None:
-    """Count one try of `who`. Raises `Wait`."""
+    """Count one try of `who`. Raises `TooManyTries`."""
     with portal.records.transaction() as connection:
         left = wait_before_trying(connection, which, who, portal.clock())
     if left is not None:
-        raise Wait(left)
+        seconds = math.ceil(left.total_seconds())
+        words = f"{seconds} seconds" if seconds < 120 else f"{math.ceil(seconds / 60)} minutes"
+        raise TooManyTries(f"That was too often. Wait {words} and try again. Nothing was changed.", seconds)
 
 
 def limited_posts(request: Request, portal: ThePortal) -> None:
-    """For a router whose forms change something: at most so many in a while. Raises `Wait`."""
+    """For a router whose forms change something: at most so many in a while. Raises `TooManyTries`."""
     if request.method == "POST":
         limit(portal, POSTS, network_address(request))
 

@@ -19,7 +19,7 @@ from portal.mail import Post
 from portal.oidc import Provider
 from portal.web.account_view import time_left
 from schemas.clock import Clock
-from schemas.errors import NotAllowed
+from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
 from store.logs import note
 from store.people import Role, Session, find_session
@@ -28,12 +28,6 @@ from store.settings import Settings
 from store.transient import TransientStore
 
 HERE = Path(__file__).parent
-
-
-class SignInNeeded(NotAllowed):
-    """Nobody is signed in. The page offers to sign in instead."""
-
-    code = "sign_in_needed"
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objec
     backup = backed_up(records, home)
     with records.transaction() as connection:
         begin_erasures(connection, Erased.BATCH, {batch_id: (3, 300)}, later(5))
-        finish_erasures(connection, {batch_id: later(60 * 24)}, 0, later(5))
+        finish_erasures(connection, {batch_id: later(60 * 24)}, later(5))
         assert note(connection, objects) == 1
         assert note(connection, objects) == 0, "what is noted is not written again"
     records.engine.dispose()
@@ -132,7 +132,7 @@ def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: S
             records = restored(backup, home)
         with records.transaction() as connection:
             begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(turn))
-            finish_erasures(connection, {subject: later(60)}, 0, later(turn))
+            finish_erasures(connection, {subject: later(60)}, later(turn))
             assert note(connection, objects) == 1
     noted = [objects.read(f"purges/{name}").decode() for name in objects.files("purges")]
     assert all(sum(subject in text for text in noted) == 1 for subject in subjects)

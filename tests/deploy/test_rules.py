@@ -21,7 +21,7 @@ RULES = [
 
 
 def metrics() -> set[str]:
-    nothing = Health(None, 0, None, None, 0, timedelta(), 0)
+    nothing = Health(None, 0, None, 0, timedelta(), 0)
     return set(re.findall(r"^# TYPE (\S+)", metrics_text(nothing, NOON), re.M))
 
 

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from flows.parts import Parts, open_parts
+from flows.receive import stamp_batch
 from portal.demo.people import PHOTOS
-from portal.intake import find_photos, stamp_batch, upload
+from portal.intake.folder import find_photos, upload
 from schemas.batch import Stamp
 from schemas.clock import system_clock
 from schemas.ids import AccountId

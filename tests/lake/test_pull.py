@@ -17,12 +17,12 @@ import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
 from lake.copies.manifest import Kind, Split
-from lake.pull import CopyInTheWay, Order, Pulled, pull, read_manifest
+from lake.pull import Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls
-from lake.query import BadQuery, Query
+from lake.query import Query
 from lake.verify import verify
 from schemas.candidate import LICENCE
-from schemas.errors import UserError
+from schemas.errors import BadQuery, CopyInTheWay, UserError
 from schemas.ids import new_grant_id
 from schemas.industries import Industry
 from store.folder import Folder

@@ -12,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from lake import pictures
 from lake.strip import isobmff, strip_metadata
 from tests.lake.conftest import a_photo
 
@@ -20,9 +19,6 @@ SECRETS = (b"Jane Doe", b"SN-4711", b"52,5200", b"maker-note-secret", b"com.exam
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF", "JXL"]
 STARTS = [b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP", b"II*\0", b"MM\0*", b"\0\0\0\x0cftyp", b"BM"]
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-pictures._register()
 
 
 def telling_exif(orientation: int) -> bytes:

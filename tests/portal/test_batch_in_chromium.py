@@ -16,8 +16,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from flows import steps
 from flows.parts import Parts, open_parts
+from flows.receive import stamp_batch
 from portal.demo.people import PHOTOS
-from portal.intake import find_photos, stamp_batch, upload
+from portal.intake.folder import find_photos, upload
 from schemas.batch import BatchState
 from schemas.clock import Clock
 from schemas.ids import BatchId

@@ -10,7 +10,8 @@ import pytest
 
 from flows import steps
 from flows.parts import open_parts
-from portal.intake import find_photos, stamp_batch, upload
+from flows.receive import stamp_batch
+from portal.intake.folder import find_photos, upload
 from schemas.batch import BatchState, Item, Manifest, Stamp
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport

@@ -15,8 +15,9 @@ from consent import ledger
 from consent.ledger import Refusal
 from consent.suppression import open_suppressions
 from flows.parts import Parts, open_parts
+from flows.receive import stamp_batch
 from portal.closing import close_account
-from portal.intake import stamp_batch, upload
+from portal.intake.folder import upload
 from schemas.clock import Clock
 from schemas.consent import Act, Method
 from schemas.errors import NotFound

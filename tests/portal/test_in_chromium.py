@@ -335,7 +335,7 @@ def erase(site: Site, industry: Industry) -> None:
         assert grant.withdrawn_at is not None
         begin_erasures(connection, Erased.GRANT, {grant.grant_id: (1, 10_000_000)}, site.now)
         deadline = grant.withdrawn_at + timedelta(hours=24)
-        finish_erasures(connection, {grant.grant_id: deadline}, 0, site.now, places=LOOKED_INTO)
+        finish_erasures(connection, {grant.grant_id: deadline}, site.now, places=LOOKED_INTO)
 
 
 def take(site: Site, grant: Grant, recipient: str, images: int) -> None:

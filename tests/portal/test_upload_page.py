@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from portal.intake import find_photos
+from portal.intake.folder import find_photos
 from schemas.batch import BatchState
 from schemas.ids import BatchId
 from store.batches import BatchRecord, list_batches

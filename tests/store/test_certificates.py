@@ -17,7 +17,7 @@ from tests.store.conftest import NOON, batch_at, later
 def erase(records: Records, batch_id: BatchId, objects: int = 3) -> None:
     with records.transaction() as connection:
         begin_erasures(connection, Erased.BATCH, {batch_id: (objects, objects * 5)}, later(hours=23))
-        finish_erasures(connection, {batch_id: later(hours=24)}, remaining=0, now=later(hours=23, minutes=1))
+        finish_erasures(connection, {batch_id: later(hours=24)}, later(hours=23, minutes=1))
 
 
 @pytest.fixture

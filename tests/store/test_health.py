@@ -20,7 +20,7 @@ from store.transient import source_key
 from tests.store.conftest import NOON, batch_at, deny, later, s3_of
 from tests.store.test_purge import put_batch, record
 
-EMPTY = Health(None, 0, None, None, 0, timedelta(), 0)
+EMPTY = Health(None, 0, None, 0, timedelta(), 0)
 SCHEDULED = Settings(cleanup_expected=True)
 
 
@@ -50,7 +50,7 @@ def clean(objects: ObjectStore, records: Records, now: datetime) -> PurgeReport:
 def test_intake_stops_when_what_comes_in_might_not_be_gone_in_time(
     oldest: datetime | None, last_good: datetime | None, is_expected: bool, stops: bool
 ) -> None:
-    health = Health(oldest, 0, last_good, last_good, 0, timedelta(), 0)
+    health = Health(oldest, 0, last_good, 0, timedelta(), 0)
     assert (why_stop(health, NOON, is_expected) is not None) is stops
 
 
@@ -71,7 +71,7 @@ def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, rec
         row = connection.execute(select(cleanups)).one()
         assert (row.objects, row.bytes, row.receipts, row.faults) == (3, 15, 1, 0)
         health = read_health(objects, connection, later(hours=23))
-    assert health == Health(None, 0, later(hours=23), later(hours=23), 0, timedelta(), 0)
+    assert health == Health(None, 0, later(hours=23), 0, timedelta(), 0)
 
 
 def test_a_cleanup_with_faults_is_no_good_cleanup(versioned: ObjectStore, records: Records) -> None:
@@ -130,7 +130,7 @@ def test_a_large_skew_is_warned_of_and_hastens_the_purge(objects: ObjectStore, r
 
 
 def test_metrics_are_what_the_alert_rules_ask_for() -> None:
-    health = Health(later(hours=-2), 3, later(minutes=-10), NOON, 1, timedelta(seconds=4), 0)
+    health = Health(later(hours=-2), 3, later(minutes=-10), 1, timedelta(seconds=4), 0)
     text = metrics_text(health, NOON)
     assert "bgbatch_transient_oldest_age_seconds 7200.0\n" in text
     assert "bgbatch_purge_overdue_batches 3\n" in text
