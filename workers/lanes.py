@@ -1,21 +1,22 @@
-"""Reading, calculating and writing at the same time, in order, and with a bounded number of photos open.
+"""Fetching, decoding, calculating, encoding and keeping at the same time, in order, with few photos open.
 
-Threads before the middle step, which holds the device, read and decode; threads after it encode and write. Everything
-is pulled by the last step, so nobody runs further ahead than a batch for each thread that drives the device.
+Threads at both ends wait for the store; between them threads decode before the middle step, which holds the device, and
+encode after it. Everything is pulled by the last step, so nobody runs further ahead than a few batches.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from types import TracebackType
 from typing import Self, TypeVar
 
 In = TypeVar("In")
+Bytes = TypeVar("Bytes")
 Middle = TypeVar("Middle")
+Files = TypeVar("Files")
 Out = TypeVar("Out")
 
 
@@ -23,7 +24,8 @@ Out = TypeVar("Out")
 class Pace:
     """Threads before (`readers`), at (`drivers`) and after (`writers`) the network, which takes `batch` items at once.
 
-    Where there are none, the caller's own thread makes the step when it is asked for.
+    `carriers`: threads that wait for the store, as many at each end. Where there are none, the caller's own thread
+    makes the step when it is asked for.
     """
 
     readers: int
@@ -32,6 +34,7 @@ class Pace:
     drivers: int = 0
     weight: int = 0
     """A batch is whole, however few items it has, once they weigh so much; 0: whatever they weigh."""
+    carriers: int = 0
 
 
 ONE_BY_ONE = Pace(readers=0, writers=0, batch=1)
@@ -61,27 +64,53 @@ class Lane:
             under_way.append(self._pool.submit(call, item))
             if len(under_way) > ahead:
                 yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from _results(under_way)
+
+    def answers_by_group(self, call: Callable[[In], Out], groups: Iterable[Sequence[In]]) -> Iterator[Out]:
+        """`call` of each item of each group, in order. A group is begun whole before the one before it is asked for."""
+        if self._pool is None:
+            for group in groups:
+                yield from map(call, group)
+            return
+        last: deque[Future[Out]] = deque()
+        for group in groups:
+            begun = deque(self._pool.submit(call, item) for item in group)
+            yield from _results(last)
+            last = begun
+        yield from _results(last)
 
 
 def overlapped(
     items: Iterable[In],
-    before: Callable[[In], Middle],
+    fetch: Callable[[In], Bytes],
+    before: Callable[[Bytes], Middle],
     together: Callable[[list[Middle]], list[Middle]],
-    after: Callable[[Middle], Out],
+    after: Callable[[Middle], Files],
+    keep: Callable[[Files], Out],
     pace: Pace,
     weigh: Callable[[Middle], int] = lambda _: 0,
 ) -> list[Out]:
-    """`after(together(before(item)))` of each item, in order; `together` gets `pace.batch` of them at a time, or fewer
-    that `weigh` enough.
+    """`keep(after(together(before(fetch(item)))))` of each item, in order; `together` gets `pace.batch` of them at a
+    time, or fewer that `weigh` enough.
 
-    What one of the three raises ends all.
+    What one of the five raises ends all.
     """
-    with Lane(pace.readers) as readers, Lane(pace.drivers) as drivers, Lane(pace.writers) as writers:
-        read = readers.answers(before, items, min(pace.batch, 4 * pace.readers))
+    with (
+        Lane(pace.carriers) as fetchers,
+        Lane(pace.readers) as readers,
+        Lane(pace.drivers) as drivers,
+        Lane(pace.writers) as writers,
+        Lane(pace.carriers) as keepers,
+    ):
+        fetched = fetchers.answers(fetch, items, 2 * pace.carriers)
+        read = readers.answers(before, fetched, min(pace.batch, 4 * pace.readers))
         done = drivers.answers(together, _groups(read, pace, weigh), max(0, pace.drivers - 1))
-        return list(writers.answers(after, chain.from_iterable(done), min(pace.batch, 2 * pace.writers)))
+        return list(keepers.answers(keep, writers.answers_by_group(after, done), 2 * pace.carriers))
+
+
+def _results(under_way: deque[Future[Out]]) -> Iterator[Out]:
+    while under_way:
+        yield under_way.popleft().result()
 
 
 def _groups(items: Iterator[In], pace: Pace, weigh: Callable[[In], int]) -> Iterator[list[In]]:

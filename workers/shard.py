@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
@@ -31,6 +31,9 @@ from workers.order import Cut, Opened, Order
 from workers.png import write_png
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+Photo = Opened | Taken | Made
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +52,8 @@ def process_shard(
     is_any_consistent = any((item.options or manifest.stamp.options).consistent for item in items)
     alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
     way = _Way(transient, cutter, manifest, clock, alike, _Behind())
-    last = way.measure if is_any_consistent and alike is None else way.write
-    results = overlapped(items, way.read, way.segment, last, cutter.pace, _pixels)
+    finish = way.measure if is_any_consistent and alike is None else way.finish
+    results = overlapped(items, way.fetch, way.open, way.segment, finish, way.keep, cutter.pace, _pixels)
     report = ShardReport(
         first=numbers[0], last=numbers[-1], results=tuple(each for each in results if each is not None)
     )
@@ -60,14 +63,22 @@ def process_shard(
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Step(Generic[T]):
     """An item on its way: what is there of it, or why it failed."""
 
     item: Item
-    at: Opened | Taken | Made | Failed
+    at: T | Failed
 
 
-def _pixels(step: _Step) -> int:
+@dataclass(frozen=True)
+class _Files:
+    """What is to be kept of an item, by key and in this order. `cut`: none when it was only measured."""
+
+    by_key: dict[str, bytes]
+    cut: Cut | None
+
+
+def _pixels(step: _Step[Photo]) -> int:
     """What it takes of memory, so to say."""
     match step.at:
         case Opened(picture=picture):
@@ -89,7 +100,7 @@ class _Behind:
 
 @dataclass(frozen=True)
 class _Way:
-    """The three steps of an item, each of which may run in a thread of its own."""
+    """The five steps of an item, each of which may run in a thread of its own."""
 
     transient: TransientStore
     cutter: Cutter
@@ -102,38 +113,48 @@ class _Way:
     def _options(self, item: Item) -> CutoutOptions:
         return item.options or self.manifest.stamp.options
 
-    def read(self, item: Item) -> _Step:
-        """Its bytes, decoded."""
-        return _Step(item, self._alone(item, lambda: self.cutter.open(self._order(item))))
+    def fetch(self, item: Item) -> _Step[Order]:
+        """Its bytes."""
+        return _Step(item, self._alone(item, lambda: self._order(item)))
 
-    def segment(self, steps: list[_Step]) -> list[_Step]:
+    def open(self, step: _Step[Order]) -> _Step[Photo]:
+        """Its pixels."""
+        return self._next(step, self.cutter.open)
+
+    def segment(self, steps: list[_Step[Photo]]) -> list[_Step[Photo]]:
         """Masks of several; when that fails, of one after the other, so that only the culprit is lost."""
         able = [step for step in steps if not isinstance(step.at, Failed)]
         if len(able) > 1:
             try:
                 segmented = iter(self.cutter.segment([step.at for step in able if not isinstance(step.at, Failed)]))
-                done = [step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps]
+                done: list[_Step[Photo]] = [
+                    step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps
+                ]
                 return [self._segment_alone(step) if isinstance(step.at, Taken) else step for step in done]
             except Exception as error:
                 if isinstance(error, BgbatchError) and not isinstance(error, ItemError):
                     raise
         return [self._segment_alone(step) for step in steps]
 
-    def write(self, step: _Step) -> Done | Failed:
-        """Its cutout, beside its source."""
-        done = step.at
-        return done if isinstance(done, Failed) else self._alone(step.item, lambda: self._done(step.item, done))
+    def finish(self, step: _Step[Photo]) -> _Step[_Files]:
+        """Its cutout."""
+        return self._next(step, lambda photo: self._finished(step.item, photo))
 
-    def measure(self, step: _Step) -> Failed | None:
-        """Where its subject is, kept in the batch with its mask."""
-        done = step.at
-        return done if isinstance(done, Failed) else self._alone(step.item, lambda: self._measured(step.item, done))
+    def measure(self, step: _Step[Photo]) -> _Step[_Files]:
+        """Where its subject is, and its mask."""
+        return self._next(step, lambda photo: self._measured(step.item, photo))
 
-    def _segment_alone(self, step: _Step) -> _Step:
-        opened = step.at
-        if isinstance(opened, Failed):
-            return step
-        return _Step(step.item, self._alone(step.item, lambda: self.cutter.segment([opened])[0]))
+    def keep(self, step: _Step[_Files]) -> Done | Failed | None:
+        """What came of it, beside its source. Of an item that was only measured there is nothing to tell."""
+        files = step.at
+        return files if isinstance(files, Failed) else self._alone(step.item, lambda: self._kept(step.item, files))
+
+    def _segment_alone(self, step: _Step[Photo]) -> _Step[Photo]:
+        return self._next(step, lambda photo: self.cutter.segment([photo])[0])
+
+    def _next(self, step: _Step[S], call: Callable[[S], T]) -> _Step[T]:
+        at = step.at
+        return _Step(step.item, at if isinstance(at, Failed) else self._alone(step.item, lambda: call(at)))
 
     def _alone(self, item: Item, step: Callable[[], T]) -> T | Failed:
         """What the step gives, or the item's failure. What is no item's fault is raised."""
@@ -193,21 +214,29 @@ class _Way:
             )
         return item
 
-    def _measured(self, item: Item, segmented: Opened | Taken | Made) -> None:
-        stamp = self.manifest.stamp
-        measure, mask = self.cutter.measure(segmented)
-        self.transient.write(stamp, coarse_mask_key(stamp.batch_id, item.number), write_png(mask))
-        self.transient.write(stamp, measure_key(stamp.batch_id, item.number), measure.model_dump_json().encode())
+    def _measured(self, item: Item, photo: Photo) -> _Files:
+        batch_id = self.manifest.stamp.batch_id
+        measure, mask = self.cutter.measure(photo)
+        by_key = {
+            coarse_mask_key(batch_id, item.number): write_png(mask),
+            measure_key(batch_id, item.number): measure.model_dump_json().encode(),
+        }
+        return _Files(by_key, None)
 
-    def _done(self, item: Item, segmented: Opened | Taken | Made) -> Done:
-        stamp, options = self.manifest.stamp, self._options(item)
-        # Decoded as late as this, so that no more backdrops are held than are being written.
+    def _finished(self, item: Item, photo: Photo) -> _Files:
+        batch_id, options = self.manifest.stamp.batch_id, self._options(item)
+        # Decoded as late as this, so that no more backdrops are held than are being finished.
         behind = self._background(options.bg_image) if options.bg_image is not None else None
-        cut = self.cutter.finish(segmented, behind)
-        self.transient.write(stamp, cutout_key(stamp.batch_id, item.number, options.format.suffix), cut.file)
+        cut = self.cutter.finish(photo, behind)
+        by_key = {cutout_key(batch_id, item.number, options.format.suffix): cut.file}
         if cut.mask_png is not None:
-            self.transient.write(stamp, mask_key(stamp.batch_id, item.number), cut.mask_png)
-        return _result(self.cutter, item, cut, self.clock)
+            by_key[mask_key(batch_id, item.number)] = cut.mask_png
+        return _Files(by_key, cut)
+
+    def _kept(self, item: Item, files: _Files) -> Done | None:
+        for key, data in files.by_key.items():
+            self.transient.write(self.manifest.stamp, key, data)
+        return None if files.cut is None else _result(self.cutter, item, files.cut, self.clock)
 
 
 def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:

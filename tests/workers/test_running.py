@@ -38,8 +38,8 @@ def test_a_cpu_runs_32_bits_one_at_a_time_whatever_is_asked():
 
 
 def test_a_gpus_threads_are_its_actors_share_of_the_cpus():
-    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 4, batch=16, drivers=2, weight=64_000_000)
-    assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1)
+    assert pace_on(CUDA, Running(batch=16), cpus=16, actors=4) == Pace(2, 4, 16, 2, weight=64_000_000, carriers=16)
+    assert pace_on(CPU, Running(), cpus=16, actors=4) == Pace(readers=1, writers=1, batch=1, carriers=2)
 
 
 def test_a_network_in_16_bits_and_in_batches_gives_the_same_masks():
@@ -145,16 +145,48 @@ def test_an_error_that_breaks_the_context_is_told_from_an_items_own():
         Segmenter(BrokenContext(), WANTS, CPU).segment(photos_of(1))
 
 
+def same(item: object) -> object:
+    return item
+
+
 def test_steps_overlap_and_results_keep_their_order():
-    met = threading.Barrier(3, timeout=60)
+    met = threading.Barrier(5, timeout=60)
 
     def step(number: int) -> int:
-        met.wait()  # read, run and written at the same time, or this would wait in vain
+        met.wait()  # fetched, read, run, written and kept at the same time, or this would wait in vain
         return number
 
-    pace = Pace(readers=1, writers=1, batch=1)
-    steps = [lambda n: step(n) if n == 5 else n, lambda ns: [step(n) if n == 4 else n for n in ns]]
-    assert overlapped(range(9), *steps, lambda n: step(n) if n == 3 else n, pace) == list(range(9))
+    def at(place: int):
+        return lambda number: step(number) if number == place else number
+
+    steps = [at(6), at(5), lambda numbers: [at(4)(n) for n in numbers], at(3), at(2)]
+    assert overlapped(range(9), *steps, Pace(readers=1, writers=1, batch=1, carriers=1)) == list(range(9))
+
+
+@pytest.mark.parametrize("end", ["fetch", "keep"])
+def test_as_many_photos_wait_for_the_store_at_once_as_it_has_carriers(end):
+    met = threading.Barrier(4, timeout=60)
+
+    def at(place: str):
+        return lambda number: (met.wait(), number)[1] if place == end else number
+
+    pace = Pace(readers=1, writers=1, batch=2, carriers=4)
+    assert overlapped(range(8), at("fetch"), same, same, same, at("keep"), pace) == list(range(8))
+
+
+def test_the_device_goes_on_while_a_batch_is_written_that_takes_long():
+    third = threading.Event()
+
+    def together(numbers: list[int]) -> list[int]:
+        if 8 in numbers:
+            third.set()
+        return numbers
+
+    def write(number: int) -> int:
+        assert number or third.wait(timeout=60), "the first photo is written when the third batch has begun"
+        return number
+
+    assert overlapped(range(16), same, same, together, write, same, Pace(1, 1, 4, drivers=2)) == list(range(16))
 
 
 @pytest.mark.parametrize("said", ["CUDA error: out of memory", "CUDA out of memory. Tried to allocate 2 GiB"])
@@ -177,10 +209,10 @@ def test_several_threads_drive_the_device_at_the_same_time_and_results_keep_thei
         return numbers
 
     pace = Pace(readers=1, writers=1, batch=2, drivers=2)
-    assert overlapped(range(8), lambda n: n, together, lambda n: n, pace) == list(range(8))
+    assert overlapped(range(8), same, same, together, same, same, pace) == list(range(8))
 
 
-@pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4), Pace(3, 2, 4, drivers=2)])
+@pytest.mark.parametrize("pace", [ONE_BY_ONE, Pace(1, 1, 1), Pace(3, 2, 4), Pace(3, 2, 4, drivers=2, carriers=5)])
 def test_no_more_photos_are_open_than_the_pace_allows(pace):
     lock, is_open, most, groups = threading.Lock(), set(), [0], []
 
@@ -199,8 +231,8 @@ def test_no_more_photos_are_open_than_the_pace_allows(pace):
         groups.append(len(numbers))
         return numbers
 
-    assert overlapped(range(50), read, together, write, pace) == list(range(50))
-    assert most[0] <= (pace.drivers + 2) * pace.batch + 4 * pace.readers + 2 * pace.writers + 2
+    assert overlapped(range(50), same, read, together, write, same, pace) == list(range(50))
+    assert most[0] <= (pace.drivers + 3) * pace.batch + 4 * pace.readers + 2
     assert max(groups) <= pace.batch
 
 
@@ -208,7 +240,8 @@ def test_a_batch_of_large_photos_is_whole_with_few_of_them():
     groups = []
     pace = Pace(0, 0, batch=4, weight=10)
     weights = [3, 3, 3, 3, 10, 50, 6, 5, 1]
-    assert overlapped(weights, lambda n: n, lambda ns: groups.append(ns) or ns, lambda n: n, pace, int) == weights
+    steps = [same, same, lambda numbers: groups.append(numbers) or numbers, same, same]
+    assert overlapped(weights, *steps, pace, int) == weights
     assert groups == [[3, 3, 3, 3], [10], [50], [6, 5], [1]]
 
 
@@ -218,15 +251,16 @@ def test_a_fault_of_the_device_ends_the_call(drivers):
         raise DeviceBroken("gone")
 
     with pytest.raises(DeviceBroken):
-        overlapped(range(50), lambda n: n, together, lambda n: n, Pace(1, 1, 2, drivers))
+        overlapped(range(50), same, same, together, same, same, Pace(1, 1, 2, drivers))
 
 
-def test_a_fault_of_the_store_ends_the_call_and_starts_nothing_more():
+@pytest.mark.parametrize("carriers", [0, 2])
+def test_a_fault_of_the_store_ends_the_call_and_starts_nothing_more(carriers):
     begun = []
 
-    def write(number: int) -> int:
+    def fails(number: int) -> int:
         raise OSError(number)
 
     with pytest.raises(OSError, match="0"):
-        overlapped(range(50), lambda n: begun.append(n) or n, lambda ns: ns, write, Pace(1, 1, 2))
-    assert len(begun) < 12
+        overlapped(range(50), lambda n: begun.append(n) or n, same, same, same, fails, Pace(1, 1, 2, carriers=carriers))
+    assert len(begun) < 12 + 4 * carriers
