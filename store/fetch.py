@@ -26,6 +26,8 @@ Guard = Callable[[str], bool]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE = 65_536
+_MOST_DIGITS = 18
+"""Of a length that is read as a number at all."""
 _UNSAFE = "The address is not known, or not one that this service may call. Use a public http or https address."
 """The same for both: nobody learns here which names the operator's own network knows."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -75,7 +77,7 @@ class Fetcher:
             with _Call(self._connect(url, end), url) as call:
                 answer = call.send("GET", None, {"Accept": "image/*", "Accept-Encoding": "identity"})
                 if answer.status in _REDIRECTS:
-                    url = urljoin(url, answer.getheader("Location") or "")
+                    url = _joined(url, answer.getheader("Location") or "")
                     continue
                 if answer.status != 200:
                     raise FetchFailed(f"The photo's address answered {answer.status}. Check the address.")
@@ -95,8 +97,9 @@ class Fetcher:
 
     def _read(self, call: _Call, answer: http.client.HTTPResponse) -> bytes:
         too_large = FileTooLarge("The photo at the address is larger than the limit. Send a smaller one.")
-        length = answer.getheader("Content-Length") or ""
-        if length.isdigit() and int(length) > self._limits.bytes:
+        said = answer.getheader("Content-Length") or ""
+        is_number = said.isascii() and said.isdigit()
+        if is_number and (len(said) > _MOST_DIGITS or int(said) > self._limits.bytes):
             raise too_large
         pieces, size = [], 0
         while piece := call.read(answer):
@@ -104,7 +107,7 @@ class Fetcher:
             if size > self._limits.bytes:
                 raise too_large
             pieces.append(piece)
-        if length.isdigit() and size < int(length):
+        if is_number and size < int(said):
             raise FetchFailed("The photo's address stopped before the end of the file. Try again.")
         return b"".join(pieces)
 
@@ -120,9 +123,12 @@ class Fetcher:
     def _connect(self, url: str, end: float) -> http.client.HTTPConnection:
         parts, port = _split(url)
         host = parts.hostname or ""
-        for address in self._addresses(host, port):
+        addresses = self._addresses(host, port)
+        for tried, address in enumerate(addresses):
+            # One that swallows what it is sent takes its share of the time, and leaves the others theirs.
+            share = _left(end) / (len(addresses) - tried)
             try:
-                bare = _Timed(fileno=socket.create_connection((address, port), timeout=_left(end)).detach())
+                bare = _Timed(fileno=socket.create_connection((address, port), timeout=share).detach())
             except OSError:
                 continue
             bare.end = end
@@ -204,6 +210,13 @@ def _left(end: float) -> float:
     if left <= 0:
         raise FetchFailed("The address was too slow. Try again later.")
     return left
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:  # brackets without an address in them
+        raise UnsafeAddress(_UNSAFE) from None
 
 
 def _split(url: str) -> tuple[SplitResult, int]:

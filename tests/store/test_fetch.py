@@ -153,6 +153,8 @@ def test_the_name_is_resolved_once_so_that_a_second_answer_cannot_differ(server:
         ({"/a": reply(200, b"half", Content_Length="50")}, FetchFailed),
         ({"/a": reply(404)}, FetchFailed),
         ({"/a": reply(302, Location="/a")}, FetchFailed),
+        ({"/a": reply(302, Location="http://[")}, UnsafeAddress),
+        ({"/a": reply(200, b"", Content_Length="9" * 5000)}, FileTooLarge),
     ],
 )
 def test_what_is_too_much_or_too_little_is_an_error_of_the_photo(
@@ -161,6 +163,21 @@ def test_what_is_too_much_or_too_little_is_an_error_of_the_photo(
     server.answers |= answers  # type: ignore[attr-defined]
     with pytest.raises(error):
         fetcher().get(f"http://photos.example:{server.server_port}/a")
+
+
+def test_a_length_in_digits_of_another_script_is_none(server: ThreadingHTTPServer) -> None:
+    server.answers |= {"/a": reply(200, b"pixels", Content_Length="\u00b2")}  # type: ignore[attr-defined]
+    assert fetcher().get(f"http://photos.example:{server.server_port}/a") == b"pixels"
+
+
+def test_an_address_that_swallows_all_leaves_the_others_of_its_name_their_time(server: ThreadingHTTPServer) -> None:
+    server.answers |= {"/a": reply(200, b"pixels")}  # type: ignore[attr-defined]
+    with socket.socket() as full, socket.socket() as waiting:
+        full.bind(("127.0.0.2", server.server_port))
+        full.listen(0)
+        waiting.connect(full.getsockname())  # and no other gets an answer
+        both = Fetcher(FetchLimits(bytes=10, seconds=1.5), lambda ip: True, lambda *_: ["127.0.0.2", "127.0.0.1"])
+        assert both.get(f"http://photos.example:{server.server_port}/a") == b"pixels"
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
