@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -54,6 +55,13 @@ class Folder:
     def has(self, key: str) -> bool:
         """Whether there is a file at `key`."""
         return os.path.isfile(self._path(key))
+
+    def size(self, key: str) -> int:
+        """Bytes of the file at `key`."""
+        status = os.lstat(self._path(key))
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError
+        return status.st_size
 
     def children(self, prefix: str) -> Children:
         """Names of the directories and of all else directly under `prefix`."""

@@ -48,6 +48,11 @@ class ObjectStore:
         with _read_faults("look up"):
             return self.storage.has(_checked(key))
 
+    def size(self, key: str) -> int:
+        """Bytes at `key`, before they are read. Raises `NotFound`, also for a link or a pipe in a folder."""
+        with _read_faults("look up"):
+            return self.storage.size(_checked(key))
+
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly under `prefix`, sorted; one that holds an unseen thing alone is among them."""
         return list(self.children(prefix).folders)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, delete, insert, select
 
-from schemas.errors import FetchFailed, NotAllowed, NotFound, StoreFault, UserError
+from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from schemas.ids import AccountId
 from store.fetch import Fetcher, FetchLimits
 from store.objects import ObjectStore, open_store
@@ -78,7 +78,8 @@ def split_object(url: str) -> tuple[str, str]:
 
 def open_outside(settings: Settings) -> ReadOutside:
     """Read objects of places and fetch addresses, within the settings' limits."""
-    fetcher = Fetcher(FetchLimits(bytes=int(settings.max_megabytes * 1e6)))
+    most = int(settings.max_megabytes * 1e6)
+    fetcher = Fetcher(FetchLimits(bytes=most))
 
     @lru_cache(maxsize=16)
     def store(root: str) -> ObjectStore:
@@ -89,6 +90,9 @@ def open_outside(settings: Settings) -> ReadOutside:
             return fetcher.get(url)
         root, key = split_object(url)
         try:
+            # Whoever named a single object said no size, and may put another there at any time.
+            if store(root).size(key) > most:
+                raise FileTooLarge(f"The file has more than {most / 1e6:g} MB. Send a smaller one.")
             return store(root).read(key)
         except NotFound:
             raise

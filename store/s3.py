@@ -78,6 +78,10 @@ class S3:
             return False
         return True
 
+    def size(self, key: str) -> int:
+        """Bytes of the object at `key`."""
+        return int(self.call("head_object", Key=self._inside + key)["ContentLength"])
+
     def children(self, prefix: str) -> Children:
         """Names directly under `prefix`; a folder that holds old versions or an unfinished upload alone is one too.
 

@@ -69,6 +69,9 @@ class Storage(Protocol):
     def has(self, key: str) -> bool:
         """Whether an object can be read at `key`."""
 
+    def size(self, key: str) -> int:
+        """Bytes at `key`, before they are read. A link or a pipe is no object here."""
+
     def children(self, prefix: str) -> Children:
         """What lies directly under `prefix` ("" or "a/b"), unseen things included."""
 

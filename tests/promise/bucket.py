@@ -62,6 +62,9 @@ class Bucket:
         self._trouble.step("has")
         return any(each.found.key == key and each.is_latest and each.found.kind is Kind.VERSION for each in self.things)
 
+    def size(self, key: str) -> int:
+        return len(self.get(key))
+
     def children(self, prefix: str) -> Children:
         inside = f"{prefix}/" if prefix else ""
         names = [each.key.removeprefix(inside) for each in self._listing() if each.key.startswith(inside)]

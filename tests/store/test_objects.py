@@ -30,6 +30,7 @@ def test_what_was_written_is_read_and_listed(objects: ObjectStore) -> None:
     objects.write("hour/batch/source/000001", b"another photo")
     assert objects.read("hour/batch/source/000001") == b"another photo"
     assert objects.exists("hour/batch/manifest.json")
+    assert objects.size("hour/batch/source/000001") == len(b"another photo")
     assert not objects.exists("hour/batch")
     assert objects.folders("") == ["hour"]
     assert objects.folders("hour/batch") == ["source"]
@@ -81,6 +82,8 @@ def test_what_is_not_there_is_not_found(objects: ObjectStore) -> None:
     assert keys(objects, "hour") == []
     with pytest.raises(NotFound):
         objects.read("hour/nothing")
+    with pytest.raises(NotFound):
+        objects.size("hour/nothing")
 
 
 def test_a_prefix_ends_at_a_folder_not_at_a_letter(objects: ObjectStore) -> None:

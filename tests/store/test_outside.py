@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from schemas.errors import NotAllowed, NotFound, UserError
+from schemas.errors import FileTooLarge, NotAllowed, NotFound, UserError
 from store.outside import allow, check_place, normal_place, open_outside
 from store.people import create_account
 from store.places import list_place
@@ -75,6 +75,28 @@ def test_reading_a_disk_that_is_away_makes_no_folder_in_its_place(tmp_path: Path
     with pytest.raises(NotFound):
         open_outside(Settings(home=tmp_path / "home"))(f"file://{tmp_path}/mnt/nas/VIN1/1.jpg")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_photo_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
+    photo = tmp_path / "bazaar/1.jpg"
+    photo.parent.mkdir()
+    with photo.open("wb") as file:
+        file.truncate(31_000_000)
+    with pytest.raises(FileTooLarge):
+        open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_photo_that_became_a_link_or_a_pipe_since_it_was_named_is_not_there(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/1.jpg").write_bytes(b"of another customer")
+    photo = tmp_path / "1.jpg"
+    if kind == "link":
+        photo.symlink_to(tmp_path / "other/1.jpg")
+    else:
+        os.mkfifo(photo)
+    with pytest.raises(NotFound):
+        open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
