@@ -198,16 +198,19 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
-        from flows.parts import using
-        from flows.process_batch import (
-            process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
-        )
+        with holding(replace(parts, watch=watch), record.stamp.batch_id) as held:
+            if held is not None:
+                from flows.parts import using
+                from flows.process_batch import (
+                    process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
+                )
 
-        engine.start()
-        with holding(replace(parts, watch=watch), record.stamp.batch_id) as held, using(held):
-            process_batch(record.stamp.batch_id)
-    with parts.records.transaction() as connection:
-        record = get_batch(connection, batch_id)
+                engine.start()
+                with using(held):
+                    process_batch(record.stamp.batch_id)
+        with parts.records.transaction() as connection:
+            record = get_batch(connection, batch_id)
+        watch(record.counts)
     failures = _failures(parts.transient, record)
     if as_json:
         show_json(record.model_dump(mode="json") | {"failures": failures})

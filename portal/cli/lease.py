@@ -1,35 +1,49 @@
-"""While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off."""
+"""While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off.
+
+When the dispatcher was first, the command watches it: who asked wants the batch done, by whomever.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.lease import renewed, stopping
 from flows.parts import Parts
-from schemas.errors import WrongState
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
 
 _OURS = "command"
+_LOOK_EVERY = 1.0  # seconds
 
 
 @contextmanager
-def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts]:
+def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
     """Hold the lease until the end of the block. The parts to work with: the batch stops when the lease is lost.
 
-    Raises `WrongState` when somebody else works on the batch.
+    While somebody else works on the batch, that is watched; None once they have brought it to its end.
+
+    Raises `BatchNotSealed`.
     """
     holder = f"{socket.gethostname()} {os.getpid()} {_OURS}"
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         stands = line.find_submission(connection, batch_id)
-        if stands is not None and stands.lease_holder is not None and _is_gone(stands.lease_holder):
-            line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
-        if stands is not None and not line.claim(connection, batch_id, holder, parts.clock(), once_more=True):
-            raise WrongState("Somebody works on the batch already. `bgbatch status` shows how far it is.")
+    if stands is not None and stands.ready_at is None:
+        parts.transient.manifest(batch_id)  # there is none: whoever uploads the batch goes on with that
+    is_ours = _claim(parts, batch_id, holder, once_more=True)
+    while not is_ours:
+        with parts.records.transaction() as connection:
+            record = get_batch(connection, batch_id)
+        parts.watch(record.counts)
+        if record.state.has_ended:
+            yield None
+            return
+        time.sleep(_LOOK_EVERY)
+        is_ours = _claim(parts, batch_id, holder, once_more=False)
     try:
         with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)) as lost:
             yield stopping(parts, lost)
@@ -37,6 +51,16 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts]:
         with parts.records.transaction() as connection:
             has_ended = get_batch(connection, batch_id).state.has_ended
             line.release(connection, batch_id, holder, parts.clock(), has_ended)
+
+
+def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> bool:
+    with parts.records.transaction() as connection:
+        stands = line.find_submission(connection, batch_id)
+        if stands is None:
+            return True
+        if stands.lease_holder is not None and _is_gone(stands.lease_holder):
+            line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
+        return line.claim(connection, batch_id, holder, parts.clock(), once_more=once_more)
 
 
 def _renew(parts: Parts, batch_id: BatchId, holder: str) -> bool:

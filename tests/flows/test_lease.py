@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,12 @@ from sqlalchemy.exc import OperationalError
 
 from flows.lease import renewed
 from portal.cli.lease import holding
+from portal.intake import stamp_batch
+from schemas.batch import BatchState, Counts
+from schemas.errors import BatchNotSealed
+from schemas.options import CutoutOptions
 from store import line
+from store.batches import set_progress
 from store.tables import submissions
 from tests.flows.conftest import Place
 
@@ -54,10 +60,57 @@ def test_a_command_whose_lease_another_has_taken_begins_no_more_of_the_batch(
     stamp = place.send({"1.jpg": b"x"})
     monkeypatch.setattr(line, "LEASE_LIFE", timedelta(seconds=0.04))
     with holding(place.parts, stamp.batch_id) as held:
+        assert held is not None
         assert not held.stop(stamp.batch_id)
         with place.parts.records.transaction() as connection:
             connection.execute(update(submissions).values(lease_holder="another"))
         assert comes(lambda: held.stop(stamp.batch_id))
+
+
+def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp, seen = place.send({"1.jpg": b"x", "2.jpg": b"y"}), []
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
+    states = iter([(1, BatchState.RUNNING), (2, BatchState.COMPLETED)])
+
+    def goes_on(_seconds: float) -> None:
+        done, state = next(states)
+        with place.parts.records.transaction() as connection:
+            set_progress(connection, stamp.batch_id, Counts(items=2, done=done, failed=0), state)
+            if state.has_ended:
+                line.leave(connection, stamp.batch_id, place.parts.clock())
+                line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock(), has_ended=True)
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", goes_on)
+    with holding(replace(place.parts, watch=lambda counts: seen.append(counts.done)), stamp.batch_id) as held:
+        assert held is None
+    assert seen == [0, 1, 2]
+
+
+def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
+
+    def gives_back(_seconds: float) -> None:
+        with place.parts.records.transaction() as connection:
+            line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock(), has_ended=False)
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", gives_back)
+    with holding(place.parts, stamp.batch_id) as held:
+        assert held is not None
+
+
+def test_a_command_leaves_a_batch_whose_photos_are_still_coming_to_its_upload(place: Place) -> None:
+    stamp = stamp_batch(place.parts, place.account_id, None, CutoutOptions(), takes_uploads=True)
+    with pytest.raises(BatchNotSealed), holding(place.parts, stamp.batch_id):
+        pass
+    with place.parts.records.transaction() as connection:
+        assert line.shut(connection, stamp.batch_id, "seal", place.parts.clock())
 
 
 def comes(what: Callable[[], bool]) -> bool:
