@@ -18,6 +18,10 @@ from store.records import Records
 _log = logging.getLogger(__name__)
 
 
+class LeaseLost(Exception):
+    """Another process has the work by now, or it is over: whoever hears that leaves all of it as it is."""
+
+
 @contextmanager
 def renewed(every: float, renew: Callable[[], bool]) -> Iterator[threading.Event]:
     """Call `renew` every so many seconds until the end of the block, or until it says that the lease is lost.

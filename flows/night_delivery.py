@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from flows.changes import cutout_names, photos_in
+from flows.lease import LeaseLost
 from flows.night_look import ToDo
 from flows.night_report import Details, report_of
+from flows.night_worker import Worker, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
-from store import fingerprints
+from store import fingerprints, nights
 from store.nights import Night
 from store.objects import open_store
 from store.outside import check_place
@@ -28,10 +30,11 @@ _TRIAL = f"{REPORTS}/trial"
 """What a cutout is called that is written to see whether a place takes any: no name of a photo can be at fault then."""
 
 
-def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo]) -> dict[int, str]:
+def deliver(parts: Parts, schedule: Schedule, night: Night, worker: Worker, done: dict[int, ToDo]) -> dict[int, str]:
     """Write cutouts into the customer's place; each is remembered once it lies there. Returns why some do not, by item.
 
     Raises `StoreFault` when the place takes none of a portion, and not the trial either: then it is away, or full.
+    Raises `LeaseLost`: by then another delivers, perhaps newer cutouts of the same photos.
     """
     assert night.batch_id is not None
     batch_id = night.batch_id
@@ -42,11 +45,14 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo
     place = open_store(schedule.deliver, parts.settings) if schedule.deliver is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     refused: dict[int, str] = {}
+    lie_there = len(done) - len(left)
 
     suffix = schedule.options.format.suffix
 
     def write(pair: tuple[int, ToDo]) -> None:
         number, each = pair
+        if worker.has_lost():
+            raise LeaseLost
         if place is not None:
             cutout = parts.transient.read(cutout_key(batch_id, number, suffix))
             try:
@@ -59,8 +65,11 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, done: dict[int, ToDo
             portion = left[start : start + _AT_ONCE]
             list(writers.map(write, portion))
             lying = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
-            with parts.records.transaction() as connection:
+            lie_there += len(lying)
+            with fenced(parts, night, worker) as connection:
                 fingerprints.remember(connection, schedule.schedule_id, lying)
+                delivered = lie_there if place is not None else 0
+                nights.note(connection, night, done=len(done), delivered=delivered)
             if not lying and place is not None:
                 cutout = parts.transient.read(cutout_key(batch_id, portion[0][0], suffix))
                 place.write(f"{_TRIAL}{suffix}", cutout)  # as large as a cutout is: a page still fits on a full disk

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 from flows.changes import Photo, compare
+from flows.night_worker import Worker, fenced
 from flows.parts import Parts
 from flows.receive import seal, stamp_batch
 from schemas.batch import Item
 from schemas.errors import SourceEmpty
-from schemas.ids import BatchId, Randomness
+from schemas.ids import BatchId
 from schemas.record import Record
 from store import fingerprints, nights
 from store.nights import Night
@@ -27,8 +28,11 @@ class ToDo(Record):
     content_hmac: str
 
 
-def look(parts: Parts, schedule: Schedule, night: Night, randomness: Randomness) -> Night:
-    """List the source, compare it with the fingerprints, and seal what is to do. Raises what makes it impossible."""
+def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+    """List the source, compare it with the fingerprints, and seal what is to do. Raises what makes it impossible.
+
+    Raises `LeaseLost` too: two that looked at once would have each photo cut twice.
+    """
     with parts.records.transaction() as connection:
         source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
         if schedule.deliver is not None:
@@ -54,12 +58,12 @@ def look(parts: Parts, schedule: Schedule, night: Night, randomness: Randomness)
             schedule.account_id,
             schedule.industry,
             schedule.options,
-            randomness,
+            worker.randomness,
             due_at=night.deadline_at,
         )
         parts.transient.write(stamp, _todo_key(stamp.batch_id), _todo_bytes(todo))
         numbers["batch_id"] = stamp.batch_id
-    with parts.records.transaction() as connection:
+    with fenced(parts, night, worker) as connection:
         fingerprints.forget(connection, schedule.schedule_id, changes.deleted)
         night = nights.note(connection, night, **numbers)
     if stamp is not None:

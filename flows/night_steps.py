@@ -11,12 +11,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from flows.lease import is_called_off, renewed, stopping
+from flows.lease import LeaseLost, is_called_off, renewed, stopping
 from flows.night_delivery import deliver
 from flows.night_look import look, read_todo
 from flows.night_report import NOT_DELIVERED
 from flows.night_telling import end, tell, watch_pace
-from flows.night_worker import RENEW_EVERY, Worker, held
+from flows.night_worker import RENEW_EVERY, Worker, fenced, held
 from flows.parts import Parts
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts
@@ -84,17 +84,35 @@ def run_now(parts: Parts, schedule: Schedule, worker: Worker) -> Night | None:
 
 def go_on(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night | None:
     """Bring a night as far as it goes. None when another process has it. What is not its fault is raised."""
-    with held(parts, night, worker.holder) as ours:
-        if ours is None:
-            return None
-        try:
-            return _advance(ours, schedule, _fresh(parts, night), worker)
-        except BgbatchError as fault:
-            if fault.fault == "user":
-                return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: 0})
-            with parts.records.transaction() as connection:
-                nights.note(connection, night, failures={fault.code: 0})
-            raise
+    try:
+        with held(parts, night, worker) as ours:
+            return None if ours is None else _advance_or_note(parts, schedule, night, ours)
+    except LeaseLost:
+        _log.warning("night %s: another process has it by now, or its schedule is gone", night.night_id)
+        return None
+
+
+def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+    try:
+        return _advance(parts, schedule, _fresh(parts, night), worker)
+    except BgbatchError as fault:
+        if fault.fault == "user":
+            return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: 0})
+        with fenced(parts, night, worker) as connection:
+            nights.note(connection, night, failures={fault.code: 0})
+        raise
+
+
+def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night | None:
+    try:
+        with held(parts, night, worker) as ours:
+            if ours is None:
+                return None
+            left = max(0, night.new + night.changed - night.delivered)
+            code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
+            return end(parts, schedule, night, ours, NightState.FAILED, {code: left})
+    except LeaseLost:
+        return None
 
 
 def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
@@ -128,17 +146,14 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
     if night is None or action.step is Step.SKIP:
         return night
     if action.step is Step.GIVE_UP:
-        with held(parts, night, worker.holder) as ours:
-            left = max(0, night.new + night.changed - night.delivered)
-            code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
-            return end(parts, schedule, night, worker, NightState.FAILED, {code: left}) if ours is not None else None
+        return _give_up(parts, schedule, night, worker)
     return go_on(parts, schedule, night, worker)
 
 
 def _advance(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
     batch = _batch_of(parts, night)
     if batch is None or batch.state is BatchState.OPEN:  # it died between look and seal: look again
-        night = look(parts, schedule, night, worker.randomness)
+        night = look(parts, schedule, night, worker)
         batch = _batch_of(parts, night)
     if batch is None:
         return end(parts, schedule, night, worker, NightState.COMPLETED, {})
@@ -171,7 +186,8 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
     try:
         assert worker.process is not None
         with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)) as lost:
-            counts = worker.process(stopping(replace(parts, watch=watch), lost), batch_id)
+            watched = replace(parts, watch=watch, stop=lambda each: worker.has_lost() or parts.stop(each))
+            counts = worker.process(stopping(watched, lost), batch_id)
         has_ended = counts.state is not BatchState.RUNNING or is_called_off(parts.records, batch_id)
     finally:
         with parts.records.transaction() as connection:
@@ -190,14 +206,14 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
         return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
     results = results_by_number(parts.transient.reports(night.batch_id))
     done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
-    refused = deliver(parts, schedule, night, {number: todo[number - 1] for number in done})
+    refused = deliver(parts, schedule, night, worker, {number: todo[number - 1] for number in done})
     lying = len(done) - len(refused)
     failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
     if len(results) < len(manifest.items):
         failures["not_done"] = len(manifest.items) - len(results)
     if refused:
         failures[NOT_DELIVERED] = len(refused)
-    with parts.records.transaction() as connection:
+    with fenced(parts, night, worker) as connection:
         delivered = lying if schedule.deliver is not None else 0
         night = nights.note(connection, night, done=len(done), delivered=delivered)
     named = [

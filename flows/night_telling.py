@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from flows.night_delivery import write_details
 from flows.night_report import markdown, report_of
-from flows.night_worker import Worker
+from flows.night_worker import Worker, fenced
 from flows.parts import Parts
 from flows.timetable import Pace, estimate, is_at_risk
 from store import nights, webhooks
@@ -46,11 +46,16 @@ def end(
     failures: dict[str, int],
     failed: list[tuple[str, str, str]] | None = None,
 ) -> Night:
-    """Record how the night ended, and tell: a page, the account's webhooks, and with names the customer's own place."""
+    """Record how the night ended, and tell: a page, the account's webhooks, and with names the customer's own place.
+
+    Raises `LeaseLost`.
+    """
     now = parts.clock()
+    with fenced(parts, night, worker):
+        pass  # else the page with names would be written over the one of who has the night by now
     over = {"state": state, "failures": failures, "ended_at": now, "estimate_at": None}
     write_details(parts, schedule, night.model_copy(update=over), failed or [], now)
-    with parts.records.transaction() as connection:
+    with fenced(parts, night, worker) as connection:
         night = nights.note(connection, night, **over)
         tell(connection, schedule, night, "night.ended", now)
     worker.publish("night-report", markdown(report_of(night, now), schedule))

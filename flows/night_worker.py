@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flows.lease import renewed, stopping
+from sqlalchemy import Connection
+
+from flows.lease import LeaseLost, renewed
 from flows.parts import Parts
 from schemas.batch import Counts
 from schemas.ids import BatchId, Randomness
@@ -23,31 +25,46 @@ Publish = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Worker:
-    """Who works on nights. `process` is None where others (`bgbatch work`) cut what stands in line."""
+    """Who works on nights. `process` is None where others (`bgbatch work`) cut what stands in line.
+
+    `has_lost`: whether the lease of the night that it works on is another's by now.
+    """
 
     holder: str
     randomness: Randomness
     process: Process | None
     publish: Publish = lambda key, page: None
+    has_lost: Callable[[], bool] = lambda: False
 
 
 @contextmanager
-def held(parts: Parts, night: Night, holder: str) -> Iterator[Parts | None]:
+def held(parts: Parts, night: Night, worker: Worker) -> Iterator[Worker | None]:
     """Hold the night's lease until the end of the block; None when another process has it.
 
-    The parts to work with: cutting stops when the lease is lost.
+    The worker knows when the lease is lost.
     """
-    if not _hold(parts, night, holder):
+    with parts.records.transaction() as connection:
+        is_ours = nights.hold(connection, night.night_id, worker.holder, parts.clock())
+    if not is_ours:
         yield None
         return
     try:
-        with renewed(RENEW_EVERY, lambda: _hold(parts, night, holder)) as lost:
-            yield stopping(parts, lost)
+        with renewed(RENEW_EVERY, lambda: _renew(parts, night, worker.holder)) as lost:
+            yield replace(worker, has_lost=lost.is_set)
     finally:
         with parts.records.transaction() as connection:
-            nights.let_go(connection, night.night_id, holder)
+            nights.let_go(connection, night.night_id, worker.holder)
 
 
-def _hold(parts: Parts, night: Night, holder: str) -> bool:
+@contextmanager
+def fenced(parts: Parts, night: Night, worker: Worker) -> Iterator[Connection]:
+    """A transaction that is made only while the worker holds the night's lease. Raises `LeaseLost`."""
     with parts.records.transaction() as connection:
-        return nights.hold(connection, night.night_id, holder, parts.clock())
+        if worker.has_lost() or not nights.renew(connection, night.night_id, worker.holder, parts.clock()):
+            raise LeaseLost
+        yield connection
+
+
+def _renew(parts: Parts, night: Night, holder: str) -> bool:
+    with parts.records.transaction() as connection:
+        return nights.renew(connection, night.night_id, holder, parts.clock())

@@ -11,14 +11,14 @@ from enum import StrEnum
 from typing import NewType
 
 from pydantic import Field
-from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from schemas.errors import NotFound
 from schemas.ids import AccountId, BatchId, Randomness
 from schemas.record import Moment, Record
 from store.schedules import Schedule, ScheduleId
-from store.tables import nights
+from store.tables import nights, schedules
 
 NightId = NewType("NightId", str)
 
@@ -128,7 +128,7 @@ def last_due(connection: Connection, schedule_id: str) -> datetime | None:
 
 
 def hold(connection: Connection, night_id: NightId, holder: str, now: datetime) -> bool:
-    """Take or keep the lease of a running night. False when another process has it, or when the night is over."""
+    """Take the lease of a running night. False when another process has it, or when the night is over."""
     is_free = or_(nights.c.lease_until.is_(None), nights.c.lease_until <= now, nights.c.lease_holder == holder)
     taken = connection.execute(
         update(nights)
@@ -136,6 +136,18 @@ def hold(connection: Connection, night_id: NightId, holder: str, now: datetime) 
         .values(lease_holder=holder, lease_until=now + LEASE_LIFE)
     )
     return taken.rowcount == 1
+
+
+def renew(connection: Connection, night_id: NightId, holder: str, now: datetime) -> bool:
+    """Keep the lease. False when it was lost, or night or schedule are no more: whoever hears that must stop."""
+    is_ours = (nights.c.night_id == night_id) & (nights.c.lease_holder == holder)
+    is_wanted = exists().where(schedules.c.schedule_id == nights.c.schedule_id)
+    kept = connection.execute(
+        update(nights)
+        .where(is_ours, nights.c.state == NightState.RUNNING, is_wanted)
+        .values(lease_until=now + LEASE_LIFE)
+    )
+    return kept.rowcount == 1
 
 
 def let_go(connection: Connection, night_id: NightId, holder: str) -> None:

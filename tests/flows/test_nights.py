@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,11 +22,11 @@ from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
-from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, StoreFault, UserError
+from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, NotFound, StoreFault, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import fingerprints, nights, outside, schedules, tables, webhooks
+from store import fingerprints, line, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
 from store.folder import Folder
 from store.nights import Night, NightState
@@ -91,6 +92,10 @@ class Market:
         process = self._process if cuts else None
         worker = Worker(os.urandom(4).hex(), os.urandom, process, lambda key, page: self.pages.append(page))
         return night_steps.run_due(self.parts, worker)
+
+    @property
+    def target_folder(self) -> Path:
+        return Path(self.target_url.removeprefix("file://"))
 
     def delivered(self) -> list[str]:
         found = (each.path for each in list_place(self.target_url, self.parts.settings))
@@ -302,6 +307,74 @@ def test_a_night_whose_lease_another_has_taken_cuts_no_more(
     monkeypatch.setattr(market, "_process", lose_and_cut)
     (night,) = market.run_due(FIRST)
     assert (night.state, market.cut, night.delivered) == ("running", [], 0)
+
+
+@pytest.mark.parametrize("end", ["taken", "taken and let go", "removed"])
+def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_more(
+    market: Market, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    market.source.write("broken.jpg", b"broken")  # so that there would be a page with names
+    put = Folder.put
+
+    def lose_and_put(self: Folder, key: str, data: bytes) -> None:
+        if f"file://{self.root}" == market.target_url:
+            with market.parts.records.transaction() as connection:
+                if end == "removed":
+                    with suppress(NotFound):
+                        schedules.remove(connection, schedule.schedule_id)
+                else:
+                    holder, until = ("another", FIRST + DAY) if end == "taken" else (None, None)
+                    connection.execute(update(tables.nights).values(lease_holder=holder, lease_until=until))
+        put(self, key, data)
+
+    monkeypatch.setattr(Folder, "put", lose_and_put)
+    assert market.run_due(FIRST) == []
+    assert len(market.pages) == 0
+    assert not list((market.target_folder / REPORTS).glob("*"))
+    with market.parts.records.transaction() as connection:
+        assert nights.of_schedule(connection, schedule.schedule_id)[0].state is NightState.RUNNING
+        assert fingerprints.known(connection, schedule.schedule_id) == {}
+
+
+def test_a_delivery_stops_in_the_middle_when_the_lease_is_lost(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night_worker, "RENEW_EVERY", 0.01)
+    fill(market, 100)
+    market.schedule()
+    put = Folder.put
+
+    def lose_and_put(self: Folder, key: str, data: bytes) -> None:
+        if f"file://{self.root}" == market.target_url:
+            with market.parts.records.transaction() as connection:
+                connection.execute(update(tables.nights).values(lease_holder="another", lease_until=FIRST + DAY))
+            time.sleep(0.1)
+        put(self, key, data)
+
+    monkeypatch.setattr(Folder, "put", lose_and_put)
+    assert market.run_due(FIRST) == []
+    assert len(market.delivered()) < 100
+
+
+def test_a_look_that_lost_its_lease_to_another_makes_no_second_batch(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+
+    def slow(place: str, settings: Settings) -> Iterator[Lying]:
+        monkeypatch.setattr(night_look, "list_place", list_place)
+        with market.parts.records.transaction() as connection:
+            connection.execute(update(tables.nights).values(lease_until=FIRST))
+        market.run_due(FIRST + timedelta(minutes=2), cuts=False)  # another, which lets go of the night again
+        return list_place(place, settings)
+
+    monkeypatch.setattr(night_look, "list_place", slow)
+    assert market.run_due(FIRST) == []
+    with market.parts.records.transaction() as connection:
+        (waiting,) = line.in_line(connection, market.clock[0])
+        (night,) = nights.of_schedule(connection, schedule.schedule_id)
+    assert night.batch_id == waiting.batch_id
 
 
 def test_a_batch_that_others_cut_in_line_is_delivered_and_reported(market: Market) -> None:
