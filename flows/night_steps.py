@@ -10,16 +10,18 @@ import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 
 from flows.lease import LeaseLost, is_called_off, renewed, stopping
 from flows.night_delivery import deliver
-from flows.night_look import look, read_todo
+from flows.night_look import ToDo, look, read_todo
 from flows.night_report import NOT_DELIVERED
 from flows.night_telling import end, tell, watch_pace
 from flows.night_worker import RENEW_EVERY, Worker, fenced, held
 from flows.parts import Parts
+from flows.steps import call_off
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
-from schemas.batch import BatchState, Counts
+from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, results_by_number
@@ -29,6 +31,9 @@ from store.nights import Night, NightState
 from store.schedules import Schedule
 
 _log = logging.getLogger(__name__)
+
+_DELIVERY_SHARE = 10
+"""A tenth of a batch's life is kept for the delivery of what is cut by then."""
 
 
 def run_due(parts: Parts, worker: Worker, at_once: int = 1) -> list[Night]:
@@ -97,7 +102,8 @@ def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Wor
         return _advance(parts, schedule, _fresh(parts, night), worker)
     except BgbatchError as fault:
         if fault.fault == "user":
-            return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: 0})
+            photos = _left(_fresh(parts, night)) if isinstance(fault, PastDeadline) else 0
+            return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: photos})
         with fenced(parts, night, worker) as connection:
             nights.note(connection, night, failures={fault.code: 0})
         raise
@@ -108,9 +114,8 @@ def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
         with held(parts, night, worker) as ours:
             if ours is None:
                 return None
-            left = max(0, night.new + night.changed - night.delivered)
             code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
-            return end(parts, schedule, night, ours, NightState.FAILED, {code: left})
+            return end(parts, schedule, night, ours, NightState.FAILED, {code: _left(night)})
     except LeaseLost:
         return None
 
@@ -159,27 +164,31 @@ def _advance(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
         return end(parts, schedule, night, worker, NightState.COMPLETED, {})
     if not batch.state.has_ended:
         night = watch_pace(parts, schedule, night, worker, _pace_in_line(parts, batch))
-        if worker.process is None or not _cut(parts, schedule, night, worker, batch):
-            return _fresh(parts, night)
+        if parts.clock() >= _cut_until(batch):
+            _call_off(parts, batch)
+        elif worker.process is not None:
+            _cut(parts, schedule, night, worker, batch)
         batch = _batch_of(parts, night)
     if batch is None or not batch.state.has_ended:
         return _fresh(parts, night)
     return _finish(parts, schedule, _fresh(parts, night), worker)
 
 
-def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: BatchRecord) -> bool:
-    """Cut in this process, under the batch's lease. False when another process has it."""
+def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: BatchRecord) -> None:
+    """Cut in this process, under the batch's lease, unless another process has it."""
     batch_id, began = batch.stamp.batch_id, parts.clock()
     done_then = batch.counts.done + batch.counts.failed
     with parts.records.transaction() as connection:
         if not line.claim(connection, batch_id, worker.holder, began, batch.counts.items):
-            return False
+            return
     current = night
 
     def watch(counts: Counts) -> None:
         nonlocal current
         pace = Pace(began, done_then, counts.done + counts.failed, counts.items)
         current = watch_pace(parts, schedule, current, worker, pace)
+        if parts.clock() >= _cut_until(batch):
+            _call_off(parts, batch)
         parts.watch(counts)
 
     has_ended = False
@@ -192,7 +201,17 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
     finally:
         with parts.records.transaction() as connection:
             line.release(connection, batch_id, worker.holder, parts.clock(), has_ended)
-    return True
+
+
+def _cut_until(batch: BatchRecord) -> datetime:
+    """When to call off what is not cut. A catalog too large for a day would else never get further in any night."""
+    stamp = batch.stamp
+    return stamp.purge_at - (stamp.purge_at - stamp.received_at) / _DELIVERY_SHARE
+
+
+def _call_off(parts: Parts, batch: BatchRecord) -> None:
+    with parts.records.transaction() as connection:
+        call_off(connection, batch.stamp.batch_id, parts.clock())
 
 
 def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
@@ -201,9 +220,16 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
     try:
         manifest = parts.transient.manifest(night.batch_id)
         todo = read_todo(parts, night.batch_id)
-    except (BatchNotSealed, NotFound):
-        left = max(0, night.new + night.changed - night.delivered)
+        return _deliver_and_close(parts, schedule, night, worker, manifest, todo)
+    except (BatchNotSealed, NotFound):  # purged, before the delivery or in the middle
+        left = _left(_fresh(parts, night))
         return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
+
+
+def _deliver_and_close(
+    parts: Parts, schedule: Schedule, night: Night, worker: Worker, manifest: Manifest, todo: list[ToDo]
+) -> Night:
+    assert night.batch_id is not None
     results = results_by_number(parts.transient.reports(night.batch_id))
     done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
     refused = deliver(parts, schedule, night, worker, {number: todo[number - 1] for number in done})
@@ -226,6 +252,11 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
     if failures:
         state = NightState.PARTIALLY_COMPLETED if lying else NightState.FAILED
     return end(parts, schedule, night, worker, state, dict(failures), named)
+
+
+def _left(night: Night) -> int:
+    """Photos that were to be done and do not lie in the customer's place."""
+    return max(0, night.new + night.changed - night.delivered)
 
 
 def _fresh(parts: Parts, night: Night) -> Night:

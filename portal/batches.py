@@ -6,13 +6,14 @@ from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 
+from flows import steps
 from portal.delivery import read_results
 from schemas.batch import BatchState
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
 from schemas.results import Failed
-from store import line, webhooks
+from store import line
 from store.batches import BatchRecord, get_batch
 from store.logs import note
 from store.records import Records
@@ -72,7 +73,4 @@ def call_off(records: Records, clock: Clock, record: BatchRecord) -> None:
     """Begin no more work for a batch. What is done can be fetched, and it is purged on time. Twice changes nothing."""
     if not record.state.has_ended:
         with records.transaction() as connection:
-            line.ask_to_stop(connection, record.stamp.batch_id, clock())
-            stands = get_batch(connection, record.stamp.batch_id)
-            if stands.state is BatchState.CANCELLED:  # else the worker that has it tells of its end
-                webhooks.enqueue_end(connection, stands, clock())
+            steps.call_off(connection, record.stamp.batch_id, clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -108,6 +109,8 @@ class Market:
         def run_shards(batch_id, shards, clock, keep, stop):  # type: ignore[no-untyped-def]
             manifest = parts.transient.manifest(batch_id)
             for shard in shards:
+                if stop():
+                    return
                 if self.die_after is not None and len(self.cut) >= self.die_after:
                     raise Killed
                 self.cut += [manifest.items[number - 1].path for number in shard]
@@ -241,6 +244,43 @@ def test_a_night_without_end_is_given_up_when_its_batch_is_purged_and_the_next_d
     assert (new.state, new.new, new.delivered) == ("completed", 10, 10)
     with market.parts.records.transaction() as connection:
         assert len(fingerprints.known(connection, schedule.schedule_id)) == 10
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_a_catalog_too_large_for_one_night_is_done_in_some_nights_and_no_photo_twice(
+    market: Market, cuts: bool
+) -> None:
+    fill(market, 50)
+    market.schedule()
+    market.minutes_per_photo = 51
+    for at, delivered in ((FIRST, 25), (FIRST + DAY, 50)):
+        (night,) = market.run_due(at, cuts=cuts)
+        if not cuts:
+            market.die_after = delivered
+            with suppress(Killed):  # others cut, and get no further
+                market._process(market.parts, night.batch_id)  # type: ignore[arg-type]
+            (night,) = market.run_due(at + timedelta(hours=21, minutes=30), cuts=False)
+        assert len(market.delivered()) == delivered
+        if delivered < 50:
+            assert (night.state, night.failures, night.delivered) == ("partially_completed", {"not_done": 25}, 25)
+    assert len(market.cut) == len(set(market.cut)) == 50
+
+
+def test_a_batch_that_is_purged_while_it_is_delivered_is_called_past_its_deadline(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 250)
+    market.schedule()
+    remember = fingerprints.remember
+
+    def remember_and_purge(*given: object) -> None:
+        remember(*given)  # type: ignore[arg-type]
+        for hour in (market.parts.settings.home / "transient").iterdir():
+            shutil.rmtree(hour)
+
+    monkeypatch.setattr(fingerprints, "remember", remember_and_purge)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.delivered) == ("failed", {"past_deadline": 50}, 200)
 
 
 @pytest.mark.parametrize(("overlap", "states"), [(Overlap.SKIP, ["skipped"]), (Overlap.WAIT, [])])
