@@ -17,9 +17,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, next_turn
-from flows.lease import is_called_off, renewed
+from flows.lease import renewed
 from flows.parts import Parts
-from schemas.batch import BatchState, Counts
+from schemas.batch import Counts
 from schemas.errors import BgbatchError, PastDeadline
 from schemas.ids import BatchId
 from store import line
@@ -94,7 +94,7 @@ class Dispatcher:
         return True
 
     def _work(self, turn: _Turn) -> None:
-        batch_id, has_ended = turn.batch.batch_id, False
+        batch_id, is_over = turn.batch.batch_id, False
         try:
             with (
                 renewed(_RENEW_EVERY, lambda: self._renew(batch_id)) as turn.lost,
@@ -103,17 +103,16 @@ class Dispatcher:
                 _log.info("a turn begins, %d photos are left", turn.batch.left)
                 ended = self._process(self._watched(turn), batch_id)
                 _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)
-            has_ended = ended.state is not BatchState.RUNNING or is_called_off(self._parts.records, batch_id)
         except BgbatchError as fault:
-            has_ended = isinstance(fault, PastDeadline) or self._is_over(batch_id)
-            if has_ended:
+            is_over = isinstance(fault, PastDeadline) or self._is_over(batch_id)
+            if is_over:
                 _log.info("the turn ended with %s: the batch's time is over", fault.code)
                 return
             _log.warning("the turn ended with %s; the batch waits in line. %s", fault.code, fault)
             self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
             raise
         finally:
-            self._give_back(turn, has_ended)
+            self._give_back(turn, is_over)
 
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
@@ -168,14 +167,16 @@ class Dispatcher:
             batch = get_batch(connection, batch_id)
         return batch.purged_at is not None or batch.stamp.purge_at <= self._parts.clock()
 
-    def _give_back(self, turn: _Turn, has_ended: bool) -> None:
+    def _give_back(self, turn: _Turn, is_over: bool) -> None:
         now = self._parts.clock()
         items = max(0, turn.done - turn.done_before)
         seconds = time.monotonic() - turn.started
         if items and seconds > 0:
             self._items_per_second += (items / seconds - self._items_per_second) / 4
         with self._parts.records.transaction() as connection:
-            line.release(connection, turn.batch.batch_id, self._holder, now, has_ended)
+            if is_over:
+                line.leave(connection, turn.batch.batch_id, now)
+            line.release(connection, turn.batch.batch_id, self._holder, now)
             if items:
                 share = line.share_to_charge(connection, turn.batch.account_id)
                 line.charge(connection, charged(share, items, now))

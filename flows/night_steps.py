@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 
-from flows.lease import LeaseLost, is_called_off, renewed, stopping
+from flows.lease import LeaseLost, renewed, stopping
 from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
 from flows.night_report import NOT_DELIVERED
@@ -191,16 +191,14 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
             _call_off(parts, batch)
         parts.watch(counts)
 
-    has_ended = False
     try:
         assert worker.process is not None
         with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)) as lost:
             watched = replace(parts, watch=watch, stop=lambda each: worker.has_lost() or parts.stop(each))
-            counts = worker.process(stopping(watched, lost), batch_id)
-        has_ended = counts.state is not BatchState.RUNNING or is_called_off(parts.records, batch_id)
+            worker.process(stopping(watched, lost), batch_id)
     finally:
         with parts.records.transaction() as connection:
-            line.release(connection, batch_id, worker.holder, parts.clock(), has_ended)
+            line.release(connection, batch_id, worker.holder, parts.clock())
 
 
 def _cut_until(batch: BatchRecord) -> datetime:

@@ -164,10 +164,12 @@ def renew(connection: Connection, batch_id: BatchId, holder: str, now: datetime)
     return kept.rowcount == 1
 
 
-def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime, has_ended: bool) -> None:
-    """Give the lease back: for good, or to wait for the next turn."""
-    values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": 0}
-    values |= _ended(now) if has_ended else {"ready_at": now}
+def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> None:
+    """Give the lease back. A batch that has not left the line waits for its next turn.
+
+    It does not say that the batch has ended: since that was said, its customer may have asked for it once more.
+    """
+    values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": 0, "ready_at": now}
     connection.execute(
         update(submissions)
         .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)
@@ -176,14 +178,12 @@ def release(connection: Connection, batch_id: BatchId, holder: str, now: datetim
 
 
 def leave(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """The batch has ended. In the transaction that says so: whoever dies after it has nothing more to say."""
+    """The batch has ended. In the transaction that says so: whoever dies after it has nothing more to say.
+
+    With its end the wish is granted: who runs the batch once more means what is wanted of any other.
+    """
     ended = update(submissions).where(submissions.c.batch_id == batch_id)
-    connection.execute(ended.values(_ended(now)))
-
-
-def _ended(now: datetime) -> dict[str, object]:
-    """With its end the wish is granted: who runs the batch once more means what is wanted of any other."""
-    return {"ended_at": now, "again": None, "again_before": None}
+    connection.execute(ended.values(ended_at=now, again=None, again_before=None))
 
 
 def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:

@@ -49,8 +49,9 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
             yield stopping(parts, lost)
     finally:
         with parts.records.transaction() as connection:
-            has_ended = get_batch(connection, batch_id).state.has_ended
-            line.release(connection, batch_id, holder, parts.clock(), has_ended)
+            if get_batch(connection, batch_id).state.has_ended:  # it may have been so before: then nobody has said it
+                line.leave(connection, batch_id, parts.clock())
+            line.release(connection, batch_id, holder, parts.clock())
 
 
 def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> bool:
@@ -59,7 +60,7 @@ def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> boo
         if stands is None:
             return True
         if stands.lease_holder is not None and _is_gone(stands.lease_holder):
-            line.release(connection, batch_id, stands.lease_holder, parts.clock(), has_ended=False)
+            line.release(connection, batch_id, stands.lease_holder, parts.clock())
         return line.claim(connection, batch_id, holder, parts.clock(), once_more=once_more)
 
 

@@ -145,7 +145,8 @@ def test_a_batch_that_ended_since_it_was_chosen_is_not_claimed(place: Place) -> 
     now = place.parts.clock()
     with place.parts.records.transaction() as connection:
         assert line.claim(connection, stamp.batch_id, "one", now)
-        line.release(connection, stamp.batch_id, "one", now, has_ended=True)
+        line.leave(connection, stamp.batch_id, now)
+        line.release(connection, stamp.batch_id, "one", now)
         assert not line.claim(connection, stamp.batch_id, "two", now)
         ended = line.find_submission(connection, stamp.batch_id)
         assert ended is not None
@@ -212,6 +213,28 @@ def test_a_batch_that_is_purged_while_it_is_worked_on_stays_purged_and_no_more_o
     assert dispatcher(place, process).take_turn()
     assert state(place, stamp.batch_id) is BatchState.PURGED
     assert done == [0]
+    assert not dispatcher(place).take_turn()
+
+
+@pytest.mark.parametrize("wish", ["retry", "cancel"])
+def test_a_wish_that_comes_between_the_end_of_a_turn_and_its_lease_is_not_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        counts = pretend(parts if wish == "retry" else replace(parts, stop=lambda _: True), batch_id)
+        with parts.records.transaction() as connection:
+            if wish == "retry":
+                line.ask_again(connection, batch_id, ["not_an_image"], parts.clock())
+            else:
+                line.ask_to_stop(connection, batch_id, parts.clock())
+        return counts
+
+    assert dispatcher(place, process).take_turn()
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is (BatchState.FAILED if wish == "retry" else BatchState.CANCELLED)
     assert not dispatcher(place).take_turn()
 
 
