@@ -81,7 +81,7 @@ def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_aga
             set_progress(connection, stamp.batch_id, Counts(items=2, done=done, failed=0), state)
             if state.has_ended:
                 line.leave(connection, stamp.batch_id, place.parts.clock())
-                line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock(), has_ended=True)
+                line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
     monkeypatch.setattr("portal.cli.lease.time.sleep", goes_on)
     with holding(replace(place.parts, watch=lambda counts: seen.append(counts.done)), stamp.batch_id) as held:
@@ -98,7 +98,7 @@ def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
 
     def gives_back(_seconds: float) -> None:
         with place.parts.records.transaction() as connection:
-            line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock(), has_ended=False)
+            line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
     monkeypatch.setattr("portal.cli.lease.time.sleep", gives_back)
     with holding(place.parts, stamp.batch_id) as held:
