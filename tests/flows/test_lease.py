@@ -12,8 +12,8 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from flows.lease import renewed
+from flows.receive import stamp_batch
 from portal.cli.lease import holding
-from portal.intake import stamp_batch
 from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed
 from schemas.options import CutoutOptions
