@@ -39,7 +39,7 @@ from lake.copies.manifest import (
 )
 from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull
-from lake.query import Query, as_filter
+from lake.query import Query, as_filter, columns_of
 from lake.reading import Lake, LiveGrants, Snapshot, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
@@ -50,6 +50,7 @@ from store.objects import ObjectStore
 from store.records import Records
 
 _LOOKS = 10
+_LONGEST_RECIPIENT, _LONGEST_PLACE = 200, 1000  # that the records hold
 _AT_ONCE = 4
 """Parts: reading, hashing and writing wait for disk or network, or leave Python to others. Each is made in memory."""
 
@@ -69,6 +70,10 @@ class Order:
     def __post_init__(self) -> None:
         if min(self.shares) < 0 or not isfinite(total := sum(self.shares)) or not total:
             raise UserError("Shares are three numbers from 0 on, not all 0, as in 80,10,10.")
+        if not 0 < len(self.recipient.strip()) <= _LONGEST_RECIPIENT or not self.recipient.isprintable():
+            raise UserError(f"Say who gets the copy in 1 to {_LONGEST_RECIPIENT} characters: customers read it.")
+        if len(self.place) > _LONGEST_PLACE:
+            raise UserError(f"The copy's place has more than {_LONGEST_PLACE} characters. Choose another.")
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,18 @@ def pull(
 ) -> Pulled:
     """Copy what `query` asks for. Raises `BadQuery`, `CopyInTheWay`, `StoreFault`.
 
-    A finished copy of an earlier pull in the same place is replaced. `on_part` is told how many parts of how many are
-    done.
+    A finished copy of an earlier pull in the same place is replaced, once it is known by what. `on_part` is told how
+    many parts of how many are done.
     """
     as_filter(query.where)
     reader = Lake(lake, records, live if callable(live) else lambda: live)
     copy = ObjectStore(Folder(str(to))) if isinstance(to, Path) else to
     plan = _unfinished(copy, query, order)
     if plan is None:
-        _clear_old(copy, records, clock)
+        old = _old_copy(copy)
         plan = _new_plan(reader, query, order, clock, randomness)
+        if old is not None:
+            _clear(copy, records, old, clock)
         with records.transaction() as connection:
             record_pull(connection, plan, order.place)
         copy.write(PLAN, plan.model_dump_json().encode())
@@ -149,22 +156,28 @@ def _unfinished(copy: ObjectStore, query: Query, order: Order) -> Plan | None:
         plan = Plan.model_validate_json(copy.read(PLAN))
     except NotFound:
         return None
-    if (plan.wanted, plan.kind) != (_wanted(query, order), order.kind):
-        raise CopyInTheWay("An interrupted pull of something else is there. Ask for the same, or choose another place.")
+    if (plan.wanted, plan.kind, plan.recipient) != (_wanted(query, order), order.kind, order.recipient):
+        raise CopyInTheWay(
+            "An interrupted pull of something else, or for others, is there. Ask for the same or choose another place."
+        )
     return plan
 
 
-def _clear_old(copy: ObjectStore, records: Records, clock: Clock) -> None:
+def _old_copy(copy: ObjectStore) -> Manifest | None:
     old = read_manifest(copy)
-    if old is None:
-        if next(copy.walk(""), None) is not None:
-            raise CopyInTheWay("There are files that are no copy of candidates. Choose an empty place.")
-        return
+    if old is None and next(copy.walk(""), None) is not None:
+        raise CopyInTheWay("There are files that are no copy of candidates. Choose an empty place.")
+    return old
+
+
+def _clear(copy: ObjectStore, records: Records, old: Manifest, clock: Clock) -> None:
+    """The manifest goes last: whoever finds it does all of this again."""
     for top in ("data", PLOTS):
         copy.delete_folder(top)
-    copy.delete([CARD, MANIFEST])
+    copy.delete([CARD])
     with records.transaction() as connection:
         mark_cleared(connection, old.pull_id, None, clock())
+    copy.delete([MANIFEST])
 
 
 def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: Randomness) -> Plan:
@@ -185,7 +198,8 @@ def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: 
 
 
 def _labels(lake: Lake, query: Query) -> tuple[Snapshot, pa.Table]:
-    columns = [name for name in LABELS if name != "licence"]
+    asked = columns_of(query.where)
+    columns = [name for name in LABELS if name != "licence" or name in asked]  # long, and the same in every row
     for _ in range(_LOOKS):
         snapshot = lake.snapshot(query.industry)
         try:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
-from lake.copies.manifest import Kind, Split
+from lake.copies.manifest import MANIFEST, Kind, Split
 from lake.pull import Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls
 from lake.query import Query
+from lake.reading import Lake
 from lake.verify import verify
 from schemas.candidate import LICENCE
-from schemas.errors import BadQuery, CopyInTheWay, UserError
+from schemas.errors import BadQuery, CopyInTheWay, StoreFault, UserError
 from schemas.ids import new_grant_id
 from schemas.industries import Industry
 from store.folder import Folder
@@ -77,6 +79,7 @@ def test_a_condition_picks_rows(world: World, tmp_path: Path) -> None:
     pulled = take(world, tmp_path / "copy", Query(AUTO, "edge_uncertainty > 0.3 AND item <> 5"))
     assert [each[-1] for each in ids(tmp_path / "copy")] == ["4", "6", "7", "8"]
     assert pulled.rows == 4
+    assert take(world, tmp_path / "other", Query(AUTO, f"licence = '{LICENCE}' and item < 3")).rows == 2
 
 
 def test_the_hardest_come_first(world: World, tmp_path: Path) -> None:
@@ -240,6 +243,8 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
         pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, killed)
     with pytest.raises(CopyInTheWay):
         take(world, tmp_path / "copy", Query(AUTO, "width > 3"))
+    with pytest.raises(CopyInTheWay):
+        take(world, tmp_path / "copy", recipient="others, whom no customer would read of")
     for grant in sorted(grants, key=lambda each: each.grant_id)[:1]:
         world.withdraw(grant)
     world.give(grants[2], 1)
@@ -309,6 +314,53 @@ def test_pulling_again_replaces_the_copy(world: World, tmp_path: Path) -> None:
     assert not (tmp_path / "copy" / first.files[0]).exists()
     with world.records.transaction() as connection:
         assert [each.must_go([]) for each in list_pulls(connection)] == [{}, {}]
+
+
+def test_a_copy_stays_when_nothing_could_be_planned_in_its_place(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.give(world.grant())
+    take(world, tmp_path / "copy")
+
+    def away(*_: object) -> None:
+        raise StoreFault("The store is away.")
+
+    with monkeypatch.context() as without:
+        without.setattr(Lake, "labels_of", away)
+        with pytest.raises(StoreFault):
+            take(world, tmp_path / "copy")
+    assert verify(open_store(str(tmp_path / "copy"), Settings()), world.records, world.live(), world.clock).is_good
+    with world.records.transaction() as connection:
+        assert [list(each.cleared) for each in list_pulls(connection)] == [[]]
+
+
+def test_a_replacing_that_was_killed_leaves_no_copy_on_record_that_is_gone(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = world.grant()
+    world.give(grant)
+    take(world, tmp_path / "copy")
+    delete = ObjectStore.delete
+
+    def dies(store: ObjectStore, keys: Iterable[str]) -> None:
+        delete(store, keys := list(keys))
+        if MANIFEST in keys:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(ObjectStore, "delete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            take(world, tmp_path / "copy")
+    world.withdraw(grant)
+    with world.records.transaction() as connection:
+        assert [each.must_go(world.live()) for each in list_pulls(connection)] == [{}]
+    assert take(world, tmp_path / "copy").rows == 0
+
+
+@pytest.mark.parametrize("recipient", ["", " ", "x" * 201, "a\nb"])
+def test_who_gets_a_copy_is_said_so_that_customers_can_read_it(recipient: str) -> None:
+    with pytest.raises(UserError):
+        Order(recipient=recipient)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(world: World, tmp_path: Path) -> None:
