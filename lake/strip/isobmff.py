@@ -1,8 +1,9 @@
 """HEIF and AVIF (ISO 14496-12, 23008-12) and JPEG XL's container (18181-2): files made of boxes.
 
 In HEIF and AVIF the pixels are found by their place in the file, so nothing may move: metadata is overwritten where it
-stands, and so is every image that the one shown is not made of (thumbnails, depth and gain maps, further photos; its
-transparency stays). An orientation in EXIF stays, although the standards tell readers not to heed it there: some do.
+stands, and so is all that the image shown is not made of (thumbnails, depth and gain maps, further photos, texts among
+its properties, what no item points to; its transparency stays). An orientation in EXIF stays, although the standards
+tell readers not to heed it there: some do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from lake.strip.exif import only_orientation, orientation
 
 _KEPT_BOXES = frozenset((b"ftyp", b"meta", b"mdat"))
 _KEPT_IN_META = frozenset((b"hdlr", b"pitm", b"iinf", b"iref", b"iprp", b"iloc", b"idat", b"dinf", b"grpl"))
+_KEPT_PROPERTIES = frozenset(
+    b"ispe pixi pasp colr irot imir clap auxC clli mdcv cclv amve hvcC lhvC av1C avcC vvcC evcC jpgC j2kH "
+    b"a1op a1lx lsel tols oinf rloc uncC cmpd cmpC icef cpat".split()
+)
 _DERIVED = frozenset((b"grid", b"iden", b"iovl", b"tmap"))
 """Images that hold no pixels, only how others make them."""
 _CODED = frozenset((b"hvc1", b"av01", b"jpeg", b"avc1", b"vvc1", b"evc1", b"j2k1", b"unci"))
@@ -50,19 +55,28 @@ def strip_heif(data: bytes) -> bytes:
     for box in parts.values():
         if box.kind not in _KEPT_IN_META:
             _blank(new, box)
+    for box in boxes + list(parts.values()):
+        if box.kind in (b"mdat", b"idat"):
+            new[box.body : box.end] = bytes(box.end - box.body)
+    if b"hdlr" in parts:
+        text = parts[b"hdlr"].body + 24
+        new[text : parts[b"hdlr"].end] = bytes(parts[b"hdlr"].end - text)
+    if b"iprp" in parts:
+        _blank_properties(data, new, parts[b"iprp"])
     places = _places(data, parts)
     shown = _shown(data, parts)
+    kept: list[tuple[int, int]] = []
     for item, kind, name in _items(data, parts[b"iinf"]):
         new[name.start : name.stop] = b"_" * len(name)
         if kind in _DERIVED or (kind in _CODED and item in shown):
+            kept += places.get(item, ())
             continue
         if item not in places:
             raise ValueError("an item without a place")
         for start, length in places[item]:
             new[start : start + length] = _filler(kind, data[start : start + length])
-    for item in shown & places.keys():  # items of the same bytes may share one place
-        for start, length in places[item]:
-            new[start : start + length] = data[start : start + length]
+    for start, length in kept:  # last: items of the same bytes may share one place
+        new[start : start + length] = data[start : start + length]
     return bytes(new)
 
 
@@ -101,6 +115,16 @@ def _boxes(data: bytes, place: int, end: int) -> Iterator[_Box]:
 def _blank(new: bytearray, box: _Box) -> None:
     new[box.start + 4 : box.start + 8] = b"free"
     new[box.body : box.end] = bytes(box.end - box.body)
+
+
+def _blank_properties(data: bytes, new: bytearray, iprp: _Box) -> None:
+    """Blank what no reader needs to show an image: descriptions, times, camera positions. Their numbers stay taken."""
+    needed = {number for _, number, is_needed in _properties_of_items(data, iprp) if is_needed}
+    for number, box in enumerate(_properties(data, iprp), start=1):
+        if box.kind not in _KEPT_PROPERTIES:
+            if number in needed:
+                raise ValueError("a property that readers must know, and that is not known here")
+            _blank(new, box)
 
 
 def _filler(kind: bytes, old: bytes) -> bytes:
@@ -160,15 +184,23 @@ def _references(data: bytes, iref: _Box) -> Iterator[tuple[bytes, int, list[int]
 
 def _transparencies(data: bytes, iprp: _Box) -> set[int]:
     """Items with a property that says that they are an alpha plane."""
-    found: set[int] = set()
-    properties = list(_boxes(data, iprp.body, iprp.end))
-    of_all = [each for box in properties if box.kind == b"ipco" for each in _boxes(data, box.body, box.end)]
     alpha = {
         number
-        for number, box in enumerate(of_all, start=1)
+        for number, box in enumerate(_properties(data, iprp), start=1)
         if box.kind == b"auxC" and data[box.body + 4 : box.end].partition(b"\0")[0] in _ALPHA
     }
-    for box in properties:
+    return {item for item, number, _ in _properties_of_items(data, iprp) if number in alpha}
+
+
+def _properties(data: bytes, iprp: _Box) -> list[_Box]:
+    """All of them; items refer to them by number, from 1."""
+    lists = [box for box in _boxes(data, iprp.body, iprp.end) if box.kind == b"ipco"]
+    return [each for box in lists for each in _boxes(data, box.body, box.end)]
+
+
+def _properties_of_items(data: bytes, iprp: _Box) -> Iterator[tuple[int, int, bool]]:
+    """Item, property, and whether a reader must know that property to show the item."""
+    for box in _boxes(data, iprp.body, iprp.end):
         if box.kind != b"ipma":
             continue
         wide, size = 2 if data[box.body] == 0 else 4, 2 if data[box.body + 3] & 1 else 1
@@ -178,10 +210,9 @@ def _transparencies(data: bytes, iprp: _Box) -> set[int]:
             first, place = place + wide + 1, place + wide + 1 + count * size
             if place > box.end:
                 raise ValueError("a list of properties ends too early")
-            most = (1 << (8 * size - 1)) - 1  # without the bit that says whether a reader must know it
-            if any(_number(data, first + n * size, size) & most in alpha for n in range(count)):
-                found.add(item)
-    return found
+            must = 1 << (8 * size - 1)
+            for said in (_number(data, first + n * size, size) for n in range(count)):
+                yield item, said & ~must, bool(said & must)
 
 
 def _places(data: bytes, parts: dict[bytes, _Box]) -> dict[int, list[tuple[int, int]]]:

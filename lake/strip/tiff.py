@@ -40,7 +40,7 @@ def strip_tiff(data: bytes) -> bytes:
         tag, kind, count = number(entry, 2), number(entry + 2, 2), number(entry + 4, 4)
         if tag not in _KEPT:
             continue
-        size = _SIZES[kind] * count if kind in _SIZES else len(data)
+        size = _SIZES[kind] * count
         start = entry + 8 if size <= 4 else number(entry + 8, 4)
         if size > 4:
             keep(start, size)

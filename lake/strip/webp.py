@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lake.strip.exif import only_orientation, orientation
 
-_KEPT = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"))
+_KEPT = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP"))
 _HAS_XMP, _HAS_EXIF = 0x04, 0x08
 
 
 def strip_webp(data: bytes) -> bytes:
-    """The image with its orientation and colour profile. Raises `ValueError` for a file that ends too early."""
+    """The image with its orientation and colour profile. Raises `ValueError` for a sequence, or a file cut short."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise ValueError("the file ends too early")
@@ -21,6 +21,8 @@ def strip_webp(data: bytes) -> bytes:
         length = int.from_bytes(data[place + 4 : place + 8], "little")
         if place + 8 + length > end:
             raise ValueError("a chunk leaves the file")
+        if kind == b"ANMF":
+            raise ValueError("a sequence")
         body = data[place + 8 : place + 8 + length]
         if kind in _KEPT:
             chunks.append((kind, body))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 import pillow_heif
@@ -169,6 +170,49 @@ def test_depth_and_gain_maps_go(what: bytes) -> None:
         assert np.array_equal(np.asarray(old), np.asarray(new))
 
 
+def test_what_no_item_of_a_heif_points_to_goes() -> None:
+    photo = telling("HEIF", 6)
+    pixels = [box for box in isobmff._boxes(photo, 0, len(photo)) if box.kind == b"mdat"][-1]
+    assert pixels.end == len(photo)
+    secret = b"52,5200 of an older edition"
+    size = (pixels.end - pixels.start + len(secret)).to_bytes(4, "big")
+    before = photo[: pixels.start] + size + photo[pixels.start + 4 :] + secret
+    after = strip_metadata(before)
+    assert after is not None
+    assert secret not in after
+    with Image.open(io.BytesIO(before)) as old, Image.open(io.BytesIO(after)) as new:
+        assert np.array_equal(np.asarray(old), np.asarray(new))
+
+
+def test_texts_among_the_properties_of_a_heif_go_and_what_it_is_shown_by_stays() -> None:
+    shape = box_of(b"ispe", bytes(4), struct.pack(">II", 64, 48))
+    text = box_of(b"udes", bytes(4), b"en\0Jane Doe\0com.example.app\0")
+    before = a_heif_of([(b"hvc1", b"one")], [], shown=1, properties=[text, shape])
+    after = strip_metadata(before)
+    assert after is not None
+    assert not any(secret in after for secret in SECRETS)
+    assert shape in after, "and it is the second property, as before"
+    assert len(after) == len(before)
+    must_be_known = a_heif_of([(b"hvc1", b"one")], [], shown=1, properties=[text, shape], must=1)
+    assert strip_metadata(must_be_known) is None
+
+
+def test_an_animation_is_refused() -> None:
+    first, *rest = [Image.open(io.BytesIO(a_photo(seed))) for seed in range(3)]
+    sink = io.BytesIO()
+    first.save(sink, "WEBP", save_all=True, append_images=rest)
+    assert strip_metadata(sink.getvalue()) is None
+
+
+def test_a_tag_of_an_unknown_kind_opens_no_door() -> None:
+    photo = bytearray(telling("TIFF", 6))
+    start = int.from_bytes(photo[4:8], "little")
+    (entry,) = [at for at in range(start + 2, start + 200, 12) if photo[at : at + 2] == (284).to_bytes(2, "little")]
+    photo[entry + 2 : entry + 4] = (13).to_bytes(2, "little")
+    photo[entry + 8 : entry + 12] = bytes(4)
+    assert strip_metadata(bytes(photo)) is None
+
+
 def test_what_a_photo_is_made_of_and_its_transparency_stay_in_avif() -> None:
     photo = Image.open(io.BytesIO(a_photo(1, (320, 240)))).convert("RGBA")
     photo.putalpha(Image.linear_gradient("L").resize(photo.size))
@@ -191,12 +235,22 @@ def test_tiles_of_the_photo_stay_and_those_of_others_go() -> None:
     assert [content(after, item) for item in range(1, 6)] == [b"one", b"two", b"3", bytes(4), b"5"]
 
 
-def a_heif_of(items: list[tuple[bytes, bytes]], references: list[tuple[bytes, int, list[int]]], shown: int) -> bytes:
-    """Items of these kinds and contents, numbered from 1."""
+def box_of(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
 
-    def box(kind: bytes, *parts: bytes) -> bytes:
-        body = b"".join(parts)
-        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+def a_heif_of(
+    items: list[tuple[bytes, bytes]],
+    references: list[tuple[bytes, int, list[int]]],
+    shown: int,
+    properties: Sequence[bytes] = (),
+    must: int = 0,
+) -> bytes:
+    """Items of these kinds and contents, numbered from 1. `properties`: of the one shown; `must`: one to be known."""
+    box = box_of
+    numbers = bytes(number | (128 if number == must else 0) for number in range(1, len(properties) + 1))
+    shown_by = struct.pack(">IHB", 1, shown, len(numbers)) + numbers
 
     none = bytes(4)
     listed = [
@@ -216,6 +270,7 @@ def a_heif_of(items: list[tuple[bytes, bytes]], references: list[tuple[bytes, in
         box(b"pitm", none, struct.pack(">H", shown)),
         box(b"iinf", none, struct.pack(">H", len(items)), *listed),
         box(b"iref", none, *linked),
+        box(b"iprp", box(b"ipco", *properties), box(b"ipma", none, shown_by)),
         box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", len(items)), *extents),
         box(b"idat", stored),
     )
