@@ -13,6 +13,7 @@ from sqlalchemy import Connection, RowMapping, insert, select, update
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId, PersonId, Randomness
 from schemas.record import Moment, Record
+from store.people import require_open
 from store.tables import api_keys
 
 PREFIX = "bgb_"
@@ -42,7 +43,8 @@ def create_key(
     now: datetime,
     randomness: Randomness,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, to be shown once. Raises `UserError`."""
+    """A new key and its text, to be shown once. Raises `UserError`, `NotFound` for a closed account."""
+    require_open(connection, account_id)
     name = name.strip()
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise UserError(f"Give the key a name of 1 to {_LONGEST_NAME} printable characters: what will use it.")

@@ -49,7 +49,7 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
         update(accounts).where(own, accounts.c.closed_at.is_(None)).values(name=account_id, closed_at=now)
     )
     persons = select(people.c.person_id).where(people.c.account_id == account_id)
-    for table in (sessions, sign_in_links):
+    for table in (sign_in_links, sessions):  # in this order: a link that is being used is waited for
         connection.execute(delete(table).where(table.c.person_id.in_(persons)))
     connection.execute(
         update(people)

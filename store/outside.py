@@ -17,6 +17,7 @@ from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, Stor
 from schemas.ids import AccountId
 from store.fetch import Fetcher, FetchLimits
 from store.objects import ObjectStore, open_store
+from store.people import require_open
 from store.settings import Settings
 from store.tables import account_places
 
@@ -38,8 +39,9 @@ def normal_place(url: str) -> str:
 
 
 def allow(connection: Connection, account_id: AccountId, url: str, now: datetime) -> None:
-    """Let an account name this place and all below it."""
+    """Let an account name this place and all below it. Raises `UserError`, `NotFound` for a closed account."""
     place = normal_place(url)
+    require_open(connection, account_id)
     if place not in allowed(connection, account_id):
         connection.execute(insert(account_places).values(account_id=account_id, url=place, created_at=now))
 

@@ -86,10 +86,11 @@ def create_account(
 def add_person(
     connection: Connection, account_id: AccountId, email: str, role: Role, now: datetime, randomness: Randomness
 ) -> PersonId:
-    """One more person in an account. Raises `AlreadyExists`, `UserError`."""
+    """One more person in an account. Raises `AlreadyExists`, `UserError`, `NotFound` for a closed account."""
     email = email.strip()
     if len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
         raise UserError("That is no e-mail address. Give one like name@example.com.")
+    require_open(connection, account_id)
     if any(_is_same(each.email, email) for each in people_of(connection, account_id)):
         raise AlreadyExists(_HAS_ADDRESS)
     person_id = new_person_id(randomness)
@@ -211,7 +212,7 @@ def person_of_identity(connection: Connection, issuer: str, subject: str) -> Per
 
 def set_identity(connection: Connection, person_id: PersonId, issuer: str, subject: str) -> None:
     """Remember who this person is at an identity provider. One that is known already is not replaced: `NotAllowed`."""
-    unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None))
+    unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None), _IS_IN)
     if connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 0:
         raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
 

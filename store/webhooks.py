@@ -19,6 +19,7 @@ from schemas.errors import LineTooLong, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.record import Moment, Record
 from store.batches import BatchRecord
+from store.people import require_open
 from store.tables import webhook_events, webhooks
 
 WebhookId = NewType("WebhookId", str)
@@ -62,7 +63,11 @@ class Event(Record):
 
 
 def add(connection: Connection, account_id: AccountId, url: str, now: datetime, randomness: Randomness) -> Webhook:
-    """Note an address. Whoever calls this has checked it. Raises `UserError` beyond 20 of an account."""
+    """Note an address. Whoever calls this has checked it.
+
+    Raises `UserError` beyond 20 of an account, `NotFound` for a closed one.
+    """
+    require_open(connection, account_id)
     if len(list_all(connection, account_id)) >= MOST_WEBHOOKS:
         raise UserError(f"An account may have {MOST_WEBHOOKS} webhooks. Take one away first.")
     webhook = Webhook(

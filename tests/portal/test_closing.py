@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from consent import ledger
 from consent.ledger import Refusal
@@ -20,10 +21,10 @@ from portal.closing import close_account
 from portal.intake.folder import upload
 from schemas.clock import Clock
 from schemas.consent import Act, Method
-from schemas.errors import NotFound
+from schemas.errors import NotAllowed, NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, people, tables
+from store import api_keys, outside, people, tables, webhooks
 from store.batches import get_batch
 from store.closing import ERASED, KEPT
 from store.receipts import list_receipts, verify_receipts
@@ -126,6 +127,42 @@ def test_nothing_personal_remains_in_the_records(parts: Parts, owner: Owner, tmp
     assert words_in(parts, words) == {*words} - {"vin1"}, "they were there before"
     close(parts, owner)
     assert words_in(parts, words) == set()
+
+
+def test_what_is_added_at_the_moment_of_the_closing_comes_too_late(parts: Parts, owner: Owner) -> None:
+    """Whoever adds it was asked in a transaction before; the closing came in between."""
+    account_id, person_id, draw = owner.account_id, owner.person_id, Random(9).randbytes
+    close(parts, owner)
+    late: tuple[Callable[[Connection], object], ...] = (
+        lambda c: people.add_person(c, account_id, "annabel.smith@example.com", people.Role.OWNER, NOON, draw),
+        lambda c: people.set_identity(c, person_id, "https://provider.example", "smith-1"),
+        lambda c: api_keys.create_key(c, account_id, person_id, "Annabel, laptop", NOON, draw),
+        lambda c: webhooks.add(c, account_id, "https://hooks-of-ours.net/x", NOON, draw),
+        lambda c: outside.allow(c, account_id, "s3://bucket-of-ours/in", NOON),
+    )
+    for add in late:
+        with pytest.raises((NotFound, NotAllowed)), parts.records.transaction() as connection:
+            add(connection)
+    assert words_in(parts, ("smith", "laptop", "hooks-of-ours", "bucket-of-ours")) == set()
+
+
+def test_who_signs_in_at_the_moment_of_the_closing_is_waited_for_and_signed_out(parts: Parts, owner: Owner) -> None:
+    with parts.records.transaction() as connection:
+        link = people.create_sign_in_link(connection, owner.person_id, NOON, Random(8).randbytes)
+    with ThreadPoolExecutor(1) as other:
+        with parts.records.transaction() as connection:
+            people.redeem_sign_in_link(connection, link, NOON, Random(9).randbytes)
+            closing = other.submit(close, parts, owner)
+            while connection.dialect.name == "postgresql" and not somebody_waits(connection):
+                pass
+        closing.result()
+    with parts.records.transaction() as connection:
+        assert connection.execute(select(tables.sessions)).all() == []
+
+
+def somebody_waits(connection: Connection) -> bool:
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    return connection.exec_driver_sql(waiting).first() is not None
 
 
 def set_up(parts: Parts, owner: Owner) -> None:
