@@ -91,16 +91,19 @@ def open_records(settings: Settings) -> Records:
 
 
 def unopened_records(settings: Settings) -> Records:
-    """The same without a look at it: a cleanup purges even while the database is down."""
+    """The same without a look at it: a cleanup purges even while the database is down.
+
+    What a failed statement was about stays out of its exception: an engine writes those down.
+    """
     url = make_url(settings.records_address)
     if url.get_backend_name() == "sqlite":
         pool = {"pool_size": _THREADS, "max_overflow": _THREADS} if url.database else {}
-        engine = create_engine(url, **pool)
+        engine = create_engine(url, hide_parameters=True, **pool)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
         patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-        engine = create_engine(url, pool_pre_ping=True, connect_args=patience)
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
     return Records(engine)
 
 

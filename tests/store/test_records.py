@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from store.records import open_records, unopened_records
 from store.settings import Settings
@@ -36,3 +38,15 @@ def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_th
         says = connection.connection.driver_connection.info.get_parameters()
     records.engine.dispose()
     assert (says["connect_timeout"], says["keepalives_idle"], says["tcp_user_timeout"]) == ("10", "99", "30000")
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+def test_a_statement_that_fails_does_not_say_what_it_was_about(tmp_path: Path, server: str) -> None:
+    """Prefect keeps for a week what an exception says."""
+    records = unopened_records(Settings(home=tmp_path, records_url="" if server == "sqlite" else new_database()))
+    tmp_path.joinpath("records.db").touch()
+    with pytest.raises(SQLAlchemyError) as fault, records.transaction() as connection:
+        connection.execute(text("INSERT INTO no_such_table VALUES (:name)"), {"name": "Smith & Sons"})
+    assert "no_such_table" in str(fault.value)
+    assert "Smith" not in str(fault.value)
+    records.engine.dispose()
