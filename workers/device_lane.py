@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
-from itertools import product
+from itertools import accumulate, pairwise, product
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from schemas.errors import DeviceBroken
@@ -88,8 +90,9 @@ class TorchvisionJpegs:
         files = self._encode(whole, quality=JPEG_QUALITY)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).wait_stream(torch.cuda.default_stream(self._device))
-        together = torch.cat(files).cpu()  # each way to the host costs as much as a file
-        return [file.numpy().tobytes() for file in torch.split(together, [len(file) for file in files])]
+        (together,) = _on_host(torch.cat(files))  # each way to the host costs as much as a file
+        ends = [*accumulate(len(file) for file in files)]
+        return [together[start:end].tobytes() for start, end in pairwise([0, *ends])]
 
 
 def jpegs_on(device: torch.device) -> Jpegs | None:
@@ -173,7 +176,7 @@ class DeviceLane:
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
         header = open_header(order.source, self._limits)
-        is_plain = header.format in ("JPEG", "MPO") and header.mode == "RGB" and is_srgb(header.info.get("icc_profile"))
+        is_plain = _is_plain_jpeg(header) and is_srgb(header.info.get("icc_profile"))
         if not is_plain or not order.source.endswith(_END):
             return None
         return Taken(order, orientation_of(header), header.width * header.height)
@@ -224,12 +227,26 @@ class DeviceLane:
         return [made.get(place) or opened[place] for place in range(len(taken))]
 
 
+def _is_plain_jpeg(header: Image.Image) -> bool:
+    """Whether it has three channels, luma and two differences of colour.
+
+    Few hold red, green and blue. libjpeg tells those by Adobe's marker, or by the letters that its channels are called;
+    nobody says that nvJPEG does.
+    """
+    if not isinstance(header, JpegImageFile) or header.mode != "RGB":
+        return False
+    return header.info.get("adobe_transform") != 0 and [channel[0] for channel in header.layer] != [*b"RGB"]
+
+
 def _made(
     orders: Sequence[Order], alpha: Tensor, rows: Pixels | list[None], grays: Pixels, masks: Pixels
 ) -> list[Made]:
     height, width = alpha.shape[-2:]
-    kept = [_on_host(each)[0] if order.want_mask else None for order, each in zip(orders, alpha, strict=True)]
-    each = zip(orders, grays, masks, kept, rows, strict=True)
+    kept: Pixels | list[None] = [None] * len(orders)
+    if any(order.want_mask for order in orders):  # then all of a batch do
+        (kept,) = _on_host(alpha)
+    wanted = [mask if order.want_mask else None for order, mask in zip(orders, kept, strict=True)]
+    each = zip(orders, grays, masks, wanted, rows, strict=True)
     return [Made(order, b"", width, height, *rest) for order, *rest in each]
 
 

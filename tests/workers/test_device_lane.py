@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,9 +28,10 @@ from workers.compiling import keep_compiled_in
 from workers.composite import on_colour as composed_on_host
 from workers.cutter import Cutter
 from workers.decode import Limits
-from workers.device_lane import Made, Taken
+from workers.device_lane import Made, Taken, TorchvisionJpegs
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
-from workers.encode import write_jpeg
+from workers.encode import JPEG_QUALITY, write_jpeg
+from workers.headers import without_segments
 from workers.lanes import Pace
 from workers.networks.registry import find_network
 from workers.order import Opened, Order
@@ -245,6 +248,40 @@ def test_a_damaged_jpeg_in_a_shard_is_its_own_failure_and_the_others_are_not_run
     codes = [each.code if isinstance(each, Failed) else each.outcome for each in report.results]
     assert codes == ["done", "done", "damaged_image", "done"]
     assert jpegs.decoded == [4, 2, 2, 1, 1, 1]  # halved until it was found, and once more alone
+
+
+def in_rgb(has_marker: bool) -> bytes:
+    """A JPEG that holds red, green and blue as they are."""
+    file = io.BytesIO()
+    Image.open(PHOTO_PATH).convert("RGB").save(file, "JPEG", quality=90, keep_rgb=True)
+    return file.getvalue() if has_marker else without_segments(file.getvalue(), (0xEE,))
+
+
+@pytest.mark.parametrize("has_marker", [True, False])
+def test_a_jpeg_that_holds_red_green_and_blue_never_reaches_the_device(cutter, has_marker):
+    jpegs, photo = Libjpeg(), in_rgb(has_marker)
+    ours = on_the_lane(cutter, jpegs).cut(photo, WHITE_JPEG, want_mask=False)
+    assert jpegs.decoded == []
+    assert ours.file == cutter.cut(photo, WHITE_JPEG, want_mask=False).file
+
+
+def test_files_come_from_torchvision_whole_and_in_order(monkeypatch):
+    io_of_torchvision = ModuleType("torchvision.io")
+    io_of_torchvision.ImageReadMode = SimpleNamespace(RGB="RGB")
+    io_of_torchvision.decode_jpeg = lambda files, mode, device: [file[:12].view(3, 2, 2) for file in files]
+    io_of_torchvision.encode_jpeg = lambda photos, quality: [photo.flatten()[quality:] for photo in photos]
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.io", io_of_torchvision)
+    jpegs = TorchvisionJpegs(torch.device("cpu"))
+    photos = [
+        torch.arange(first, first + 3 * size * size).to(torch.uint8).view(3, size, size)
+        for first, size in ((0, 9), (7, 10), (90, 6))
+    ]
+    assert jpegs.encode(photos) == [bytes(photo.flatten().tolist())[JPEG_QUALITY:] for photo in photos]
+    assert [photo.flatten().tolist() for photo in jpegs.decode([bytes(range(20)), bytes(12)])] == [
+        [*range(12)],
+        [0] * 12,
+    ]
 
 
 def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):
