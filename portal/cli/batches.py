@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import typer
@@ -28,6 +31,7 @@ from portal.delivery import deliver, deliver_to_place, read_results
 from portal.fetched import note_fetched
 from schemas.batch import BatchState, Counts
 from schemas.errors import NotFound, UserError
+from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Failed, results_by_number
@@ -95,9 +99,10 @@ def submit(
         parts = get_ready()
         with parts.records.transaction() as connection:
             account_id = find_account(connection, account).account_id
-            if to is not None and to.startswith(IN_PLACE):
-                check_place(connection, account_id, to, parts.settings)
-        _process(parts, send(parts, source, account_id, tag, options), as_json, to)
+        _check_place_for_cutouts(parts, account_id, to)
+        with exit_codes("The upload was not complete, so nothing will be cut. Submit the photos again."):
+            batch_id = send(parts, source, account_id, tag, options)
+        _process(parts, batch_id, as_json, to)
 
 
 def run(
@@ -193,6 +198,7 @@ def download(
 def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None:
     with parts.records.transaction() as connection:
         record = get_batch(connection, batch_id)
+    _check_place_for_cutouts(parts, record.account_id, to)
     with progress_bar("Removing backgrounds", record.counts.items or None) as bar:
 
         def watch(counts: Counts) -> None:
@@ -217,8 +223,31 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
     else:
         _show_one(record, failures)
     if to is not None:
-        _download(parts, record, to, as_json=False, to_stderr=as_json)
+        with _what_is_left_to_fetch(batch_id):
+            _download(parts, record, to, as_json=False, to_stderr=as_json)
     exit_for(record.state)
+
+
+def _check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None) -> None:
+    """Before hours of work, not after. Raises `NotAllowed`, `OSError` when nothing can be written there."""
+    if to is None:
+        return
+    if to.startswith(IN_PLACE):
+        with parts.records.transaction() as connection:
+            check_place(connection, account_id, to, parts.settings)
+        return
+    Path(to).mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=to).close()
+
+
+@contextmanager
+def _what_is_left_to_fetch(batch_id: str) -> Iterator[None]:
+    """The cutouts are made: whoever is told to go on need not have them made again."""
+    try:
+        yield
+    except BaseException:
+        err.print(f"All that is done can still be fetched: bgbatch download {batch_id} --to FOLDER", soft_wrap=True)
+        raise
 
 
 def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stderr: bool = False) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
+from portal.batches import call_off
 from portal.cli.terminal import err, progress_bar
 from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
@@ -15,9 +17,11 @@ from portal.intake.folder import find_photos, upload
 from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
 from portal.intake.upload_manifest import upload_manifest
+from schemas.batch import Stamp
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
+from store.batches import get_batch
 from store.outside import IN_PLACE
 
 
@@ -29,7 +33,8 @@ def send(
         items = items_in_place(parts, account_id, source)
         require_complete(options, [(item.path, None) for item in items])
         stamp = stamp_batch(parts, account_id, industry, options)
-        seal(parts, stamp, items)
+        with _called_off_if_broken(parts, stamp):
+            seal(parts, stamp, items)
         return stamp.batch_id
     return _upload(parts, Path(source), account_id, industry, options)
 
@@ -47,7 +52,7 @@ def _upload(
         photos = [(each.path, each.options) for each in listed] if listed else [(path, None) for path in paths]
         require_complete(options, photos)
         stamp = stamp_batch(parts, account_id, industry, options)
-        with progress_bar("Uploading", len(photos)) as bar:
+        with _called_off_if_broken(parts, stamp), progress_bar("Uploading", len(photos)) as bar:
 
             def moved() -> None:
                 bar.advance(bar.task_ids[0])
@@ -63,3 +68,15 @@ def _upload(
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         err.print(f"Left out, as they are no photos by name: {kinds}.")
     return stamp.batch_id
+
+
+@contextmanager
+def _called_off_if_broken(parts: Parts, stamp: Stamp) -> Iterator[None]:
+    """A command sends from the start each time: nobody would go on with what one left half sent."""
+    try:
+        yield
+    except BaseException:
+        with parts.records.reading() as connection:
+            record = get_batch(connection, stamp.batch_id)
+        call_off(parts.records, parts.clock, record)
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +60,47 @@ def test_a_command_opens_the_stores_once(desk: Desk, monkeypatch: pytest.MonkeyP
     batch = desk.send({"1.jpg": b"no photo"})
     assert "0 cutouts in" in run("run", batch, "--to", str(tmp_path / "cutouts"), code=4)
     assert len(opened) == 1
+
+
+def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_sent(
+    desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.jpg").write_bytes(b"no photo")
+    (tmp_path / "taken").write_text("a file")
+    said = run("submit", str(tmp_path / "photos"), "--account", "Acme", "--to", str(tmp_path / "taken"), code=2)
+    assert said.startswith("file_fault: File exists: ")
+    assert json.loads(run("status", "--json")) == []
+
+
+def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+
+    def interrupted(*_what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("portal.cli.sending.upload", interrupted)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=130)
+    assert "Stopped. The upload was not complete, so nothing will be cut. Submit the photos again." in said
+    assert [each["state"] for each in json.loads(run("status", "--json"))] == ["cancelled"]
+
+
+def test_cutouts_that_cannot_be_written_in_the_end_can_still_be_fetched(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_engine = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", without_engine)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+
+    def full(*_what: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("portal.cli.batches.deliver", full)
+    batch = desk.send({"1.jpg": b"no photo"})
+    said = run("run", batch, "--to", str(tmp_path / "cutouts"), code=2)
+    assert f"bgbatch download {batch} --to FOLDER" in said
 
 
 @pytest.mark.parametrize(
