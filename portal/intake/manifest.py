@@ -5,7 +5,8 @@
     WAU1,,png,                 …
 
 `path` (beside the manifest) or `url` says where the photo is, exactly one of them; `vin` is the folder of its cutout;
-`name` is what to call it. Every other column is a cutout option for this photo alone.
+`name` is what to call it. Every other column is a cutout option for this photo alone. A CSV may have semicolons or tabs
+for commas, as Excel writes them in some countries.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from schemas.options import CutoutOptions, parse_options
 
 _OWN = ("vin", "path", "url", "name")
 _OPTIONS = tuple(CutoutOptions.model_fields)
+_DELIMITERS = (",", ";", "\t")
+"""No column has one in its name, so the header tells which it is."""
 _MOST_FAULTS = 20
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", *_JSON_LINES)
@@ -96,7 +99,9 @@ def read_manifest(
 
 
 def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header_line = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
         columns = {name: f"{place} ({name})" for place, name in enumerate(header, start=1)}

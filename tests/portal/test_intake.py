@@ -114,6 +114,16 @@ def test_a_manifest_names_folders_places_and_options() -> None:
     assert listed[:1] == listed_in('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_as_excel_saves_it_in_any_country_is_read(delimiter: str) -> None:
+    saved = "\ufeffVIN;Path;bg_color\r\nWAU1;Fotos\\Käfer.jpg;\r\n"
+    assert [(each.path, each.file) for each in listed_in(saved.replace(";", delimiter), "m.csv")] == [
+        ("WAU1/Käfer.jpg", "Fotos/Käfer.jpg")
+    ]
+    with pytest.raises(BadManifest, match=r"line 2, column 2 \(format\)"):
+        listed_in(f"path{delimiter}format\r\n1.jpg{delimiter}gif\r\n", "m.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "where"),
     [
