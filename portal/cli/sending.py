@@ -65,8 +65,7 @@ def _upload(
                 upload(parts, stamp, found.photos, moved)
         left_out = archive.left_out if archive is not None else found.left_out if found is not None else None
     if left_out:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        err.print(f"Left out, as they are no photos by name: {kinds}.")
+        err.print(f"Left out: {', '.join(f'{count} × {kind}' for kind, count in sorted(left_out.items()))}.")
     return stamp.batch_id
 
 

@@ -61,9 +61,11 @@ def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callabl
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Files, and folders that are links: these are not walked."""
     for place, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in (*names, *links):
             yield Path(place) / name
 
 

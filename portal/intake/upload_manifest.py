@@ -15,13 +15,17 @@ from store.transient import source_key
 def upload_manifest(
     parts: Parts, stamp: Stamp, listed: Sequence[Listed], beside: Path, on_item: Callable[[], None]
 ) -> Manifest:
-    """Copy the files, seal the batch. A file that is not there gets its own result. Raises `PastDeadline`."""
+    """Copy the files, seal the batch. A file that is not there gets its own result; links are not followed.
+
+    Raises `PastDeadline`.
+    """
     items: list[Item] = []
+    beside = beside.resolve()
     most = parts.settings.max_megabytes * 1_000_000
     for number, each in enumerate(listed, start=1):
         size = 0
         path = beside / each.file if each.file is not None else None
-        if path is not None and path.is_file() and not path.is_symlink():
+        if path is not None and path.is_file() and path.resolve() == path:
             size = path.stat().st_size
             if size <= most:
                 parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())

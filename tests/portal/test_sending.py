@@ -100,3 +100,24 @@ def test_a_manifest_of_another_encoding_is_refused_with_what_to_do(parts: Parts,
     (tmp_path / "list.csv").write_bytes("path\nTür.jpg\n".encode("cp1252"))
     with pytest.raises(BadManifest, match="UTF-8"):
         send(parts, str(tmp_path / "list.csv"), account_id, None, CutoutOptions())
+
+
+def test_links_are_not_followed_out_of_what_was_sent(
+    parts: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/1.jpg").write_bytes(b"another customer's")
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    (sent / "own.jpg").write_bytes(b"own")
+    (sent / "folder").symlink_to(tmp_path / "others")
+    (sent / "file.jpg").symlink_to(tmp_path / "others/1.jpg")
+    (sent / "list.csv").write_text("path\nown.jpg\nfolder/1.jpg\nfile.jpg\n")
+    (tmp_path / "link").symlink_to(sent)  # what the caller names is followed
+    listed = send(parts, str(tmp_path / "link/list.csv"), account_id, None, CutoutOptions())
+    assert [each.size for each in parts.transient.manifest(listed).items] == [3, 0, 0]
+    walked = send(parts, str(tmp_path / "link"), account_id, None, CutoutOptions())
+    assert [each.path for each in parts.transient.manifest(walked).items] == ["own.jpg"]
+    assert "Left out: 1 × .csv, 2 × links." in capsys.readouterr().err
