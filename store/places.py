@@ -22,7 +22,10 @@ class Lying:
 
 
 def list_place(place: str, settings: Settings) -> Iterator[Lying]:
-    """All objects under `place`; what is hidden by a leading dot, or is a link, is left out. Raises `StoreFault`."""
+    """All objects under `place`; what is hidden by a leading dot, or is a link, is left out. Raises `StoreFault`.
+
+    A folder below that cannot be read is a fault too: what lies in it would else pass for deleted.
+    """
     try:
         yield from _on_s3(place, settings) if place.startswith("s3://") else _in_folder(place)
     except OSError as error:
@@ -49,11 +52,19 @@ def _in_folder(place: str) -> Iterator[Lying]:
     root = Path(place.removeprefix("file://"))
     if not root.is_dir():
         raise FileNotFoundError(2, "no such folder")
-    for folder, folders, names in os.walk(root, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]
         for name in names:
             path = Path(folder) / name
             if name.startswith(".") or path.is_symlink():
                 continue
-            status = path.stat()
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # deleted since its folder was read
+                continue
             yield Lying(path.relative_to(root).as_posix(), status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # deleted since its parent was read
+        raise error

@@ -575,6 +575,33 @@ def test_an_empty_source_forgets_nothing(market: Market) -> None:
         assert len(fingerprints.known(connection, schedule.schedule_id)) == 3
 
 
+@pytest.mark.parametrize("path", ["listing-002", "listing-002/front.jpg"])
+def test_what_cannot_be_read_of_a_source_does_not_pass_for_deleted_and_what_is_deleted_meanwhile_does(
+    market: Market, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    fill(market, 4)
+    schedule = market.schedule()
+    market.run_due(FIRST)
+    calls = {"scandir": os.scandir, "stat": Path.stat}
+    refusal: OSError = PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(name: str) -> None:
+        def call(where: object, *rest: object, **named: object) -> object:
+            if str(where).endswith(f"catalog/{path}"):
+                raise refusal
+            return calls[name](where, *rest, **named)  # type: ignore[operator]
+
+        monkeypatch.setattr(os if name == "scandir" else Path, name, call)
+
+    refuse("stat" if path.endswith(".jpg") else "scandir")
+    assert market.run_due(FIRST + DAY) == [], "it is tried again until the next due time"
+    with market.parts.records.transaction() as connection:
+        assert len(fingerprints.known(connection, schedule.schedule_id)) == 4
+    refusal = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    (night,) = market.run_due(FIRST + DAY + timedelta(minutes=1))
+    assert (night.state, night.found, night.deleted) == ("completed", 3, 1)
+
+
 def test_a_place_that_was_taken_back_ends_the_night(market: Market) -> None:
     fill(market, 3)
     market.schedule()
