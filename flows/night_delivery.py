@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -30,8 +31,17 @@ _TRIAL = f"{REPORTS}/trial"
 """What a cutout is called that is written to see whether a place takes any: no name of a photo can be at fault then."""
 
 
-def deliver(parts: Parts, schedule: Schedule, night: Night, worker: Worker, done: dict[int, ToDo]) -> dict[int, str]:
+def deliver(
+    parts: Parts,
+    schedule: Schedule,
+    night: Night,
+    worker: Worker,
+    watch: Callable[[int, int], None],
+    done: dict[int, ToDo],
+) -> dict[int, str]:
     """Write cutouts into the customer's place; each is remembered once it lies there. Returns why some do not, by item.
+
+    `watch` is told how many of how many have been tried.
 
     Raises `StoreFault` when the place takes none of a portion, and not the trial either: then it is away, or full.
     Raises `LeaseLost`: by then another delivers, perhaps newer cutouts of the same photos.
@@ -70,6 +80,7 @@ def deliver(parts: Parts, schedule: Schedule, night: Night, worker: Worker, done
                 fingerprints.remember(connection, schedule.schedule_id, lying)
                 delivered = lie_there if place is not None else 0
                 nights.note(connection, night, done=len(done), delivered=delivered)
+            watch(start + len(portion), len(left))
             if not lying and place is not None:
                 cutout = parts.transient.read(cutout_key(batch_id, portion[0][0], suffix))
                 place.write(f"{_TRIAL}{suffix}", cutout)  # as large as a cutout is: a page still fits on a full disk

@@ -105,7 +105,8 @@ def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Wor
             photos = _left(_fresh(parts, night)) if isinstance(fault, PastDeadline) else 0
             return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: photos})
         with fenced(parts, night, worker) as connection:
-            nights.note(connection, night, failures={fault.code: 0})
+            night = nights.note(connection, night, failures={fault.code: 0})
+        watch_pace(parts, schedule, night, worker, None)
         raise
 
 
@@ -230,7 +231,13 @@ def _deliver_and_close(
     assert night.batch_id is not None
     results = results_by_number(parts.transient.reports(night.batch_id))
     done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
-    refused = deliver(parts, schedule, night, worker, {number: todo[number - 1] for number in done})
+    began, told = parts.clock(), night
+
+    def watch(done: int, of: int) -> None:
+        nonlocal told
+        told = watch_pace(parts, schedule, told, worker, Pace(began, 0, done, of))
+
+    refused = deliver(parts, schedule, night, worker, watch, {number: todo[number - 1] for number in done})
     lying = len(done) - len(refused)
     failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
     if len(results) < len(manifest.items):

@@ -19,10 +19,10 @@ from store.schedules import Schedule
 _log = logging.getLogger(__name__)
 
 
-def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, pace: Pace) -> Night:
-    """Estimate the end, and alert once, before the deadline is missed."""
+def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, pace: Pace | None) -> Night:
+    """Estimate the end, and alert once, before the deadline is missed. `pace`: None while it gets no further."""
     now = parts.clock()
-    ends_at = estimate(pace, now)
+    ends_at = None if pace is None else estimate(pace, now)
     alerts = night.alerted_at is None and is_at_risk(night.started_at, night.deadline_at, ends_at, now)
     values: dict[str, object] = {"estimate_at": ends_at}
     if alerts:
@@ -32,7 +32,8 @@ def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, p
         if alerts:
             tell(connection, schedule, night, "night.at_risk", now)
     if alerts:
-        _log.warning("night %s will miss its deadline: %d of %d photos", night.night_id, pace.done, pace.items)
+        far = "it gets no further" if pace is None else f"{pace.done} of {pace.items} photos"
+        _log.warning("night %s will miss its deadline: %s", night.night_id, far)
         worker.publish("night-at-risk", markdown(report_of(night, now), schedule))
     return night
 
