@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select, update
 
 from lake.copies.manifest import Plan
+from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.record import Moment, Record
@@ -78,6 +79,13 @@ def mark_cleared(
     if grants is not None:
         change = change.where(pulled_grants.c.grant_id.in_(grants))
     connection.execute(change.where(pulled_grants.c.grant_id.not_in(kept)).values(erased_at=now))
+
+
+def mark_gone(connection: Connection, pull_id: str, now: datetime) -> None:
+    """Note that a copy was deleted as a whole, as whoever had it says. Raises `NotFound`."""
+    if connection.execute(select(pulls.c.pull_id).where(pulls.c.pull_id == pull_id)).first() is None:
+        raise NotFound("There is no such pull. `bgbatch lake pulls` shows all of them.")
+    mark_cleared(connection, pull_id, None, now)
 
 
 def list_pulls(connection: Connection) -> list[Pull]:

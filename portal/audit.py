@@ -22,7 +22,7 @@ from schemas.errors import BgbatchError, NotFound
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased
 from store.receipts import list_receipts, verify_receipts
-from store.tables import batches, cleanups, consent_events
+from store.tables import batches, cleanups, consent_events, pulled_grants
 
 
 @dataclass
@@ -57,6 +57,7 @@ def audit(parts: Parts, since: datetime, until: datetime) -> Audit:
         _batches(connection, result, now)
         _cleanups(connection, result)
         grants = _replay(connection)
+        _copies(connection, result, grants, now)
     _transient(parts, result, now)
     _lake(parts, result, grants, now)
     return result
@@ -114,6 +115,21 @@ def _replay(connection: Connection) -> dict[str, _Grant]:
     return grants
 
 
+def _copies(connection: Connection, result: Audit, grants: dict[str, _Grant], now: datetime) -> None:
+    """No copy that somebody took holds, as far as the records know, what was withdrawn more than a day ago."""
+    query = (
+        select(pulled_grants.c.pull_id, pulled_grants.c.grant_id)
+        .where(pulled_grants.c.rows > 0, pulled_grants.c.erased_at.is_(None))
+        .order_by(pulled_grants.c.pull_id, pulled_grants.c.grant_id)
+    )
+    held = list(connection.execute(query))
+    result.looked_at["copies taken of the lake, as the records know them"] = len({each.pull_id for each in held})
+    for pull_id, grant_id in held:
+        grant = grants.get(grant_id)
+        if grant is None or (grant.ended_at is not None and now - grant.ended_at > PROMISED_LIFE):
+            result.broken.append(f"copy {pull_id} still holds images of {grant_id}, which ended more than a day ago")
+
+
 def _transient(parts: Parts, result: Audit, now: datetime) -> None:
     """Nothing in the transient store is older than a day, and all of it lies in a batch."""
     count = 0
@@ -158,7 +174,11 @@ def _rows(parts: Parts, result: Audit, key: str, grant_id: GrantId, grant: _Gran
         data = parts.lake.read(key)
     except NotFound:
         return 0  # erased, or merged into another, since it was listed
-    frame = fastparquet.ParquetFile(io.BytesIO(data)).to_pandas(columns=["received_at"])
+    try:
+        frame = fastparquet.ParquetFile(io.BytesIO(data)).to_pandas(columns=["received_at"])
+    except Exception as error:  # noqa: BLE001 - the reader has many errors of its own for damaged bytes
+        result.broken.append(f"a file under {grant_id} cannot be read ({type(error).__name__})")
+        return 0
     for moment in frame["received_at"].drop_duplicates():
         received = moment.to_pydatetime()
         received = received if received.tzinfo else received.replace(tzinfo=UTC)

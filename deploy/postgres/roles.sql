@@ -34,8 +34,8 @@ REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM bgbatch_portal;
 
 -- The cleanup: reads by name what it needs, so that a new table is closed to it; marks what it purged, writes receipts. It may
 -- withdraw (restored ledgers learn of withdrawals), and sees no person, name, place, key, session or webhook.
-GRANT SELECT ON alembic_version, batches, consent_events, receipts, erasures, cleanups, canaries, admissions, merged_files
-    TO bgbatch_cleanup;
+GRANT SELECT ON alembic_version, batches, consent_events, receipts, erasures, cleanups, canaries, admissions, merged_files,
+    pulled_grants TO bgbatch_cleanup;
 GRANT UPDATE ON batches, canaries, admissions, merged_files TO bgbatch_cleanup;
 GRANT INSERT ON consent_events, receipts TO bgbatch_cleanup;
 GRANT INSERT, UPDATE, DELETE ON erasures, cleanups TO bgbatch_cleanup;

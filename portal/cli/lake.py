@@ -60,7 +60,7 @@ def pull(
             raise UserError("Leave out `exact` or `near` duplicates.")
         parts = get_ready()
         query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
-        order = Order(Kind(as_kind), recipient, place=to, shares=_shares(split))
+        order = Order(Kind(as_kind), recipient, place=_whole(to), shares=_shares(split))
         copy = _place(to, parts.settings)
         with _bar("Pulling") as show:
             live = lake_of(parts).live
@@ -111,15 +111,22 @@ def verify(
 
 
 @app.command()
-def pulls(as_json: AsJson = False) -> None:
+def pulls(
+    gone: Annotated[
+        str | None, typer.Option(help="A pull whose copy was deleted as a whole, manifest and all: note that it is.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show who has which copy, and what must still be erased from it after a withdrawal."""
     with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
-        from lake.pulls import list_pulls
+        from lake.pulls import list_pulls, mark_gone
 
         parts = get_ready()
         live = lake_of(parts).live()
         with parts.records.transaction() as connection:
+            if gone is not None:
+                mark_gone(connection, gone, parts.clock())
             found = list_pulls(connection)
         if as_json:
             show_json([each.model_dump(mode="json") | {"must_go": each.must_go(live)} for each in found])
@@ -133,10 +140,11 @@ def pulls(as_json: AsJson = False) -> None:
                 sum(each.grants.values()),
                 sum(each.must_go(live).values()) or "",
                 each.place,
+                each.pull_id,
             )
             for each in found
         ]
-        show_table(("taken (UTC)", "for", "industry", "as", "images", "must go", "where"), rows)
+        show_table(("taken (UTC)", "for", "industry", "as", "images", "must go", "where", "pull"), rows)
 
 
 @app.command()
@@ -231,11 +239,15 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:
     """A copy's place. It lies outside the lake and the transient store, which are swept."""
-    if must_exist and not url.startswith("s3://") and not Path(url).is_dir():
+    asked = _whole(url)
+    if must_exist and not asked.startswith("s3://") and not Path(asked).is_dir():
         raise UserError("There is no such folder.")
-    asked = url if url.startswith("s3://") else str(Path(url).absolute())
     for root in (settings.lake_root, settings.transient_root):
-        own = root if root.startswith("s3://") else str(Path(root).absolute())
-        if f"{asked.rstrip('/')}/".startswith(f"{own.rstrip('/')}/"):
+        if f"{asked}/".startswith(f"{_whole(root)}/"):
             raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")
-    return open_store(url, settings)
+    return open_store(asked, settings)
+
+
+def _whole(url: str) -> str:
+    """The place as it is called wherever one stands, and whatever links lead to it."""
+    return url.rstrip("/") if url.startswith("s3://") else str(Path(url.removeprefix("file://")).resolve())

@@ -146,7 +146,7 @@ def test_the_cleanup_reads_what_its_work_needs_and_neither_people_names_places_n
     """A table that comes later is closed to it, too."""
     needed = {
         *("batches", "consent_events", "receipts", "erasures", "cleanups", "canaries"),
-        *("admissions", "merged_files"),
+        *("admissions", "merged_files", "pulled_grants"),
     }
     allowed = nullcontext() if table in needed else pytest.raises(InsufficientPrivilege)
     with allowed:

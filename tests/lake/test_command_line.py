@@ -63,6 +63,29 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     assert told("pull", "--industry", "automotive", "--to", str(tmp_path / "other"))["rows"] == 0
 
 
+def test_a_copy_that_was_deleted_as_a_whole_is_noted_as_gone(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, owner, grant = customer
+    monkeypatch.chdir(tmp_path)
+    pulled = told("pull", "--industry", "automotive", "--to", "copy")
+    (known,) = told("pulls")
+    assert known["place"] == str(tmp_path / "copy"), "however it was called"
+    with world.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(world.now), AUTO, world.now)
+    assert told("pulls")[0]["must_go"] == {grant.grant_id: 3}
+    assert run("pulls", "--gone", "c" + "0" * 32).exit_code == 2
+    (known,) = told("pulls", "--gone", pulled["pull_id"])
+    assert known["must_go"] == {}
+
+
+def test_no_name_of_the_lake_lets_a_copy_into_it(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "lake")
+    for to in (tmp_path / "lake" / "copy", f"file://{tmp_path}/lake/copy", tmp_path / "link" / "copy"):
+        assert run("pull", "--industry", "automotive", "--to", str(to)).exit_code == 2
+    assert not (tmp_path / "lake" / "copy").exists()
+
+
 def test_stats_with_a_contact_sheet_and_the_audit(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
     sheet = tmp_path / "look.png"
     (line,) = told("stats", "--sheet", str(sheet))

@@ -10,10 +10,14 @@ from sqlalchemy import text
 from flows.admission import Portion
 from flows.candidates import lake_of
 from lake.audit import audit as audit_lake
+from lake.pull import pull
+from lake.query import Query
+from lake.verify import verify
 from lake.write import LakeFile, write_candidates
 from portal.audit import Audit, audit
 from schemas.errors import StoreFault
 from schemas.industries import Industry
+from store.objects import open_store
 from store.transient import source_key
 from tests.promise.world import START, World
 
@@ -122,6 +126,26 @@ def test_a_broken_promise_is_found(world: World, lie: Callable[[World], None]) -
     with world.its_clock():
         lie(world)
     assert not _audit(world).held
+
+
+def test_a_copy_that_keeps_what_was_withdrawn_breaks_the_promise_after_a_day(world: World, tmp_path: Path) -> None:
+    parts = world.parts("portal")
+    with world.its_clock():
+        live = lake_of(parts).live
+        pull(parts.lake, parts.records, live, Query(Industry.AUTOMOTIVE), tmp_path / "copy", parts.clock)
+        world.withdraw(0, Industry.AUTOMOTIVE)
+        world.advance(6)
+        assert _audit(world).held
+        world.advance(6 * 25)
+    assert [each for each in _audit(world).broken if each.startswith("copy")]
+    verify(open_store(str(tmp_path / "copy"), parts.settings), parts.records, live(), parts.clock, erase=True)
+    assert _audit(world).held
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"PAR1" + bytes(100)])
+def test_a_file_that_cannot_be_read_is_said(world: World, damage: bytes) -> None:
+    world.lake.put(world.lake.things[0].found.key, damage)
+    assert any("cannot be read" in each for each in _audit(world).broken)
 
 
 def test_what_was_withdrawn_has_its_day_to_go(world: World) -> None:
