@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from random import Random
 
 import pyarrow as pa
 from sqlalchemy import Connection, insert, select, update
@@ -55,11 +56,12 @@ def compact(
     on_merge: Callable[[int, int], None] = lambda done, of: None,
     until: datetime | None = None,
 ) -> Compacted:
-    """Merge what is worth merging; after `until` none is begun.
+    """Merge what is worth merging; after `until` none is begun. Two runs at once share the work, as far as luck has it.
 
     Raises `StoreFault` when all others that there was time for are merged: a damaged file stops nobody else's.
     """
     merges = plan_merges(lake.snapshot().files, least_files, largest_bytes)
+    Random(randomness(8)).shuffle(merges)  # in one order, two runs would make each merge twice, side by side
     done = Compacted()
     faults: list[StoreFault] = []
     for place, merge in enumerate(merges, start=1):
@@ -89,6 +91,9 @@ def compact(
 
 def merge_files(lake: Lake, merge: Merge, is_live: IsLive, clock: Clock, randomness: Randomness) -> int | None:
     """Merge some files of one grant; returns the merged file's size, or None when it was given up. `StoreFault`."""
+    with lake.records.reading() as connection:
+        if not _are_current(connection, merge):
+            return None  # another run was here
     try:
         table = pa.concat_tables([as_read(lake.open(file.key).read()) for file in merge.files])
     except NotFound:
@@ -116,16 +121,9 @@ def _swap(
     lock_file(connection, key)
     if not is_live(connection, merge.place.grant_id) or not lake.objects.exists(key):
         return False
-    old = [file.key for file in merge.files]
-    current = [
-        found
-        for table in (admissions, merged_files)
-        for found in connection.execute(
-            select(table.c.key).where(table.c.key.in_(old), table.c.retired_at.is_(None), table.c.erased_at.is_(None))
-        ).scalars()
-    ]
-    if sorted(current) != sorted(old):
+    if not _are_current(connection, merge):
         return False
+    old = [file.key for file in merge.files]
     connection.execute(
         insert(merged_files).values(
             key=key,
@@ -141,3 +139,15 @@ def _swap(
     connection.execute(update(admissions).where(admissions.c.merged_into.in_(old)).values(merged_into=key))
     connection.execute(update(admissions).where(admissions.c.key.in_(old)).values(merged_into=key, retired_at=now))
     return True
+
+
+def _are_current(connection: Connection, merge: Merge) -> bool:
+    old = [file.key for file in merge.files]
+    current = [
+        found
+        for table in (admissions, merged_files)
+        for found in connection.execute(
+            select(table.c.key).where(table.c.key.in_(old), table.c.retired_at.is_(None), table.c.erased_at.is_(None))
+        ).scalars()
+    ]
+    return sorted(current) == sorted(old)

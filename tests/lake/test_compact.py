@@ -163,9 +163,11 @@ def test_a_damaged_file_stops_nobody_else_s_merge_and_is_told_of(world: World, d
         )
     files = [each.grant_id for each in world.reader().snapshot().files]
     assert sorted(files) == sorted([first, first, *others])
-    assert told == [2, 3]
+    assert len(told) == 2
     for grant in grants:
         world.give(grant)
+    for file in world.reader().snapshot().files:
+        world.lake.write(file.key, b"no Parquet")
     began = world.clock()
     moments = iter((began, began + timedelta(hours=2)))
     with pytest.raises(StoreFault, match="lake audit"):  # also when there is no time for those after it
@@ -253,6 +255,32 @@ def test_two_merges_at_once_move_the_rows_once(world: World) -> None:
     world.lake.write = another_meanwhile  # type: ignore[method-assign]
     assert merge(world, least_files=2).abandoned == 1
     assert ids(world) == before
+
+
+def test_two_runs_at_once_begin_at_different_merges_and_leave_what_the_other_has_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        grant = world.grant()
+        for _ in range(2):
+            world.give(grant, 1)
+    begun: list[GrantId] = []
+    with monkeypatch.context() as idle:
+        idle.setattr("lake.compact.merge_files", lambda lake, merge, *_: begun.append(merge.place.grant_id))
+        for _ in range(10):
+            merge(world, least_files=2)
+    assert len({*begun[::6]}) > 1
+    write, written = world.lake.write, []
+    monkeypatch.setattr(world.lake, "write", lambda key, data: (written.append(key), write(key, data)))
+    other: list[Compacted] = []
+
+    def another_meanwhile(done: int, of: int) -> None:
+        if not other:
+            other.append(Compacted())
+            other[0] = merge(world, least_files=2)
+
+    done = compact(world.reader(), lambda *_: True, world.clock, os.urandom, 2, on_merge=another_meanwhile)
+    assert (done.merged, done.abandoned, other[0].merged, len(written)) == (1, 5, 5, 6)
 
 
 def test_rows_of_an_older_version_are_merged_with_new_ones(world: World) -> None:
