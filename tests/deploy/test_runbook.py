@@ -1,4 +1,4 @@
-"""Every command that the runbook tells somebody to type at night exists, and so does every file and code it names."""
+"""What the runbook tells somebody to type at night does what it says, and every code that it names can happen."""
 
 from __future__ import annotations
 
@@ -31,21 +31,6 @@ def codes(kind: type[BgbatchError] = BgbatchError) -> set[str]:
     return {kind.code}.union(*(codes(each) for each in kind.__subclasses__()))
 
 
-def test_every_command_exists(commands: set[str]) -> None:
-    lines = "\n".join(re.findall(r"`([^`\n]+)`", TEXT)).replace("-n bgbatch ", "")  # kubectl's name space
-    typed = re.findall(r"\bbgbatch ([a-z][a-z-]*)(?: ([a-z]+))?", lines)
-    assert len(typed) > 10
-    for name, verb in typed:
-        assert name in commands
-        assert not verb or f"{name} {verb}" in commands or name == "receipts"
-
-
-def test_every_file_of_ours_exists() -> None:
-    files = re.findall(r"\b(?:deploy|docs|scripts)/[\w./-]+\.\w+|\bdeploy/\w+/base\b", TEXT)
-    assert files
-    assert all((ROOT / each).exists() for each in files)
-
-
 def test_every_code_is_one_that_can_happen() -> None:
     assert schemas.errors
     found = set(re.findall(r"`([a-z]+_[a-z]+)`", TEXT)) - {"partially_completed"}
@@ -58,7 +43,6 @@ def test_what_it_scales_and_looks_at_is_there() -> None:
         assert called("Deployment", name)
     labels = {each["metadata"].get("labels", {}).get("app") for each in manifests()}
     assert set(re.findall(r"-l app=(\w+)", TEXT)) <= labels
-    assert {name.lower() for name in re.findall(r"BGBATCH_([A-Z_]+)", TEXT)} <= set(Settings.model_fields)
 
 
 def test_each_compose_command_reads_the_secrets_and_is_told_its_settings_by_a_file() -> None:

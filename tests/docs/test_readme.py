@@ -49,7 +49,9 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_command_in_a_sentence_exists_with_its_options(page: Path) -> None:
-    for line in re.findall(r"(?:`|^    )bgbatch ([^`\n]+)", page.read_text(), re.MULTILINE):
+    text = page.read_text().replace("-n bgbatch ", "")  # kubectl's name space
+    said = "\n".join("".join(each) for each in re.findall(r"`([^`\n]+)`|^    (.+)", text, re.MULTILINE))
+    for line in re.findall(r"(?:^| )bgbatch ([a-z-].*)", said, re.MULTILINE):
         command: click.Command = typer.main.get_command(app)
         words = shlex.split(line, comments=True)
         while hasattr(command, "commands") and words and not words[0].startswith("--"):
@@ -80,3 +82,10 @@ def test_a_named_setting_or_target_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
         assert target in targets, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_named_file_exists(page: Path) -> None:
+    packages = "schemas|store|consent|lake|workers|flows|portal|deploy|bench|docs|tests|scripts"
+    for name in re.findall(rf"`((?:{packages})/[\w./-]*\w)", page.read_text()):
+        assert name == "deploy/.env" or (ROOT / name).exists(), name
