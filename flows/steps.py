@@ -55,7 +55,7 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
         stands.failed = {n: each for n, each in stands.failed.items() if not _is_wanted_again(each, again, before)}
         again = frozenset()
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
-    return plan_shards(left, stands.failed, parts.settings.shard_items, again)
+    return plan_shards(left, stands.failed, parts.settings.items_per_call, again)
 
 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:

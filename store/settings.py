@@ -67,7 +67,9 @@ class Settings(BaseSettings):
     )
     recycle_items: int = Field(50_000, ge=0, description="An actor is replaced after so many photos. 0: never.")
     recycle_gigabytes: float = Field(8.0, ge=0, description="Or when it holds so much memory. 0: never.")
-    shard_items: int = Field(8, ge=1, le=256, description="Items per call to an actor.")
+    shard_items: int = Field(
+        0, ge=0, le=256, description="Items per call to an actor. 0: 8 on a CPU; 64 on a GPU, which runs 32 at once."
+    )
 
     max_megapixels: float = Field(50.0, gt=0, description="Larger photos are refused.")
     max_megabytes: float = Field(30.0, gt=0, description="Larger files are refused.")
@@ -127,6 +129,11 @@ class Settings(BaseSettings):
     def compiled_folder(self) -> Path:
         """`compiled_in`, or its default."""
         return self.compiled_in or self.home / "compiled"
+
+    @property
+    def items_per_call(self) -> int:
+        """`shard_items`, or its default: a GPU takes as long for a few photos as for 32."""
+        return self.shard_items or (64 if self.device.startswith("cuda") else 8)
 
     @property
     def suppressions_root(self) -> str:

@@ -222,7 +222,7 @@ class Pool:
         with self._lock:
             now = time.monotonic()
             for place in self._places:
-                if place.queue and now - place.since > self._limit(self._settings.shard_items):
+                if place.queue and now - place.since > self._limit(self._settings.items_per_call):
                     place.since = now
                     stop(place.actor, self._settings, place.number)
                     self._reopen(place)

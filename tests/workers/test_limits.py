@@ -33,6 +33,13 @@ def test_no_actor_spans_two_gpus(cpus: float, gpus: float, share: float | None, 
     assert places_in(cpus, gpus, share) == places
 
 
+@pytest.mark.parametrize(("device", "said", "items"), [("cpu", 0, 8), ("cuda:1", 0, 64), ("cuda", 5, 5), ("cpu", 5, 5)])
+def test_a_call_has_as_many_photos_as_its_device_is_worth_unless_somebody_says_so(
+    device: str, said: int, items: int
+) -> None:
+    assert Settings(device=device, shard_items=said).items_per_call == items
+
+
 def test_more_and_larger_photos_may_take_longer() -> None:
     assert seconds_for(1, 50) < seconds_for(8, 50) < seconds_for(8, 100)
 
