@@ -1,11 +1,12 @@
 """From stored file to stored file through the segmenter actor: photos per second, stage by stage, and the GPU's idling.
 
-    python -m bench.gpu [--device cuda] [--photos 4096] [--actors 4] [--kinds jpg png isnet] [--mps]
+    python -m bench.gpu [--device cuda] [--photos 4096] [--actors 4] [--kinds jpg png isnet] [--mps] [--latency 30]
 
 Actors are processes without Ray, `--actors` of them at once on the one device, each doing shards of 256 as a pool would
 give them. `--mps` measures once more with NVIDIA's Multi-Process Service, by which the processes use the GPU at the
 same time instead of in turn. IS-Net has random weights: what it costs does not depend on them. TMPDIR says where the
-store lies. On a CPU it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for a GPU.
+store lies; `--latency` has it answer each time so many milliseconds later, as a store across a network does. On a CPU
+it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for a GPU, and without latency.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Empty
 from statistics import mean
 from typing import Any
 
@@ -38,6 +40,7 @@ from schemas.batch import Item, Manifest, Stamp
 from schemas.errors import DeviceAbsent
 from schemas.ids import new_batch_id
 from schemas.options import CutoutOptions, Format
+from store.folder import Folder
 from store.settings import Settings
 from store.transient import open_transient, source_key
 from workers.actor import SegmenterActor
@@ -86,6 +89,7 @@ def main() -> None:
     arguments.add_argument("--actors", type=int, help="else 4 on a GPU and 1 on a CPU")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
+    arguments.add_argument("--latency", type=float, default=0.0, help="milliseconds until the store answers")
     chosen = arguments.parse_args()
     try:
         find_device(chosen.device)  # here: actors that cannot start would be waited for in vain
@@ -102,7 +106,7 @@ def main() -> None:
     for kinds in by_network.values():
         for is_shared in (False, True) if chosen.mps else (False,):
             with tempfile.TemporaryDirectory() as folder, multi_process_service(is_shared):
-                measured = measure(kinds, chosen.device, photos, actors, Path(folder))
+                measured = measure(kinds, chosen.device, photos, actors, Path(folder), chosen.latency / 1e3)
             rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
             print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
@@ -115,7 +119,7 @@ def main() -> None:
         *table(head, rows),
     ]
     print("\n".join(lines))
-    if on_gpu:
+    if on_gpu and not chosen.latency:
         write_section("On a GPU", lines, device=name)
 
 
@@ -144,33 +148,52 @@ def multi_process_service(is_wanted: bool) -> Iterator[None]:
             del os.environ["CUDA_MPS_PIPE_DIRECTORY"], os.environ["CUDA_MPS_LOG_DIRECTORY"]
 
 
-def measure(kinds: list[Kind], device: str, photos: int, actors: int, home: Path) -> list[Measured]:
+def measure(
+    kinds: list[Kind], device: str, photos: int, actors: int, home: Path, latency: float = 0.0
+) -> list[Measured]:
     """Each of these kinds, which have the network in common, by the same actors."""
     settings = settings_for(kinds[0], device, actors, home)
     batches = [stored(kind, settings, photos).stamp.batch_id for kind in kinds]
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(actors + 1), context.Queue()
     shares = [range(1 + number, photos + 1, actors) for number in range(actors)]
-    given = [(settings.without_secrets(), batches, tuple(share), start, answers) for share in shares]
+    given = [(settings.without_secrets(), batches, tuple(share), start, answers, latency) for share in shares]
     processes = [context.Process(target=act, args=each) for each in given]
     for process in processes:
         process.start()
     measured = []
-    for _ in kinds:
-        start.wait()
-        began = time.monotonic()
-        with watched(device) as busy:
-            parts = [answers.get() for _ in processes]
-            seconds = time.monotonic() - began
-        done = sum(part["done"] for part in parts)
-        if done != photos:
-            raise SystemExit(f"{photos - done} of {photos} photos were not cut.")
-        stages = {stage: sum(part[stage] for part in parts) for stage in STAGES}
-        cpu = sum(part["cpu"] for part in parts)
-        measured.append(Measured(seconds, stages, cpu, 100 - mean(busy) if busy else None))
-    for process in processes:
-        process.join()
+    try:
+        for _ in kinds:
+            told(answers, processes)  # that they are ready
+            start.wait()
+            began = time.monotonic()
+            with watched(device) as busy:
+                parts = told(answers, processes)
+                seconds = time.monotonic() - began
+            done = sum(part["done"] for part in parts)
+            if done != photos:
+                raise SystemExit(f"{photos - done} of {photos} photos were not cut.")
+            stages = {stage: sum(part[stage] for part in parts) for stage in STAGES}
+            cpu = sum(part["cpu"] for part in parts)
+            measured.append(Measured(seconds, stages, cpu, 100 - mean(busy) if busy else None))
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.kill()
     return measured
+
+
+def told(answers: Any, processes: list[Any]) -> list[dict[str, float]]:
+    """An answer of each process; one that has died would be waited for in vain."""
+    parts: list[dict[str, float]] = []
+    while len(parts) < len(processes):
+        try:
+            parts.append(answers.get(timeout=1))
+        except Empty:
+            if any(process.exitcode for process in processes):
+                raise SystemExit("An actor died. What it said of that stands above.") from None
+    return parts
 
 
 def settings_for(kind: Kind, device: str, actors: int, home: Path) -> Settings:
@@ -214,11 +237,16 @@ def large(photo: Path, to: Path) -> bytes:
     return to.read_bytes()
 
 
-def act(settings: dict[str, Any], batches: list[Any], numbers: tuple[int, ...], start: Any, answers: Any) -> None:
+def act(
+    settings: dict[str, Any], batches: list[Any], numbers: tuple[int, ...], start: Any, answers: Any, latency: float
+) -> None:
     """One actor's process: warm up, and for each batch wait for the others and cut its share."""
+    if latency:
+        answer_later(latency)
     actor = SegmenterActor(settings)
     spent = timed(actor._cutter, {"open": STAGES[0], "segment": STAGES[1], "finish": STAGES[2]})
     for batch_id in batches:
+        answers.put({})
         start.wait()
         spent.clear()
         done, cpu = 0, time.process_time()
@@ -227,6 +255,20 @@ def act(settings: dict[str, Any], batches: list[Any], numbers: tuple[int, ...], 
             done += sum(result["outcome"] == "done" for result in report["results"])
         used = time.process_time() - cpu
         answers.put({"done": done, "cpu": used, **{stage: spent[stage] for stage in STAGES}})
+
+
+def answer_later(latency: float) -> None:
+    """Have the store of this process read and write as slowly as one across a network."""
+    get, put = Folder.get, Folder.put
+
+    def later(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            time.sleep(latency)
+            return call(*arguments)
+
+        return run
+
+    Folder.get, Folder.put = later(get), later(put)  # type: ignore[method-assign]
 
 
 def now() -> datetime:

@@ -82,7 +82,9 @@ def methods(photo, mask, rembg, folder: Path) -> dict[str, tuple[np.ndarray, flo
     made["bgbatch refine"] = (np.dstack((photo, alpha)), (middle - began) * 1e3)
     colours = despilled(photo, alpha)
     made["bgbatch refine + despill"] = (np.dstack((colours, alpha)), (time.process_time() - began) * 1e3)
-    made["bgbatch despill"] = (np.dstack((despilled(photo, up), up)), (time.process_time() - middle) * 1e3)
+    began = time.process_time()
+    colours = despilled(photo, up)
+    made["bgbatch despill"] = (np.dstack((colours, up)), (time.process_time() - began) * 1e3)
     made["bgbatch default"] = (np.dstack((photo, up)), 0.0)
     return made
 
