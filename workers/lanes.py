@@ -102,10 +102,10 @@ def overlapped(
         Lane(pace.writers) as writers,
         Lane(pace.carriers) as keepers,
     ):
-        fetched = fetchers.answers(fetch, items, 2 * pace.carriers)
+        fetched = fetchers.answers(fetch, items, pace.carriers)
         read = readers.answers(before, fetched, min(pace.batch, 4 * pace.readers))
         done = drivers.answers(together, _groups(read, pace, weigh), max(0, pace.drivers - 1))
-        return list(keepers.answers(keep, writers.answers_by_group(after, done), 2 * pace.carriers))
+        return list(keepers.answers(keep, writers.answers_by_group(after, done), pace.carriers))
 
 
 def _results(under_way: deque[Future[Out]]) -> Iterator[Out]:
