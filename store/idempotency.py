@@ -67,8 +67,14 @@ def finish(connection: Connection, account_id: AccountId, key: str, status: int,
     connection.execute(known.values(status=status, answer=answer))
 
 
+def let_go(connection: Connection, account_id: AccountId, key: str, now: datetime) -> None:
+    """The request ended in a fault of ours: whoever asks again goes on with its batch, and need not wait for it."""
+    known = update(idempotency_keys).filter_by(**_place(account_id, key))
+    connection.execute(known.values(created_at=now - _STUCK))
+
+
 def forget(connection: Connection, account_id: AccountId, key: str) -> None:
-    """The request failed: it may be made again with the same key."""
+    """The request was refused: it may be made again with the same key."""
     connection.execute(delete(idempotency_keys).filter_by(**_place(account_id, key)))
 
 

@@ -324,9 +324,12 @@ def _once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tup
             batch_id = _go_on(sender, wanted, asked, now)
     except StillAnswering:
         raise
-    except BgbatchError:
+    except BgbatchError as error:
         with records.transaction() as connection:
-            idempotency.forget(connection, account_id, key)
+            if error.fault == "user":
+                idempotency.forget(connection, account_id, key)
+            else:
+                idempotency.let_go(connection, account_id, key, now)
         raise
     answer = _answer(sender, batch_id)
     with records.transaction() as connection:

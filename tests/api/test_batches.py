@@ -184,6 +184,24 @@ def test_a_request_that_was_refused_may_be_made_again_with_its_key(desk: Desk) -
         assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
 
 
+def test_a_request_that_met_a_fault_of_the_store_goes_on_with_its_batch(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [{"path": "1.jpg", "url": "https://photos.example/1.jpg"}]
+
+    def ask() -> httpx.Response:
+        return desk.call("POST", "/batches", json={"items": items}, headers={"Idempotency-Key": "k"})
+
+    def fail(*_: object) -> None:
+        raise StoreFault("The store is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("portal.api.batches.seal", fail)
+        assert [ask().status_code for _ in range(2)] == [500, 500]
+    assert ask().json()["state"] == "sealed"
+    assert len(desk.call("GET", "/batches").json()["batches"]) == 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [
