@@ -63,6 +63,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
         404: "There is no such thing in the account.",
         409: "Not in this state, or not twice. With still_answering, Retry-After says when to ask again.",
         410: "The batch's purge time has come.",
+        412: "Another version of the tus protocol than that of the uploads here.",
         413: "Too large.",
         422: "A value cannot be.",
         429: "Too much at once; Retry-After says when to ask again.",

@@ -16,14 +16,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portal.api.batches import counted, most_bytes, take_out, upload_key, uploads_of
+from portal.api.problems import problem
 from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
@@ -31,17 +35,44 @@ from schemas.errors import FileTooLarge, UserError
 from store.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
-_TUS = {"Tus-Resumable": "1.0.0"}
+_VERSION = "1.0.0"
+_UPLOADS = re.compile(r"/v1/batches/[^/]+/uploads(/.*)?", re.DOTALL)
 _PART = body_of_bytes("application/offset+octet-stream")
-_STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": "1.0.0"}
-_OFFERED = {"Tus-Version": "1.0.0", "Tus-Extension": "creation,creation-with-upload,termination"}
+_STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": _VERSION}
+_OFFERED = {"Tus-Version": _VERSION, "Tus-Extension": "creation,creation-with-upload,termination"}
+
+
+class Tus:
+    """Wraps all that answers: what is said of uploads, errors too, names the protocol's version. No other is served."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or not _UPLOADS.fullmatch(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Tus-Resumable"] = _VERSION
+            await send(message)
+
+        asked = Headers(scope=scope).get("Tus-Resumable", _VERSION)
+        if asked == _VERSION or scope["method"] == "OPTIONS":
+            await self._app(scope, receive, sending)
+            return
+        answer = problem(412, "other_tus_version", f"Uploads follow tus {_VERSION}. Send that as Tus-Resumable.")
+        answer.headers["Tus-Version"] = _VERSION
+        await answer(scope, receive, sending)
 
 
 @router.options("/batches/{batch_id}/uploads", status_code=204)
 def offer(batch_id: str, request: Request) -> Response:
     """What of the protocol there is."""
     most = int(request.app.state.portal.settings.max_megabytes * 1e6)
-    return Response(status_code=204, headers=_TUS | _OFFERED | {"Tus-Max-Size": str(most)})
+    return Response(status_code=204, headers=_OFFERED | {"Tus-Max-Size": str(most)})
 
 
 @router.post(
@@ -64,7 +95,7 @@ async def create(
         data = await _part(request, most_bytes(sender))
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
-    return Response(status_code=201, headers=_TUS | {"Location": place, "Upload-Offset": str(offset)})
+    return Response(status_code=201, headers={"Location": place, "Upload-Offset": str(offset)})
 
 
 @router.get("/batches/{batch_id}/uploads")
@@ -93,7 +124,7 @@ def stand(sender: TheSender, batch_id: str, token: str) -> Response:
     upload_key(sender, record)
     uploads = uploads_of(sender, record)
     size = uploads.announced(token).size
-    return Response(headers=_TUS | {"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(size)})
+    return Response(headers={"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(size)})
 
 
 @router.patch(
@@ -118,7 +149,7 @@ async def append(
         data = await _part(request, most_bytes(sender))
         stands = await run_in_threadpool(uploads.append, token, offset, data)
         await run_in_threadpool(upload_key, sender, record)  # as for a whole photo
-    return Response(status_code=204, headers=_TUS | {"Upload-Offset": str(stands)})
+    return Response(status_code=204, headers={"Upload-Offset": str(stands)})
 
 
 @router.delete("/batches/{batch_id}/uploads/{token}", status_code=204, response_class=Response)
@@ -127,7 +158,7 @@ def remove(sender: TheSender, batch_id: str, token: str) -> Response:
     record = sender.batch(batch_id)
     upload_key(sender, record)
     take_out(sender, record, token)
-    return Response(status_code=204, headers=_TUS)
+    return Response(status_code=204)
 
 
 def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from portal.api.app import create_api
+from portal.api.uploads import Tus
 from portal.mail import open_post
 from portal.oidc import open_provider
 from portal.web import (
@@ -89,6 +90,7 @@ def create_app(
     app.state.drawer = Drawer()
     app.add_middleware(ServerErrorMiddleware, handler=_say_that_it_is_ours)  # inside of what adds the headers
     app.add_middleware(BodyLimit, portal=app.state.portal)
+    app.add_middleware(Tus)
     app.middleware("http")(_safety_headers)
     app.add_middleware(AccessLog, randomness=randomness)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)

@@ -431,6 +431,27 @@ def announced(path: str, size: int) -> dict[str, str]:
     return {"Upload-Length": str(size), "Upload-Metadata": f"filename {base64.b64encode(path.encode()).decode()}"}
 
 
+def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_served(desk: Desk) -> None:
+    uploads = f"/batches/{desk.open()}/uploads"
+    place = desk.call("POST", uploads, headers=announced("1.jpg", 5)).headers["Location"].removeprefix("/v1")
+    answers = {
+        status: desk.call("PATCH", path, content=b"12345", headers={"Upload-Offset": "0", **headers})
+        for status, path, headers in (
+            (412, place, {"Tus-Resumable": "0.2.2"}),
+            (409, place, {"Upload-Offset": "3"}),
+            (422, place, {"Upload-Offset": "x"}),
+            (404, f"{uploads}/none", {}),
+            (405, uploads, {}),
+            (401, place, {"x-api-key": "none"}),
+            (204, place, {"Tus-Resumable": "1.0.0"}),
+        )
+    }
+    assert {status: answer.status_code for status, answer in answers.items()} == {each: each for each in answers}
+    assert {answer.headers["Tus-Resumable"] for answer in answers.values()} == {"1.0.0"}
+    assert answers[412].headers["Tus-Version"] == "1.0.0"
+    assert "Tus-Resumable" not in desk.call("GET", "/batches").headers
+
+
 def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_come(desk: Desk) -> None:
     batch = desk.open()
 
