@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from portal.api.app import create_api
@@ -64,6 +65,11 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+_NO_PAGE = {
+    404: "There is no page at this address.",
+    405: "This page cannot be asked for in that way. Go back and try again.",
+}
+_NO_FORM = "The form did not come whole, so nothing was changed. Go back to the page and try again."
 _STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502, IntakeStopped: 503}
 
 
@@ -95,6 +101,7 @@ def create_app(
     app.add_middleware(AccessLog, randomness=randomness)
     app.add_exception_handler(BgbatchError, _say_what_went_wrong)
     app.add_exception_handler(RequestValidationError, _say_what_is_misshapen)
+    app.add_exception_handler(HTTPException, _say_what_there_is_not)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     for router in (
         provider.router,
@@ -154,5 +161,13 @@ def _say_that_it_is_ours(request: Request, _error: Exception) -> Response:
 def _say_what_is_misshapen(request: Request, error: Exception) -> Response:
     """A form without its fields: none of ours, or sent by hand. What was sent is not repeated."""
     portal: Portal = request.app.state.portal
-    sentence = "The form did not come whole, so nothing was changed. Go back to the page and try again."
-    return portal.page("problem.html", 422, sentence=sentence)
+    return portal.page("problem.html", 422, sentence=_NO_FORM)
+
+
+def _say_what_there_is_not(request: Request, error: Exception) -> Response:
+    """What FastAPI itself answers: no such page, or a form that cannot be read."""
+    assert isinstance(error, HTTPException)
+    portal: Portal = request.app.state.portal
+    answer = portal.page("problem.html", error.status_code, sentence=_NO_PAGE.get(error.status_code, _NO_FORM))
+    answer.headers.update(error.headers or {})
+    return answer

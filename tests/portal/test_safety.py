@@ -233,3 +233,17 @@ def test_of_a_strangers_body_no_more_is_read_than_the_limit(site: Site, method: 
         "client": ("127.0.0.1", 1),
     }
     asyncio.run(site.app(scope, receive, send))
+
+
+def test_a_page_that_there_is_not_and_a_form_that_cannot_be_read_are_answered_by_a_page(site: Site) -> None:
+    browser = site.sign_in()
+    for status, answer in (
+        (404, browser.client.get("/nowhere")),
+        (404, browser.client.get("/static/nowhere.css")),
+        (405, browser.client.put("/account")),
+        (400, browser.client.post("/sign-in", data={f"{number}": "x" for number in range(1001)})),
+    ):
+        assert answer.status_code == status
+        assert "<h1>That did not work</h1>" in answer.text
+        assert answer.headers["Content-Type"].startswith("text/html")
+    assert browser.client.put("/account").headers["Allow"] == "GET"
