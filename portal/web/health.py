@@ -75,7 +75,7 @@ def status(portal: ThePortal, request: Request) -> HTMLResponse:
         health=health,
         load=load,
         waiting=len(waiting),
-        longest=now - waiting[0].ready_at if waiting else None,
+        longest=waiting[0].ready_at if waiting else None,
         stopped=why_stop(health, now, portal.settings.cleanup_expected),
     )
 
