@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
 
 from flows.lease import LeaseLost, renewed, stopping
 from flows.night_delivery import deliver
@@ -28,7 +32,9 @@ from schemas.results import Done, Failed, results_by_number
 from store import line, nights, schedules
 from store.batches import BatchRecord, get_batch
 from store.nights import Night, NightState
-from store.schedules import Schedule
+from store.schedules import Schedule, ScheduleId
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -43,28 +49,39 @@ def run_due(parts: Parts, worker: Worker, at_once: int = 1) -> list[Night]:
     leave the cutting to others, as a flow keeps to its own thread.
     """
     with parts.records.reading() as connection:
-        known = schedules.list_all(connection)
+        known = schedules.list_ids(connection)
     if at_once == 1:
-        touched = [_run_alone(parts, each, worker) for each in known]
+        touched = [run_alone(parts, each, worker) for each in known]
     else:
         with ThreadPoolExecutor(at_once) as pool:
-            touched = list(pool.map(lambda each: _run_alone(parts, each, worker), known))
+            touched = list(pool.map(lambda each: run_alone(parts, each, worker), known))
     return [night for each in touched for night in each]
 
 
-def _run_alone(parts: Parts, schedule: Schedule, worker: Worker) -> list[Night]:
-    try:
-        return run_schedule(parts, schedule, worker)
-    except BgbatchError as fault:
-        _log.error("schedule %s: %s", schedule.schedule_id, fault.code)
-        return []
+def run_alone(parts: Parts, schedule_id: ScheduleId, worker: Worker) -> list[Night]:
+    """Look after one schedule. Whatever is wrong with it is said, and nobody else's night waits for it."""
+    return _alone(parts, schedule_id, lambda schedule: run_schedule(parts, schedule, worker), [])
 
 
 def anything_to_do(parts: Parts) -> bool:
     """Whether `run_due` would do anything now."""
-    with parts.records.transaction() as connection:
-        known = schedules.list_all(connection)
-    return any(_actions(parts, schedule) for schedule in known)
+    with parts.records.reading() as connection:
+        known = schedules.list_ids(connection)
+    return any(_alone(parts, each, lambda schedule: bool(_actions(parts, schedule)), False) for each in known)
+
+
+def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T], otherwise: T) -> T:
+    try:
+        with parts.records.reading() as connection:
+            schedule = schedules.find(connection, schedule_id)
+        return step(schedule)
+    except OperationalError:  # the records are away, and so they are for all
+        raise
+    except BgbatchError as fault:
+        _log.error("schedule %s: %s", schedule_id, fault.code)
+    except Exception as fault:  # noqa: BLE001 - such as a stored option or time zone that this version does not know
+        _log.error("schedule %s: %s", schedule_id, type(fault).__name__)
+    return otherwise
 
 
 def run_schedule(parts: Parts, schedule: Schedule, worker: Worker) -> list[Night]:
@@ -123,7 +140,7 @@ def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
 
 def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
     now = parts.clock()
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         night = nights.running(connection, schedule.schedule_id)
         last = nights.last_due(connection, schedule.schedule_id)
         going = None

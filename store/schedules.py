@@ -75,6 +75,12 @@ def list_all(connection: Connection, account_id: AccountId | None = None) -> lis
     return [_schedule(row) for row in connection.execute(query).mappings()]
 
 
+def list_ids(connection: Connection) -> list[ScheduleId]:
+    """All of them, the oldest first, also of those that can be read no more."""
+    query = select(schedules.c.schedule_id).order_by(schedules.c.created_at, schedules.c.schedule_id)
+    return [ScheduleId(each) for each in connection.execute(query).scalars()]
+
+
 def pause(connection: Connection, schedule_id: ScheduleId, now: datetime) -> None:
     """Start no more runs. One that is going goes on. Raises `NotFound`."""
     _set(connection, schedule_id, paused_at=now)

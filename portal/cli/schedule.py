@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import timetable
 from flows.night_report import Report, markdown, report_of
+from flows.night_worker import Worker
 from flows.parts import Parts
 from portal import schedules as adding
 from portal import webhooks as telling
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _LOOK_EVERY = 20.0  # seconds
+_SEND_EVERY = 5.0  # seconds
 _AT_ONCE = 4  # schedules
 Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
 
@@ -143,18 +145,14 @@ def run_due(
     with exit_codes():
         parts = get_ready()
 
-        def look() -> list[Night]:
-            touched = _look_after_all(parts, in_line)
-            _send_webhooks(parts)
-            return touched
-
         if watch:  # a night that is being delivered is brought to its end first
             ending = threading.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: ending.set())
-            look_until(ending, look)
+            _watch(parts, in_line, ending)
             return
-        touched = look()
+        touched = _look_after_all(parts, in_line)
+        _send_webhooks(parts)
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
@@ -209,13 +207,41 @@ def look_until(ending: threading.Event, look: Callable[[], object], pause: float
         ending.wait(pause)
 
 
+def _watch(parts: Parts, in_line: bool, ending: threading.Event) -> None:
+    """Nights and webhooks by turns of their own: a night that takes hours keeps nobody's messages back."""
+    from flows.night_watch import NightWatch
+
+    send = threading.Thread(target=_send_until, args=(parts, ending), name="webhooks")
+    send.start()
+    try:
+        with NightWatch(parts, _worker_in_line, _AT_ONCE) as nightly:
+            look_until(ending, nightly.look if in_line else lambda: _look_after_all(parts, False))
+    finally:
+        ending.set()
+        send.join()
+
+
+def _send_until(parts: Parts, ending: threading.Event) -> None:
+    def send() -> None:
+        try:
+            _send_webhooks(parts)
+        except (BgbatchError, OperationalError):
+            raise
+        except Exception as fault:  # noqa: BLE001 - nothing starts this thread again
+            _log.error("a round of webhooks ended with %s; the next one goes on", type(fault).__name__)
+
+    look_until(ending, send, _SEND_EVERY)
+
+
+def _worker_in_line() -> Worker:
+    return Worker(f"{os.getpid()}-{os.urandom(6).hex()}", os.urandom, None)
+
+
 def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
     from flows import night_steps
-    from flows.night_worker import Worker
 
     if in_line:
-        holder = f"{os.getpid()}-{os.urandom(6).hex()}"
-        return night_steps.run_due(parts, Worker(holder, os.urandom, None), at_once=_AT_ONCE)
+        return night_steps.run_due(parts, _worker_in_line(), at_once=_AT_ONCE)
     if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
     from flows.nights import night_watch

@@ -19,8 +19,10 @@ from sqlalchemy import Connection, update
 
 from flows import night_look, night_steps, night_worker, steps
 from flows.night_delivery import REPORTS
+from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
+from portal.cli import schedule as schedule_commands
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
 from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, NotFound, StoreFault, UserError
@@ -315,6 +317,80 @@ def test_a_slow_place_holds_up_nobody_elses_night(market: Market, monkeypatch: p
     market.clock[0] = FIRST
     begun = night_steps.run_due(market.parts, Worker("one", os.urandom, None), at_once=2)
     assert [each.new for each in begun] == [2, 2]
+
+
+def test_a_night_that_takes_long_holds_up_no_later_look_at_the_others(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 2)
+    slow = market.schedule()
+    market.schedule(cron="30 2 * * *", deliver=None)
+    goes_on, is_slow, other_is_begun = threading.Event(), threading.Event(), threading.Event()
+
+    def list_slowly(place: str, settings: Settings) -> Iterator[Lying]:
+        if market.clock[0] == FIRST:
+            is_slow.set()
+            assert goes_on.wait(60)
+        else:
+            other_is_begun.set()
+        return list_place(place, settings)
+
+    monkeypatch.setattr(night_look, "list_place", list_slowly)
+    market.clock[0] = FIRST
+    with NightWatch(market.parts, lambda: Worker(os.urandom(4).hex(), os.urandom, None), 2) as watch:
+        watch.look()
+        assert is_slow.wait(60)
+        market.clock[0] = FIRST + timedelta(minutes=30)
+        while not other_is_begun.is_set():  # the first look at the other one may just be ending
+            watch.look()
+            time.sleep(0.01)
+        goes_on.set()
+    with market.parts.records.transaction() as connection:
+        (night,) = nights.of_schedule(connection, slow.schedule_id)
+    assert night.new == 2
+
+
+def test_messages_are_sent_while_a_night_takes_long(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(market, 2)
+    schedule = market.schedule()
+    market.clock[0] = FIRST
+    is_slow, is_sent, ending = threading.Event(), threading.Event(), threading.Event()
+
+    def list_slowly(place: str, settings: Settings) -> Iterator[Lying]:
+        is_slow.set()
+        assert is_sent.wait(60)
+        ending.set()
+        return list_place(place, settings)
+
+    def send(parts: Parts) -> None:
+        if is_slow.is_set():
+            is_sent.set()
+        raise UnicodeError("something that nobody foresaw")
+
+    monkeypatch.setattr(night_look, "list_place", list_slowly)
+    monkeypatch.setattr(schedule_commands, "_send_webhooks", send)
+    monkeypatch.setattr(schedule_commands, "_SEND_EVERY", 0.01)
+    schedule_commands._watch(market.parts, True, ending)
+    with market.parts.records.transaction() as connection:
+        assert nights.of_schedule(connection, schedule.schedule_id)[0].new == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [{"timezone": "Gone/Away"}, {"options": {"format": "png", "an option of a newer version": True}}]
+)
+def test_a_schedule_that_cannot_be_read_any_more_stops_nobody_elses_night(
+    market: Market, damage: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(market, 2)
+    damaged, sound = market.schedule(), market.schedule(deliver=None)
+    with market.parts.records.transaction() as connection:
+        own = update(tables.schedules).where(tables.schedules.c.schedule_id == damaged.schedule_id)
+        connection.execute(own.values(**damage))
+    market.clock[0] = FIRST
+    assert night_steps.anything_to_do(market.parts)
+    (night,) = market.run_due(FIRST)
+    assert (night.schedule_id, night.state) == (sound.schedule_id, "completed")
+    assert damaged.schedule_id in caplog.text
 
 
 def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
