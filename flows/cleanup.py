@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.canary import look_for_canaries
 from flows.cleaning import code_of, purge
 from flows.parts import current_parts, parts_to_clean
-from schemas.errors import BgbatchError, StoreFault
+from schemas.errors import BgbatchError, EngineFault, StoreFault
 from store.engine_history import forget_runs
 from store.purge import PurgeReport
 from store.ray_sessions import sweep_sessions
@@ -26,23 +26,40 @@ _SHOWN = 200
 
 @flow(name="cleanup", persist_result=False)
 def cleanup() -> PurgeReport:
-    """Purge expired batches and strays. Raises `StoreFault` for what is wrong, after purging all that can be."""
+    """Purge expired batches and strays.
+
+    Raises `StoreFault` for what is wrong, `EngineFault` for Ray's and Prefect's share, after purging all that can be.
+    """
     troubles = current_parts(parts_to_clean).troubles
     report = purge_what_is_due()
-    swept, forgotten = sweep_engines()
+    not_swept = ""
+    swept = forgotten = 0
+    try:
+        swept, forgotten = sweep_engines()
+    except Exception as trouble:  # noqa: BLE001 - the purge is done, and canaries are to be looked for
+        not_swept = type(trouble).__name__
     found: dict[str, list[str]] = {}
     try:
         found = look_for_our_canaries()
     except (StoreFault, SQLAlchemyError) as trouble:  # what the purge found wrong is to be said all the same
         report.faults.append(code_of(trouble))
     page = _page(report, swept, forgotten, found)
-    create_markdown_artifact(page, key="cleanup", description="What the last cleanup deleted")
+    try:
+        create_markdown_artifact(page, key="cleanup", description="What the last cleanup deleted")
+    except Exception as trouble:  # noqa: BLE001 - the same
+        not_swept = not_swept or type(trouble).__name__
     if report.faults or found:
+        report.faults += [EngineFault.code] if not_swept else []
         raise StoreFault(
             f"{len(report.faults)} faults ({', '.join(sorted(set(report.faults)))}); all else was purged. "
             f"{len(found)} canaries were found after their deadline. "
             + "".join(f"{each} " for each in troubles if isinstance(each, BgbatchError))
             + "Mend the store or the records; the next cleanup tries again."
+        )
+    if not_swept:
+        raise EngineFault(
+            f"What was due is purged ({len(report.receipts)} batches, without a fault). What came after it of Ray and "
+            f"Prefect failed ({not_swept}): dead sessions, old runs or the report. Look at both under BGBATCH_HOME."
         )
     return report
 

@@ -18,8 +18,9 @@ import pytest
 
 from consent.suppression import open_suppressions
 from flows.cleaning import cleaning
-from flows.parts import parts_to_clean
+from flows.parts import parts_to_clean, using
 from schemas.clock import system_clock
+from schemas.errors import EngineFault
 from schemas.ids import BatchId, new_batch_id, received_at
 from store.cleanup import clean_up
 from store.health import read_health
@@ -99,6 +100,28 @@ def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path
     assert "engine_fault" in run.stderr
     assert "1 batches were purged without it, with 0 faults" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_cleanup_that_only_what_engines_leave_is_wrong_for_says_that_what_was_due_is_purged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import cleanup as flow
+
+    for name in ("purge_what_is_due", "sweep_engines", "look_for_our_canaries"):
+        monkeypatch.setattr(flow, name, getattr(flow, name).fn)  # the steps themselves, without a Prefect server
+    pages: list[str] = []
+    monkeypatch.setattr(flow, "create_markdown_artifact", lambda page, **_: pages.append(page))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "prefect.db").write_bytes(b"no database" * 100)
+    parts = parts_to_clean(Settings(home=tmp_path / "home"), system_clock)
+    parts.transient.objects.write(f"{batch_prefix(sent(23.2, 1))}/source/1", b"a photo")
+    with using(parts), pytest.raises(EngineFault, match="What was due is purged \\(1 batches") as raised:
+        flow.cleanup.fn()
+    assert "DatabaseError" in str(raised.value)
+    assert "1 batches purged" in pages[0]
+    parts.records.engine.dispose()
 
 
 def test_upkeep_purges_too_while_prefect_cannot_run_and_the_records_are_down(tmp_path: Path) -> None:
