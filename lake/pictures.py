@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pillow_heif
 import pillow_jxl  # noqa: F401 - teaches pillow to read JPEG XL
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,8 +49,8 @@ def rgb(image: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> Pixels
             return pixels if turn is None else np.ascontiguousarray(turn(pixels))
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            return np.asarray(_upright(opened).convert("RGB"))
+    except Exception as error:  # each decoder has errors of its own, and all of them mean this
         raise ValueError("the image does not decode") from error
 
 
@@ -70,7 +70,7 @@ def perceptual_hash(image: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             opened.draft("L", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded small
-            upright = ImageOps.exif_transpose(opened).convert("L")
+            upright = _upright(opened).convert("L")
     except Exception:  # noqa: BLE001 - each decoder has errors of its own; a candidate without a hash is one all the same
         return None
     small = np.asarray(upright.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
@@ -85,6 +85,22 @@ def _orientation(jpeg: bytes | memoryview) -> int:
     """Read where `lake.strip` puts it: in the first or second segment. No other metadata is in the lake."""
     place = bytes(jpeg[:64]).find(b"Exif\0\0II*\0")
     return int(jpeg[place + 24]) if place >= 0 else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """With grays of 16 bits or floating point as 0…255, as they were when the mask was made; pillow would clip them.
+
+    Floats up to 4 are fractions, with highlights over 1; NaN is 0.
+    """
+    upright = ImageOps.exif_transpose(image)
+    if not upright.mode.startswith("I;16") and upright.mode != "F":
+        return upright
+    values = np.asarray(upright).astype(np.float32)
+    peak, top = float(values[np.isfinite(values)].max(initial=0)), 65535.0
+    if upright.mode == "F":
+        top = next((each for reach, each in ((4.0, 1.0), (255.0, 255.0)) if peak <= reach), top)
+    values = np.nan_to_num(values, posinf=peak)
+    return Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
 
 
 @cache

@@ -78,7 +78,10 @@ def weekly(lake: Lake, industry: Industry | None = None) -> list[WeekOfIndustry]
 
 
 def look_at(lake: Lake, industry: Industry | None, count: int, side: int) -> list[tuple[str, bytes, bytes]]:
-    """Some candidates, always the same: their scores in words, and photo and cutout as PNG of about `side` pixels."""
+    """Some candidates, always the same: their scores in words, and photo and cutout as PNG of about `side` pixels.
+
+    Both are empty for a photo that does not decode here.
+    """
     labels = lake.labels(industry, ("candidate_id", "edge_uncertainty", "coverage", "width", "height"))
     chosen = sorted(Random(0).sample(range(labels.num_rows), min(count, labels.num_rows)))
     found = []
@@ -95,7 +98,10 @@ def look_at(lake: Lake, industry: Industry | None, count: int, side: int) -> lis
 
 
 def _photo_and_cutout(image: memoryview, mask: memoryview, side: int) -> tuple[bytes, bytes]:
-    pixels = rgb(image, (side, side))
+    try:
+        pixels = rgb(image, (side, side))
+    except ValueError:
+        return b"", b""
     scale = side / max(pixels.shape[:2])
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

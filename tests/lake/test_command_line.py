@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from consent import ledger
+from lake.pictures import gray, rgb
 from portal.cli.lake import app
 from portal.training import open_lake
 from schemas.consent import Grant
@@ -92,6 +93,17 @@ def test_stats_with_a_contact_sheet_and_the_audit(customer: tuple[World, Owner, 
     assert (line["industry"], line["grants"], line["images"]) == ("automotive", 1, 3)
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert told("audit")["rows"] == 3
+
+
+def test_a_contact_sheet_shows_the_others_when_a_photo_does_not_decode_here(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decodes = iter((False, True, True))
+    monkeypatch.setattr("lake.stats.rgb", lambda *which: rgb(*which) if next(decodes) else gray(b"no mask"))
+    sheet = tmp_path / "look.png"
+    assert run("stats", "--sheet", str(sheet)).exit_code == 0
+    assert next(decodes, None) is None
+    assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_audit_with_a_finding_ends_with_3(customer: tuple[World, Owner, Grant]) -> None:

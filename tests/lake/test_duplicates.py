@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
@@ -16,6 +17,7 @@ from lake.pictures import perceptual_hash, rgb
 from lake.strip import strip_metadata
 from tests.lake.conftest import NOON, a_photo
 from tests.lake.test_strip import KINDS, telling
+from workers.decode import Limits, decode
 
 
 def bits(one: str | None, other: str | None) -> int:
@@ -64,6 +66,37 @@ def test_every_kind_of_image_decodes_upright() -> None:
         expected = (32, 48, 3) if kind == "BMP" else (48, 32, 3)
         assert pixels.shape == expected, kind
     assert perceptual_hash(b"no image") is None
+
+
+def sixteen_bits(seed: int, kind: str, scale: float = 65535) -> bytes:
+    with Image.open(io.BytesIO(a_photo(seed))) as opened:
+        grays = np.asarray(opened.convert("L")) * (scale / 255)
+    sink = io.BytesIO()
+    Image.fromarray(grays.astype(np.uint16 if scale == 65535 else np.float32)).save(sink, kind)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("PNG", 65535), ("TIFF", 65535), ("TIFF", 1.0), ("TIFF", 255.0)])
+def test_photos_of_more_than_eight_bits_are_seen_as_they_were_when_their_masks_were_made(
+    kind: str, scale: float
+) -> None:
+    one, other = (sixteen_bits(seed, kind, scale) for seed in (1, 2))
+    image = strip_metadata(one)
+    assert image is not None
+    assert np.array_equal(rgb(image), decode(one, Limits(10**6, 10**6)).rgb)
+    assert bits(perceptual_hash(one), perceptual_hash(other)) > NEAR_BITS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_wrong_with_an_image_one_error_says_so(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = strip_metadata(telling(kind, 6))
+    assert image is not None
+    with pytest.raises(ValueError, match="decode"):
+        rgb(image[: len(image) // 2])
+    if kind != "JPEG":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(ValueError, match="decode"):
+            rgb(image)
 
 
 def labels(*rows: tuple[str, int, str, str | None]) -> pa.Table:
