@@ -18,7 +18,7 @@ from consent.gate import confirm, gate
 from consent.ledger import find_grant
 from consent.policy import LedgerUnreadable
 from flows.parts import Parts
-from lake.admission import admit, admitted_items
+from lake.admission import admit, admitted_items, discard
 from lake.write import CandidateFacts, LakeFile
 from schemas.batch import Stamp
 from schemas.consent import Grant
@@ -65,7 +65,8 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
                 rows, files = rows + file.rows, files + 1
             else:
                 refusals[reason] += file.rows
-                parts.lake.delete([file.key])
+                with parts.records.transaction() as connection:
+                    discard(connection, file.key, parts.lake)
     with parts.records.transaction() as connection:
         set_refusals(connection, stamp.batch_id, refusals)
     return Admitted(rows, files, dict(refusals))

@@ -90,6 +90,15 @@ def is_admitted(connection: Connection, key: str) -> bool:
     )
 
 
+def discard(connection: Connection, key: str, lake: ObjectStore) -> bool:
+    """Delete a file, unless it was admitted: by another run, or meanwhile. Whether it is gone. Raises `StoreFault`."""
+    lock_file(connection, key)  # `admit` takes the same lock, and then looks whether the object is there
+    if is_admitted(connection, key):
+        return False
+    lake.delete([key])
+    return True
+
+
 def admitted_files(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> list[AdmittedFile]:
     """The files that hold each candidate of these live grants exactly once, by key. `industry` None: all of them."""
     return sorted(map(_file, _rows(connection, industry, live)), key=lambda each: each.key)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
-from lake.admission import is_admitted, lock_file
+from lake.admission import discard
 from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
 from schemas.batch import PROMISED_LIFE
 from schemas.clock import Clock
@@ -139,10 +139,7 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
                 retired += 1
         elif not may_be_in_the_making(key, now):
             with records.transaction() as connection:
-                lock_file(connection, key)  # `admit` takes the same lock, and then looks whether the object is there
-                if not is_admitted(connection, key):
-                    lake.delete([key])
-                    strays += 1
+                strays += discard(connection, key, lake)
     return strays, retired
 
 

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from lake.admission import admit, admitted_files, admitted_items
+from lake.admission import admit, admitted_files, admitted_items, discard
 from lake.audit import audit
 from lake.erase import reconcile
 from schemas.errors import StoreFault
@@ -139,6 +139,19 @@ def test_reconcile_between_object_and_admission_leaves_no_admission_without_its_
     with world.records.transaction() as connection:
         assert admitted_files(connection, AUTO, world.live()) == []
     world.records.engine.dispose()
+
+
+def test_a_file_that_one_run_may_not_admit_stays_when_another_has(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1)])
+    file = world.write(facts)
+    world.admit(world.write(facts))
+    with world.records.transaction() as connection:
+        assert not discard(connection, file.key, world.lake)
+    assert world.keys() == [file.key]
+    other = world.write(world.batch(world.grant(), [a_photo(2)]))
+    with world.records.transaction() as connection:
+        assert discard(connection, other.key, world.lake)
+    assert world.keys() == [file.key]
 
 
 def test_an_admission_that_was_first_saves_the_file(world: World) -> None:
