@@ -1,9 +1,10 @@
-"""Withdrawals and purges, written down a second time, beside the lake: what a restored old database must not forget.
+"""Withdrawals, purges and closings, written down a second time, beside the lake: what a restored old database forgets.
 
 `grants/<grant id>.json` holds a withdrawal's event; `purges/<number>-<hash>.json` holds the receipts of batches purged
-since the one before. All are written whole and never changed. `note` writes what is missing: after a withdrawal, and on
-every reconcile. `replay` runs before a ledger serves: a grant that is live there but withdrawn here is withdrawn there,
-too. `purges.json` says how far the receipts are written, so that `note` need not read what it has noted.
+since the one before; `accounts/<account id>.json` says when an account was closed. All are written whole and never
+changed. `note` writes what is missing: after a withdrawal or closing, and on every reconcile. `replay` runs before a
+ledger serves: a grant that is live there but withdrawn here is withdrawn there, too, and an account is closed again.
+`purges.json` says how far the receipts are written, so that `note` need not read what it has noted.
 `ledger.json` holds the ledger's newest event: the chain alone cannot show that its end was cut off.
 """
 
@@ -18,22 +19,23 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Table, select
 
 from consent.append import Draft, append, select_events
-from consent.ledger import live_grants
+from consent.ledger import Refusal, live_grants, withdraw_all
 from consent.locks import lock_grant, lock_ledger
 from schemas.consent import Act, ConsentEvent, Grant, Method
 from schemas.errors import LedgerBroken, NotFound, StoreFault
-from schemas.ids import BatchId, PersonId, parse_grant_id
+from schemas.ids import AccountId, BatchId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
 from schemas.record import Moment, Record
 from store.batches import mark_purged
+from store.closing import erase_account
 from store.objects import ObjectStore, open_store
 from store.records import Records
 from store.settings import Settings
-from store.tables import consent_events, receipts
+from store.tables import accounts, consent_events, receipts
 
 _REASON = "withdrawn before the records were restored from a backup"
 _AnyRecord = TypeVar("_AnyRecord", bound=BaseModel)
-_GRANTS, _PURGES, _MARK, _END = "grants", "purges", "purges.json", "ledger.json"
+_GRANTS, _PURGES, _ACCOUNTS, _MARK, _END = "grants", "purges", "accounts", "purges.json", "ledger.json"
 
 
 class _Mark(Record):
@@ -45,6 +47,10 @@ class _Mark(Record):
 
 class _Purges(Record):
     receipts: tuple[Receipt, ...]
+
+
+class _Closing(Record):
+    closed_at: Moment
 
 
 class _Withdrawal(BaseModel):
@@ -60,15 +66,17 @@ def open_suppressions(settings: Settings) -> ObjectStore:
 
 
 def note(connection: Connection, objects: ObjectStore) -> int:
-    """Write every withdrawal and every purge of a batch that is not written yet. Returns how many. `StoreFault`."""
+    """Write every withdrawal, closing and purge of a batch that is not written yet. Returns how many. `StoreFault`."""
     _note_end(connection, objects)
-    return _note_withdrawals(connection, objects) + _note_purges(connection, objects)
+    closings = _note_closings(connection, objects)
+    return _note_withdrawals(connection, objects) + closings + _note_purges(connection, objects)
 
 
 def note_soon(records: Records, objects: ObjectStore) -> None:
-    """Note withdrawals right after one. A store out of reach costs no withdrawal: the next reconcile notes it."""
+    """Note withdrawals and closings right after one. A store out of reach costs none: the next reconcile notes it."""
     with suppress(StoreFault), records.transaction() as connection:
         _note_withdrawals(connection, objects)
+        _note_closings(connection, objects)
 
 
 def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[Grant]:
@@ -77,15 +85,9 @@ def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[
     Raises `StoreFault`, and `LedgerBroken` when an object cannot be read as what it must be: then nothing may serve.
     """
     _replay_purges(connection, objects)
-    noted = set(objects.files(_GRANTS))
-    if not any(_name(grant) in noted for grant in live_grants(connection)):
-        return []
-    lock_ledger(connection)
-    return [
-        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", _Withdrawal), now)
-        for grant in live_grants(connection)
-        if _name(grant) in noted
-    ]
+    ended = _replay_withdrawals(connection, objects, now)
+    _replay_closings(connection, objects, now)
+    return ended
 
 
 def check_end(connection: Connection, objects: ObjectStore) -> None:
@@ -134,6 +136,18 @@ def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
     return len(missing)
 
 
+def _note_closings(connection: Connection, objects: ObjectStore) -> int:
+    if not _sees_accounts(connection):
+        return 0
+    noted = set(objects.files(_ACCOUNTS))
+    closed = select(accounts.c.account_id, accounts.c.closed_at).where(accounts.c.closed_at.is_not(None))
+    missing = [each for each in connection.execute(closed).all() if f"{each.account_id}.json" not in noted]
+    for each in missing:
+        closing = _Closing(closed_at=each.closed_at).model_dump_json().encode()
+        objects.write(f"{_ACCOUNTS}/{each.account_id}.json", closing)
+    return len(missing)
+
+
 def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     mark = _mark(objects, _MARK)
     # A database that does not hold the marked receipt is another one, or was restored: then all of its are written.
@@ -150,12 +164,43 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     return len(purges.receipts)
 
 
+def _replay_withdrawals(connection: Connection, objects: ObjectStore, now: datetime) -> list[Grant]:
+    noted = set(objects.files(_GRANTS))
+    if not any(_name(grant) in noted for grant in live_grants(connection)):
+        return []
+    lock_ledger(connection)
+    return [
+        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", _Withdrawal), now)
+        for grant in live_grants(connection)
+        if _name(grant) in noted
+    ]
+
+
 def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
     mark = _mark(objects, _MARK)
     if mark is None or _holds(connection, receipts, mark):
         return
     for receipt in _noted_purges(objects):
         mark_purged(connection, [BatchId(receipt.subject)], receipt.last_deletion)
+
+
+def _replay_closings(connection: Connection, objects: ObjectStore, now: datetime) -> None:
+    if not _sees_accounts(connection):
+        return
+    noted = set(objects.files(_ACCOUNTS))
+    are_open = select(accounts.c.account_id).where(accounts.c.closed_at.is_(None))
+    for account_id in map(AccountId, connection.execute(are_open).scalars().all()):
+        if f"{account_id}.json" in noted:
+            closing = _read(objects, f"{_ACCOUNTS}/{account_id}.json", _Closing)
+            withdraw_all(connection, Refusal(account_id, Method.OPERATOR, now, reason=_REASON), now)
+            erase_account(connection, account_id, closing.closed_at)
+
+
+def _sees_accounts(connection: Connection) -> bool:
+    """The cleanup's login may not; the dispatcher's reconcile makes up for it."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(connection.exec_driver_sql("SELECT has_table_privilege('accounts', 'SELECT')").scalar())
 
 
 def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:

@@ -90,7 +90,7 @@ def places(settings: Settings) -> list[Place]:
         ),
         Place(
             "suppressions",
-            "ids of withdrawn grants and purged batches",
+            "ids of withdrawn grants, purged batches and closed accounts",
             None,
             "none needed: what they hold says nothing about a person or a photo",
             "canaries: where it is a folder, its files are searched for markers",

@@ -12,9 +12,11 @@ from consent.suppression import open_suppressions
 from flows import steps
 from flows.parts import open_parts
 from lake.layout import Place
+from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
+from store import people
 from store.records import open_records
 from store.settings import Settings
 from store.tables import consent_events
@@ -97,4 +99,27 @@ def test_an_event_that_cannot_be_read_stops_no_start_and_no_reconcile(home: Sett
     parts = open_parts(home, lambda: later(60))
     with parts.records.transaction() as connection:
         assert ledger.live_grants(connection) == [kept]
+    parts.records.engine.dispose()
+
+
+def test_an_account_that_was_closed_after_the_backup_is_closed_again_before_anything_serves(home: Settings) -> None:
+    parts = open_parts(home, lambda: later(60))
+    owner, other = new_owner(parts.records, "Smith & Sons"), new_owner(parts.records, "Bazaar")
+    owner.press(AUTO)
+    backup = backed_up(parts.records, home)
+    close_account(home, parts.records, parts.transient.objects, lambda: later(1), owner.refusal(later(1)))
+    for way in ("noted when it was closed", "noted by the next reconcile"):
+        if way.startswith("noted by"):
+            open_suppressions(home).delete([f"accounts/{owner.account_id}.json"])
+            steps.reconcile(parts)
+        parts.records.engine.dispose()
+        restored(backup, home).engine.dispose()
+        parts = open_parts(home, lambda: later(80))
+        with parts.records.transaction() as connection:
+            closed = people.find_account_or_closed(connection, owner.account_id)
+            assert (closed.name, closed.closed_at) == (owner.account_id, later(1)), way
+            assert people.people_of(connection, owner.account_id) == []
+            assert people.find_account(connection, other.account_id).name == "Bazaar"
+            assert ledger.live_grants(connection) == []
+            assert ledger.verify(connection) == 2
     parts.records.engine.dispose()
