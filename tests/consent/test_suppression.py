@@ -13,7 +13,7 @@ from sqlalchemy import select
 from consent import ledger
 from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
 from schemas.batch import Stamp
-from schemas.errors import LedgerBroken
+from schemas.errors import LedgerBroken, StoreFault
 from schemas.ids import new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -174,6 +174,22 @@ def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, 
     folder.unlink()
     with owner.records.transaction() as connection:
         assert note(connection, objects) == 1, "the next reconcile makes up for it"
+
+
+def test_receipts_that_could_not_be_written_are_not_taken_for_written(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    subject = new_batch_id(NOON, Random(1).randbytes)
+    with records.transaction() as connection:
+        begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, NOON)
+        finish_erasures(connection, {subject: later(60)}, 0, NOON)
+    in_its_way = Path(home.suppressions_root) / "purges"
+    in_its_way.parent.mkdir()
+    in_its_way.write_text("a file where the folder was")
+    with records.transaction() as connection, pytest.raises(StoreFault):
+        note(connection, objects)
+    in_its_way.unlink()
+    with records.transaction() as connection:
+        assert note(connection, objects) == 1
 
 
 def test_withdrawals_are_noted_on_both_databases(owner: Owner, objects: ObjectStore) -> None:

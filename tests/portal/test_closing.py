@@ -24,7 +24,7 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed, NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, outside, people, tables, webhooks
+from store import api_keys, line, outside, people, tables, webhooks
 from store.batches import get_batch
 from store.closing import ERASED, KEPT
 from store.receipts import list_receipts, verify_receipts
@@ -81,6 +81,8 @@ def test_closing_ends_grants_and_purges_batches_at_once(parts: Parts, owner: Own
         assert ledger.verify(connection) == 2
         assert verify_receipts(list_receipts(connection)) == 1
         assert get_batch(connection, batch_id).purged_at is not None
+        assert line.is_called_off(connection, batch_id), "a worker that has it stops"
+        assert not line.is_called_off(connection, theirs)
     assert open_suppressions(parts.settings).files("grants") == [f"{grant.grant_id}.json"]
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from schemas.errors import BucketUnfit
 from store.bucket_check import BucketFacts, check_bucket, judge
@@ -101,6 +103,34 @@ def test_a_key_that_may_not_look_is_refused() -> None:
     )
     with pytest.raises(BucketUnfit, match="cannot be read"):
         check_bucket(open_store(url, other), other)
+
+
+@pytest.mark.parametrize(
+    "kept_back",
+    [
+        "get_bucket_versioning",
+        "get_object_lock_configuration",
+        "get_bucket_replication",
+        "get_bucket_policy_status",
+        "get_bucket_policy",
+        "get_bucket_acl",
+    ],
+)
+def test_a_single_answer_that_is_kept_back_counts_against_the_bucket(kept_back: str) -> None:
+    url, settings = ceph_bucket()
+    store = open_store(url, settings)
+    s3 = s3_of(store)
+    call = s3.call
+
+    def ask(method: str, **how: object) -> dict[str, object]:
+        if method == kept_back:
+            denied: Any = {"Error": {"Code": "AccessDenied"}}
+            raise PermissionError(13, "Access Denied") from ClientError(denied, method)
+        return call(method, **how)
+
+    s3.call = ask  # type: ignore[method-assign]
+    with pytest.raises(BucketUnfit, match="cannot be read"):
+        check_bucket(store, settings)
 
 
 @pytest.mark.parametrize(
