@@ -1,7 +1,7 @@
 """How often may somebody try? Counted in the records, so that several portals on one database count together.
 
 Fixed windows: the first try opens one; when it ends, the count starts anew. Who tries is kept as a hash, and only until
-the next try of anybody after the window has ended.
+the next try of anybody after the window has ended, or the next upkeep.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ class Limit:
 
 def wait_before_trying(connection: Connection, limit: Limit, who: str, now: datetime) -> timedelta | None:
     """Count one try; None if it may go on, else how long to wait. Use a transaction that commits either way."""
-    # Skipping what others hold: two who delete at once must not wait for each other in a circle.
-    over = select(attempts.c.bucket).where(attempts.c.window_ends <= now).with_for_update(skip_locked=True)
-    connection.execute(delete(attempts).where(attempts.c.bucket.in_(over)))
+    delete_over(connection, now)
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     first = insert(attempts).values(bucket=_bucket(limit, who), window_ends=now + limit.window, count=1)
     is_over = attempts.c.window_ends <= now  # another's try may stand here, made while we deleted
@@ -42,6 +40,13 @@ def wait_before_trying(connection: Connection, limit: Limit, who: str, now: date
     ).returning(attempts.c.count.label("tries"), attempts.c.window_ends)
     row = connection.execute(counted).one()
     return None if row.tries <= limit.most else row.window_ends - now
+
+
+def delete_over(connection: Connection, now: datetime) -> int:
+    """Forget windows that have ended. Returns how many."""
+    # Skipping what others hold: two who delete at once must not wait for each other in a circle.
+    over = select(attempts.c.bucket).where(attempts.c.window_ends <= now).with_for_update(skip_locked=True)
+    return connection.execute(delete(attempts).where(attempts.c.bucket.in_(over))).rowcount
 
 
 def _bucket(limit: Limit, who: str) -> str:

@@ -1,7 +1,7 @@
 """Accounts, the people in them, and how they come in: one-time sign-in links and sessions.
 
 Only hashes of link and session tokens are kept. What has expired is worth nothing at once, and is deleted by
-`delete_expired`, which every sign-in calls.
+`delete_expired`, which every sign-in and upkeep call.
 """
 
 from __future__ import annotations

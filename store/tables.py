@@ -321,7 +321,7 @@ submissions = Table(
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
 )
-"""How a batch stands in line. `upload_key`: names its uploads until it is sealed, then it is forgotten.
+"""How a batch stands in line. `upload_key`: names its uploads until it is sealed or purged, then it is forgotten.
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
 to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which

@@ -26,6 +26,7 @@ from portal.web.health import Serving
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
+from store.expired import forget_expired
 from store.purge import PurgeReport
 
 _log = logging.getLogger("bgbatch")
@@ -132,6 +133,7 @@ def upkeep(
                 if parts is not None:
                     with using(parts):
                         _try("reconcile", reconcile)
+                        _try("forget", partial(_forget, parts))
                         if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
                             canary_at = system_clock() + _CANARY_EVERY
                         compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
@@ -145,6 +147,11 @@ def _clean() -> PurgeReport:
         return cleaned(parts)
     finally:
         parts.records.engine.dispose()
+
+
+def _forget(parts: Parts) -> int:
+    with parts.records.transaction() as connection:
+        return forget_expired(connection, parts.clock())
 
 
 def _compact_if_due(cron: str, last: datetime, until: datetime, parts: Parts) -> datetime:

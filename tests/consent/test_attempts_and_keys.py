@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 import pytest
 from sqlalchemy import select
 
 from schemas.errors import NotFound, UserError
-from store import api_keys, provider_sign_ins
+from schemas.ids import BatchId
+from store import api_keys, idempotency, line, people, provider_sign_ins
 from store.attempts import Limit, wait_before_trying
+from store.batches import mark_purged, open_batch
+from store.expired import forget_expired
 from store.provider_sign_ins import UnderWay
 from store.records import Records
 from store.tables import api_keys as api_keys_table
-from store.tables import attempts
+from store.tables import attempts, submissions
 from store.tables import provider_sign_ins as provider_table
 from tests.consent.conftest import NOON, Owner, later
+from tests.store.conftest import batch_at
+from tests.store.test_purge import stamp_of
 
 TWICE_AN_HOUR = Limit("links", 2, timedelta(hours=1))
 
@@ -38,6 +43,28 @@ def test_who_tried_is_kept_as_a_hash_and_forgotten(records: Records) -> None:
         assert "ann" not in str(connection.execute(select(attempts)).all())
         wait_before_trying(connection, TWICE_AN_HOUR, "bob@example.com", later(60))
         assert len(connection.execute(select(attempts)).all()) == 1
+
+
+def test_what_has_expired_is_forgotten_though_nobody_comes_by_any_more(owner: Owner) -> None:
+    def remember(batch_id: BatchId, now: datetime) -> None:
+        draw = Random(str(batch_id)).randbytes
+        open_batch(connection, stamp_of(batch_id), owner.account_id)
+        line.enter(connection, batch_id, owner.account_id, upload_key=batch_id)
+        idempotency.begin(connection, owner.account_id, batch_id, b"{}", batch_id, now)
+        people.create_sign_in_link(connection, owner.person_id, now, draw)
+        people.open_session(connection, owner.person_id, now, draw)
+        provider_sign_ins.keep(connection, batch_id, UnderWay("s", "n", "v"), now)
+        wait_before_trying(connection, TWICE_AN_HOUR, batch_id, now)
+
+    old, young = batch_at(NOON), batch_at(later(60 * 30))
+    with owner.records.transaction() as connection:
+        remember(old, NOON)
+        mark_purged(connection, [old], later(60 * 23))
+        assert forget_expired(connection, later(60 * 30)) == 7, "and the owner's own session"
+        remember(young, later(60 * 30))
+        assert forget_expired(connection, later(60 * 30)) == 0
+        kept = connection.execute(select(submissions.c.batch_id, submissions.c.upload_key)).all()
+        assert sorted(map(tuple, kept)) == sorted([(old, None), (young, young)])
 
 
 def test_many_at_once_do_not_pass_a_limit(records: Records) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from consent import ledger
 from consent.notice import CURRENT
+from consent.suppression import open_suppressions
 from schemas.consent import Act, Grant
 from schemas.ids import AccountId
 from schemas.industries import Industry
@@ -112,6 +113,14 @@ def test_everything_can_be_turned_off_with_one_press(site: Site) -> None:
     browser.press("Turn off for all industries")
     assert live(site, account_id) == []
     assert acts(site).count(Act.WITHDRAWN) == len(Industry)
+
+
+def test_what_is_turned_off_is_noted_beside_the_lake_at_once(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE)
+    (grant,) = live(site, account_id)
+    browser.press("Turn off")
+    assert open_suppressions(site.settings).files("grants") == [f"{grant.grant_id}.json"]
 
 
 def test_industries_that_are_on_are_not_asked_about_again(site: Site) -> None:

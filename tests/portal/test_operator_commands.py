@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, insert, select
 from typer.testing import Result
 
+from portal.cli import serve
 from portal.cli.schedule import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from store import line, webhooks
-from store.tables import shares
+from store.attempts import Limit, wait_before_trying
+from store.tables import attempts, shares
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 
@@ -165,3 +168,27 @@ def test_settings_that_do_not_go_together_are_refused_in_a_sentence(
 
 def test_the_version_is_told() -> None:
     assert run("--version").split() == ["bgbatch", version("bgbatch")]
+
+
+def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = threading.Event()
+
+    def only_forget(what: str, step: Callable[[], object]) -> object:
+        if what == "start":
+            return desk.parts
+        if what != "forget":
+            return None
+        ending.set()
+        return step()
+
+    for name, instead in {
+        "until_stopped": lambda: ending,
+        "settings_to_clean": lambda: None,
+        "_try": only_forget,
+    }.items():
+        monkeypatch.setattr(serve, name, instead)
+    with desk.parts.records.transaction() as connection:
+        wait_before_trying(connection, Limit("links", 1, timedelta()), "ann@example.com", desk.parts.clock())
+    serve.upkeep(compact_at="")
+    with desk.parts.records.reading() as connection:
+        assert connection.execute(select(attempts)).all() == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from store.records import open_records, unopened_records
@@ -49,4 +49,14 @@ def test_a_statement_that_fails_does_not_say_what_it_was_about(tmp_path: Path, s
         connection.execute(text("INSERT INTO no_such_table VALUES (:name)"), {"name": "Smith & Sons"})
     assert "no_such_table" in str(fault.value)
     assert "Smith" not in str(fault.value)
+    records.engine.dispose()
+
+
+def test_freed_pages_are_overwritten_however_sqlite_was_built(tmp_path: Path) -> None:
+    """Debian's overwrites them by itself, so that looking into a file would show nothing here."""
+    records = unopened_records(Settings(home=tmp_path))
+    asked: list[str] = []
+    event.listen(records.engine, "connect", lambda raw, _: raw.set_trace_callback(asked.append), insert=True)
+    with records.reading():
+        assert any("secure_delete=ON" in each for each in asked)
     records.engine.dispose()
