@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from schemas.batch import Item
+from schemas.batch import Item, safe_path
 from schemas.naming import PHOTO_SUFFIXES, delivery_paths
 from store.fingerprints import content_hmac, path_hmac
 from store.places import Lying
@@ -98,8 +98,6 @@ def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[str]]:
 
 def _can_be_delivered(path: str) -> bool:
     try:
-        Item(number=1, path=path, size=0)
-        path.encode()
+        return safe_path(path) == path
     except ValueError:
         return False
-    return not any(ord(letter) < 32 or ord(letter) == 127 for letter in path)

@@ -5,9 +5,6 @@ Killed anywhere, the next run finishes.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +16,7 @@ from schemas.errors import BgbatchError, EngineFault, StoreFault
 from store.engine_history import forget_runs
 from store.purge import PurgeReport
 from store.ray_sessions import sweep_sessions
-from store.registry import ENGINE_LIFE, ray_folder
+from store.registry import ENGINE_LIFE, prefect_folder, ray_folder
 
 _SHOWN = 200
 
@@ -74,8 +71,7 @@ def purge_what_is_due() -> PurgeReport:
 def sweep_engines() -> tuple[int, int]:
     """Delete the folders of dead Ray sessions, and what Prefect remembers for too long. Returns how many of each."""
     parts = current_parts()
-    prefect = Path(os.environ.get("PREFECT_HOME", parts.settings.home / "prefect"))
-    return sweep_sessions(ray_folder()), forget_runs(prefect, parts.clock() - ENGINE_LIFE)
+    return sweep_sessions(ray_folder()), forget_runs(prefect_folder(parts.settings), parts.clock() - ENGINE_LIFE)
 
 
 @task(name="look-for-canaries", persist_result=False)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, next_turn
-from flows.lease import renewed
+from flows.lease import batch_renewed
 from flows.parts import Parts
 from schemas.batch import Counts
 from schemas.errors import BgbatchError, PastDeadline
@@ -30,7 +30,6 @@ from store.spans import span
 
 _log = logging.getLogger(__name__)
 
-_RENEW_EVERY = line.LEASE_LIFE.total_seconds() / 4
 _LOOK_EVERY = 1.0
 _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
@@ -97,7 +96,7 @@ class Dispatcher:
         batch_id, is_over = turn.batch.batch_id, False
         try:
             with (
-                renewed(_RENEW_EVERY, lambda: self._renew(batch_id)) as turn.lost,
+                batch_renewed(self._parts, batch_id, self._holder) as turn.lost,
                 span(self._parts.settings, batch_id, "dispatch", left=turn.batch.left),
             ):
                 _log.info("a turn begins, %d photos are left", turn.batch.left)
@@ -156,10 +155,6 @@ class Dispatcher:
                 others = self._waiting(connection)
                 turn.must_stop = any(each.account_id != turn.batch.account_id for each in others)
         return turn.must_stop
-
-    def _renew(self, batch_id: BatchId) -> bool:
-        with self._parts.records.transaction() as connection:
-            return line.renew(connection, batch_id, self._holder, self._parts.clock())
 
     def _is_over(self, batch_id: BatchId) -> bool:
         """Whether it is purged, or about to be: what it lacked is gone for good, not for a mistake of ours."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,8 +24,8 @@ class LeaseLost(Exception):
 
 
 @contextmanager
-def renewed(every: float, renew: Callable[[], bool]) -> Iterator[threading.Event]:
-    """Call `renew` every so many seconds until the end of the block, or until it says that the lease is lost.
+def renewed(life: timedelta, renew: Callable[[], bool]) -> Iterator[threading.Event]:
+    """Call `renew` four times in a lease's life until the end of the block, or until it says that the lease is lost.
 
     Then the event is set, and whoever works under the lease must stop: another may have begun the same work.
     Records that cannot be reached for a moment cost one renewal, not the lease.
@@ -32,7 +33,7 @@ def renewed(every: float, renew: Callable[[], bool]) -> Iterator[threading.Event
     over, lost = threading.Event(), threading.Event()
 
     def keep() -> None:
-        while not over.wait(every):
+        while not over.wait(life.total_seconds() / 4):
             try:
                 if not renew():
                     lost.set()
@@ -47,6 +48,17 @@ def renewed(every: float, renew: Callable[[], bool]) -> Iterator[threading.Event
     finally:
         over.set()
         keeper.join()
+
+
+def batch_renewed(parts: Parts, batch_id: BatchId, holder: str) -> AbstractContextManager[threading.Event]:
+    """The same for a batch's lease."""
+    return renewed(line.LEASE_LIFE, lambda: renew_batch(parts, batch_id, holder))
+
+
+def renew_batch(parts: Parts, batch_id: BatchId, holder: str) -> bool:
+    """Keep a batch's lease for a while more. False when it was lost."""
+    with parts.records.transaction() as connection:
+        return line.renew(connection, batch_id, holder, parts.clock())
 
 
 def stopping(parts: Parts, lost: threading.Event) -> Parts:

@@ -16,18 +16,17 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from flows.lease import LeaseLost, renewed, stopping
+from flows.lease import LeaseLost, batch_renewed, stopping
 from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
 from flows.night_report import NOT_DELIVERED
 from flows.night_telling import end, tell, watch_pace
-from flows.night_worker import RENEW_EVERY, Worker, fenced, held
+from flows.night_worker import Worker, fenced, held
 from flows.parts import Parts
 from flows.steps import call_off
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
-from schemas.ids import BatchId
 from schemas.results import Done, Failed, results_by_number
 from store import line, nights, schedules
 from store.batches import BatchRecord, get_batch
@@ -211,7 +210,7 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
 
     try:
         assert worker.process is not None
-        with renewed(RENEW_EVERY, lambda: _renew_batch(parts, batch_id, worker.holder)) as lost:
+        with batch_renewed(parts, batch_id, worker.holder) as lost:
             watched = replace(parts, watch=watch, stop=lambda each: worker.has_lost() or parts.stop(each))
             worker.process(stopping(watched, lost), batch_id)
     finally:
@@ -298,8 +297,3 @@ def _pace_in_line(parts: Parts, batch: BatchRecord) -> Pace:
         known = line.find_submission(connection, batch.stamp.batch_id)
     since = known.started_at if known and known.started_at else parts.clock()
     return Pace(since, 0, batch.counts.done + batch.counts.failed, max(1, batch.counts.items))
-
-
-def _renew_batch(parts: Parts, batch_id: BatchId, holder: str) -> bool:
-    with parts.records.transaction() as connection:
-        return line.renew(connection, batch_id, holder, parts.clock())

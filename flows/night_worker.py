@@ -15,8 +15,6 @@ from schemas.ids import BatchId, Randomness
 from store import nights
 from store.nights import Night
 
-RENEW_EVERY = nights.LEASE_LIFE.total_seconds() / 4
-
 Process = Callable[[Parts, BatchId], Counts]
 """Cuts what is left of a batch: the flow on Ray, or the same in this process in a test."""
 Publish = Callable[[str, str], None]
@@ -49,7 +47,7 @@ def held(parts: Parts, night: Night, worker: Worker) -> Iterator[Worker | None]:
         yield None
         return
     try:
-        with renewed(RENEW_EVERY, lambda: _renew(parts, night, worker.holder)) as lost:
+        with renewed(nights.LEASE_LIFE, lambda: _renew(parts, night, worker.holder)) as lost:
             yield replace(worker, has_lost=lost.is_set)
     finally:
         with parts.records.transaction() as connection:

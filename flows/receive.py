@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from consent.ledger import live_grant
 from flows.cleaning import cleaning
-from flows.lease import renewed
+from flows.lease import batch_renewed, renew_batch
 from flows.parts import Parts
 from schemas.batch import Item, Manifest, Stamp, without_background
 from schemas.errors import BadOptions, NothingToDo, StillAnswering
@@ -88,18 +88,13 @@ def seal_uploads(
     Raises `StillAnswering` while another request seals it, and as `list_items` and `seal` do: then it is open again.
     """
     batch_id, holder = stamp.batch_id, f"seal {randomness(8).hex()}"
-
-    def renew() -> bool:
-        with parts.records.transaction() as connection:
-            return line.renew(connection, batch_id, holder, parts.clock())
-
     with parts.records.transaction() as connection:
         if not line.shut(connection, batch_id, holder, parts.clock()):
             raise StillAnswering("Another request seals the batch just now. Ask again soon.")
     try:
-        with renewed(line.LEASE_LIFE.total_seconds() / 4, renew):
+        with batch_renewed(parts, batch_id, holder):
             items = list_items()
-            if not renew():
+            if not renew_batch(parts, batch_id, holder):
                 raise StillAnswering("Another request seals the batch by now. Ask again soon.")
             seal(parts, stamp, items)
     finally:

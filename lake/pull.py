@@ -40,16 +40,15 @@ from lake.copies.manifest import (
 from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull
 from lake.query import Query, as_filter, columns_of
-from lake.reading import Lake, LiveGrants, Snapshot, as_read
+from lake.reading import Lake, LiveGrants, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
-from schemas.errors import CopyInTheWay, NotFound, StoreFault, UserError
+from schemas.errors import CopyInTheWay, NotFound, UserError
 from schemas.ids import GrantId, Randomness
 from store.folder import Folder
 from store.objects import ObjectStore
 from store.records import Records
 
-_LOOKS = 10
 _LONGEST_RECIPIENT, _LONGEST_PLACE = 200, 1000  # that the records hold
 _AT_ONCE = 4
 """Parts: reading, hashing and writing wait for disk or network, or leave Python to others. Each is made in memory."""
@@ -182,7 +181,9 @@ def _clear(copy: ObjectStore, records: Records, old: Manifest, clock: Clock) -> 
 
 def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: Randomness) -> Plan:
     started = clock()
-    snapshot, labels = _labels(lake, query)
+    asked = columns_of(query.where)
+    columns = [name for name in LABELS if name != "licence" or name in asked]  # long, and the same in every row
+    snapshot, labels = lake.look(query.industry, columns)
     chosen = choose(mark_duplicates(labels), query)
     sizes = {file.key: file.bytes / file.rows for file in snapshot.files}
     return Plan(
@@ -195,18 +196,6 @@ def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: 
         parts=tuple(cut(chosen, sizes, query.hardest_first, order.shares)),
         summary=summarise(chosen),
     )
-
-
-def _labels(lake: Lake, query: Query) -> tuple[Snapshot, pa.Table]:
-    asked = columns_of(query.where)
-    columns = [name for name in LABELS if name != "licence" or name in asked]  # long, and the same in every row
-    for _ in range(_LOOKS):
-        snapshot = lake.snapshot(query.industry)
-        try:
-            return snapshot, lake.labels_of(snapshot, columns)
-        except NotFound:
-            continue
-    raise StoreFault("The lake's files keep changing while they are read. Try again.")
 
 
 def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:

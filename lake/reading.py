@@ -93,10 +93,14 @@ class Lake:
 
     def labels(self, industry: Industry | str | None = None, columns: Sequence[str] = LABELS) -> pa.Table:
         """The light columns of every live candidate, and `industry`, `grant_id`, `file`, `row`. Raises `StoreFault`."""
+        return self.look(industry, columns)[1]
+
+    def look(self, industry: Industry | str | None, columns: Sequence[str]) -> tuple[Snapshot, pa.Table]:
+        """The same with the files that they are in."""
         for _ in range(_LOOKS):
             found = self.snapshot(industry)
             try:
-                return self.labels_of(found, columns)
+                return found, self.labels_of(found, columns)
             except NotFound:
                 continue
         raise StoreFault("The lake's files keep changing while they are read. Try again.")

@@ -1,20 +1,22 @@
-"""Adding a schedule, from the command line or over REST: checked whole before anything is recorded."""
+"""What an account may do with its schedules, on a page, by program or command: find one, add one, when it is next."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from flows import timetable
 from schemas.clock import Clock
-from schemas.errors import BadOptions, UserError
+from schemas.errors import BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store import fingerprints, schedules
 from store.outside import check_place
 from store.people import require_open
+from store.records import Records
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 
@@ -33,6 +35,20 @@ class Wanted:
     deadline_minutes: int | None = None
 
 
+def own_schedule(records: Records, account_id: AccountId, schedule_id: str) -> Schedule:
+    """One of the account's own schedules. Raises `NotFound` for others' as for none."""
+    with records.reading() as connection:
+        for each in schedules.list_all(connection, account_id):
+            if each.schedule_id == schedule_id:
+                return each
+    raise NotFound("There is no schedule of that id in your account.")
+
+
+def next_at(schedule: Schedule, now: datetime) -> datetime | None:
+    """When it runs next; None while it is paused."""
+    return timetable.next_due(schedule.cron, schedule.timezone, now) if schedule.paused_at is None else None
+
+
 def add(
     connection: Connection,
     account_id: AccountId,
@@ -41,7 +57,7 @@ def add(
     clock: Clock,
     randomness: Randomness,
 ) -> Schedule:
-    """Record it. Raises `NotAllowed` for a place that is not the account's, `UserError` for what cannot be."""
+    """Record it, once all is checked. Raises `NotAllowed` for a place that is not the account's, else `UserError`."""
     require_open(connection, account_id)
     _refuse_what_needs_all(wanted.options)
     timetable.check(wanted.cron, wanted.timezone)

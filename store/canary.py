@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def look(
     everything = [needle for each in wanted.values() for needle in each]
     for place in [each for each in places if not each.is_listed] if everything else ():
         name = f"{place.name}{_ON}{machine}"
-        for path in files_with(everything, _outermost(place.folders), _of_others(place, places)):
+        for path in files_with(everything, filter(Path.exists, place.folders), _of_others(place, places)):
             for batch_id, each in wanted.items():
                 if name not in found[batch_id] and next(files_with(each, [path]), None) is not None:
                     found[batch_id].append(name)
@@ -123,10 +123,6 @@ def note_look(connection: Connection, found: dict[BatchId, list[str]], machine: 
         names = found[BatchId(row.batch_id)] + of_others
         this = canaries.c.batch_id == row.batch_id
         connection.execute(update(canaries).where(this).values(checked_at=now, found_in=names))
-
-
-def _outermost(folders: Sequence[Path]) -> Iterator[Path]:
-    return (each for each in folders if each.exists())
 
 
 def _of_others(place: Place, places: Sequence[Place]) -> list[Path]:

@@ -80,7 +80,7 @@ def split_object(url: str) -> tuple[str, str]:
 
 def open_outside(settings: Settings) -> ReadOutside:
     """Read objects of places and fetch addresses, within the settings' limits."""
-    most = int(settings.max_megabytes * 1e6)
+    most = settings.max_bytes
     fetcher = Fetcher(FetchLimits(bytes=most))
 
     @lru_cache(maxsize=16)

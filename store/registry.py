@@ -39,7 +39,6 @@ class Place:
 
 def places(settings: Settings) -> list[Place]:
     """All of them, with these settings."""
-    prefect = Path(os.environ.get("PREFECT_HOME", settings.home / "prefect"))
     return [
         Place(
             "transient store",
@@ -122,7 +121,7 @@ def places(settings: Settings) -> list[Place]:
             "`store.engine_history` on every cleanup, and Prefect's own vacuum on a server",
             "canaries: searched for markers",
             ("flows.engine",),
-            (prefect,),
+            (prefect_folder(settings),),
         ),
         Place(
             "web server logs and temporary files",
@@ -168,6 +167,11 @@ def places(settings: Settings) -> list[Place]:
             ),
         ),
     ]
+
+
+def prefect_folder(settings: Settings) -> Path:
+    """Where Prefect keeps its database on this machine."""
+    return Path(os.environ.get("PREFECT_HOME", settings.home / "prefect"))
 
 
 def ray_folder() -> Path:

@@ -159,6 +159,11 @@ class Settings(BaseSettings):
         return self.records_url or f"sqlite:///{self.home / 'records.db'}"
 
     @property
+    def max_bytes(self) -> int:
+        """`max_megabytes` in bytes."""
+        return int(self.max_megabytes * 1e6)
+
+    @property
     def purge_after(self) -> timedelta:
         """From receipt to purge."""
         return timedelta(hours=self.purge_after_hours)

@@ -7,11 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field
 
-from flows import timetable
 from flows.night_report import Report, report_of
-from portal import schedules as adding
+from portal import schedules as known
 from portal.api.sender import Sender, TheOwner, TheSender
-from schemas.errors import NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
@@ -46,10 +44,10 @@ class ScheduleAnswer(NewSchedule):
 @router.post("/schedules", status_code=201)
 def add_schedule(sender: TheOwner, wanted: NewSchedule) -> ScheduleAnswer:
     """Add a schedule; it starts with the next due time."""
-    want = adding.Wanted(**{name: getattr(wanted, name) for name in NewSchedule.model_fields})
+    want = known.Wanted(**{name: getattr(wanted, name) for name in NewSchedule.model_fields})
     portal = sender.portal
     with portal.records.transaction() as connection:
-        made = adding.add(connection, sender.account_id, want, portal.settings, portal.clock, portal.randomness)
+        made = known.add(connection, sender.account_id, want, portal.settings, portal.clock, portal.randomness)
     return _answer(sender, made)
 
 
@@ -103,16 +101,10 @@ def list_nights(sender: TheSender, schedule_id: str) -> list[Report]:
 
 
 def _own(sender: Sender, schedule_id: str) -> Schedule:
-    with sender.portal.records.reading() as connection:
-        for each in schedules.list_all(connection, sender.account_id):
-            if each.schedule_id == schedule_id:
-                return each
-    raise NotFound("There is no schedule of that id in your account.")
+    return known.own_schedule(sender.portal.records, sender.account_id, schedule_id)
 
 
 def _answer(sender: Sender, schedule: Schedule) -> ScheduleAnswer:
     names = set(ScheduleAnswer.model_fields) & set(Schedule.model_fields)
-    next_at = None
-    if schedule.paused_at is None:
-        next_at = timetable.next_due(schedule.cron, schedule.timezone, sender.portal.clock())
+    next_at = known.next_at(schedule, sender.portal.clock())
     return ScheduleAnswer(**{name: getattr(schedule, name) for name in names}, next_at=next_at)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consent.ledger import Refusal
-from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import UserError
@@ -16,7 +16,6 @@ from store import api_keys, line, people
 from store.early import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()

@@ -17,6 +17,7 @@ from portal.batches import ask_again, call_off
 from portal.cli.lease import holding
 from portal.cli.sending import send
 from portal.cli.terminal import (
+    AsJson,
     err,
     exit_codes,
     exit_for,
@@ -42,7 +43,6 @@ from store.outside import IN_PLACE, check_place
 from store.people import find_account
 from store.transient import TransientStore
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 To = Annotated[str | None, typer.Option(help="Also put the cutouts into this folder or s3://bucket/prefix.")]
 
 

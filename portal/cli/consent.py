@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from consent.grants import Grants, grants_of
 from consent.ledger import Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
-from portal.cli.terminal import exit_codes, get_ready, out, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.errors import UserError
 from schemas.ids import AccountId
@@ -18,7 +18,6 @@ from schemas.industries import Industry, parse_industry
 from store.people import Account, find_account, find_account_or_closed, list_accounts
 
 app = typer.Typer(no_args_is_help=True, help="Who allowed what. Granting is done on the account page alone.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()

@@ -11,14 +11,23 @@ from typing import Annotated
 import typer
 
 from flows import engine
-from portal.cli.terminal import SOME_FAILED, err, exit_codes, get_ready, out, progress_bar, show_json, show_table
+from portal.cli.terminal import (
+    SOME_FAILED,
+    AsJson,
+    err,
+    exit_codes,
+    get_ready,
+    out,
+    progress_bar,
+    show_json,
+    show_table,
+)
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")]
 AnyIndustry = Annotated[str | None, typer.Option("--industry", help="Only this one.")]
 _KINDS = ("parquet", "webdataset", "files", "hf")

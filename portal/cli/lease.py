@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.lease import renewed, stopping
+from flows.lease import batch_renewed, stopping
 from flows.parts import Parts
 from schemas.ids import BatchId
 from store import line
@@ -45,7 +45,7 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
         time.sleep(_LOOK_EVERY)
         is_ours = _claim(parts, batch_id, holder, once_more=False)
     try:
-        with renewed(line.LEASE_LIFE.total_seconds() / 4, lambda: _renew(parts, batch_id, holder)) as lost:
+        with batch_renewed(parts, batch_id, holder) as lost:
             yield stopping(parts, lost)
     finally:
         with parts.records.transaction() as connection:
@@ -62,11 +62,6 @@ def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> boo
         if stands.lease_holder is not None and _is_gone(stands.lease_holder):
             line.release(connection, batch_id, stands.lease_holder, parts.clock())
         return line.claim(connection, batch_id, holder, parts.clock(), once_more=once_more)
-
-
-def _renew(parts: Parts, batch_id: BatchId, holder: str) -> bool:
-    with parts.records.transaction() as connection:
-        return line.renew(connection, batch_id, holder, parts.clock())
 
 
 def _is_gone(holder: str) -> bool:

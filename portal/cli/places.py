@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from portal.cli.terminal import exit_codes, get_ready, out, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
 from store import outside
 from store.people import find_account
 
@@ -26,9 +26,7 @@ def allow(account: Account, place: Place) -> None:
 
 
 @app.command("list")
-def list_all(
-    account: Account, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False
-) -> None:
+def list_all(account: Account, as_json: AsJson = False) -> None:
     """List the places that an account may name."""
     with exit_codes():
         parts = get_ready()

@@ -13,14 +13,13 @@ import typer
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows import timetable
 from flows.night_report import Report, markdown, report_of
 from flows.night_worker import Worker
 from flows.parts import Parts
-from portal import schedules as adding
+from portal import schedules as known
 from portal import webhooks as telling
 from portal.cli.places import address_of
-from portal.cli.terminal import exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
 from schemas.batch import BatchState
 from schemas.errors import BgbatchError, NotFound, UserError
 from schemas.ids import AccountId
@@ -34,7 +33,6 @@ from store.schedules import Overlap, Schedule
 _log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _LOOK_EVERY = 20.0  # seconds
 _SEND_EVERY = 5.0  # seconds
 _AT_ONCE = 4  # schedules
@@ -61,7 +59,7 @@ def add(
     with exit_codes():
         if overlap not in set(Overlap):
             raise UserError(f"There is no such overlap policy. Choose one of: {', '.join(Overlap)}.")
-        wanted = adding.Wanted(
+        wanted = known.Wanted(
             cron=cron,
             timezone=timezone,
             source=address_of(source),
@@ -76,7 +74,7 @@ def add(
             account_id = find_account(connection, account).account_id if account else _only_account(connection)
             for place in filter(None, (wanted.source, wanted.deliver)):
                 outside.allow(connection, account_id, place, parts.clock())
-            made = adding.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
+            made = known.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
         _show(parts, made, as_json)
 
 
@@ -98,7 +96,7 @@ def list_all(
             (
                 each.schedule_id,
                 f"{each.cron} {each.timezone}",
-                "paused" if each.paused_at else f"{_next(parts, each):%Y-%m-%d %H:%M}",
+                f"{due:%Y-%m-%d %H:%M}" if (due := known.next_at(each, parts.clock())) else "paused",
                 last[each.schedule_id][0].state if last[each.schedule_id] else "",
             )
             for each in found
@@ -275,13 +273,10 @@ def _last(parts: Parts, schedule: Schedule) -> Night:
     raise NotFound("The schedule has had no night yet. `bgbatch schedule run` starts one now.")
 
 
-def _next(parts: Parts, schedule: Schedule) -> object:
-    return timetable.next_due(schedule.cron, schedule.timezone, parts.clock())
-
-
 def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
     fields = schedule.model_dump(mode="json", exclude={"fingerprint_key"})
-    return fields | {"next_at": None if schedule.paused_at else str(_next(parts, schedule))}
+    due = known.next_at(schedule, parts.clock())
+    return fields | {"next_at": None if due is None else str(due)}
 
 
 def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def _upload(
     may_name = partial(source_of, parts, account_id)
     listed = read_manifest(source.read_bytes(), source.name, may_name, options) if suffix in SUFFIXES else None
     found = find_photos(source) if listed is None and suffix != ".zip" else None
-    limits = ArchiveLimits(photo_bytes=int(parts.settings.max_megabytes * 1e6))
+    limits = ArchiveLimits(photo_bytes=parts.settings.max_bytes)
     with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:
         paths = found.photos if found is not None else archive.photos if archive is not None else ()
         photos = [(each.path, each.options) for each in listed] if listed else [(path, None) for path in paths]

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -41,6 +42,8 @@ _WIDEST = 1000
 
 _Plain = partial(Console, markup=False, emoji=False)
 """Prints what it is given as it is: a photo may be called `[red].jpg`."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 out = _Plain()
 err = _Plain(stderr=True, highlight=False)

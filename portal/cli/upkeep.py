@@ -18,7 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows import engine
 from flows.cleaning import purge
 from flows.parts import Parts, parts_to_clean
-from portal.cli.terminal import OUR_FAULT, exit_codes, get_ready, out, read_settings, show_fields, show_json, show_table
+from portal.cli.terminal import (
+    OUR_FAULT,
+    AsJson,
+    exit_codes,
+    get_ready,
+    out,
+    read_settings,
+    show_fields,
+    show_json,
+    show_table,
+)
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, EngineFault, UserError
@@ -31,7 +41,6 @@ from store.settings import Settings
 
 _File = TypeVar("_File", Certificate, MoreLinks)
 _PASSWORD = re.compile(r"(?<=://)([^:/@?#]*:).*(?=@)|([?&]\w*password=)[^&#]+")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def cleanup(as_json: AsJson = False) -> None:

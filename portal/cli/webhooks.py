@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Connection
 
 from portal import webhooks as telling
-from portal.cli.terminal import exit_codes, get_ready, show_fields, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table
 from store import webhooks
 from store.people import find_account
 from store.webhooks import Webhook
@@ -17,7 +17,6 @@ from store.webhooks import Webhook
 app = typer.Typer(no_args_is_help=True, help="Addresses that are told when batches and nights end.")
 Account = Annotated[str, typer.Argument(help="Account name or id.")]
 Id = Annotated[str, typer.Argument(help="Webhook id, as `bgbatch webhook list` shows it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command()

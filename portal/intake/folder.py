@@ -53,7 +53,7 @@ def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callabl
     items = []
     for number, (relative, path) in enumerate(photos.items(), start=1):
         size = path.stat().st_size
-        if size <= parts.settings.max_megabytes * 1_000_000:  # a larger one gets its own result, without its bytes
+        if size <= parts.settings.max_bytes:  # a larger one gets its own result, without its bytes
             parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         items.append(Item(number=number, path=relative, size=size))
         on_item()

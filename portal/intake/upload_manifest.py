@@ -21,13 +21,12 @@ def upload_manifest(
     """
     items: list[Item] = []
     beside = beside.resolve()
-    most = parts.settings.max_megabytes * 1_000_000
     for number, each in enumerate(listed, start=1):
         size = 0
         path = beside / each.file if each.file is not None else None
         if path is not None and path.is_file() and path.resolve() == path:
             size = path.stat().st_size
-            if size <= most:
+            if size <= parts.settings.max_bytes:
                 parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         items.append(Item(number=number, path=each.path, size=size, source=each.url, options=each.options))
         on_item()

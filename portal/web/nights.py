@@ -15,15 +15,15 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from flows import timetable
 from flows.night_report import Report, report_of
+from portal.schedules import next_at, own_schedule
 from portal.web.batch_pages import Changer
 from portal.web.limits import limited_posts
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.errors import NotFound
 from store import nights, schedules
 from store.people import Role, Session
-from store.schedules import Schedule, ScheduleId
+from store.schedules import Schedule
 
 PAGE = "/nights"
 
@@ -47,15 +47,19 @@ class ScheduleView:
 @router.get(PAGE)
 def show_all(portal: ThePortal, session: SignedIn) -> HTMLResponse:
     """What runs by itself."""
-    views = [_view(portal, each, 1) for each in _own(portal, session)]
-    return portal.page("nights.html", session=session, schedules=views, may_change=_may_change(session))
+    with portal.records.reading() as connection:
+        own = schedules.list_all(connection, session.person.account_id)
+    views = [_view(portal, each, 1) for each in own]
+    return portal.page(
+        "nights.html", session=session, schedules=views, may_change=session.person.role is not Role.AUDITOR
+    )
 
 
 @router.get(f"{PAGE}/{{schedule_id}}")
 def show_schedule(portal: ThePortal, session: SignedIn, schedule_id: str) -> HTMLResponse:
     """One schedule and its nights."""
     view = _view(portal, _find(portal, session, schedule_id), 30)
-    return portal.page("schedule.html", session=session, view=view, may_change=_may_change(session))
+    return portal.page("schedule.html", session=session, view=view)
 
 
 @router.get(f"{PAGE}/{{schedule_id}}/{{night_id}}")
@@ -86,29 +90,12 @@ def resume(portal: ThePortal, session: Changer, schedule_id: str) -> RedirectRes
     return RedirectResponse(PAGE, status_code=303)
 
 
-def _own(portal: Portal, session: Session) -> list[Schedule]:
-    with portal.records.reading() as connection:
-        return schedules.list_all(connection, session.person.account_id)
-
-
 def _find(portal: Portal, session: Session, schedule_id: str) -> Schedule:
-    for each in _own(portal, session):
-        if each.schedule_id == ScheduleId(schedule_id):
-            return each
-    raise NotFound("There is no schedule of that id in your account.")
+    return own_schedule(portal.records, session.person.account_id, schedule_id)
 
 
 def _view(portal: Portal, schedule: Schedule, most: int) -> ScheduleView:
     now = portal.clock()
     with portal.records.reading() as connection:
         found = nights.of_schedule(connection, schedule.schedule_id, most)
-    is_on = schedule.paused_at is None
-    return ScheduleView(
-        schedule,
-        timetable.next_due(schedule.cron, schedule.timezone, now) if is_on else None,
-        tuple(report_of(each, now) for each in found),
-    )
-
-
-def _may_change(session: Session) -> bool:
-    return session.person.role is not Role.AUDITOR
+    return ScheduleView(schedule, next_at(schedule, now), tuple(report_of(each, now) for each in found))

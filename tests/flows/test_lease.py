@@ -34,7 +34,7 @@ def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
         kept.set()
         return True
 
-    with renewed(0.001, renew):
+    with renewed(timedelta(milliseconds=4), renew):
         assert kept.wait(10)
 
 
@@ -47,7 +47,7 @@ def test_a_lost_lease_is_asked_for_no_more() -> None:
         lost.set()
         return False
 
-    with renewed(0.001, renew) as told:
+    with renewed(timedelta(milliseconds=4), renew) as told:
         assert lost.wait(10)
         assert told.wait(10), "and who works under it is told"
         assert not threading.Event().wait(0.05)

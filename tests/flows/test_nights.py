@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, update
 
-from flows import night_look, night_steps, night_worker, steps
+from flows import night_look, night_steps
 from flows.night_delivery import REPORTS
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
@@ -38,6 +38,7 @@ from store.people import create_account
 from store.places import Lying, list_place
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
+from tests.batches import run_batch
 from tests.promise.world import StandInCutter
 from tests.store import rclone
 from workers.order import Order
@@ -119,7 +120,7 @@ class Market:
                 self.clock[0] += len(shard) * timedelta(minutes=self.minutes_per_photo)
                 yield process_shard(parts.transient, Cutter(), manifest, shard, clock)  # type: ignore[arg-type]
 
-        return steps.run_batch(parts, batch_id, run_shards, lambda portions, admitted_at: iter(()))
+        return run_batch(parts, batch_id, run_shards)
 
 
 def open_market(tmp_path: Path, root: str, **settings: object) -> Market:
@@ -407,8 +408,8 @@ def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
 def test_a_night_whose_lease_another_has_taken_cuts_no_more(
     market: Market, lease: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (night_steps, night_worker):
-        monkeypatch.setattr(module, "RENEW_EVERY", 0.01)
+    for module in (line, nights):
+        monkeypatch.setattr(module, "LEASE_LIFE", timedelta(seconds=0.04))
     fill(market, 3)
     market.schedule()
     process = market._process
@@ -455,7 +456,7 @@ def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_m
 
 
 def test_a_delivery_stops_in_the_middle_when_the_lease_is_lost(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(night_worker, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(nights, "LEASE_LIFE", timedelta(seconds=0.04))
     fill(market, 100)
     market.schedule()
     put = Folder.put
