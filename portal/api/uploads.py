@@ -26,11 +26,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portal.api.batches import counted, most_bytes, take_out, upload_key, uploads_of
 from portal.api.problems import problem
+from portal.api.receiving import counted, take_out, upload_key, uploads_of
 from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
+from portal.web.portal import ThePortal
 from schemas.errors import FileTooLarge, UserError
 from store.uploads import Announced, token_of
 
@@ -69,10 +70,9 @@ class Tus:
 
 
 @router.options("/batches/{batch_id}/uploads", status_code=204)
-def offer(batch_id: str, request: Request) -> Response:
+def offer(batch_id: str, portal: ThePortal) -> Response:
     """What of the protocol there is."""
-    most = int(request.app.state.portal.settings.max_megabytes * 1e6)
-    return Response(status_code=204, headers=_OFFERED | {"Tus-Max-Size": str(most)})
+    return Response(status_code=204, headers=_OFFERED | {"Tus-Max-Size": str(portal.settings.max_bytes)})
 
 
 @router.post(
@@ -92,7 +92,7 @@ async def create(
     """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
     photo = Announced(path=_path_in(metadata), size=length)
     async with request.app.state.room.for_one(request, sender.account_id):
-        data = await _part(request, most_bytes(sender))
+        data = await _part(request, sender.portal.settings.max_bytes)
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
     return Response(status_code=201, headers={"Location": place, "Upload-Offset": str(offset)})
@@ -146,7 +146,7 @@ async def append(
     await run_in_threadpool(upload_key, sender, record)
     uploads = uploads_of(sender, record)
     async with request.app.state.room.for_one(request, sender.account_id):
-        data = await _part(request, most_bytes(sender))
+        data = await _part(request, sender.portal.settings.max_bytes)
         stands = await run_in_threadpool(uploads.append, token, offset, data)
         await run_in_threadpool(upload_key, sender, record)  # as for a whole photo
     return Response(status_code=204, headers={"Upload-Offset": str(stands)})
@@ -166,7 +166,7 @@ def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tup
     record = sender.batch(batch_id)
     token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
     with counted(sender, record, token):
-        if len(data) == photo.size or photo.size > most_bytes(sender):
+        if len(data) == photo.size or photo.size > sender.portal.settings.max_bytes:
             uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
             stands = photo.size
         else:

@@ -168,7 +168,7 @@ def test_a_portal_that_dies_before_its_answer_has_opened_no_second_batch(
 
     items = [{"path": "1.jpg", "url": "https://photos.example/1.jpg"}]
     with monkeypatch.context() as patch:
-        patch.setattr("portal.api.batches.seal", die)
+        patch.setattr("portal.api.opening.seal", die)
         assert ask(items=items).status_code == 500
     assert ask(items=items).json()["code"] == "still_answering"
     monkeypatch.setattr("store.idempotency._STUCK", timedelta())

@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from portal.api import room
-from portal.api.batches import read_body
+from portal.api.receiving import read_body
 from portal.api.room import Room
 from portal.api.uploads import _part
 from schemas.errors import LineTooLong

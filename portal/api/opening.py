@@ -1,0 +1,125 @@
+"""Opening a batch over REST: once for each Idempotency-Key, and only while not too much is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from flows.receive import require_complete, seal, stamp_batch
+from portal.api.sender import Sender
+from portal.api.shapes import NewBatch, batch_answer
+from portal.intake.addresses import items_of_addresses
+from portal.intake.place import items_in_place
+from schemas.batch import BatchState, Item, Stamp
+from schemas.errors import BgbatchError, LineTooLong, StillAnswering, UserError
+from schemas.ids import BatchId
+from store import idempotency, line
+from store.idempotency import Asked, begin
+
+Note = Callable[[Connection, Stamp], None]
+WAIT = 30
+"""Seconds after which somebody whose line was too long may ask again."""
+
+
+def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tuple[int, dict[str, object]]:
+    """Status and answer. `key`: with the same one, the same `body` gets the same answer for a day.
+
+    Raises `KeyReused`, `StillAnswering`, `LineTooLong`, `IntakeStopped`, `UserError`.
+    """
+    if key is None:
+        return 201, _answer(sender, _open(sender, wanted))
+    account_id, records, now = sender.account_id, sender.portal.records, sender.portal.clock()
+    with records.transaction() as connection:
+        asked = idempotency.find(connection, account_id, key, body, now)
+    if asked is not None and asked.status is not None:
+        return asked.status, asked.answer
+    try:
+        if asked is None:
+            batch_id = _open(sender, wanted, lambda c, stamp: begin(c, account_id, key, body, stamp.batch_id, now))
+        else:
+            batch_id = _go_on(sender, wanted, asked, now)
+    except StillAnswering:
+        raise
+    except BgbatchError as error:
+        with records.transaction() as connection:
+            if error.fault == "user":
+                idempotency.forget(connection, account_id, key)
+            else:
+                idempotency.let_go(connection, account_id, key, now)
+        raise
+    answer = _answer(sender, batch_id)
+    with records.transaction() as connection:
+        idempotency.finish(connection, account_id, key, 201, answer)
+    return 201, answer
+
+
+def load_of(sender: Sender) -> tuple[line.Load, int, int]:
+    """What the account has under way, and how many batches and photos it may have."""
+    settings = sender.portal.settings
+    with sender.portal.records.reading() as connection:
+        own = line.load_of(connection, sender.portal.clock(), sender.account_id)
+        share = line.read_shares(connection).get(sender.account_id)
+    most_batches = (share.most_batches if share else None) or settings.account_batches
+    return own, most_batches, (share.most_items if share else None) or settings.account_items
+
+
+def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stamp: None) -> BatchId:
+    if wanted.items is not None and wanted.source is not None:
+        raise UserError("Give items or a source, not both.")
+    _check_line(sender)
+    items = _items(sender, wanted)
+    if items is not None:
+        require_complete(wanted.options, [(item.path, item.options) for item in items])
+    stamp = stamp_batch(
+        sender.parts,
+        sender.account_id,
+        wanted.industry,
+        wanted.options,
+        sender.portal.randomness,
+        due_at=wanted.due_at,
+        takes_uploads=items is None,
+        note=note,
+    )
+    if items is not None:
+        seal(sender.parts, stamp, items)
+    return stamp.batch_id
+
+
+def _go_on(sender: Sender, wanted: NewBatch, asked: Asked, now: datetime) -> BatchId:
+    """With a request whose process died, or is still at it. Raises `StillAnswering`."""
+    record = sender.batch(asked.batch_id)
+    if record.state is BatchState.OPEN and (wanted.items is not None or wanted.source is not None):
+        if asked.may_be_under_way(now):
+            raise StillAnswering("The first request with this Idempotency-Key may be under way. Ask again soon.")
+        seal(sender.parts, record.stamp, _items(sender, wanted) or ())
+    return record.stamp.batch_id
+
+
+def _items(sender: Sender, wanted: NewBatch) -> list[Item] | None:
+    """Photos that the request itself names; None when they are to be uploaded."""
+    if wanted.items is not None:
+        return items_of_addresses(sender.parts, sender.account_id, wanted.items)
+    if wanted.source is not None:
+        return items_in_place(sender.parts, sender.account_id, wanted.source)
+    return None
+
+
+def _answer(sender: Sender, batch_id: BatchId) -> dict[str, object]:
+    return batch_answer(sender.batch(batch_id)).model_dump(mode="json")
+
+
+def _check_line(sender: Sender) -> None:
+    """Back-pressure: whoever has too much waiting sends no more for now. Raises `LineTooLong`."""
+    own, most_batches, most_items = load_of(sender)
+    with sender.portal.records.reading() as connection:
+        everybody = line.load_of(connection, sender.portal.clock())
+    if own.batches >= most_batches or own.items >= most_items:
+        raise LineTooLong(
+            f"The account has {own.batches} batches with {own.items} photos under way, and may have {most_batches} "
+            f"with {most_items}. Wait until some are done, or call some off.",
+            WAIT,
+        )
+    if everybody.items >= sender.portal.settings.line_items:
+        raise LineTooLong("So much is waiting that nothing more is taken in for now. Nothing was lost.", 2 * WAIT)

@@ -1,0 +1,81 @@
+"""Photos of an open batch as they come in, whole or in parts: under which key, how many, and how large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+
+from portal.api.opening import WAIT, load_of
+from portal.api.room import body_of
+from portal.api.sender import Sender
+from schemas.errors import FileTooLarge, LineTooLong, NotFound, StillAnswering
+from store import line
+from store.batches import BatchRecord
+from store.uploads import Announced, Uploads, require_open, token_of
+
+
+def upload_key(sender: Sender, record: BatchRecord) -> str:
+    """The key of an open batch's uploads. Raises `WrongState`, `StillAnswering` while the batch is being sealed."""
+    with sender.portal.records.reading() as connection:
+        known = line.find_submission(connection, record.stamp.batch_id)
+    key = require_open(record.stamp.batch_id, known.upload_key if known else None)
+    if known and known.lease_until and known.lease_until > sender.portal.clock():
+        raise StillAnswering("The batch is being sealed just now. Ask again soon.")
+    return key
+
+
+def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:
+    """The uploads of a batch."""
+    return Uploads(sender.portal.transient, record.stamp, sender.portal.settings.max_bytes)
+
+
+def put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int) -> None:
+    """A whole photo. Raises `LineTooLong`, `UserError` for a path that cannot be, and as `upload_key` does."""
+    token = token_of(upload_key(sender, record), path)
+    with counted(sender, record, token):
+        uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
+    upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
+
+
+@contextmanager
+def counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
+    """Announce a photo within this: one that was not there before counts. Raises `LineTooLong` when it is too many."""
+    try:
+        uploads_of(sender, record).announced(token)
+    except NotFound:
+        is_new = True
+    else:
+        is_new = False
+    if is_new:
+        own, _, most = load_of(sender)
+        if own.items >= most:
+            raise LineTooLong(
+                f"The account has {own.items} photos under way, and may have {most}. Seal what is open or call it off, "
+                "or wait until some are done.",
+                WAIT,
+            )
+    yield
+    if is_new:
+        with sender.portal.records.transaction() as connection:
+            line.count_uploads(connection, record.stamp.batch_id, 1)
+
+
+def take_out(sender: Sender, record: BatchRecord, token: str) -> None:
+    """Take a photo out of an open batch, whatever has come of it. Raises `NotFound`."""
+    uploads_of(sender, record).remove(token)
+    with sender.portal.records.transaction() as connection:
+        line.count_uploads(connection, record.stamp.batch_id, -1)
+
+
+async def read_body(request: Request, most: int) -> tuple[bytes, int]:
+    """The body and its size. One over the limit is read to its end, and not kept. Raises `FileTooLarge` far over it."""
+    pieces, size = [], 0
+    async for piece in body_of(request):
+        size += len(piece)
+        if size <= most:
+            pieces.append(piece)
+        elif size > 20 * most:
+            raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
+    return (b"".join(pieces) if size <= most else b""), size
