@@ -34,14 +34,6 @@ RunShards = Callable[
 """Cuts shards and yields their reports as they end: `workers.pool.Pool.run`, or the same in this process in a test."""
 
 
-def run_batch(parts: Parts, batch_id: BatchId, run_shards: RunShards, write: Write) -> Counts:
-    """All steps of a batch in order. Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`."""
-    shards = plan(parts, batch_id)
-    cut(parts, batch_id, shards, run_shards)
-    admit(parts, batch_id, write)
-    return finish(parts, batch_id)
-
-
 def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> list[Shard]:
     """What is left to do. Raises `BatchNotSealed`, `PastDeadline`."""
     manifest = parts.transient.manifest(batch_id)

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from flows import steps
 from flows.parts import Parts, open_parts
 from portal.web.app import create_app
 from schemas.clock import Clock, system_clock
@@ -23,6 +22,7 @@ from schemas.results import ShardReport
 from store.api_keys import create_key
 from store.people import create_account, create_sign_in_link
 from store.settings import Settings
+from tests.batches import run_batch
 from workers.cutter import Cutter, open_cutter
 from workers.plan import Shard
 from workers.shard import process_shard
@@ -70,11 +70,11 @@ class Desk:
 
     def work(self, batch: str) -> None:
         """Cut the batch in this process, with the real network."""
-        run_batch(self.parts, BatchId(batch))
+        cut_batch(self.parts, BatchId(batch))
 
 
-def run_batch(parts: Parts, batch: BatchId) -> None:
-    steps.run_batch(parts, batch, shards_of(parts), lambda portions, now: iter(()))
+def cut_batch(parts: Parts, batch: BatchId) -> None:
+    run_batch(parts, batch, shards_of(parts))
 
 
 def shards_of(parts: Parts) -> Callable[..., Iterator[ShardReport]]:

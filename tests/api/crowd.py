@@ -55,10 +55,10 @@ class Told:
 class Crowd:
     """`submitters` at once, each with its own account, `batches` one after the other, `photos` in each."""
 
-    def __init__(self, parts: Parts, submitters: int, batches: int, photos: int, seed: int = 1) -> None:
+    def __init__(self, parts: Parts, submitters: int, batches: int, photos: int) -> None:
         self._batches = batches
         self._photos = photos
-        self._random = random.Random(seed)
+        self._random = random.Random(1)
         self._keys: list[tuple[AccountId, str]] = []
         self.sent: list[Sent] = []
         self.told = Told()

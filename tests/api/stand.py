@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from flows import steps
 from flows.dispatch import Dispatcher
 from flows.parts import Parts, open_parts
 from schemas.batch import Counts
@@ -22,6 +21,7 @@ from schemas.ids import BatchId
 from schemas.results import Done, Scores, ShardReport
 from store.settings import Settings
 from store.transient import cutout_key
+from tests.batches import run_batch
 from tests.store.rclone import free_port, wait_for
 from workers.plan import Shard
 
@@ -115,7 +115,7 @@ def _process(parts: Parts, batch_id: BatchId) -> Counts:
             parts.transient.write_report(stamp, report)
             yield report
 
-    return steps.run_batch(parts, batch_id, run_shards, lambda portions, admitted_at: iter(()))
+    return run_batch(parts, batch_id, run_shards)
 
 
 def _done(number: int, moment: datetime) -> Done:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -41,6 +40,6 @@ def test_the_table_of_the_trials_shows_each_kind(outcomes: dict[int, Outcome]) -
     assert [line for line in body(list(outcomes.values())) if line.startswith("| PostgreSQL | 1 | 1 |")]
 
 
-def test_a_program_apart_reaches_nothing_but_itself(tmp_path: Path) -> None:
+def test_a_program_apart_reaches_nothing_but_itself() -> None:
     seen = subprocess.run(apart(["ip", "-brief", "addr"]), capture_output=True, text=True, check=True).stdout
     assert [line.split()[0] for line in seen.splitlines()] == ["lo"]

@@ -6,7 +6,6 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from tests.ending import at_end
+from tests.store.rclone import free_port
 
 _numbers = itertools.count(1)
 
@@ -30,7 +30,7 @@ def server() -> str:
     run = {"check": True, "cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     if user is not None:
         run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-    data, port = home / "data", _free_port()
+    data, port = home / "data", free_port()
     subprocess.run([programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"], **run)
     options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={home} -c fsync=off"
     subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "start"], **run)
@@ -43,11 +43,11 @@ def server() -> str:
     return f"tests@127.0.0.1:{port}"
 
 
-def new_database(template: str | None = None) -> str:
-    """An SQLAlchemy URL of a fresh database, empty or a copy of `template`."""
+def new_database() -> str:
+    """An SQLAlchemy URL of a fresh, empty database."""
     name = f"records{next(_numbers)}"
     with psycopg.connect(f"postgresql://{server()}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        connection.execute(f"CREATE DATABASE {name}")
     return f"postgresql+psycopg://{server()}/{name}"
 
 
@@ -64,9 +64,3 @@ def _programs() -> Path:
 def _unprivileged_user() -> pwd.struct_passwd | None:
     """PostgreSQL refuses to run as root."""
     return pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

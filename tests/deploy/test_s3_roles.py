@@ -29,14 +29,13 @@ OTHER, OWNER = "arn:aws:iam:::user/other", "arn:aws:iam:::user/tests"
 PLACES = {"TRANSIENT": "batches", "LAKE": "lake", "SUPPRESSIONS": "suppressions"}
 
 
-def seen_by_another(policy: str, prefix: str) -> tuple[ObjectStore, ObjectStore]:
-    """A prefix as its owner sees it, and as another user does who has this policy alone."""
+def seen_by_another(policy: str) -> tuple[ObjectStore, ObjectStore]:
+    """A bucket as its owner sees it, and as another user does who has this policy alone."""
     url, settings = ceph_bucket()
     owner = open_store(url, settings)
     s3 = s3_of(owner)
-    names = {"BUCKET": s3.bucket, "TRANSIENT": prefix, "SUPPRESSIONS": prefix}
     who = dict.fromkeys(ROLES, OTHER)
-    text = Template((POLICIES / policy).read_text()).substitute(names | who)
+    text = Template((POLICIES / policy).read_text()).substitute(PLACES | who, BUCKET=s3.bucket)
     s3.call("put_bucket_policy", Policy=text)
     other = Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
     root = f"s3://{s3.bucket}"
@@ -53,30 +52,51 @@ def is_allowed(attempt: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("policy", "may"),
+    ("policy", "under", "may"),
     [
-        ("transient-worker.json", {"write", "read", "list", "delete"}),
-        ("transient-flows.json", {"write", "read", "list", "delete"}),
-        ("transient-cleanup.json", {"list", "delete"}),
-        ("suppressions.json", {"write", "read", "list"}),
+        ("transient-worker.json", "batches", {"write", "read", "list", "delete"}),
+        ("transient-flows.json", "batches", {"write", "read", "list", "delete"}),
+        ("transient-cleanup.json", "batches", {"list", "delete"}),
+        ("suppressions.json", "suppressions", {"write", "read", "list"}),
+        ("lake-worker.json", "lake/industry=studio", {"write"}),
+        ("lake-reader.json", "lake/industry=studio", {"read"}),
+        ("lake-compactor.json", "lake/industry=studio", {"write", "read", "list", "delete"}),
+        ("lake-cleanup.json", "lake/industry=studio", {"list", "delete"}),
     ],
 )
-def test_each_role_may_do_its_own_work_and_no_more(policy: str, may: set[str], tmp_path: Path) -> None:
-    owner, other = seen_by_another(policy, "batches")
-    owner.write("batches/one", b"x")
+def test_each_role_may_do_its_own_work_and_no_more(policy: str, under: str, may: set[str]) -> None:
+    owner, other = seen_by_another(policy)
+    owner.write(f"{under}/one", b"x")
     tries: dict[str, Callable[[], object]] = {
-        "write": lambda: other.write("batches/two", b"x"),
-        "read": lambda: other.read("batches/one"),
-        "list": lambda: list(other.files("batches")),
-        "delete": lambda: other.delete(["batches/one"]),
+        "write": lambda: other.write(f"{under}/two", b"x"),
+        "read": lambda: other.read(f"{under}/one"),
+        "list": lambda: list(other.files(under)),
+        "delete": lambda: other.delete([f"{under}/one"]),
     }
     assert {name for name, attempt in tries.items() if is_allowed(attempt)} == may
     with pytest.raises(StoreFault):
         other.write("elsewhere/one", b"x")
 
 
+def test_the_cleanup_deletes_nothing_beside_the_lake() -> None:
+    owner, other = seen_by_another("lake-cleanup.json")
+    owner.write("elsewhere/one", b"x")
+    with pytest.raises(StoreFault):
+        other.delete(["elsewhere/one"])
+    assert owner.read("elsewhere/one") == b"x"
+
+
+def test_every_policy_names_whom_it_lets_do_what() -> None:
+    policies = {path.name: json.loads(path.read_text()) for path in POLICIES.glob("*.json")}
+    for name, policy in policies.items():
+        for statement in policy["Statement"]:
+            assert all(re.fullmatch(r"\$\{[A-Z]+\}", each) for each in statement["Principal"]["AWS"]), name
+            assert not any("*" in action for action in statement["Action"]), name
+    assert len(policies) == 9
+
+
 def test_a_worker_is_told_that_something_is_absent_and_not_that_it_may_not_know() -> None:
-    _, other = seen_by_another("transient-worker.json", "batches")
+    _, other = seen_by_another("transient-worker.json")
     with pytest.raises(NotFound):
         other.read("batches/none")
 

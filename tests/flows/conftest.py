@@ -14,9 +14,7 @@ import httpx
 import pytest
 
 from flows.parts import Parts, open_parts
-from flows.receive import stamp_batch
 from portal.demo.people import PHOTOS
-from portal.intake.folder import find_photos, upload
 from schemas.batch import Stamp
 from schemas.clock import system_clock
 from schemas.ids import AccountId
@@ -24,6 +22,7 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store.people import create_account
 from store.settings import Settings
+from tests.batches import lay_out, send_folder
 from tests.store.rclone import free_port
 
 
@@ -43,14 +42,8 @@ class Place:
         self, files: dict[str, bytes], industry: Industry | None = None, options: CutoutOptions | None = None
     ) -> Stamp:
         """Submit a folder of these files as one batch."""
-        folder = self.folder / os.urandom(4).hex()
-        for path, data in files.items():
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        stamp = stamp_batch(self.parts, self.account_id, industry, options or CutoutOptions())
-        upload(self.parts, stamp, find_photos(folder).photos, on_item=lambda: None)
-        return stamp
+        folder = lay_out(self.folder / os.urandom(4).hex(), files)
+        return send_folder(self.parts, self.account_id, folder, industry, options)
 
 
 @pytest.fixture

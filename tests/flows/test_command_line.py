@@ -15,6 +15,7 @@ import pytest
 from schemas.results import results_by_number
 from store.settings import Settings
 from store.transient import open_transient
+from tests.batches import lay_out
 from tests.flows.conftest import photo
 
 BGBATCH = [sys.executable, "-c", "from portal.cli.app import main; main()"]
@@ -44,13 +45,6 @@ def shell(tmp_path: Path) -> Shell:
     shell = Shell(tmp_path / "home")
     shell.run("account", "create", "Acme", "--email", "owner@acme.example")
     return shell
-
-
-def lay_out(folder: Path, files: dict[str, bytes]) -> Path:
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
 
 
 def test_bad_photos_cost_their_own_result_and_both_number_ones_live(shell: Shell, tmp_path: Path) -> None:

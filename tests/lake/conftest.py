@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lake.admission import admit
+from lake.erase import Reconciled, reconcile
 from lake.reading import Lake
 from lake.write import CandidateFacts, LakeFile, write_candidates
 from schemas.batch import Stamp
@@ -102,6 +103,9 @@ class World:
         file = self.write(self.batch(grant, [a_photo(self.random.randrange(10**6)) for _ in range(count)]))
         self.admit(file)
         return file
+
+    def sweep(self) -> Reconciled:
+        return reconcile(self.lake, self.records, self.live(), self.ended(), self.clock)
 
     def reader(self) -> Lake:
         return Lake(self.lake, self.records, self.live)

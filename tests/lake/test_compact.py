@@ -11,7 +11,7 @@ import pytest
 
 from lake.admission import AdmittedFile
 from lake.compact import Compacted, compact
-from lake.erase import READING, erase_grant, reconcile
+from lake.erase import READING, erase_grant
 from lake.merging import LEAST_FILES, plan_merges
 from portal.web.contributions import contributions
 from schemas.errors import StoreFault
@@ -26,10 +26,6 @@ def merge(world: World, **options: int) -> Compacted:
     return compact(
         world.reader(), lambda connection, grant_id: grant_id in world.live(), world.clock, os.urandom, **options
     )
-
-
-def sweep(world: World):
-    return reconcile(world.lake, world.records, world.live(), world.ended(), world.clock)
 
 
 def ids(world: World) -> list[str]:
@@ -95,10 +91,10 @@ def test_files_that_were_merged_stay_for_readers_for_a_while(world: World) -> No
     before = len(world.keys())
     snapshot = world.reader().snapshot(AUTO)
     merge(world, least_files=2)
-    assert sweep(world).objects == 0
+    assert world.sweep().objects == 0
     assert world.reader().labels_of(snapshot).num_rows == 8
     world.now += READING
-    assert sweep(world).retired == before
+    assert world.sweep().retired == before
     assert len(world.keys()) == 2
     assert len(ids(world)) == 8
 
@@ -117,7 +113,7 @@ def test_a_reader_whose_files_went_looks_again(world: World) -> None:
     late = Late(reader.objects, reader.records, reader.live)
     merge(world, least_files=2)
     world.now += READING
-    sweep(world)
+    world.sweep()
     assert sorted(late.labels(AUTO)["candidate_id"].to_pylist()) == before
 
 
@@ -233,7 +229,7 @@ def test_killed_at_any_storage_call_of_a_merge_each_row_is_found_once(
         merge(world, least_files=2)
         assert ids(world) == before
         world.pass_time(hours=25)
-        sweep(world)
+        world.sweep()
         assert ids(world) == before
         assert len(world.keys()) == len(world.reader().snapshot(AUTO).files), "nothing else is left"
     assert died >= 2, "it writes, and looks whether what it wrote is there"

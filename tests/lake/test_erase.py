@@ -17,10 +17,6 @@ from store.storage import Refused, StoredObject
 from tests.lake.conftest import World, a_photo
 
 
-def sweep(world: World):
-    return reconcile(world.lake, world.records, world.live(), world.ended(), world.clock)
-
-
 def test_a_withdrawn_grant_leaves_a_receipt_and_no_byte(world: World) -> None:
     mine, other = world.grant(), world.grant()
     files = [world.give(mine), world.give(mine)]
@@ -42,7 +38,7 @@ def test_the_account_page_still_says_what_was_given(world: World) -> None:
     ended = world.withdraw(grant)
     with world.records.transaction() as connection:
         assert contributions(connection, [ended])[grant.grant_id].is_waiting
-    sweep(world)
+    world.sweep()
     with world.records.transaction() as connection:
         told = contributions(connection, [ended])[grant.grant_id]
     assert (told.images, len(told.receipts), told.is_waiting) == (2, 1, False)
@@ -53,7 +49,7 @@ def test_a_live_grant_is_never_erased(world: World) -> None:
     file = world.give(grant)
     with pytest.raises(ValueError, match="live grant"):
         erase_grant(world.lake, world.records, grant, world.clock)
-    assert sweep(world).objects == 0
+    assert world.sweep().objects == 0
     assert world.keys() == [file.key]
 
 
@@ -73,7 +69,7 @@ def test_killed_in_the_middle_the_next_run_finishes_with_the_whole_count(world: 
         erase_grant(world.lake, world.records, ended, world.clock)
     world.lake.delete_folder = delete_folder  # type: ignore[method-assign]
     assert len(world.keys()) == 2
-    (receipt,) = sweep(world).receipts
+    (receipt,) = world.sweep().receipts
     assert receipt.objects == 3
     assert world.keys() == []
 
@@ -92,9 +88,9 @@ def test_killed_before_the_receipt_the_next_run_leaves_it(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         erase_grant(world.lake, world.records, ended, world.clock)
     world.lake.delete_folder = delete_folder  # type: ignore[method-assign]
-    (receipt,) = sweep(world).receipts
+    (receipt,) = world.sweep().receipts
     assert receipt.objects == 1
-    assert sweep(world).receipts == ()
+    assert world.sweep().receipts == ()
 
 
 def test_a_late_writer_is_erased_again_with_a_second_receipt(world: World) -> None:
@@ -102,9 +98,9 @@ def test_a_late_writer_is_erased_again_with_a_second_receipt(world: World) -> No
     late = world.batch(grant, [a_photo(1)])
     world.give(grant)
     world.withdraw(grant)
-    sweep(world)
+    world.sweep()
     world.write(late)
-    assert len(sweep(world).receipts) == 1
+    assert len(world.sweep().receipts) == 1
     assert world.keys() == []
     with world.records.transaction() as connection:
         assert [each.objects for each in list_receipts(connection, grant.grant_id)] == [1, 1]
@@ -143,7 +139,7 @@ def test_what_cannot_be_deleted_keeps_nobody_elses_withdrawal_from_taking_effect
     world.lake.storage.remove = refuses  # type: ignore[method-assign]
     world.lake._pause = lambda seconds: None
     with pytest.raises(StoreFault):
-        sweep(world)
+        world.sweep()
     assert world.keys() == [stuck]
     with world.records.transaction() as connection:
         assert {each.subject for each in list_receipts(connection)} == {mine.grant_id, last.grant_id}
@@ -152,9 +148,9 @@ def test_what_cannot_be_deleted_keeps_nobody_elses_withdrawal_from_taking_effect
 def test_a_file_without_an_admission_goes_within_the_promise(world: World) -> None:
     world.write(world.batch(world.grant(), [a_photo(1)]))
     world.pass_time(hours=22, minutes=59)
-    assert sweep(world).objects == 0
+    assert world.sweep().objects == 0
     world.pass_time(minutes=2)
-    assert sweep(world).strays == 1
+    assert world.sweep().strays == 1
     assert world.keys() == []
 
 
@@ -169,9 +165,9 @@ def test_the_leftovers_of_a_killed_writer_go_too(world: World, monkeypatch: pyte
         with pytest.raises(KeyboardInterrupt):
             world.lake.write(file.key, b"half a file")
     assert len(world.keys()) == 2
-    assert sweep(world).objects == 0
+    assert world.sweep().objects == 0
     world.pass_time(hours=23)
-    assert sweep(world).strays == 1
+    assert world.sweep().strays == 1
     assert world.keys() == [file.key]
 
 
@@ -192,7 +188,7 @@ def test_what_lies_outside_goes(world: World, key: str) -> None:
     grant = world.grant()
     file = world.give(grant)
     world.lake.write(key.format(live=grant.grant_id, name=file.key.rsplit("/", 1)[-1]), b"x")
-    assert sweep(world).strays == 1
+    assert world.sweep().strays == 1
     assert world.keys() == [file.key]
 
 
@@ -208,7 +204,7 @@ def test_files_of_a_grant_that_the_ledger_does_not_know_go(world: World) -> None
     world.give(grant)
     del world.grants[grant.grant_id]
     world.pass_time(minutes=11)
-    assert sweep(world).strays == 1
+    assert world.sweep().strays == 1
     assert world.keys() == []
 
 

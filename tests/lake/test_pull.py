@@ -32,7 +32,7 @@ from store.objects import ObjectStore, open_store
 from store.settings import Settings
 from tests.lake.conftest import AUTO, World, a_photo
 from tests.lake.test_compact import ids as ids_of
-from tests.lake.test_compact import merge, sweep
+from tests.lake.test_compact import merge
 from tests.lake.test_duplicates import changed
 from tests.lake.test_strip import telling
 
@@ -300,7 +300,7 @@ def test_rows_that_were_merged_after_the_plan_are_found(world: World, tmp_path: 
     before = ids_of(world)
     merge(world, least_files=2)
     world.pass_time(hours=1)
-    sweep(world)
+    world.sweep()
     assert take(world, tmp_path / "copy").rows == 4
     assert ids(tmp_path / "copy") == before
 

@@ -112,7 +112,7 @@ def test_polars_reads_the_files(filled: World) -> None:
     assert hardest["industry"].to_list() == ["automotive"] * 2
 
 
-def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 

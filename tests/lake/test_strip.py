@@ -120,7 +120,7 @@ def test_thumbnails_go() -> None:
     assert after == strip_metadata(photo)
 
 
-def a_heif_with_a_thumbnail(mode: str = "RGB") -> tuple[bytes, bytes]:
+def a_heif_with_a_thumbnail(mode: str) -> tuple[bytes, bytes]:
     """The file, and the thumbnail's bytes in it."""
     photo = pillow_heif.from_pillow(Image.open(io.BytesIO(a_photo(1, (640, 480)))).convert(mode))
     photo.info["thumbnails"] = [128]

@@ -82,13 +82,6 @@ def another_site(page: str) -> Iterator[str]:
         thread.join(timeout=5)
 
 
-def free_port() -> int:
-    """A port that nobody listens on now, for a server that must know its own address beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme") -> Page:
     page = context.new_page()
     page.goto(address + site.link(site.account(name)[1]))

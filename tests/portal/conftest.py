@@ -63,9 +63,9 @@ class Site:
         """The owner's browser, on the account page."""
         return self.browser().open(self.link(self.account(name)[1])).press("Sign in")
 
-    def sign_in_as(self, role: Role, name: str = "Acme") -> Browser:
-        """Somebody else's browser, in the same account."""
-        account_id, email = self.account(name)[0], f"{role.value}@{name.lower()}.example"
+    def sign_in_as(self, role: Role) -> Browser:
+        """Somebody else's browser, in Acme's account."""
+        account_id, email = self.account("Acme")[0], f"{role.value}@acme.example"
         with self.records.transaction() as connection:
             person = add_person(connection, account_id, email, role, self.now, self.randomness)
         return self.browser().open(self.link(person)).press("Sign in")

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from tests.portal.chromium import free_port
+from tests.store.rclone import free_port
 
 
 class LetterBox:

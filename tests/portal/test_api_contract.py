@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import schemathesis
@@ -87,7 +86,7 @@ def test_without_a_key_every_answer_is_a_no(played: tuple[Site, str]) -> None:
     assert play(site, "/", 5, check) > 2
 
 
-def test_the_description_names_the_key_and_no_way_to_grant(played: tuple[Site, str], tmp_path: Path) -> None:
+def test_the_description_names_the_key_and_no_way_to_grant(played: tuple[Site, str]) -> None:
     site, _ = played
     description = api_of(site).openapi()
     assert description["components"]["securitySchemes"]["APIKeyHeader"]["name"] == "x-api-key"

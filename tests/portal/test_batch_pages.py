@@ -10,16 +10,14 @@ import pytest
 
 from flows import steps
 from flows.parts import open_parts
-from flows.receive import stamp_batch
-from portal.intake.folder import find_photos, upload
 from schemas.batch import BatchState, Item, Manifest, Stamp
-from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch
 from store.people import Role
 from store.transient import open_transient, source_key
 from tests.api.conftest import jpeg
+from tests.batches import lay_out, send_folder
 from tests.portal.conftest import Site
 from tests.portal.test_gone_on_download import batch_of
 
@@ -27,13 +25,9 @@ from tests.portal.test_gone_on_download import batch_of
 @pytest.fixture
 def stamp(site: Site, tmp_path: Path) -> Stamp:
     """A batch of three photos by Acme, all of them bad but one, which has no result yet."""
-    folder = tmp_path / "photos"
-    for name in ("VIN1/1.jpg", "VIN2/1.jpg", "VIN2/<b>.jpg"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"no photo")
+    folder = lay_out(tmp_path / "photos", dict.fromkeys(("VIN1/1.jpg", "VIN2/1.jpg", "VIN2/<b>.jpg"), b"no photo"))
     parts = open_parts(site.settings, lambda: site.now)
-    stamp = stamp_batch(parts, site.account("Acme")[0], None, CutoutOptions(), site.randomness)
-    upload(parts, stamp, find_photos(folder).photos, on_item=lambda: None)
+    stamp = send_folder(parts, site.account("Acme")[0], folder, randomness=site.randomness)
 
     def run(batch_id, shards, clock, keep, stopped):
         results = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -28,7 +28,6 @@ from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, new_owner
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
-Run = Callable[..., Result]
 
 
 @pytest.fixture

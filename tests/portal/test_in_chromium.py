@@ -20,10 +20,11 @@ from store.people import Role, add_person
 from store.receipts import begin_erasures, finish_erasures
 from store.settings import Settings
 from store.tables import admissions, pulled_grants, pulls
-from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, free_port, is_accessible, serving, sign_in
+from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, is_accessible, serving, sign_in
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, identity_provider
 from tests.portal.test_account_page import PAGE, acts, live
+from tests.store.rclone import free_port
 
 pytestmark = pytest.mark.slow
 AUTO, STUDIO, SHOP = Industry.AUTOMOTIVE, Industry.STUDIO, Industry.ECOMMERCE

@@ -24,11 +24,11 @@ from tests.portal.test_account_page import NO, PAGE, acts, live, say_yes
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 
 
-def make_key(browser: Browser, name: str = "nightly run") -> str:
+def make_key(browser: Browser) -> str:
     """The text of a new key, as the page shows it."""
     browser.open("/account/keys")
     form = next(each for each in browser.forms if "Make a key" in each.buttons)
-    browser.send(form.action, [*[pair for pair in form.fields if pair[0] != "name"], ("name", name)])
+    browser.send(form.action, [*[pair for pair in form.fields if pair[0] != "name"], ("name", "nightly run")])
     found = re.findall(r"bgb_[0-9a-f]{64}", browser.html)
     assert len(found) == 1, "shown exactly once"
     return str(found[0])

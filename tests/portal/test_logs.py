@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from flows import steps
 from flows.dispatch import Dispatcher
 from flows.parts import Parts
 from schemas.batch import Counts
@@ -19,6 +18,7 @@ from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import logs
 from tests.api.conftest import new_desk, shards_of
+from tests.batches import run_batch
 
 SECRET = "grandmothers-portrait"
 
@@ -65,7 +65,7 @@ def test_a_turn_of_work_is_told_by_its_batch(tmp_path: Path, written: Written) -
     batch = desk.send({f"{SECRET}.jpg": b"no image"})
 
     def process(parts: Parts, batch_id: BatchId) -> Counts:
-        return steps.run_batch(parts, batch_id, shards_of(parts), lambda portions, now: iter(()))
+        return run_batch(parts, batch_id, shards_of(parts))
 
     assert Dispatcher(desk.parts, "one", process, threading.Event()).take_turn()
     told = [each for each in written.lines if each["logger"] == "flows.dispatch"]

@@ -13,7 +13,7 @@ from portal.cli.sending import send
 from schemas.options import CutoutOptions
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
-from tests.api.conftest import Desk, jpeg, new_desk, run_batch
+from tests.api.conftest import Desk, cut_batch, jpeg, new_desk
 from tests.portal.commands import run
 from tests.store.conftest import ceph_bucket, rclone_bucket
 
@@ -57,7 +57,7 @@ def test_photos_in_a_bucket_are_never_copied_and_cutouts_go_straight_into_anothe
     for each in (source_url, target_url):
         run("place", "allow", "Acme", each)
     batch = send(desk.parts, source_url, desk.accounts["Acme"][0], None, CutoutOptions())
-    run_batch(desk.parts, batch)
+    cut_batch(desk.parts, batch)
     transient = [each.key for each in desk.parts.transient.objects.walk("")]
     assert transient
     assert not [key for key in transient if "/source/" in key]

@@ -57,9 +57,9 @@ def go(client: TestClient) -> str:
     return sent.headers["location"].removeprefix("http://127.0.0.1:8080")
 
 
-def comes_in(site: Site, client: TestClient | None = None) -> bool:
+def comes_in(site: Site) -> bool:
     """Whether the whole way ends on the account page."""
-    client = client or site.browser().client
+    client = site.browser().client
     answer = client.get(go(client))
     assert (answer.status_code == 200) == ("AI Training Data</em>" in answer.text and "Sign out" in answer.text)
     return answer.status_code == 200

@@ -15,6 +15,7 @@ from store.batches import BatchRecord, list_batches
 from store.people import Role
 from store.transient import open_transient
 from tests.api.conftest import jpeg
+from tests.batches import lay_out
 from tests.portal.broken_line import broken_line
 from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
@@ -35,13 +36,6 @@ def paths_in(site: Site, batch_id: BatchId) -> dict[str, bytes]:
     transient = open_transient(site.settings, lambda: site.now)
     manifest = transient.manifest(batch_id)
     return {item.path: transient.source(manifest.stamp, item) for item in manifest.items}
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
 
 
 def drop(page: Page, *paths: Path) -> None:
@@ -69,7 +63,7 @@ def test_a_dropped_folder_becomes_a_batch_with_its_sub_folders(
         ".hidden/3.jpg": b"",
         "VIN1/.DS_Store": b"",
     }
-    folder = write(tmp_path / "inventory", files)
+    folder = lay_out(tmp_path / "inventory", files)
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
     assert is_accessible(page)
@@ -100,7 +94,7 @@ def test_options_that_contradict_each_other_are_named_and_nothing_is_opened(
 ) -> None:
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
-    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg()}))
     page.get_by_text("More", exact=True).click()
     page.get_by_label("A soft shadow on the ground").check()
     page.get_by_label("The mask alone").check()
@@ -118,7 +112,7 @@ def test_a_line_cut_in_mid_upload_costs_nothing(
 ) -> None:
     files = {f"VIN/{number}.jpg": bytes([number]) * (3 * MEGABYTE) for number in range(4)}
     files["VIN/large.jpg"] = b"".join(bytes([number]) * MEGABYTE for number in range(10))
-    folder = write(tmp_path / "cars", files)
+    folder = lay_out(tmp_path / "cars", files)
     with broken_line(address) as line:
         page = sign_in(context, site, line.address)
         page.goto(f"{line.address}/batches/new")
@@ -139,7 +133,7 @@ def test_a_page_that_is_loaded_again_goes_on_with_what_is_missing(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
     files = {f"VIN{number}/1.jpg": bytes([number]) * (2 * MEGABYTE) for number in range(8)}
-    folder = write(tmp_path / "cars", files)
+    folder = lay_out(tmp_path / "cars", files)
     with broken_line(address) as line:
         page = sign_in(context, site, line.address)
         page.goto(f"{line.address}/batches/new")
@@ -182,7 +176,7 @@ def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
     )
     page.goto(f"{address}/batches/{batch}")
     page.get_by_role("link", name="Go on with the upload").click()
-    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg()}))
     expect(page.locator("[data-offer]")).to_contain_text("1 photo of this batch began to come earlier")
     page.get_by_role("button", name="Leave them out").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
@@ -192,7 +186,7 @@ def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
 def test_five_thousand_photos_are_listed_paused_and_taken_up_again(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
-    folder = write(tmp_path / "lot", {f"VIN{n // 30:03}/{n:05}.jpg": b"x" for n in range(5_000)})
+    folder = lay_out(tmp_path / "lot", {f"VIN{n // 30:03}/{n:05}.jpg": b"x" for n in range(5_000)})
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
     choose(page, folder)
@@ -217,8 +211,8 @@ def test_photos_of_one_name_are_all_sent_or_counted(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
     red, tan = jpeg("red"), jpeg("tan", (80, 60))
-    first = write(tmp_path / "first", {"image.jpg": red, "lot/1.jpg": red})
-    second = write(tmp_path / "second", {"image.jpg": tan, "lot/1.jpg": tan})
+    first = lay_out(tmp_path / "first", {"image.jpg": red, "lot/1.jpg": red})
+    second = lay_out(tmp_path / "second", {"image.jpg": tan, "lot/1.jpg": tan})
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
     picker, status = page.locator("input[accept]"), page.get_by_role("status")
@@ -255,7 +249,7 @@ def test_half_a_folder_is_not_sent_as_the_whole(
             };
         }"""
     )
-    drop(page, write(tmp_path / "cars", {"1.jpg": jpeg()}))
+    drop(page, lay_out(tmp_path / "cars", {"1.jpg": jpeg()}))
     expect(page.locator("[data-left-out]")).to_have_text("Left out: 1 × unreadable folders.")
     page.get_by_role("button", name="Start the upload").click()
     expect(page.get_by_role("alert")).to_contain_text("Some of what you chose was left out")
@@ -270,10 +264,10 @@ def test_photos_chosen_while_the_batch_is_opened_are_in_it(
     page.goto(f"{address}/batches/new")
     held: list[Route] = []
     page.route("**/v1/batches", lambda route: held.append(route))
-    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "one", {"1.jpg": jpeg()}))
     start = page.get_by_role("button", name="Start the upload")
     start.click()
-    choose(page, write(tmp_path / "two", {"2.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "two", {"2.jpg": jpeg()}))
     expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
     expect(start).to_be_disabled()
     held[0].continue_()
@@ -288,10 +282,10 @@ def test_photos_chosen_while_the_batch_is_closed_are_refused_aloud(
     page.goto(f"{address}/batches/new")
     held: list[Route] = []
     page.route("**/seal", lambda route: held.append(route))
-    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "one", {"1.jpg": jpeg()}))
     page.get_by_role("button", name="Start the upload").click()
     expect(page.get_by_role("status")).to_contain_text("Closing the batch")
-    choose(page, write(tmp_path / "two", {"2.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "two", {"2.jpg": jpeg()}))
     expect(page.get_by_role("alert")).to_contain_text("what you chose now is not in it")
     held[0].continue_()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
@@ -305,7 +299,7 @@ def test_a_proxy_that_refuses_in_html_is_told_and_may_be_tried_again(
     page.goto(f"{address}/batches/new")
     for asked in ("**/v1/batches", "**/seal"):
         page.route(asked, lambda route: route.fulfill(status=403, content_type="text/html", body="<p>No"), times=1)
-    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "one", {"1.jpg": jpeg()}))
     for _ in ("the opening is refused", "the seal is refused"):
         page.get_by_role("button", name="Start the upload").click()
         expect(page.get_by_role("alert")).to_have_text(re.compile("The server answered with 403."))
@@ -322,7 +316,7 @@ def test_a_seal_that_is_being_answered_already_is_asked_for_again(
     twin = {"code": "still_answering", "detail": "Another request seals the batch just now. Ask again soon."}
     for asked in ("**/uploads", "**/seal"):
         page.route(asked, lambda route: route.fulfill(status=409, json=twin), times=1)
-    choose(page, write(tmp_path / "one", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "one", {"1.jpg": jpeg()}))
     page.get_by_role("button", name="Start the upload").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
     assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
@@ -333,7 +327,7 @@ def test_the_session_ends_in_mid_upload_and_the_page_says_so(
 ) -> None:
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
-    choose(page, write(tmp_path / "photos", {"1.jpg": jpeg()}))
+    choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg()}))
     other = context.new_page()
     other.goto(f"{address}/account")
     other.get_by_role("button", name="Sign out").click()

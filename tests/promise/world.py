@@ -51,6 +51,7 @@ from store.objects import ObjectStore
 from store.purge import PurgeReport
 from store.settings import Settings
 from store.transient import TransientStore, batch_prefix, cutout_key, source_key
+from tests.batches import run_batch
 from tests.promise.bucket import Bucket, Thing
 from tests.promise.database import Database
 from tests.promise.trouble import Crash, Kind, Trouble
@@ -142,7 +143,7 @@ class World:
         if received is not None:
             parts = self.parts("worker")
             with self.mishaps():
-                steps.run_batch(parts, received.stamp.batch_id, self._run_shards(parts), self._write(parts))
+                run_batch(parts, received.stamp.batch_id, self._run_shards(parts), self._write(parts))
 
     def press_button(self, owner: int, industry: Industry) -> None:
         """A signed-in owner turns AI Training Data on."""

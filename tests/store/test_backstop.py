@@ -1,26 +1,22 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import urllib.error
 import urllib.request
 from datetime import timedelta
 
 import pytest
-import yaml
 
 from schemas.batch import Stamp
 from schemas.errors import PastDeadline
 from schemas.ids import received_at
 from schemas.options import CutoutOptions
 from store.bucket_check import check_bucket
-from store.health import metrics_text
 from store.objects import ObjectStore
 from store.transient import TransientStore, source_key
 from tests.deploy.files import COMPOSE, DEPLOY, called
 from tests.store.conftest import NOON, batch_at, ceph_bucket, later, open_store, s3_of
-from tests.store.test_health import EMPTY
 
 STAMP = Stamp(
     batch_id=batch_at(NOON),
@@ -67,13 +63,6 @@ def test_the_bucket_policy_is_applied_and_enforced() -> None:
         s3.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
     check_bucket(store, settings)
     store.delete_folder("")
-
-
-def test_the_alert_rules_ask_for_metrics_that_there_are() -> None:
-    rules = yaml.safe_load((DEPLOY / "prometheus/cleanup.rules.yml").read_text())["groups"][0]["rules"]
-    asked = {name for rule in rules for name in re.findall(r"bgbatch_\w+", rule["expr"])}
-    told = set(re.findall(r"^# TYPE (\w+) gauge$", metrics_text(EMPTY, NOON), re.MULTILINE))
-    assert asked == told
 
 
 def test_nothing_is_written_past_the_deadline(objects: ObjectStore) -> None:

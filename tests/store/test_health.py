@@ -129,7 +129,7 @@ def test_a_large_skew_is_warned_of_and_hastens_the_purge(objects: ObjectStore, r
     assert report.objects == 3
 
 
-def test_metrics_are_what_the_alert_rules_ask_for() -> None:
+def test_metrics_tell_ages_counts_and_times_as_prometheus_reads_them() -> None:
     health = Health(later(hours=-2), 3, later(minutes=-10), 1, timedelta(seconds=4), 0)
     text = metrics_text(health, NOON)
     assert "bgbatch_transient_oldest_age_seconds 7200.0\n" in text

@@ -319,7 +319,7 @@ def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, 
     assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(denied, 3)]
 
 
-def test_living_hours_are_not_looked_into(objects: ObjectStore, records: Records, monkeypatch: object) -> None:
+def test_living_hours_are_not_looked_into(objects: ObjectStore, records: Records) -> None:
     for hour in range(20):
         put_batch(objects, batch_at(later(hours=hour)), 1)
     looked: list[str] = []

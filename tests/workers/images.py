@@ -37,7 +37,11 @@ def saved(image: np.ndarray | Image.Image, format: str, **options: object) -> by
     return file.getvalue()
 
 
-def oriented(upright: np.ndarray, orientation: int, format: str = "JPEG") -> bytes:
+def pixels_of(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file))).astype(int)
+
+
+def oriented(upright: np.ndarray, orientation: int, format: str) -> bytes:
     """A file whose stored pixels are turned, and whose EXIF orientation turns them back."""
     back = {
         1: lambda a: a,

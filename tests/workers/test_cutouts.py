@@ -41,8 +41,8 @@ def cut(cutter: Cutter, **options: object):
     return cutter.cut(PHOTO, parse_options(options), want_mask=True)
 
 
-def disk(width: int = 200, height: int = 160, blur: float = 3) -> np.ndarray:
-    mask = cv2.circle(np.zeros((height, width), np.uint8), (width // 2, height // 2), 50, 255, -1)
+def disk(blur: float = 3) -> np.ndarray:
+    mask = cv2.circle(np.zeros((160, 200), np.uint8), (100, 80), 50, 255, -1)
     return cv2.GaussianBlur(mask, (0, 0), blur)
 
 
@@ -169,9 +169,9 @@ def test_a_photo_that_is_scaled_down_reaches_to_its_last_row_and_column(shape, s
     assert seen.min() == 255
 
 
-def clear_around(subject: tuple[int, int, int], side: int = 800) -> bytes:
+def clear_around(subject: tuple[int, int, int]) -> bytes:
     """A PNG of a disk, transparent around it, where its pixels are black."""
-    alpha = cv2.circle(np.zeros((side, side), np.uint8), (side // 2, side // 2), side // 3, 255, -1)
+    alpha = cv2.circle(np.zeros((800, 800), np.uint8), (400, 400), 266, 255, -1)
     rgba = np.dstack((np.where(alpha[:, :, None] > 0, np.array(subject, np.uint8), np.uint8(0)), alpha))
     return write_png(rgba)
 

@@ -20,6 +20,7 @@ from schemas.results import Failed
 from store.objects import open_store
 from store.settings import Settings
 from store.transient import TransientStore
+from tests.workers.images import pixels_of
 from tests.workers.photos import PHOTOS
 from tests.workers.test_shard import NOW, manifest_of
 from workers import composite, reduce
@@ -80,10 +81,6 @@ def turned(orientation: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", exif=exif)
     return file.getvalue()
-
-
-def pixels_of(file: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file))).astype(int)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -11,10 +10,10 @@ import threading
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from schemas.options import CutoutOptions
 from store.settings import Settings
+from tests.workers.images import pixels_of
 from tests.workers.photos import PHOTOS
 from workers.cutter import Cutter, open_cutter
 from workers.device_lane import Made
@@ -33,10 +32,6 @@ def on_gpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def orders(options: CutoutOptions, times: int = 1) -> list[Order]:
     return [Order(photo.read_bytes(), options, want_mask=True) for photo in PHOTOS] * times
-
-
-def pixels_of(file: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file))).astype(int)
 
 
 @pytest.mark.parametrize("options", [WHITE_JPEG, CutoutOptions()])

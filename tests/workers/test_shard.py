@@ -209,7 +209,7 @@ def test_a_background_that_is_not_in_the_batch_is_said_to_be_missing(transient, 
     assert "bg_image" in failed.sentence
 
 
-def test_past_the_deadline_nothing_is_written(tmp_path, transient, cutter):
+def test_past_the_deadline_nothing_is_written(transient, cutter):
     manifest = manifest_of([PHOTO], transient)
     late = TransientStore(transient.objects, lambda: manifest.stamp.purge_at)
     with pytest.raises(PastDeadline):
