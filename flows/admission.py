@@ -48,7 +48,7 @@ class Admitted:
 
 def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
     """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in. Raises `StoreFault`."""
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         known = admitted_items(connection, stamp.batch_id)
         grants = _grants(connection, stamp)
     fresh = {result.number: result for result in done if result.number not in known}

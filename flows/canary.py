@@ -37,7 +37,7 @@ def look_for_canaries(parts: Parts) -> dict[BatchId, list[str]]:
 
     Records and returns where each was found.
     """
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         wanted = canary.to_look_for(connection, parts.clock(), AFTER)
         admitted = canary.admitted(connection, wanted)
     if not wanted:

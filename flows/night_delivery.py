@@ -48,7 +48,7 @@ def deliver(
     """
     assert night.batch_id is not None
     batch_id = night.batch_id
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         known = fingerprints.known(connection, schedule.schedule_id)
         if schedule.deliver is not None:
             check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
@@ -94,7 +94,7 @@ def write_details(
     if schedule.deliver is None or not (failed or night.deleted):
         return
     try:
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             deliver = check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
             source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()

@@ -33,7 +33,7 @@ def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nigh
 
     Raises `LeaseLost` too: two that looked at once would have each photo cut twice.
     """
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
         if schedule.deliver is not None:
             check_place(connection, schedule.account_id, schedule.deliver, parts.settings)

@@ -281,19 +281,19 @@ def _left(night: Night) -> int:
 
 
 def _fresh(parts: Parts, night: Night) -> Night:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return nights.find(connection, night.night_id)
 
 
 def _batch_of(parts: Parts, night: Night) -> BatchRecord | None:
     if night.batch_id is None:
         return None
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return get_batch(connection, night.batch_id)
 
 
 def _pace_in_line(parts: Parts, batch: BatchRecord) -> Pace:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         known = line.find_submission(connection, batch.stamp.batch_id)
     since = known.started_at if known and known.started_at else parts.clock()
     return Pace(since, 0, batch.counts.done + batch.counts.failed, max(1, batch.counts.items))

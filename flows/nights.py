@@ -29,7 +29,7 @@ def worker() -> Worker:
 def night(schedule_id: str, out_of_turn: bool = False) -> list[str]:
     """Run what is due of one schedule, once, or go on with what was interrupted. Returns the states of its nights."""
     parts = current_parts()
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         schedule = schedules.find(connection, schedule_id)
     if out_of_turn:
         ran = night_steps.run_now(parts, schedule, worker())
@@ -59,7 +59,7 @@ def deployment(schedule: Schedule) -> RunnerDeployment:
 
 def deployments(parts: Parts) -> list[RunnerDeployment]:
     """One for each schedule: give them to `prefect.serve`."""
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return [deployment(each) for each in schedules.list_all(connection)]
 
 

@@ -40,7 +40,7 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
     stands = standing(parts.transient.each_report(batch_id))
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         wish = line.find_submission(connection, batch_id)
     if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
         before, again = wish.again_before, frozenset(wish.again or ())

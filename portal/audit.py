@@ -52,7 +52,7 @@ def audit(parts: Parts, since: datetime, until: datetime) -> Audit:
     """Look at everything that was received, erased or is held, from `since` to `until` (for what is held: now)."""
     result = Audit(since, until)
     now = parts.clock()
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         _chains(connection, result)
         _batches(connection, result, now)
         _cleanups(connection, result)

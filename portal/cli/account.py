@@ -113,7 +113,7 @@ def list_all(as_json: AsJson = False) -> None:
     """List the accounts."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             accounts = people.list_accounts(connection)
         if as_json:
             show_json([each.model_dump(mode="json") for each in accounts])
@@ -209,7 +209,7 @@ def close(
         if not reason.strip():
             raise UserError("Give a reason; it is kept with the withdrawal of the account's grants.")
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             found = people.find_account(connection, account)
         if not yes:
             typer.confirm(f"Close {found.name} for good? This cannot be taken back.", abort=True, err=True)

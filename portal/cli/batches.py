@@ -97,7 +97,7 @@ def submit(
         )
         tag = parse_industry(industry) if industry is not None else None
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             account_id = find_account(connection, account).account_id
         _check_place_for_cutouts(parts, account_id, to)
         with exit_codes("The upload was not complete, so nothing will be cut. Submit the photos again."):
@@ -127,7 +127,7 @@ def retry(
         if bool(code) == failed:
             raise UserError("Say which photos: --failed for all, or --code with a code that `bgbatch status` shows.")
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             record = get_batch(connection, batch)
         ask_again(parts.records, parts.transient, parts.clock, record, None if failed else code)
         _process(parts, batch, as_json, to)
@@ -137,10 +137,10 @@ def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJ
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             record = get_batch(connection, batch)
         call_off(parts.records, parts.clock, record)
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             record = get_batch(connection, batch)
         if as_json:
             show_json(record.model_dump(mode="json"))
@@ -156,7 +156,7 @@ def status(
     """Show how far batches are, what failed and why, and when each will be gone."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             if batch is not None:
                 records = [get_batch(connection, batch)]
             else:
@@ -185,7 +185,7 @@ def download(
     """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             record = get_batch(connection, batch)
         if record.purged_at is not None:
             raise NotFound(f"Batch {batch} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again.")
@@ -196,7 +196,7 @@ def download(
 
 
 def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         record = get_batch(connection, batch_id)
     _check_place_for_cutouts(parts, record.account_id, to)
     with progress_bar("Removing backgrounds", record.counts.items or None) as bar:
@@ -214,7 +214,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
                 engine.start()
                 with using(held):
                     process_batch(record.stamp.batch_id)
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)
         watch(record.counts)
     failures = _failures(parts.transient, record)
@@ -259,7 +259,7 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
             bar.advance(bar.task_ids[0])
 
         if to.startswith(IN_PLACE):
-            with parts.records.transaction() as connection:
+            with parts.records.reading() as connection:
                 place = check_place(connection, record.account_id, to, parts.settings)
             count = deliver_to_place(parts.transient, results, open_store(place, parts.settings), moved)
         else:

@@ -28,7 +28,7 @@ def show(
     """Show what an account allows, industry by industry, and its history; or what all accounts allow now."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             if account is None:
                 _show_all(connection, as_json)
             else:
@@ -76,7 +76,7 @@ def check(
     with exit_codes():
         parts = get_ready()
         beside = open_suppressions(parts.settings)
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             count = verify(connection)
             if restored:
                 accept_end(connection, beside)

@@ -85,7 +85,7 @@ def list_all(
     """List the schedules, when each runs next, and how its last night ended."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             owner = find_account(connection, account).account_id if account else None
             found = schedules.list_all(connection, owner)
             last = {each.schedule_id: nights.of_schedule(connection, each.schedule_id, 1) for each in found}
@@ -261,12 +261,12 @@ def _only_account(connection: Connection) -> AccountId:
 
 
 def _find(parts: Parts, schedule_id: str) -> Schedule:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         return schedules.find(connection, schedule_id)
 
 
 def _last(parts: Parts, schedule: Schedule) -> Night:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         for night in nights.of_schedule(connection, schedule.schedule_id):
             if night.state is not NightState.SKIPPED:
                 return night
@@ -280,7 +280,7 @@ def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
 
 
 def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         found = nights.of_schedule(connection, schedule.schedule_id, 10)
     reports = [report_of(each, parts.clock()) for each in found]
     if as_json:

@@ -112,7 +112,7 @@ def receipts(
     """Show the receipts of what was deleted, after checking that none was changed or removed."""
     with exit_codes():
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             verify_receipts(list_receipts(connection))
             found = list_receipts(connection, subject)
         if as_json:
@@ -151,7 +151,7 @@ def certificate(
             out.print(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
             return
         parts = get_ready()
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             found: Certificate | MoreLinks = certify(
                 connection, get_batch(connection, batch_id or "").stamp.batch_id, parts.clock()
             )

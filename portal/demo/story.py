@@ -166,7 +166,7 @@ class Story:
 
     def receipts(self) -> list[Receipt]:
         """All receipts, after checking their chain."""
-        with self._parts.records.transaction() as connection:
+        with self._parts.records.reading() as connection:
             found = list_receipts(connection)
         verify_receipts(found)
         return found

@@ -15,7 +15,7 @@ from store.places import list_place
 
 def items_in_place(parts: Parts, account_id: AccountId, url: str) -> list[Item]:
     """An item for each photo in the place. Raises `NotAllowed`, `NothingToDo`, `StoreFault`."""
-    with parts.records.transaction() as connection:
+    with parts.records.reading() as connection:
         place = check_place(connection, account_id, url, parts.settings)
     items: list[Item] = []
     for each in sorted(list_place(place, parts.settings), key=lambda lying: lying.path):

@@ -33,7 +33,7 @@ def explain(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 def close(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") -> HTMLResponse:
     """Close the account, if its name was typed."""
     person = session.person
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         account = find_account(connection, person.account_id)
     if name.strip() != account.name:
         return _page(portal, session, 400, "That is not the account's name, so nothing was changed.")
@@ -45,7 +45,7 @@ def close(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") 
 
 
 def _page(portal: Portal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         account = find_account(connection, session.person.account_id)
     return portal.page(
         "close.html",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, insert, select
-from typer.testing import Result
 
 from portal.cli import serve
 from portal.cli.schedule import look_until
@@ -24,7 +23,6 @@ from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 
 HOOK = "https://93.184.215.14/hook"  # a public address, which is checked and never called
-Run = Callable[..., Result]
 
 
 def test_a_place_that_was_allowed_is_read_and_one_that_was_taken_back_is_not(desk: Desk, tmp_path: Path) -> None:
@@ -192,3 +190,26 @@ def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyP
     serve.upkeep(compact_at="")
     with desk.parts.records.reading() as connection:
         assert connection.execute(select(attempts)).all() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (("receipts",), "portal.cli.upkeep.verify_receipts"),
+        (("audit",), "portal.audit.verify_receipts"),
+        (("consent", "verify"), "portal.cli.consent.verify"),
+    ],
+)
+def test_nobody_waits_while_a_whole_chain_is_verified(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], step: str
+) -> None:
+    wrote: list[str] = []
+
+    def verify(_: object) -> int:
+        with desk.parts.records.transaction():
+            wrote.append(step)
+        return 0
+
+    monkeypatch.setattr(step, verify)
+    run(*words)
+    assert wrote == [step]
