@@ -29,7 +29,10 @@ def test_an_address_that_is_not_public_is_refused_and_nothing_is_noted(site: Sit
     browser = site.sign_in().open(PAGE)
     token = dict(browser.forms[0].fields)["form_token"]
     for url in ("http://127.0.0.1:9/x", "http://169.254.169.254/", "file:///etc/passwd", "no address"):
-        assert browser.send(PAGE, [("form_token", token), ("url", url)]).status == 400
+        refused = browser.send(PAGE, [("form_token", token), ("url", url)])
+        assert refused.status == 400
+        assert "Use a public http or https address." in refused.words
+        assert [each.action for each in refused.forms] == ["/sign-out", PAGE], "where another can be given"
     assert "None." in browser.open(PAGE).words
 
 
