@@ -340,7 +340,9 @@ def test_a_backdrop_that_is_transparent_itself_lies_on_white(cutter):
     assert tuple(pixels(done.file)[2, 2]) == pytest.approx((255, 255, 255), abs=2), "the red below is not to be seen"
 
 
-def test_despill_takes_the_old_background_out_of_soft_pixels():
+@pytest.mark.parametrize("gathered_side", [1200, 60, 25])
+def test_despill_takes_the_old_background_out_of_soft_pixels(monkeypatch, gathered_side):
+    monkeypatch.setattr("workers.foreground._GATHERED_SIDE", gathered_side)  # as if the photo were large
     alpha = disk(blur=6)
     share = alpha[:, :, None].astype(np.float32) / 255
     subject, behind = np.array((200, 40, 60), np.float32), np.array((20, 220, 30), np.float32)
@@ -365,8 +367,10 @@ def test_a_colour_is_spread_however_far_and_into_any_shape(shape, sure):
     assert np.abs(spread(np.full((*shape, 3), 200, np.uint8), weight) - 200).max() < 0.1
 
 
-def test_despill_of_a_long_subject_keeps_its_colour_to_the_end():
-    photo, alpha = np.full((60, 3000, 3), 100, np.uint8), np.zeros((60, 3000), np.uint8)
+@pytest.mark.parametrize("gathered_side", [10_000, 1200, 70])
+def test_despill_of_a_long_subject_keeps_its_colour_to_the_end(monkeypatch, gathered_side):
+    monkeypatch.setattr("workers.foreground._GATHERED_SIDE", gathered_side)
+    photo, alpha = np.full((61, 3001, 3), 100, np.uint8), np.zeros((61, 3001), np.uint8)
     alpha[10:50] = 128
     alpha[10:50, :100] = 255
     assert np.abs(despilled(photo, alpha)[alpha > 0].astype(int) - 100).max() <= 1
