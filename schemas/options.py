@@ -110,7 +110,8 @@ class CutoutOptions(Record):
     @field_validator("bg_image")
     @classmethod
     def _is_a_path(cls, value: str | None) -> str | None:
-        if value is not None and (not value or len(value) > 1000 or "://" in value or value.startswith("data:")):
+        is_other = value is not None and ("://" in value or value.startswith("data:") or not _is_text(value))
+        if value is not None and (not 0 < len(value) <= 1000 or is_other):
             raise ValueError(
                 "bg_image is the relative path of one of the batch's own photos, such as backdrops/wall.jpg."
             )
@@ -179,6 +180,15 @@ def _fault(location: tuple[int | str, ...], message: str) -> str:
     field = ".".join(str(part) for part in location)
     sentence = message.removeprefix("Value error, ")
     return f"{field}: {sentence}" if field else sentence
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written down: JSON can hold half of a letter, UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rgba(colour: str) -> Rgba:

@@ -212,6 +212,11 @@ def _left(end: float) -> float:
     return left
 
 
+def is_plain(url: str) -> bool:
+    """Whether an address is written as it is sent: in printable ASCII, without spaces."""
+    return url.isascii() and url.isprintable() and " " not in url
+
+
 def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
@@ -225,7 +230,6 @@ def _split(url: str) -> tuple[SplitResult, int]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         raise UnsafeAddress(_UNSAFE) from None
-    is_plain = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain(url):
         raise UnsafeAddress(_UNSAFE)
     return parts, port

@@ -12,6 +12,7 @@ from schemas.batch import Item, safe_path
 from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
+from store.fetch import is_plain
 from store.outside import FETCHED, check_place
 
 _MOST_FAULTS = 20
@@ -60,6 +61,10 @@ def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
     if url.startswith(FETCHED):
         if not _names_a_host(url):
             raise UserError("An address names a host, and no user.")
+        if not is_plain(url):  # would be refused when it is fetched
+            raise UserError(
+                "An address has no spaces and no letters beyond ASCII. Write those as %20, %C3%A4 and so on."
+            )
         return url
     with parts.records.reading() as connection:
         return check_place(connection, account_id, url, parts.settings)

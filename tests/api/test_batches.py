@@ -215,6 +215,21 @@ def test_a_request_that_cannot_be_sealed_leaves_no_open_batch(desk: Desk, wanted
     assert desk.call("GET", "/batches").json()["batches"] == []
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        '{"options": {"bg_image": "\\ud800.jpg"}}',
+        '{"items": [{"url": "https://x.example/\\ud800.jpg", "path": "1.jpg"}]}',
+        '{"items": [{"url": "https://x.example/1.jpg", "path": "\\ud800.jpg"}]}',
+        '{"items": [{"url": "https://x.example/1.jpg", "options": {"bg_image": "\\ud800.jpg"}}]}',
+    ],
+)
+def test_half_a_letter_in_a_path_or_an_address_is_refused(desk: Desk, wanted: str) -> None:
+    answer = desk.call("POST", "/batches", content=wanted, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert desk.call("GET", "/batches").json()["batches"] == []
+
+
 def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
     batch = desk.send({"1.jpg": jpeg()})
     desk.work(batch)

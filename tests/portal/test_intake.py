@@ -138,6 +138,8 @@ def test_a_table_as_excel_saves_it_in_any_country_is_read(delimiter: str) -> Non
         ("m.jsonl", '{"path": "1.jpg", "colour": "x"}\n', "line 1, column 19 (colour)"),
         ("m.jsonl", '{"path": 5}\n', "line 1, column 2 (path)"),
         ("m.jsonl", "[1]\n", "line 1, column 1"),
+        ("m.jsonl", '{"path": ' + "1" * 5000 + "}\n", "line 1, column 1"),
+        ("m.jsonl", '{"path": "1.jpg", "bg_image": "\\ud800"}\n', "line 1, column 19 (bg_image)"),
         ("m.csv", "", "lists no photo"),
     ],
 )

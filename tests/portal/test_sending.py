@@ -72,10 +72,12 @@ def test_a_manifest_names_only_what_the_account_may_use(parts: Parts, tmp_path: 
     may.write_text("url\ns3://acme/stock/1.jpg\nhttps://photos.example/2.jpg\n")
     others = (f"file://{parts.settings.transient_root}/x/source/1", "s3://beta/1.jpg", "file:///etc/1.jpg")
     nowhere = ("ftp://x/y.jpg", "https://user@photos.example/1.jpg", "https://[x/1.jpg", "1.jpg")
-    may_not.write_text("\n".join(("url", *others, *nowhere)))
+    unwritten = ("https://photos.example/a b.jpg", "https://photos.example/ä.jpg")
+    may_not.write_text("\n".join(("url", *others, *nowhere, *unwritten)))
     with pytest.raises(BadManifest) as refused:
         send(parts, str(may_not), account_id, None, CutoutOptions())
-    assert [f"line {number}, column 1 (url)" in str(refused.value) for number in range(2, 9)] == [True] * 7
+    assert [f"line {number}, column 1 (url)" in str(refused.value) for number in range(2, 11)] == [True] * 9
+    assert "%20" in str(refused.value)
     with parts.records.reading() as connection:
         assert list_batches(connection) == []
     batch_id = send(parts, str(may), account_id, None, CutoutOptions())
