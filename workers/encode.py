@@ -15,6 +15,8 @@ from PIL import Image
 from schemas.errors import ImageTooLarge
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.composite import cut_out, on_colour, on_image
+from workers.decode import FORMATS
+from workers.headers import JPEG_BEGINNING
 from workers.png import write_cutout, write_png
 
 Pixels = npt.NDArray[np.uint8]
@@ -114,8 +116,9 @@ def write_jxl(pixels: Pixels) -> bytes:
 
 def write_zip(source: bytes, alpha: Pixels) -> bytes:
     """The photo's own bytes and its mask, upright and of full size, as a PNG; neither is compressed once more."""
-    file = io.BytesIO()
-    suffix = (Image.open(io.BytesIO(source)).format or "bin").lower().replace("jpeg", "jpg").replace("mpo", "jpg")
+    file, suffix = io.BytesIO(), "jpg"
+    if not source.startswith(JPEG_BEGINNING):  # pillow gives up some that could be decoded
+        suffix = (Image.open(io.BytesIO(source), formats=FORMATS).format or "bin").lower()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # A fixed date: the same photo gives the same bytes.
         archive.writestr(zipfile.ZipInfo(f"photo.{suffix}"), source)

@@ -13,6 +13,7 @@ from PIL import Image
 from schemas.errors import BadOptions, DamagedImage, EmptyFile, ImageTooLarge, NotAnImage
 from schemas.options import CutoutOptions, Size, parse_options
 from tests.workers.photos import PHOTOS
+from tests.workers.test_decode import stumbled_over
 from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
@@ -436,6 +437,12 @@ def test_a_shadow_is_the_same_as_if_the_whole_photo_were_blurred(width):
         shade += opacity * cv2.GaussianBlur(layer, (0, 0), sigmaX=across * blur, sigmaY=across * blur / 3)
     expected = np.where(subject == 255, 255, 255 * shade)
     assert np.abs(alpha - expected).max() <= 1
+
+
+def test_a_zip_is_made_of_every_jpeg_that_is_read_whatever_stands_beside_its_pixels(cutter):
+    source = stumbled_over(PHOTO)["half a note of Photoshop's"]
+    with zipfile.ZipFile(io.BytesIO(cutter.cut(source, parse_options({"format": "zip"}), False).file)) as archive:
+        assert archive.read("photo.jpg") == source
 
 
 def test_a_zip_holds_the_photos_own_bytes_and_its_mask(cutter):
