@@ -45,6 +45,43 @@ def test_cutouts_are_those_of_a_cpu(cutter: Cutter, on_gpu: Cutter, options: Cut
         assert (ours.width, ours.height) == (usual.width, usual.height)
 
 
+def kinds_of_jpeg() -> dict[str, bytes]:
+    """One photo in every form that a camera, a phone or a program gives it."""
+    photo = Image.open(PHOTOS[1]).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    made: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "progressive": (photo, {"progressive": True}),
+        "4:4:4": (photo, {"subsampling": 0}),
+        "4:2:2": (photo, {"subsampling": 1}),
+        "with restarts": (photo, {"restart_marker_rows": 1}),
+        "of odd size": (photo.crop((0, 0, photo.width - 1 - photo.width % 2, photo.height - 1 - photo.height % 2)), {}),
+        "high": (photo.resize((301, 900)), {}),
+        "on its side": (photo, {"exif": turned}),
+        "gray": (photo.convert("L"), {}),
+        "CMYK": (photo.convert("CMYK"), {}),
+        "RGB as it is": (photo, {"keep_rgb": True}),
+    }
+    files = {kind: io.BytesIO() for kind in made}
+    for kind, (image, how) in made.items():
+        image.save(files[kind], "JPEG", quality=90, **how)
+    return {kind: file.getvalue() for kind, file in files.items()}
+
+
+@pytest.mark.parametrize("options", [WHITE_JPEG, CutoutOptions()])
+def test_every_kind_of_jpeg_is_cut_as_on_a_cpu_alone_and_with_all_others(
+    cutter: Cutter, on_gpu: Cutter, options: CutoutOptions
+) -> None:
+    wanted = {kind: Order(source, options, want_mask=True) for kind, source in kinds_of_jpeg().items()}
+    together = on_gpu.segment([on_gpu.open(order) for order in wanted.values()])
+    for (kind, order), one in zip(wanted.items(), together, strict=True):
+        usual = cutter.cut(order.source, options, want_mask=True)
+        for ours in (on_gpu.finish(one), on_gpu.cut(order.source, options, want_mask=True)):
+            assert (ours.width, ours.height) == (usual.width, usual.height), kind
+            assert np.abs(pixels_of(ours.mask_png) - pixels_of(usual.mask_png)).mean() <= 2, kind
+            assert np.abs(pixels_of(ours.file) - pixels_of(usual.file)).mean() <= 2.5, kind
+
+
 def test_two_threads_at_once_give_what_one_gives_alone(on_gpu: Cutter) -> None:
     alone = [each.file for each in on_gpu.segment([on_gpu.open(order) for order in orders(WHITE_JPEG, 5)])]
     answers: list[list[bytes]] = []
