@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
@@ -24,7 +26,7 @@ from portal.cli.terminal import err, exit_codes, get_ready
 from portal.cli.upkeep import cleaned, ready_to_clean, settings_to_clean
 from portal.web.health import Serving
 from schemas.clock import system_clock
-from schemas.errors import BgbatchError
+from schemas.errors import BgbatchError, UserError
 from schemas.ids import BatchId
 from store.expired import forget_expired
 from store.purge import PurgeReport
@@ -40,12 +42,13 @@ _CHILDREN = ("work", "upkeep", "schedule run-due --watch --in-line")
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
     portal_only: Annotated[bool, typer.Option("--portal-only", help="Leave work and upkeep to others.")] = False,
 ) -> None:
     """Serve the portal and the REST API, work through submitted batches, clean up every 10 minutes. Ctrl-C ends it."""
     with exit_codes():
         parts = get_ready()
+        listener = _listen(host, port)
         import uvicorn
 
         from portal.web.app import create_app
@@ -61,10 +64,15 @@ def serve(
         if not portal_only:
             starter.start()
         err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
+        told = urlsplit(parts.settings.portal_url)
+        if told.hostname == host and told.port not in (None, port):
+            lead = f"Sign-in links lead to {told.geturl()}: set BGBATCH_PORTAL_URL to the address above."
+            err.print(lead, soft_wrap=True)
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}
-            uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=_LAST_ANSWERS, **quiet)
+            config = uvicorn.Config(app, timeout_graceful_shutdown=_LAST_ANSWERS, **quiet)
+            uvicorn.Server(config).run(sockets=[listener])
         finally:
             ending.set()
             if not portal_only:
@@ -72,6 +80,17 @@ def serve(
             children.join()
             all_have_ended.set()  # a flow that is brought to its end still tells Prefect's server so
             server.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Before anything else is started. Raises `UserError`: somebody listens there already, or nobody may."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as fault:
+        why = str(fault.strerror).partition(" (")[0]  # Python adds the address, which is said already
+        raise UserError(
+            f"The portal cannot listen on {host}, port {port}: {why}. Choose another --port or --host."
+        ) from None
 
 
 def _start_all(server: Children, children: Children, serving: Serving, ending: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -213,3 +214,11 @@ def test_nobody_waits_while_a_whole_chain_is_verified(
     monkeypatch.setattr(step, verify)
     run(*words)
     assert wrote == [step]
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_started(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = run("serve", "--port", str(port), code=2)
+    assert said.startswith(f"bad_request: The portal cannot listen on 127.0.0.1, port {port}: Address already in use.")
+    assert "The portal is at" not in said
