@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated
@@ -35,7 +35,7 @@ from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, parse_options
-from schemas.results import Failed, results_by_number
+from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
 from store.early import want_gone_on_download
 from store.objects import open_store
@@ -142,10 +142,7 @@ def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJ
         call_off(parts.records, parts.clock, record)
         with parts.records.reading() as connection:
             record = get_batch(connection, batch)
-        if as_json:
-            show_json(record.model_dump(mode="json"))
-        else:
-            _show_one(record, [])
+        _show_one(record, _Became(), as_json)
 
 
 def status(
@@ -153,7 +150,7 @@ def status(
     account: Annotated[str | None, typer.Option(help="Only this account's batches.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far batches are, what failed and why, and when each will be gone."""
+    """Show how far batches are, what failed and why, which cutouts to look at, and when each will be gone."""
     with exit_codes():
         parts = get_ready()
         with parts.records.reading() as connection:
@@ -165,11 +162,7 @@ def status(
         if batch is None:
             _show_list(records, as_json)
             return
-        failures = _failures(parts.transient, records[0])
-        if as_json:
-            show_json(records[0].model_dump(mode="json") | {"failures": failures})
-        else:
-            _show_one(records[0], failures)
+        _show_one(records[0], _became(parts.transient, records[0]), as_json)
 
 
 def download(
@@ -217,11 +210,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)
         watch(record.counts)
-    failures = _failures(parts.transient, record)
-    if as_json:
-        show_json(record.model_dump(mode="json") | {"failures": failures})
-    else:
-        _show_one(record, failures)
+    _show_one(record, _became(parts.transient, record), as_json)
     if to is not None:
         with _what_is_left_to_fetch(batch_id):
             _download(parts, record, to, as_json=False, to_stderr=as_json)
@@ -272,17 +261,32 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         (err if to_stderr else out).print(f"{count} cutouts in {to}{last}")
 
 
-def _failures(transient: TransientStore, record: BatchRecord) -> list[dict[str, object]]:
-    """The failed items with the customer's own names; they are read from the transient store and shown, not kept."""
+@dataclass(frozen=True)
+class _Became:
+    """What a person should hear of: photos that failed, and cutouts to look at, with the customer's own names."""
+
+    failures: Sequence[Mapping[str, object]] = ()
+    to_check: Sequence[Mapping[str, object]] = ()
+
+
+def _became(transient: TransientStore, record: BatchRecord) -> _Became:
+    """The names are read from the transient store and shown, not kept."""
     if record.purged_at is not None or record.state is BatchState.OPEN:
-        return []
+        return _Became()
     paths = {item.number: item.path for item in transient.manifest(record.stamp.batch_id).items}
-    results = results_by_number(transient.reports(record.stamp.batch_id))
-    return [
-        {"path": paths[number], "code": result.code, "sentence": result.sentence}
-        for number, result in sorted(results.items())
-        if isinstance(result, Failed)
-    ]
+    results = sorted(results_by_number(transient.reports(record.stamp.batch_id)).items())
+    return _Became(
+        [
+            {"path": paths[number], "code": result.code, "sentence": result.sentence}
+            for number, result in results
+            if isinstance(result, Failed)
+        ],
+        [
+            {"path": paths[number], "flags": result.flags}
+            for number, result in results
+            if isinstance(result, Done) and result.flags
+        ],
+    )
 
 
 def _show_list(records: list[BatchRecord], as_json: bool) -> None:
@@ -304,18 +308,25 @@ def _show_list(records: list[BatchRecord], as_json: bool) -> None:
     show_table(("batch", "industry", "state", "photos", "done", "failed", "gone by (UTC)"), rows)
 
 
-def _show_one(record: BatchRecord, failures: list[dict[str, object]]) -> None:
-    stamp = record.stamp
+def _show_one(record: BatchRecord, became: _Became, as_json: bool) -> None:
+    if as_json:
+        show_json(record.model_dump(mode="json") | asdict(became))
+        return
+    stamp, counts, to_check = record.stamp, record.counts, len(became.to_check)
+    look = f" ({to_check} to look at)" if to_check else ""
     in_lake = "yes, under the account's grant" if stamp.grant_id else "no"
     show_fields(
         {
             "batch": stamp.batch_id,
             "state": record.state,
-            "photos": f"{record.counts.items}: {record.counts.done} done, {record.counts.failed} failed",
+            "photos": f"{counts.items}: {counts.done} done{look}, {counts.failed} failed",
             "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
             "purged" if record.purged_at else "gone by": f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC",
             "may train models": in_lake,
         }
     )
-    if failures:
-        show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in failures])
+    if became.failures:
+        show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in became.failures])
+    if became.to_check:
+        rows = [(each["path"], ", ".join(each["flags"])) for each in became.to_check]  # type: ignore[arg-type]
+        show_table(("photo", "look at it, for"), rows)

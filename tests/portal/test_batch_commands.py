@@ -18,8 +18,9 @@ from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
-from tests.api.conftest import Desk
+from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
+from tests.portal.test_batch_view import done
 
 
 def fail_all(parts: Parts, batch_id: BatchId) -> None:
@@ -60,6 +61,19 @@ def test_a_command_opens_the_stores_once(desk: Desk, monkeypatch: pytest.MonkeyP
     batch = desk.send({"1.jpg": b"no photo"})
     assert "0 cutouts in" in run("run", batch, "--to", str(tmp_path / "cutouts"), code=4)
     assert len(opened) == 1
+
+
+def test_a_command_names_the_cutouts_that_a_person_should_look_at(desk: Desk) -> None:
+    batch = desk.send({"VIN1/1.jpg": jpeg(), "VIN1/2.jpg": jpeg()})
+    manifest = desk.parts.transient.manifest(BatchId(batch))
+    results = (done(1), done(2, "empty_mask", "dark"))
+    desk.parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=2, results=results))
+    steps.finish(desk.parts, BatchId(batch))
+    shown = run("status", batch)
+    assert "2: 2 done (1 to look at), 0 failed" in shown
+    assert [line for line in shown.splitlines() if "VIN1" in line] == ["│ VIN1/2.jpg │ empty_mask, dark │"]
+    to_check = json.loads(run("status", batch, "--json"))["to_check"]
+    assert to_check == [{"path": "VIN1/2.jpg", "flags": ["empty_mask", "dark"]}]
 
 
 def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_sent(
