@@ -313,4 +313,6 @@ def error_code(error: OSError) -> str:
     reply = getattr(error.__cause__, "response", None)
     if isinstance(reply, dict):
         return str(reply.get("Error", {}).get("Code", "unknown"))
+    if isinstance(error.__cause__, BotoCoreError):  # such as NoCredentialsError: it tells more than its errno
+        return type(error.__cause__).__name__
     return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from schemas.errors import FileTooLarge, NotAllowed, NotFound, UserError
+from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from store.outside import allow, check_place, normal_place, open_outside
 from store.people import create_account
 from store.places import list_place
@@ -106,3 +106,13 @@ def test_what_is_hidden_in_a_place_is_left_out(tmp_path: Path, kind: str) -> Non
     for path in ("VIN1/1.jpg", ".trash/2.jpg", "VIN1/.3.jpg", "VIN1/.old/deep/4.jpg", "5..jpg"):
         place.write(path, b"a photo")
     assert sorted(each.path for each in list_place(url, settings)) == ["5..jpg", "VIN1/1.jpg"]
+
+
+def test_a_place_for_which_there_are_no_keys_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    settings = Settings(home=tmp_path, s3_endpoint="http://127.0.0.1:1")
+    with pytest.raises(StoreFault, match="The place could not be listed: NoCredentialsError"):
+        list(list_place("s3://catalog/photos", settings))
