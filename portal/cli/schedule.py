@@ -95,13 +95,14 @@ def list_all(
         rows = [
             (
                 each.schedule_id,
+                each.source,
                 f"{each.cron} {each.timezone}",
                 f"{due:%Y-%m-%d %H:%M}" if (due := known.next_at(each, parts.clock())) else "paused",
                 last[each.schedule_id][0].state if last[each.schedule_id] else "",
             )
             for each in found
         ]
-        show_table(("schedule", "when", "next (UTC)", "last night"), rows)
+        show_table(("schedule", "source", "when", "next (UTC)", "last night"), rows)
 
 
 @app.command()
@@ -288,7 +289,8 @@ def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:
         return
     fields = _fields(parts, schedule)
     shown = ("schedule_id", "cron", "timezone", "source", "deliver", "industry", "overlap", "deadline_minutes")
-    show_fields({name.replace("_", " "): fields[name] for name in (*shown, "next_at", "paused_at")})
+    words = {name.replace("_", " "): fields[name] for name in (*shown, "next_at", "paused_at")}
+    show_fields({name: "none" if value is None else value for name, value in words.items()})
     if reports:
         columns = ("due_at", "state", "found", "new", "changed", "skipped", "deleted", "done", "delivered")
         rows = [[getattr(each, name) for name in columns] for each in reports]
@@ -299,4 +301,4 @@ def _print_report(report: Report, schedule: Schedule, as_json: bool) -> None:
     if as_json:
         show_json(report.model_dump(mode="json"))
     else:
-        out.print(markdown(report, schedule), highlight=False)
+        out.print(markdown(report, schedule), highlight=False, soft_wrap=True)

@@ -216,6 +216,16 @@ def test_nobody_waits_while_a_whole_chain_is_verified(
     assert wrote == [step]
 
 
+def test_schedules_can_be_told_apart_by_what_they_read(desk: Desk, tmp_path: Path) -> None:
+    for name in ("spring", "autumn"):
+        (tmp_path / name).mkdir()
+        places = ("--source", str(tmp_path / name), "--deliver", str(tmp_path / "cutouts"))
+        shown = run("schedule", "add", "--cron", "0 2 * * *", "--account", "Acme", *places)
+        assert "deadline minutes  none" in shown
+    listed = run("schedule", "list")
+    assert [f"file://{tmp_path / name}" in listed for name in ("spring", "autumn")] == [True, True]
+
+
 def test_a_port_that_is_taken_is_told_before_anything_is_started(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

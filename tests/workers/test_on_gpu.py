@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from schemas.options import CutoutOptions
 from store.settings import Settings
@@ -122,6 +124,7 @@ def test_memory_that_runs_out_halves_the_batch_and_every_photo_is_done(on_gpu: C
 
 BREAK = """
 import torch
+from PIL import Image
 from schemas.errors import DeviceBroken
 from store.settings import Settings
 from tests.workers.photos import PHOTOS
