@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from flows.parts import Parts, parts_to_clean
 from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
+    err,
     exit_codes,
     get_ready,
     out,
@@ -212,10 +214,18 @@ def canary() -> None:
 
 
 def settings() -> None:
-    """Show the settings in force; each is set with BGBATCH_<NAME> in the environment. Secrets show as stars."""
+    """Show the settings in force and what each is for; BGBATCH_<NAME> in the environment sets it. Secrets are stars."""
     with exit_codes():
-        in_force = read_settings()
-        show_fields({f"BGBATCH_{name.upper()}": _starred(value) for name, value in in_force.model_dump().items()})
+        in_force = read_settings().model_dump()
+        width = max(map(len, in_force))
+        for name, value in in_force.items():
+            shown = "" if value is None else _starred(value)
+            out.print(f"BGBATCH_{name.upper():<{width}}  {shown}", highlight=False, soft_wrap=True)
+            out.print(f"    {Settings.model_fields[name].description}", highlight=False, soft_wrap=True)
+        known = {f"BGBATCH_{name.upper()}" for name in in_force}
+        unknown = sorted(name for name in os.environ if name.startswith("BGBATCH_") and name not in known)
+        if unknown:
+            err.print(f"There are no such settings: {', '.join(unknown)}.", soft_wrap=True)
 
 
 def _starred(value: object) -> object:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, insert, select
+from typer.testing import CliRunner
 
 from portal.cli import serve
+from portal.cli.app import app
 from portal.cli.schedule import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
@@ -154,6 +156,15 @@ def test_settings_show_where_the_records_are_and_no_secret(
     lines = dict(line.split(maxsplit=1) for line in said.splitlines() if " " in line.strip())
     assert lines["BGBATCH_RECORDS_URL"] == shown
     assert "5ecr" not in said
+
+
+def test_settings_say_what_each_is_for_and_which_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGBATCH_PURGE_AFTER_HOUR", "2")
+    said = CliRunner().invoke(app, ["settings"])
+    lines = said.stdout.splitlines()
+    assert lines[lines.index("BGBATCH_PURGE_AFTER_HOURS   23.0") + 1].strip().startswith("Hours from receipt to purge")
+    assert said.stderr == "There are no such settings: BGBATCH_PURGE_AFTER_HOUR.\n"
+    assert said.exit_code == 0
 
 
 def test_settings_that_do_not_go_together_are_refused_in_a_sentence(
