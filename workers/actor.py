@@ -8,6 +8,7 @@ A process that can no longer be trusted ends itself: the pool makes its calls ag
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -23,11 +24,13 @@ from schemas.results import Failed
 from store.settings import Settings
 from store.spans import span
 from workers.identity import identity, require_same
-from workers.limits import is_worn
+from workers.limits import is_worn, seconds_for_a_step
 
 if TYPE_CHECKING:
     from schemas.batch import Manifest
     from workers.cutter import Cutter
+
+_log = logging.getLogger(__name__)
 
 _DEVICE_BROKEN, _IDLE = 70, 0  # exit codes, for whoever reads Ray's log
 
@@ -53,7 +56,8 @@ class SegmenterActor:
         self._manifest: Manifest | None = None
         self._items = 0
         self._is_busy = False
-        self._last_call = time.monotonic()
+        self._last_call = self._moved_at = time.monotonic()
+        threading.Thread(target=self._leave_when_stuck, daemon=True).start()
         self._idle_limit = self._settings.actor_idle_minutes * 60 or math.inf
         if self._settings.ray_address:
             threading.Thread(target=self._leave_when_idle, daemon=True).start()
@@ -84,13 +88,14 @@ class SegmenterActor:
         from store.transient import open_transient
         from workers.shard import process_shard
 
+        self._moved()
         self._is_busy = True
         try:
             transient = open_transient(self._settings, clock)
             if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
                 self._manifest = transient.manifest(batch_id)
             with span(self._settings, batch_id, "shard", items=len(numbers)):
-                report = process_shard(transient, self._cutter, self._manifest, numbers, clock)
+                report = process_shard(transient, self._cutter, self._manifest, numbers, clock, self._moved)
         except DeviceBroken:
             os._exit(_DEVICE_BROKEN)
         finally:
@@ -120,6 +125,17 @@ class SegmenterActor:
             self._try_device()
         except Exception:  # noqa: BLE001  # of whatever kind: a sound device adds eight ones
             os._exit(_DEVICE_BROKEN)
+
+    def _moved(self) -> None:
+        self._moved_at = time.monotonic()
+
+    def _leave_when_stuck(self) -> None:
+        """A call of many items may take half an hour, but none of its steps does: a device hangs long before that."""
+        limit = seconds_for_a_step(self._settings.max_megapixels)
+        while not (self._is_busy and time.monotonic() - self._moved_at > limit):
+            time.sleep(min(limit, 5.0))
+        _log.error("no item got any further for %.0f seconds: this worker hangs and ends", limit)
+        os._exit(_DEVICE_BROKEN)
 
     def _leave_when_idle(self) -> None:
         """So that the cluster can give the machine back."""

@@ -23,6 +23,14 @@ def seconds_for(items: int, megapixels: float) -> float:
     return _ANY_CALL + items * (_ANY_ITEM + _MEGAPIXEL * megapixels)
 
 
+def seconds_for_a_step(megapixels: float) -> float:
+    """Within which a worker that is at a call must have ended a step of any of its items: read, segmented or written.
+
+    A step has up to three calls to the store, and what is segmented together is no more than two large photos.
+    """
+    return 3 * seconds_for(1, megapixels)
+
+
 def is_worn(items: int, memory: int, most_items: int, most_memory: int) -> bool:
     """Whether an actor that has done so many items and holds so many bytes is to be replaced; a most of 0 is none."""
     return (0 < most_items <= items) or (0 < most_memory <= memory)

@@ -57,8 +57,11 @@ class _Place:
     has_died: bool = False
     is_reserved: bool = False
     """It has a call that was lost before: nothing else may be there when it ends."""
-    queue: deque[ray.ObjectRef[Any]] = field(default_factory=deque)
-    """In the order in which it does them; `since`: when the first of them became the first."""
+    queue: dict[ray.ObjectRef[Any], int] = field(default_factory=dict)
+    """Calls and how many items each has, in the order in which it does them.
+
+    `since`: when the first of them became the first; before there is any, when it was last greeted.
+    """
 
 
 @dataclass
@@ -165,6 +168,7 @@ class Pool:
             for place in self._places:
                 if place.is_ready and not place.queue:
                     place.is_ready, place.hello = False, place.actor.ready.remote(self._identity)
+                    place.since = time.monotonic()
 
     def _grow(self, shards: int) -> None:
         with self._lock:
@@ -184,7 +188,7 @@ class Pool:
                 place.is_reserved = alone
                 if not place.queue:
                     place.since = time.monotonic()
-                place.queue.append(call)
+                place.queue[call] = len(shard)
                 calls.running[call] = (shard, place)
 
     def _wait(self, calls: _Calls) -> list[ray.ObjectRef[Any]]:
@@ -218,11 +222,15 @@ class Pool:
                 place.has_died = False
 
     def _stop_hung(self) -> None:
-        """An actor whose first call takes longer than any healthy one's is stopped; its calls end as lost ones do."""
+        """An actor whose first call takes longer than any healthy one's is stopped; its calls end as lost ones do.
+
+        So is one that does not answer its greeting: a sick GPU may hang whoever opens it.
+        """
         with self._lock:
             now = time.monotonic()
-            for place in self._places:
-                if place.queue and now - place.since > self._limit(self._settings.items_per_call):
+            for place in list(self._places):
+                limit = self._limit(next(iter(place.queue.values()))) if place.queue else STARTS_WITHIN
+                if (place.queue or not place.is_ready) and now - place.since > limit:
                     place.since = now
                     stop(place.actor, self._settings, place.number)
                     self._reopen(place)
@@ -245,7 +253,7 @@ class Pool:
 
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
         if call in place.queue:
-            place.queue.remove(call)
+            del place.queue[call]
             place.is_reserved = False
             place.since = time.monotonic()
 
@@ -297,7 +305,7 @@ class Pool:
         """After a cancel: what waits is not begun, what runs has some seconds to end; it keeps its report itself."""
         calls.waiting.clear()
         for call, (_, place) in calls.running.items():
-            if place.queue and place.queue[0] is not call:
+            if place.queue and next(iter(place.queue)) != call:
                 ray.cancel(call)
         until = time.monotonic() + _LAST_CALLS
         while calls.running and (left := until - time.monotonic()) > 0:

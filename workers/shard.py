@@ -32,6 +32,8 @@ from workers.png import write_png
 
 T = TypeVar("T")
 S = TypeVar("S")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 Photo = Opened | Taken | Made
 
@@ -41,25 +43,51 @@ _UNFORESEEN = "The item could not be processed for a reason of ours, and the ope
 
 
 def process_shard(
-    transient: TransientStore, cutter: Cutter, manifest: Manifest, numbers: Sequence[int], clock: Clock
+    transient: TransientStore,
+    cutter: Cutter,
+    manifest: Manifest,
+    numbers: Sequence[int],
+    clock: Clock,
+    moved: Callable[[], None] = lambda: None,
 ) -> ShardReport:
     """Cut the items of these numbers and write their report, which is returned.
 
     Those that are to be consistent are only measured, if that is not done for the batch: the report then has the
-    failures alone. Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
+    failures alone. `moved` is called, in any thread, each time that a step of an item has ended.
+
+    Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
     """
     items = [manifest.items[number - 1] for number in numbers]
     is_any_consistent = any((item.options or manifest.stamp.options).consistent for item in items)
     alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
     way = _Way(transient, cutter, manifest, clock, alike, _Behind())
     finish = way.measure if is_any_consistent and alike is None else way.finish
-    results = overlapped(items, way.fetch, way.open, way.segment, finish, way.keep, cutter.pace, _pixels)
+    results = overlapped(
+        items,
+        _telling(way.fetch, moved),
+        _telling(way.open, moved),
+        _telling(way.segment, moved),
+        _telling(finish, moved),
+        _telling(way.keep, moved),
+        cutter.pace,
+        _pixels,
+    )
     report = ShardReport(
         first=numbers[0], last=numbers[-1], results=tuple(each for each in results if each is not None)
     )
     if report.results:
         transient.write_report(manifest.stamp, report)
     return report
+
+
+def _telling(step: Callable[[In], Out], moved: Callable[[], None]) -> Callable[[In], Out]:
+    def told(given: In) -> Out:
+        try:
+            return step(given)
+        finally:
+            moved()
+
+    return told
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.settings import Settings
 from tests.cluster.rehearsal import SCORES
 from tests.flows.conftest import Place
+from tests.promise.world import StandInCutter
 from workers.actor import Answer, SegmenterActor
 from workers.identity import identity
 from workers.limits import seconds_for
 from workers.placement import retire_others, start
-from workers.pool import Pool, connect
+from workers.pool import Pool, _Calls, connect
 
 
 class QuickActor(SegmenterActor):
@@ -74,6 +76,15 @@ class HangingActor(QuickActor):
     def before(self, numbers) -> None:
         if 3 in numbers and self.is_first("hung"):
             time.sleep(3600)
+
+
+class MuteActor(QuickActor):
+    """The first one never gets so far as to answer."""
+
+    def ready(self, driver: str) -> str:
+        if self.is_first("mute"):
+            time.sleep(3600)
+        return super().ready(driver)
 
 
 class StumblingActor(QuickActor):
@@ -155,6 +166,41 @@ def test_an_actor_that_hangs_is_stopped_and_its_calls_are_made_again(place: Plac
     pool = Pool(place.parts.settings, 2, HangingActor, limit=lambda items: 2.0)
     assert sorted(cut_all(place, pool)) == list(range(1, 9))
     assert (place.parts.settings.home / "hung").exists()
+
+
+def test_a_call_has_the_time_that_its_own_items_may_take(place: Place) -> None:
+    asked: list[int] = []
+    pool = Pool(place.parts.settings, 1, HangingActor, limit=lambda items: asked.append(items) or 2.0)  # type: ignore[func-returns-value]
+    assert sorted(cut_all(place, pool, photos=3)) == [1, 2, 3]
+    assert 1 in asked, "the call with the third photo alone, over which the actor hung"
+
+
+def test_an_actor_that_hangs_before_it_answers_is_stopped_and_another_does_its_work(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(place.parts.settings, 2, MuteActor)
+    while not any(each.is_ready for each in pool._places):
+        pool._meet(_Calls(deque(), lambda report: None))
+        time.sleep(0.05)
+    (mute,) = [each for each in pool._places if not each.is_ready]
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.pool.STARTS_WITHIN", 0.0)
+        pool._stop_hung()
+    assert mute not in pool._places
+    assert sorted(cut_all(place, pool)) == list(range(1, 9))
+
+
+def test_an_actor_of_whose_items_none_gets_any_further_ends_itself(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp, goes_on, codes = place.send({"1.jpg": b"a photo"}), threading.Event(), []
+    monkeypatch.setattr("workers.actor.seconds_for_a_step", lambda megapixels: 0.05)
+    monkeypatch.setattr("workers.actor.os._exit", lambda code: codes.append(code) or goes_on.set())
+    monkeypatch.setattr("workers.shard.overlapped", lambda *_: goes_on.wait(60) and [])
+    monkeypatch.setattr(SegmenterActor, "_cutter", StandInCutter())
+    actor = SegmenterActor(place.parts.settings.without_secrets())
+    actor.process(stamp.batch_id, (1,), place.parts.clock)
+    assert codes == [70]
 
 
 def test_an_actor_whose_device_broke_leaves_and_its_items_are_cut_elsewhere(place: Place) -> None:

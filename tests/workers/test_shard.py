@@ -76,6 +76,12 @@ def test_each_item_ends_with_its_own_result_and_the_rest_goes_on(transient, cutt
     assert all(each.sentence.endswith(".") for each in report.results if isinstance(each, Failed))
 
 
+def test_whoever_waits_for_a_shard_hears_of_each_step_whether_it_failed_or_not(transient, cutter):
+    manifest, moved = manifest_of([PHOTO, b"no image"], transient), []
+    process_shard(transient, cutter, manifest, [1, 2], lambda: NOW, lambda: moved.append(1))
+    assert len(moved) == 5 * 2
+
+
 def test_a_cutout_lies_beside_its_source_with_a_result_that_names_network_weights_and_device(transient, cutter):
     manifest = manifest_of([PHOTO], transient)
     (done,) = process_shard(transient, cutter, manifest, [1], lambda: NOW).results
