@@ -7,7 +7,7 @@ import json
 from flows.changes import Photo, compare
 from flows.night_worker import Worker, fenced
 from flows.parts import Parts
-from flows.receive import seal, stamp_batch
+from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item
 from schemas.errors import SourceEmpty
 from schemas.ids import BatchId
@@ -53,6 +53,7 @@ def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nigh
     todo = changes.todo
     stamp = None
     if todo:
+        require_complete(schedule.options, [(each.path, None) for each in todo])
         stamp = stamp_batch(
             parts,
             schedule.account_id,

@@ -21,6 +21,8 @@ _WORDS = {
     NOT_DELIVERED: "The customer's place did not take these cutouts: a name too long for it, or a closed folder. "
     "The report beside the cutouts says which; the next night tries again.",
     "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
+    "bad_options": "A night cuts only what is new or changed, so the photo that the schedule's bg_image names is not "
+    "among its photos. Remove the schedule, and add one with bg_color or without a background.",
     "overlap": "The night before was still going.",
 }
 

@@ -743,6 +743,18 @@ def test_what_is_no_fault_of_the_customers_is_tried_again_the_same_night(
     assert (night.state, night.failures, night.due_at) == ("completed", {}, FIRST)
 
 
+def test_a_schedule_of_old_whose_background_is_never_there_says_so_and_leaves_no_open_batch(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    with market.parts.records.transaction() as connection:
+        connection.execute(update(tables.schedules).values(options=CutoutOptions(bg_image="wall.jpg").model_dump()))
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.batch_id) == ("failed", {"bad_options": 0}, None)
+    assert "add one with bg_color" in market.pages[-1]
+    with market.parts.records.transaction() as connection:
+        assert line.load_of(connection, FIRST).batches == 0
+
+
 def test_removing_a_schedule_removes_its_fingerprints_and_its_key(market: Market) -> None:
     fill(market, 3)
     schedule = market.schedule()
