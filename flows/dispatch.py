@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY = 1.0
 _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
+_MOST_UNFORESEEN = 3
 _FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
 
 Process = Callable[[Parts, BatchId], Counts]
@@ -66,16 +67,28 @@ class Dispatcher:
         """Batches whose turn ended in a fault, and until when the others go on without them."""
 
     def run(self, pause: float = 1.0) -> None:
-        """Take turns until `ending` is set. A fault puts off its batch alone: the others go on, after a breath."""
+        """Take turns until `ending` is set. A fault puts off its batch alone: the others go on, after a breath.
+
+        What nobody foresaw may lie in the batch or in this process: after three in a row, without a turn that ended
+        well, it is raised, so that a new process can do better.
+        """
+        unforeseen = 0
         while not self._ending.is_set():
             try:
                 idle = not self.take_turn()
+                unforeseen = unforeseen if idle else 0
             except BgbatchError:
                 self._ending.wait(_BREATH)  # a store that is down fails all of them
                 continue
             except OperationalError as fault:
                 _log.warning("the records could not be reached (%s); the line is looked at again", type(fault).__name__)
                 self._ending.wait(_PAUSE_AFTER_FAULT)
+                continue
+            except Exception:
+                unforeseen += 1
+                if unforeseen == _MOST_UNFORESEEN:
+                    raise
+                self._ending.wait(_BREATH)
                 continue
             if idle:
                 self._ending.wait(pause)
@@ -108,6 +121,12 @@ class Dispatcher:
                 _log.info("the turn ended with %s: the batch's time is over", fault.code)
                 return
             _log.warning("the turn ended with %s; the batch waits in line. %s", fault.code, fault)
+            self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
+            raise
+        except OperationalError:  # the records are away, and so they are for all
+            raise
+        except Exception as fault:
+            _log.error("the turn ended with %s, which nobody foresaw; the batch waits in line", type(fault).__name__)
             self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
             raise
         finally:

@@ -182,6 +182,44 @@ def test_a_mistake_of_the_operators_empties_nobodys_line_and_is_told(
     assert state(place, stamp.batch_id) is BatchState.FAILED
 
 
+def test_a_batch_over_which_every_turn_fails_in_a_way_that_nobody_foresaw_holds_up_nobody_else(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.dispatch._BREATH", 0.01)
+    poison = place.send({"1.jpg": b"x"})
+    other = another_account(place).send({"1.jpg": b"x"})
+    tried, ending = [], threading.Event()
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        tried.append(batch_id)
+        if batch_id == poison.batch_id:
+            raise ValueError("a manifest of a newer version")
+        counts = pretend(parts, batch_id)
+        ending.set()
+        return counts
+
+    Dispatcher(place.parts, "one", process, ending).run(pause=0.01)
+    assert state(place, other.batch_id) is BatchState.FAILED
+    assert tried == [poison.batch_id, other.batch_id]
+
+
+def test_a_process_in_which_no_turn_ends_well_gives_way_to_a_new_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.dispatch._BREATH", 0.01)
+    for _ in range(4):
+        place.send({"1.jpg": b"x"})
+    tried = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        tried.append(batch_id)
+        raise ValueError("Prefect's server is gone")
+
+    with pytest.raises(ValueError, match="gone"):
+        dispatcher(place, process).run(pause=0.01)
+    assert len(set(tried)) == len(tried) == 3
+
+
 @pytest.mark.parametrize("end", [PastDeadline, BatchNotSealed])
 def test_a_batch_whose_time_is_over_leaves_the_line(place: Place, end: type[BgbatchError]) -> None:
     stamp = place.send({"1.jpg": b"x"})
