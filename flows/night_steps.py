@@ -141,7 +141,7 @@ def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
     now = parts.clock()
     with parts.records.reading() as connection:
         night = nights.running(connection, schedule.schedule_id)
-        last = nights.last_due(connection, schedule.schedule_id)
+        last = nights.last_due(connection, schedule.schedule_id, now)
         going = None
         if night is not None:
             batch = get_batch(connection, night.batch_id) if night.batch_id else None

@@ -63,8 +63,16 @@ def add(
     timetable.check(wanted.cron, wanted.timezone)
     source = check_place(connection, account_id, wanted.source, settings)
     deliver = check_place(connection, account_id, wanted.deliver, settings) if wanted.deliver else None
-    if deliver is not None and (f"{deliver}/".startswith(f"{source}/") or f"{source}/".startswith(f"{deliver}/")):
+    if deliver is not None and _overlap(deliver, source):
         raise UserError("Source and delivery overlap, so cutouts would be taken for photos. Keep them apart.")
+    if deliver is not None and any(
+        each.deliver is not None and _overlap(deliver, each.deliver) and each.source != source
+        for each in schedules.list_all(connection, account_id)
+    ):
+        raise UserError(
+            "Another schedule delivers there from another source: photos of one path would overwrite each other's "
+            "cutouts. Give each source a folder of its own."
+        )
     if wanted.deadline_minutes is not None and wanted.deadline_minutes < 1:
         raise UserError("A deadline is some minutes after the run's time, at least one.")
     schedule = Schedule(
@@ -83,6 +91,10 @@ def add(
     )
     schedules.add(connection, schedule)
     return schedule
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _refuse_what_needs_all(options: CutoutOptions) -> None:

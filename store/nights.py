@@ -119,11 +119,13 @@ def running(connection: Connection, schedule_id: str) -> Night | None:
     return None if row is None else _night(row)
 
 
-def last_due(connection: Connection, schedule_id: str) -> datetime | None:
-    """The latest due time that there was a night for, skipped ones included."""
-    found: datetime | None = connection.execute(
-        select(func.max(nights.c.due_at)).where(nights.c.schedule_id == schedule_id)
-    ).scalar()
+def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetime | None:
+    """The latest due time by now that there was a night for, skipped ones included.
+
+    A night of the future was begun by a clock that was wrong: no night waits until that time has come.
+    """
+    is_past = (nights.c.schedule_id == schedule_id) & (nights.c.due_at <= now)
+    found: datetime | None = connection.execute(select(func.max(nights.c.due_at)).where(is_past)).scalar()
     return found
 
 

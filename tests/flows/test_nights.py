@@ -130,7 +130,7 @@ def open_market(tmp_path: Path, root: str, **settings: object) -> Market:
     source, target = f"{root}/catalog", f"{root}/cutouts"
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", clock[0], os.urandom)
-        for place in (source, target):
+        for place in (source, target, f"{target}-of-bikes"):
             outside.allow(connection, account_id, place, clock[0])
     return Market(parts, account_id, open_store(source, here), open_store(target, here), source, target, clock)
 
@@ -806,6 +806,27 @@ def test_a_nights_batch_is_stamped_and_purged_as_any_other(market: Market) -> No
 def test_what_cannot_be_is_refused_when_it_is_added(market: Market, wrong: dict[str, object], kind: type) -> None:
     with pytest.raises(kind):
         market.schedule(**wrong)
+
+
+@pytest.mark.parametrize(("below", "other"), [("", ""), ("/cars", ""), ("", "/cars")])
+def test_two_sources_are_not_delivered_into_one_place_where_equal_paths_would_overwrite_each_other(
+    market: Market, below: str, other: str
+) -> None:
+    market.schedule(source=f"{market.source_url}/cars", deliver=f"{market.target_url}{below}")
+    with pytest.raises(UserError, match="a folder of its own"):
+        market.schedule(source=f"{market.source_url}/bikes", deliver=f"{market.target_url}{other}")
+    market.schedule(source=f"{market.source_url}/cars", deliver=f"{market.target_url}{other}", timezone="UTC")
+    market.schedule(source=f"{market.source_url}/bikes", deliver=f"{market.target_url}-of-bikes")
+
+
+def test_nights_that_a_wrong_clock_began_in_the_future_keep_no_night_until_then_from_running(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    (ahead,) = market.run_due(FIRST + 3000 * DAY)
+    assert [each.due_at for each in market.run_due(FIRST)] == [FIRST]
+    assert market.run_due(FIRST + timedelta(minutes=1)) == []
+    assert [each.due_at for each in market.run_due(FIRST + DAY)] == [FIRST + DAY]
+    assert market.run_due(ahead.due_at + timedelta(minutes=1)) == [], "it is not run twice"
 
 
 def test_cutouts_must_not_be_delivered_into_the_source(market: Market) -> None:
