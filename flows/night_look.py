@@ -48,6 +48,7 @@ def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nigh
         "changed": len(changes.changed),
         "skipped": changes.skipped,
         "deleted": night.deleted + len(changes.deleted),  # a look before this one may have counted some
+        "left_out": sum(changes.left_out.values()),
         "failures": {},
     }
     todo = changes.todo

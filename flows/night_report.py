@@ -50,6 +50,7 @@ class Report(Record):
     changed: int
     skipped: int
     deleted: int
+    left_out: int
     done: int
     delivered: int
     failures: tuple[Failure, ...]
@@ -94,6 +95,7 @@ def markdown(report: Report, schedule: Schedule) -> str:
         f"| changed | {report.changed} |",
         f"| skipped, because unchanged | {report.skipped} |",
         f"| gone from the source | {report.deleted} |",
+        f"| files left out: no photo by their name, or a path that no cutout can have | {report.left_out} |",
         f"| cut out | {report.done} |",
         f"| delivered | {report.delivered} |",
         "",

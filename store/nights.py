@@ -40,6 +40,7 @@ class Night(Record):
     """Numbers, codes and times of one run. `failures`: code -> photos, or the code of what ended the whole night.
 
     `skipped`: photos that were done before and have not changed. `deleted`: photos that are no longer in the source.
+    `left_out`: files of the source that are no photo by their name, or whose path no cutout can have.
     `done`: cutouts made. `delivered`: of these, written into the customer's place.
     """
 
@@ -56,6 +57,7 @@ class Night(Record):
     changed: int = 0
     skipped: int = 0
     deleted: int = 0
+    left_out: int = 0
     done: int = 0
     delivered: int = 0
     failures: dict[str, int] = Field(default_factory=dict)

@@ -400,6 +400,7 @@ nights = Table(
     Column("changed", Integer, nullable=False, server_default="0"),
     Column("skipped", Integer, nullable=False, server_default="0"),
     Column("deleted", Integer, nullable=False, server_default="0"),
+    Column("left_out", Integer, nullable=False, server_default="0"),
     Column("done", Integer, nullable=False, server_default="0"),
     Column("delivered", Integer, nullable=False, server_default="0"),
     Column("failures", JSON, nullable=False, server_default="{}"),

@@ -28,6 +28,7 @@ from schemas.batch import Counts
 from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, NotFound, StoreFault, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
+from schemas.naming import PHOTO_SUFFIXES
 from schemas.options import CutoutOptions
 from store import fingerprints, line, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
@@ -176,6 +177,8 @@ def test_a_first_night_does_all_and_the_next_only_the_three_percent_that_changed
     assert market.delivered() == [f"listing-{number:03d}/front.png" for number in range(100)]
     assert market.run_due(FIRST + timedelta(minutes=1)) == [], "a due time is run once"
     assert any("| new | 100 |" in page for page in market.pages)
+    assert first.left_out == 1
+    assert any("no cutout can have | 1 |" in page for page in market.pages), "nothing is left out in silence"
 
     market.cut.clear()
     market.source.write("listing-003/front.jpg", b"photo 3, taken again")
@@ -843,3 +846,8 @@ def test_a_deployment_starts_by_cron_and_time_zone_and_knows_only_an_id(market: 
     assert (start.schedule.cron, start.schedule.timezone) == ("0 2 * * *", "Europe/Berlin")  # type: ignore[union-attr]
     assert made.parameters == {"schedule_id": schedule.schedule_id}
     assert "bazaar" not in made.model_dump_json()
+
+
+def test_the_page_on_nights_names_all_that_passes_for_a_photo() -> None:
+    page = (Path(__file__).parents[2] / "docs/marketplaces.md").read_text()
+    assert [each for each in sorted(PHOTO_SUFFIXES) if f"`{each}`" not in page] == []
