@@ -94,7 +94,7 @@ def candidate_id(batch_id: BatchId, item: int) -> str:
 def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime) -> dict[str, object] | None:
     try:
         source = transient.source_of(facts.batch_id, facts.item)
-    except ItemError:  # it was read in place, and its owner has moved it since
+    except ItemError:  # it was read in place, and its owner has moved or replaced it since
         return None
     image = strip_metadata(source)
     if image is None:

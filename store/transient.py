@@ -165,14 +165,20 @@ class TransientStore:
             raise SourceMissing("The image is not where it was any more. Submit the batch again.") from None
 
     def source_of(self, batch_id: BatchId, number: int) -> bytes:
-        """The same by number; the manifest is read only for a source that lies elsewhere."""
+        """The same by number; the manifest is read only for a source that lies elsewhere.
+
+        One that has not the size that was listed is another photo by now: `SourceMissing`.
+        """
         try:
             return self.read(source_key(batch_id, number))
         except NotFound:
             item = self._sealed(batch_id).items[number - 1]
             if not item.source:
                 raise
-            return self.source(self._sealed(batch_id).stamp, item)
+            source = self.source(self._sealed(batch_id).stamp, item)
+            if item.size not in (0, len(source)):
+                raise SourceMissing("The image is not the one that was listed any more.") from None
+            return source
 
     def _sealed(self, batch_id: BatchId) -> Manifest:
         if self._manifest is None or self._manifest.stamp.batch_id != batch_id:

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from lake.write import write_candidates
+from schemas.batch import Item, Manifest
 from schemas.candidate import CANDIDATE, LICENCE
 from schemas.errors import NotFound
 from schemas.industries import Industry
-from store.transient import mask_key
-from tests.lake.conftest import World, a_photo
+from store.transient import TransientStore, mask_key, source_key
+from tests.lake.conftest import World, a_photo, stamp_of
 from tests.lake.test_strip import telling
 
 
@@ -68,6 +69,24 @@ def test_an_image_that_cannot_be_made_anonymous_is_left_out(world: World) -> Non
     assert (file.rows, file.items) == (1, (1, 2))
     table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
     assert table["item"].to_pylist() == [2]
+
+
+def test_a_photo_that_its_owner_replaced_since_it_was_cut_is_left_out(world: World) -> None:
+    grant = world.grant()
+    facts = world.batch(grant, [a_photo(1), a_photo(2)])
+    batch_id = facts[0].batch_id
+    there = {"file:///1": a_photo(1), "file:///2": a_photo(2)}
+    items = tuple(
+        Item(number=number, path=url[8:], size=len(there[url]), source=url) for number, url in enumerate(there, start=1)
+    )
+    world.transient.seal(Manifest(stamp=stamp_of(batch_id, world.now, grant), items=items))
+    world.transient.objects.delete([source_key(batch_id, 1), source_key(batch_id, 2)])
+    in_place = TransientStore(world.transient.objects, world.clock, there.__getitem__)
+    assert write_candidates(world.lake, in_place, facts, world.now).rows == 2
+    there["file:///1"] = a_photo(3, (480, 320))
+    file = write_candidates(world.lake, in_place, facts, world.now)
+    table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
+    assert table["item"].to_pylist() == [2], "its mask is of another photo"
 
 
 def test_with_nothing_to_write_there_is_no_object(world: World) -> None:
