@@ -11,6 +11,7 @@ import pytest
 from flows.parts import Parts, open_parts
 from lake.compact import Compacted
 from portal.cli.serve import _compact_if_due
+from schemas.errors import StoreFault
 from store.settings import Settings
 
 EVENING = datetime(2026, 11, 25, 20, tzinfo=UTC)
@@ -56,4 +57,19 @@ def test_a_merge_that_fails_waits_for_the_next_night(parts: Parts, monkeypatch: 
         raise OSError
 
     monkeypatch.setattr("flows.compact.compact", compact)
-    assert _compact_if_due("0 3 * * *", EVENING, NIGHT, replace(parts, clock=lambda: NIGHT)) == NIGHT
+    assert _compact_if_due("0 3 * * *", EVENING, NIGHT + EVERY, replace(parts, clock=lambda: NIGHT)) == NIGHT
+
+
+def test_a_merge_that_fails_leaves_the_others_the_rest_of_the_night(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One damaged file, and more to merge than there is time for between two cleanups."""
+
+    def compact(until: datetime) -> Compacted:
+        moments[0] = until
+        raise StoreFault("A candidate file cannot be read.")
+
+    monkeypatch.setattr("flows.compact.compact", compact)
+    moments = [NIGHT]
+    in_time = replace(parts, clock=lambda: moments[0])
+    assert _compact_if_due("0 3 * * *", EVENING, NIGHT + EVERY, in_time) == EVENING
