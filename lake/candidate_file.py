@@ -15,17 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import NotFound
+from schemas.errors import NotFound, StoreFault
 
 _DATA_PAGE, _PLAIN = 0, 0
 _TYPE, _COMPRESSED_SIZE, _DATA_PAGE_HEADER = 1, 3, 5
 _VALUES, _ENCODING = 1, 2
+UNREADABLE = "A candidate file cannot be read: it is damaged, or out of reach. Run `bgbatch lake audit`."
 _LENGTH = struct.Struct("<I")
 
 
 class CandidateFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
-    """A `ParquetFile` that also hands out values as slices. Reading raises `NotFound` once the file is gone from S3.
+    """A `ParquetFile` that also hands out values as slices.
 
+    Reading raises `NotFound` once the file is gone from S3, and `StoreFault` for one that is damaged or out of reach.
     `is_there`: whether it still is, asked when a read fails: pyarrow's error says so in words of each server.
     """
 
@@ -68,9 +70,9 @@ class CandidateFile(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no typ
     def _or_gone(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except (pa.ArrowException, OSError) as error:
             if self._is_there():
-                raise
+                raise StoreFault(UNREADABLE) from error
             raise NotFound("The file was erased, or merged into another long ago, while it was read.") from None
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, insert, select, update
 
 from lake.admission import lock_file
+from lake.candidate_file import UNREADABLE
 from lake.layout import merged_key
 from lake.merging import LARGEST_BYTES, LEAST_FILES, Merge, plan_merges
 from lake.parquet import to_parquet
@@ -98,8 +99,8 @@ def merge_files(lake: Lake, merge: Merge, is_live: IsLive, clock: Clock, randomn
         table = pa.concat_tables([as_read(lake.open(file.key).read()) for file in merge.files])
     except NotFound:
         return None  # erased or merged by another run
-    except (pa.ArrowException, OSError):
-        raise StoreFault("A candidate file cannot be read. Run `bgbatch lake audit`.") from None
+    except pa.ArrowException:  # it is Parquet, but no candidate file
+        raise StoreFault(UNREADABLE) from None
     table = table.sort_by("candidate_id").cast(CANDIDATE)
     if len(table["candidate_id"].unique()) != sum(file.rows for file in merge.files):
         raise StoreFault("Files of one grant do not hold the rows that were admitted. Run `bgbatch lake audit`.")

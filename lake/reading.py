@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from lake.admission import AdmittedFile, admitted_files, files_at
-from lake.candidate_file import CandidateFile
+from lake.candidate_file import UNREADABLE, CandidateFile
 from schemas.candidate import LABELS, READ
 from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId
@@ -240,4 +240,6 @@ def _readable(objects: ObjectStore, key: str) -> pa.NativeFile:
             return filesystem.open_input_file(f"{root}/{key}")
     except FileNotFoundError:
         raise NotFound("There is no such object in the store.") from None
+    except OSError as error:
+        raise StoreFault(UNREADABLE) from error
     return pa.BufferReader(objects.read(key))

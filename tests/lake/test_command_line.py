@@ -114,6 +114,18 @@ def test_an_audit_with_a_finding_ends_with_3(customer: tuple[World, Owner, Grant
     assert "1 faults" in found.stdout
 
 
+@pytest.mark.parametrize("damage", [b"", b"PAR1", bytes(1000)])
+def test_a_damaged_file_of_the_lake_is_said_in_a_sentence(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, damage: bytes
+) -> None:
+    world, *_ = customer
+    world.lake.write(world.keys()[0], damage)
+    found = run("pull", "--industry", "automotive", "--to", str(tmp_path / "copy"))
+    assert found.exit_code == 1
+    assert "bgbatch lake audit" in found.stderr
+    assert run("audit").exit_code == 3
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
