@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
 from sqlalchemy import select
 
+import store.records
 from schemas.clock import Clock
 from schemas.errors import IntakeStopped
 from store.cleanup import Machine, admit_intake, clean_up
@@ -15,9 +17,9 @@ from store.objects import ObjectStore
 from store.purge import PurgeReport
 from store.records import Records
 from store.settings import Settings
-from store.tables import cleanups
+from store.tables import accounts, cleanups
 from store.transient import source_key
-from tests.store.conftest import NOON, batch_at, deny, later, s3_of
+from tests.store.conftest import NOON, batch_at, deny, later, open_store, s3_of
 from tests.store.test_purge import put_batch, record
 
 EMPTY = Health(None, 0, None, 0, timedelta(), 0)
@@ -139,3 +141,25 @@ def test_metrics_tell_ages_counts_and_times_as_prometheus_reads_them() -> None:
     assert len(names) == 6
     assert all(re.fullmatch(r"\w+ -?[0-9.e+]+", line) for line in text.splitlines() if not line.startswith("#"))
     assert "bgbatch_transient_oldest_age_seconds 0.0\n" in metrics_text(EMPTY, NOON)
+
+
+def test_a_cleanup_takes_what_was_deleted_out_of_the_databases_own_files(
+    tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.records, "_LOG_WAIT_SECONDS", 0)
+    objects = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+
+    def is_on_disk() -> bool:
+        return any(b"Smith & Sons" in file.read_bytes() for file in tmp_path.glob("records.db*"))
+
+    name = {"account_id": "a" + "1" * 32, "name": "Smith & Sons", "created_at": NOON}
+    with records.transaction() as connection:
+        connection.execute(accounts.insert().values(name))
+    with records.transaction() as connection:
+        connection.execute(accounts.delete())
+    assert is_on_disk(), "in the write-ahead log"
+    with records.reading() as connection:
+        connection.execute(select(accounts)).all()
+        assert clean(objects, records, NOON).warnings == ["records_busy"], "somebody reads: the next cleanup does it"
+    assert clean(objects, records, later(minutes=10)).warnings == []
+    assert not is_on_disk()

@@ -313,6 +313,7 @@ def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, 
     assert keys(versioned) == [source_key(denied, 2)]
     assert "still_there" in report.faults
     assert report.refusals > 1, "it was tried again"
+    assert (report.objects, report.bytes) == (5, 25), "what is still there counts for nothing"
     assert [receipt.subject for receipt in report.receipts] == [other]
     s3_of(versioned).call("delete_bucket_policy")
     report = purge(versioned, records, later(hours=24, minutes=10))
