@@ -76,11 +76,14 @@ def _batches(connection: Connection, result: Audit, now: datetime) -> None:
     known = [each for each in list_receipts(connection) if each.kind is Erased.BATCH]
     by_batch = {each.subject: each for each in reversed(known)}
     for receipt in known:
-        age = receipt.last_deletion - received_at(BatchId(receipt.subject))
-        if result.since <= received_at(BatchId(receipt.subject)) <= result.until and (
-            age > PROMISED_LIFE or receipt.remaining
-        ):
-            result.broken.append(f"batch {receipt.subject} was gone {age} after its receipt")
+        moment = received_at(BatchId(receipt.subject))
+        age = receipt.last_deletion - moment
+        if not result.since <= moment <= result.until:
+            continue
+        if age > PROMISED_LIFE:
+            result.broken.append(f"batch {receipt.subject} was gone {age} after it was received")
+        if receipt.remaining:
+            result.broken.append(f"of batch {receipt.subject} {receipt.remaining} things remained, says its receipt")
     query = select(batches.c.batch_id).where(
         batches.c.received_at >= result.since,
         batches.c.received_at <= min(result.until, now - PROMISED_LIFE),

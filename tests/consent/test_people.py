@@ -141,6 +141,13 @@ def test_one_address_is_one_person_of_an_account_however_it_is_written(records: 
         assert people.people_with_address(connection, "ann@example.com") == []
 
 
+def test_the_same_id_at_another_provider_is_somebody_else(records: Records, owner: Owner) -> None:
+    add_ann(records, owner, Role.OWNER)
+    with records.transaction() as connection:
+        assert people.person_of_identity(connection, "https://provider.example", "ann-1") is not None
+        assert people.person_of_identity(connection, "https://other.example", "ann-1") is None
+
+
 def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, owner: Owner) -> None:
     add_ann(records, owner, Role.MEMBER)
     with records.transaction() as connection:

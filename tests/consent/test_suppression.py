@@ -181,7 +181,7 @@ def test_receipts_that_could_not_be_written_are_not_taken_for_written(home: Sett
     subject = new_batch_id(NOON, Random(1).randbytes)
     with records.transaction() as connection:
         begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, NOON)
-        finish_erasures(connection, {subject: later(60)}, 0, NOON)
+        finish_erasures(connection, {subject: later(60)}, NOON)
     in_its_way = Path(home.suppressions_root) / "purges"
     in_its_way.parent.mkdir()
     in_its_way.write_text("a file where the folder was")
