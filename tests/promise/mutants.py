@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import flows.admission
 import flows.steps
+import lake.erase
 import store.purge
 from consent.gate import GateResult
 from consent.ledger import live_grant
@@ -105,6 +106,11 @@ def _keep_strays(name: str, now: datetime, purge_after: timedelta) -> Due:
     return Due.NO if store.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
 
 
+def _let_hours_ahead_live(name: str, now: datetime, purge_after: timedelta) -> Due:
+    hour = store.purge.parse_hour(name)
+    return Due.NO if hour is not None and hour > now + store.purge.AHEAD else _is_due(name, now, purge_after)
+
+
 def _believe_the_store(self: ObjectStore, look: Any, before: Any = None, **_: Any) -> Erasure:
     """One request is enough: what it does not refuse is gone, and nobody looks again."""
     found = list(look())
@@ -143,6 +149,11 @@ def _no_reconcile(parts: object) -> Reconciled:
     return Reconciled(objects=0, strays=0, retired=0, receipts=())
 
 
+def _no_ledger_no_matter(*_: object) -> int:
+    """What the ledger does not know is left for somebody to look at."""
+    return 0
+
+
 def _readers_do_not_ask(self: World) -> list[object]:
     return [each.grant_id for each in self.batches if each.grant_id]
 
@@ -156,10 +167,12 @@ MUTANTS = [
     Mutant("a batch goes by its own age, not by its hour's end", store.purge, "is_due", _whole_hours_only, 16),
     Mutant("purge time leaves room before the deadline", store.purge, "is_due", _an_hour_too_late, 3),
     Mutant("strays go too", store.purge, "is_due", _keep_strays, 7),
+    Mutant("an hour that lies ahead is none of ours", store.purge, "is_due", _let_hours_ahead_live, 6),
     Mutant("absence is verified by listing again", ObjectStore, "erase", _believe_the_store, 3),
     Mutant("a receipt follows the deletion", Purge, "run", _receipt_first, 16),
     Mutant("late writers are fenced", TransientStore, "write", _write_without_a_fence, 9),
     Mutant("the grant is the one that was live at receipt", flows.steps, "admit_outputs", _stamp_looks_later, 2),
     Mutant("the lake is compared with the ledger on every run", flows.steps, "reconcile", _no_reconcile, 3),
+    Mutant("no grant in the ledger, no permission", lake.erase, "_sweep_unknown_grant", _no_ledger_no_matter, 3),
     Mutant("readers check too", World, "_live_grants", _readers_do_not_ask, 4),
 ]
