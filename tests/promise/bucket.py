@@ -69,7 +69,8 @@ class Bucket:
         inside = f"{prefix}/" if prefix else ""
         names = [each.key.removeprefix(inside) for each in self._listing() if each.key.startswith(inside)]
         folders = {name.partition("/")[0] for name in names if "/" in name}
-        return Children(tuple(sorted(folders)), tuple(sorted({name for name in names if "/" not in name})))
+        files = {name for name in names if "/" not in name}
+        return Children(tuple(sorted(folders - {""})), tuple(sorted(files - {""})), "" in folders | files)
 
     def find(self, prefix: str) -> Iterator[StoredObject]:
         for each in self._listing():

@@ -102,6 +102,11 @@ def _an_hour_too_late(name: str, now: datetime, purge_after: timedelta) -> Due:
     return _is_due(name, now, purge_after + timedelta(hours=1, minutes=30))
 
 
+def _everything_at_once(self: Purge, prefixes: Sequence[str], look: Look | None = None) -> None:
+    """What is due is listed and deleted; so is what lives beside it."""
+    _sweep(self, [prefix.partition("/")[0] for prefix in prefixes], None)
+
+
 def _keep_strays(name: str, now: datetime, purge_after: timedelta) -> Due:
     return Due.NO if store.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
 
@@ -166,6 +171,7 @@ MUTANTS = [
     Mutant("expired hours are swept again", Purge, "_erase", _sweep_once, 44),
     Mutant("a batch goes by its own age, not by its hour's end", store.purge, "is_due", _whole_hours_only, 16),
     Mutant("purge time leaves room before the deadline", store.purge, "is_due", _an_hour_too_late, 3),
+    Mutant("what is not due stays", Purge, "_erase", _everything_at_once, 23),
     Mutant("strays go too", store.purge, "is_due", _keep_strays, 7),
     Mutant("an hour that lies ahead is none of ours", store.purge, "is_due", _let_hours_ahead_live, 6),
     Mutant("absence is verified by listing again", ObjectStore, "erase", _believe_the_store, 3),

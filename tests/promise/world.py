@@ -4,6 +4,8 @@ It knows the truth (true time, what was received when, who had allowed what) and
 
 1. No byte of a customer is older than 24 hours, counted from receipt, unless it is in the lake under a live grant.
 2. Nothing is in the lake, or handed out of it, without a grant that was live at receipt and is still live.
+
+And a cleanup takes nothing that is not due: that would keep the promise, too.
 """
 
 from __future__ import annotations
@@ -67,6 +69,7 @@ BAD_TICKS = 2
 """So many cleanups in a row may go wrong here. It survives an hour of that; but here clocks are wrong as well."""
 WITHDRAWAL = timedelta(minutes=60)
 """How long after a withdrawal a candidate may still lie in the lake, unreadable."""
+LIVES = timedelta(hours=22)
 ABOUT_TO_GO = timedelta(hours=22, minutes=45)
 INDUSTRIES = (Industry.AUTOMOTIVE, Industry.ECOMMERCE)
 
@@ -109,6 +112,7 @@ class World:
         self.skew = dict.fromkeys(("portal", "worker", "cleaner"), timedelta())
         self.batches: list[Received] = []
         self.ended: dict[GrantId, datetime] = {}
+        self.hastened: set[BatchId] = set()
         self.generation = 0
         self.bad_ticks = 0
         self.late_writes = 0
@@ -196,6 +200,7 @@ class World:
         received = self._batch(batch)
         if received is not None:
             with self.mishaps(), self.database.records.transaction() as connection:
+                self.hastened.add(received.stamp.batch_id)
                 hasten(connection, received.stamp.batch_id, self.clock("portal")())
 
     def set_clock(self, machine: str, minutes: int) -> None:
@@ -225,8 +230,11 @@ class World:
         """One cleanup on the cleaning machine. What it says is gone must be gone."""
         parts = self.parts("cleaner")
         late, known = self.late_writes, {each.hash for each in self._receipts()}
+        living = self._living_keys()
         with self.mishaps():
             self._clean(parts)
+        if lost := living - {each.found.key for each in self.bucket.things} - self._of_hastened(living):
+            raise Broken(f"a cleanup took {sorted(lost)[0]}, whose time had not come")
         if self.late_writes == late:
             for receipt in self._receipts():
                 left = [each for each in self.bucket.things if f"/{receipt.subject}/" in each.found.key]
@@ -410,6 +418,16 @@ class World:
                 if grant_id not in now_live.values():
                     self.ended[grant_id] = self.now
             owner.live = now_live
+
+    def _living_keys(self) -> set[str]:
+        """What no clock that may be wrong here, and no slow call, makes due in this cleanup."""
+        young = [each.prefix for each in self.batches if self.now - each.at < LIVES]
+        keys = {each.found.key for each in self.bucket.things}
+        return {key for key in keys if any(key.startswith(prefix) for prefix in young)}
+
+    def _of_hastened(self, keys: set[str]) -> set[str]:
+        """Those that somebody wanted gone earlier, be it while the cleanup ran."""
+        return {key for key in keys if any(f"/{batch_id}/" in key for batch_id in self.hastened)}
 
     def _live_grants(self) -> list[GrantId]:
         with self.database.calm() as connection:
