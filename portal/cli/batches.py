@@ -192,7 +192,9 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
     with parts.records.reading() as connection:
         record = get_batch(connection, batch_id)
     _check_place_for_cutouts(parts, record.account_id, to)
-    with progress_bar("Removing backgrounds", record.counts.items or None) as bar:
+    rest = f"`bgbatch status {batch_id}` shows it, and `bgbatch run {batch_id}` does the rest."
+    go_on = f"What is done stays done: {rest}"
+    with exit_codes(go_on), progress_bar("Removing backgrounds", record.counts.items or None) as bar:
 
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)

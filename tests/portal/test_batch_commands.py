@@ -101,6 +101,18 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     assert [each["state"] for each in json.loads(run("status", "--json"))] == ["cancelled"]
 
 
+def test_work_that_is_interrupted_says_how_to_go_on_with_that_batch(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_batch_id: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "flows.process_batch", SimpleNamespace(process_batch=interrupted))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    batch = desk.send({"1.jpg": b"no photo"})
+    assert f"`bgbatch run {batch}` does the rest." in run("run", batch, code=130)
+
+
 def test_cutouts_that_cannot_be_written_in_the_end_can_still_be_fetched(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
