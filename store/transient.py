@@ -162,7 +162,7 @@ class TransientStore:
         try:
             return self._source(stamp, item)
         except NotFound:
-            raise SourceMissing("The image is not where it was any more. Submit the batch again.") from None
+            raise SourceMissing("There is no image where the batch says. Put it there, and submit it again.") from None
 
     def source_of(self, batch_id: BatchId, number: int) -> bytes:
         """The same by number; the manifest is read only for a source that lies elsewhere.
