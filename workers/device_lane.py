@@ -29,6 +29,7 @@ from workers.colour import is_srgb
 from workers.decode import Limits, Picture, open_header, orientation_of
 from workers.device_pixels import HALVING, full_alpha, halved, in_gray, on_colour, png_rows, squeezed, upright
 from workers.encode import JPEG_QUALITY, as_the_format_can
+from workers.headers import up_to_its_end
 from workers.order import Cut, Opened, Order
 from workers.png import write_png, write_rows
 from workers.scores import SCORED_SIDE, flags, score
@@ -41,9 +42,6 @@ Pixels = npt.NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 
 TRANSPARENT: Rgba = (0, 0, 0, 0)
-
-_END = b"\xff\xd9"
-"""How a whole JPEG ends."""
 
 _ANY_SIZE = (600, 800)
 """Height and width of a photo to compile with: a step is compiled for any."""
@@ -113,9 +111,10 @@ def jpegs_on(device: torch.device) -> Jpegs | None:
 
 @dataclass(frozen=True)
 class Taken:
-    """A JPEG that goes this way; nothing of it is decoded yet."""
+    """A JPEG that goes this way; nothing of it is decoded yet. `file`: its source, up to where the JPEG ends."""
 
     order: Order
+    file: bytes
     orientation: int
     pixels: int
 
@@ -168,7 +167,8 @@ class DeviceLane:
         photo = torch.zeros((3, *_ANY_SIZE), dtype=torch.uint8, device=self._segmenter.device)
         (file,) = self._jpegs.encode([photo])
         for many, format in product((1, 2), (Format.JPG, Format.PNG)):
-            self.make([Taken(Order(file, CutoutOptions(format=format), want_mask=True), 1, photo[0].numel())] * many)
+            order = Order(file, CutoutOptions(format=format), want_mask=True)
+            self.make([Taken(order, file, 1, photo[0].numel())] * many)
         with torch.inference_mode():
             for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
                 step(torch.stack([photo] * many))
@@ -177,9 +177,10 @@ class DeviceLane:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
         header = open_header(order.source, self._limits)
         is_plain = _is_plain_jpeg(header) and is_srgb(header.info.get("icc_profile"))
-        if not is_plain or not order.source.endswith(_END):
+        file = up_to_its_end(order.source) if is_plain else None
+        if file is None:
             return None
-        return Taken(order, orientation_of(header), header.width * header.height)
+        return Taken(order, file, orientation_of(header), header.width * header.height)
 
     def make(self, taken: Sequence[Taken]) -> list[Made | Opened | None]:
         """Each made, or decoded and segmented, or None where it has to take the ordinary way. Raises `DeviceBroken`."""
@@ -198,7 +199,7 @@ class DeviceLane:
 
     def _together(self, taken: Sequence[Taken]) -> list[Made | Opened]:
         side = self._segmenter.preparation.side
-        stacks = _stacked(taken, self._jpegs.decode([each.order.source for each in taken]))
+        stacks = _stacked(taken, self._jpegs.decode([each.file for each in taken]))
         smalls = [halved(stack.photos, side, self._halving) for stack in stacks]
         images = [squeezed(small, side) for small in smalls]
         masks = torch.split(self._segmenter.masks(torch.cat(images)), [len(each) for each in images])

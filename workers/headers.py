@@ -16,6 +16,7 @@ from isal import isal_zlib
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_BEGINNING = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*")
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -87,6 +88,15 @@ def _inflated(rows: isal_zlib.Decompress, data: memoryview, most: int) -> int:
             count += len(rows.decompress(pending, _INFLATED_AT_ONCE))
             pending = rows.unconsumed_tail
     return count
+
+
+def up_to_its_end(source: bytes) -> bytes | None:
+    """A JPEG without what a phone hangs behind it, such as a film or notes; None when its end is not there."""
+    if source.endswith(JPEG_END):
+        return source
+    scan = next((end for marker, _, end in _segments(source) if marker == _START_OF_SCAN), len(source))
+    end = source.find(JPEG_END, scan)  # within a scan these two bytes cannot stand side by side
+    return source[: end + len(JPEG_END)] if end >= 0 else None
 
 
 def is_of_a_kind_not_read(source: bytes) -> bool:

@@ -281,6 +281,18 @@ def test_files_come_from_torchvision_whole_and_in_order(monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    "behind", [b"SEFT and other notes of a phone's", b"ftypmp42 a film \xff\xd9 and more", bytes(512)]
+)
+def test_what_a_phone_hangs_behind_a_jpeg_keeps_it_from_no_device(cutter, behind):
+    jpegs, seen = Libjpeg(), []
+    decode = jpegs.decode
+    jpegs.decode = lambda files: seen.extend(files) or decode(files)
+    ours = on_the_lane(cutter, jpegs).cut(PHOTO + behind, WHITE_JPEG, want_mask=False)
+    assert seen == [PHOTO]
+    assert np.abs(pixels_of(ours.file) - pixels_of(cutter.cut(PHOTO, WHITE_JPEG, want_mask=False).file)).mean() < 0.5
+
+
 def test_a_jpeg_that_ends_too_early_never_reaches_the_device(cutter):
     jpegs = Libjpeg()
     with pytest.raises(DamagedImage):
