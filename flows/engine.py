@@ -30,8 +30,6 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
-    if not settings.ray_address:
-        defaults["RAY_AUTH_MODE"] = "token"  # its own default here; unsaid, each command shows a line about it
     (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
