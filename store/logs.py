@@ -21,6 +21,7 @@ from schemas.errors import BgbatchError
 
 _OURS = ("bgbatch", "consent", "flows", "lake", "portal", "store", "workers")
 _ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
+_RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 _about: ContextVar[dict[str, str]] = ContextVar("about")
 
 
@@ -53,7 +54,7 @@ def set_up(form: str, to: TextIO | None = None) -> None:
     for name in ("uvicorn", "uvicorn.error"):  # its own handler would write what exceptions say
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    for name in ("prefect.flow_runs", "prefect.task_runs", _RAY_TOKEN):
         logging.getLogger(name).addFilter(_is_news)
 
 
@@ -98,6 +99,11 @@ def _frames(ei: _ExcInfo) -> list[str]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what somebody asked for: Prefect calls each flow that was stopped by a signal a crash."""
+    """Not what somebody asked for, or what is so at each start.
+
+    Prefect calls each flow that was stopped by a signal a crash; Ray warns that its token is on, as it should be.
+    """
     message = record.getMessage()
+    if message.startswith("Token authentication is enabled"):
+        return False
     return not (message.startswith("Crash detected") and any(each in message for each in _ON_REQUEST))
