@@ -155,6 +155,7 @@ def places(settings: Settings) -> list[Place]:
             "theirs",
             (
                 "portal.delivery",
+                "portal.cli.batches",
                 "portal.contact_sheet",
                 "portal.cli.lake",
                 "portal.demo.story",
