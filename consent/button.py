@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from consent.append import Draft, append
-from consent.ledger import read_grants
+from consent.ledger import newest_event, read_grants
 from consent.locks import lock_grant, lock_ledger
 from consent.notice import CURRENT, RECONSENT_FROM
 from schemas.consent import Act, Grant, Method
@@ -29,7 +29,7 @@ class Press:
 
     `session_token` and `form_token`: who pressed, in which session, on a form that we made for it. `industries`: what
     they ticked. `notice_version`, `notice_sha256`: the exact text that the form showed. `page`: where it was shown.
-    `received_at`: when the server received it.
+    `received_at`: when the server received it. `newest_event`: the account's when the form was shown, by its hash.
     """
 
     session_token: str
@@ -39,6 +39,7 @@ class Press:
     notice_sha256: str
     page: str
     received_at: datetime
+    newest_event: str
 
 
 def press(
@@ -50,8 +51,9 @@ def press(
 ) -> list[Grant]:
     """Grant each industry in `act` that has no live grant; returns the new grants, maybe none.
 
-    Raises `StaleNotice` when the text shown is not the one in force, `NotAllowed` for anybody but a signed-in owner,
-    `NotFound` for a closed account, `UserError` when no industry was chosen. Then nothing is recorded.
+    Raises `StaleNotice` when the text shown is not the one in force, or something was decided since: a yes that comes
+    once more from an old page takes no later no back. `NotAllowed` for anybody but a signed-in owner, `NotFound` for a
+    closed account, `UserError` when no industry was chosen. Then nothing is recorded.
     """
     lock_ledger(connection)  # before anything is read: a closing that was first has ended the session by then
     person = _who(connection, act, recorded_at)
@@ -62,11 +64,17 @@ def press(
         )
     if not act.industries:
         raise UserError("No industry was chosen, so nothing was turned on. Tick at least one, or say no.")
+    is_of_now = act.newest_event == newest_event(connection, person.account_id)
     given = []
     for industry in dict.fromkeys(act.industries):
         held = read_grants(connection, person.account_id).live(person.account_id, industry)
         if held is not None and (reconsent_from is None or held.granted_at >= reconsent_from):
             continue
+        if not is_of_now:
+            raise StaleNotice(
+                "Something was decided for the account since this page was opened. Nothing was turned on; please look "
+                "at it again."
+            )
         if held is not None:  # given on a text that no longer counts: the new yes replaces it, it does not mend it
             lock_grant(connection, held.grant_id, shared=False)
             append(connection, _draft(act, person, Act.WITHDRAWN, held), recorded_at)

@@ -55,6 +55,12 @@ def read_events(connection: Connection, account_id: AccountId | None = None) -> 
         raise LedgerBroken("The consent ledger holds what is no event. Run `bgbatch consent verify`.") from None
 
 
+def newest_event(connection: Connection, account_id: AccountId) -> str:
+    """The hash of an account's newest event; `GENESIS` when there is none. A page with it tells its age."""
+    of_account = select(consent_events.c.hash).where(consent_events.c.account_id == account_id)
+    return connection.execute(of_account.order_by(consent_events.c.sequence.desc()).limit(1)).scalar() or GENESIS
+
+
 def read_grants(connection: Connection, account_id: AccountId) -> Grants:
     """All grants that an account ever gave, its own chain verified. Raises `LedgerBroken`."""
     return grants_of(_verified_account(connection, account_id))

@@ -5,7 +5,7 @@ A yes takes four steps, all plain HTML, no script needed:
 1. press   GET  /account                           the button "AI Training Data"
 2. see     GET  /account/ai-training-data          the whole notice, and a box for each industry, none ticked
 3. choose  POST /account/ai-training-data/review   shows what was chosen; changes nothing
-           fields: form_token, notice_version, notice_sha256, industry (once for each box ticked)
+           fields: form_token, notice_version, notice_sha256, newest_event, industry (once for each box ticked)
 4. confirm POST /account/ai-training-data/grant    grants; the same fields, each chosen `industry` hidden
            -> 303 /account
 
@@ -14,8 +14,9 @@ A no, or taking a yes back, takes one:
    POST /account/ai-training-data/decline    fields: form_token                        -> 303 /account
    POST /account/ai-training-data/withdraw   fields: form_token, industry (repeated)   -> 303 /account
 
-`form_token`, `notice_version` and `notice_sha256` stand in hidden fields of the pages before. Closing a page at any
-step changes nothing. This module is the only caller of `consent.button`.
+`form_token`, `notice_version`, `notice_sha256` and `newest_event` stand in hidden fields of the pages before. Closing a
+page at any step changes nothing, and a page from before somebody's last word grants nothing. This module is the only
+caller of `consent.button`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)
 
 Tags = Annotated[list[str], Form(alias="industry", default_factory=list)]
 Text = Annotated[str, Form()]
+Event = Annotated[str, Form(max_length=64)]
 
 
 @router.get("/")
@@ -69,7 +71,7 @@ def explain(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 
 @router.post(f"{PAGE}/review")
 def review(
-    portal: ThePortal, session: Owner, industry: Tags, notice_version: Text, notice_sha256: Text
+    portal: ThePortal, session: Owner, industry: Tags, notice_version: Text, notice_sha256: Text, newest_event: Event
 ) -> HTMLResponse:
     """Show what was chosen, to be confirmed. Changes nothing."""
     if (notice_version, notice_sha256) != (CURRENT.version, CURRENT.sha256):
@@ -77,7 +79,7 @@ def review(
     chosen = _industries(industry)
     if not chosen:
         return _choice(portal, session, 400, "You have ticked no industry yet. Tick at least one, or say no.")
-    return portal.page("review.html", notice=CURRENT, chosen=chosen, session=session)
+    return portal.page("review.html", notice=CURRENT, newest_event=newest_event, chosen=chosen, session=session)
 
 
 @router.post(f"{PAGE}/grant")
@@ -88,6 +90,7 @@ def grant(
     form_token: Text,
     notice_version: Text,
     notice_sha256: Text,
+    newest_event: Event,
     industry: Tags,
 ) -> RedirectResponse:
     """The deliberate act itself."""
@@ -99,6 +102,7 @@ def grant(
         notice_sha256=notice_sha256,
         page=PAGE,
         received_at=portal.clock(),
+        newest_event=newest_event,
     )
     with portal.records.transaction() as connection:
         press(connection, act, portal.clock(), portal.randomness)

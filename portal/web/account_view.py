@@ -10,7 +10,7 @@ from itertools import groupby
 from sqlalchemy import Connection
 
 from consent.grants import Grants
-from consent.ledger import read_events, read_grants
+from consent.ledger import newest_event, read_events, read_grants
 from consent.notice import RECONSENT_FROM
 from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
@@ -78,7 +78,7 @@ _HOW = {
 
 @dataclass(frozen=True)
 class AccountView:
-    """The page. `history` is newest first; `wish`: how soon batches are to go.
+    """The page. `history` is newest first, `newest_event` the hash of its first; `wish`: how soon batches are to go.
 
     `is_damaged`: the ledger does not verify, so nothing is on.
     """
@@ -87,6 +87,7 @@ class AccountView:
     person: Person
     industries: tuple[IndustryView, ...]
     history: tuple[HistoryStep, ...]
+    newest_event: str
     wish: PurgeWish
     now: datetime
     is_damaged: bool
@@ -133,6 +134,7 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         person=person,
         industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
         history=_steps(events),
+        newest_event=newest_event(connection, person.account_id),
         wish=find_wish(connection, person.account_id),
         now=now,
         is_damaged=is_damaged,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from consent.button import Press, press
-from consent.ledger import Refusal, withdraw
+from consent.ledger import Refusal, newest_event, withdraw
 from consent.notice import CURRENT
 from flows.parts import open_parts
 from schemas.clock import system_clock
@@ -97,7 +97,9 @@ class World:
             token = open_session(connection, self._person, now, os.urandom)
             session = find_session(connection, token, now)
             assert session is not None
-            act = Press(token, session.form_token, (INDUSTRY,), CURRENT.version, CURRENT.sha256, "/account", now)
+            newest = newest_event(connection, session.person.account_id)
+            shown = (CURRENT.version, CURRENT.sha256, "/account", now, newest)
+            act = Press(token, session.form_token, (INDUSTRY,), *shown)
             (given,) = press(connection, act, now, os.urandom)
         return given.grant_id
 

@@ -11,8 +11,9 @@ from random import Random
 import pytest
 
 from consent.button import Press, press
-from consent.ledger import Refusal
+from consent.ledger import Refusal, newest_event
 from consent.notice import CURRENT
+from schemas.chain import GENESIS
 from schemas.consent import Grant, Method
 from schemas.ids import AccountId, PersonId
 from schemas.industries import Industry
@@ -44,8 +45,9 @@ class Owner:
 
     def press(self, *industries: Industry, at: datetime = NOON, **changed: object) -> list[Grant]:
         """Confirm the form, with some of its fields changed."""
-        act = replace(self.act, industries=industries, received_at=at, **changed)
         with self.records.transaction() as connection:
+            now = {"received_at": at, "newest_event": newest_event(connection, self.account_id)}
+            act = replace(self.act, industries=industries, **{**now, **changed})
             return press(connection, act, at, Random(f"{self.account_id}{at}").randbytes)
 
     def refusal(self, at: datetime = NOON) -> Refusal:
@@ -59,7 +61,9 @@ def new_owner(records: Records, name: str = "Acme Motors") -> Owner:
         token = open_session(connection, person_id, NOON, randomness)
         session = find_session(connection, token, NOON)
     assert session is not None
-    act = Press(token, session.form_token, (), CURRENT.version, CURRENT.sha256, "/account/ai-training-data", NOON)
+    act = Press(
+        token, session.form_token, (), CURRENT.version, CURRENT.sha256, "/account/ai-training-data", NOON, GENESIS
+    )
     return Owner(records, account_id, person_id, act)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import update
 from consent import ledger
 from consent.button import Press, press
 from consent.notice import CURRENT
+from schemas.chain import GENESIS
 from schemas.consent import Act, Method
 from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice, UserError
 from schemas.industries import Industry
@@ -136,10 +137,23 @@ def test_only_an_owner_grants(owner: Owner, role: Role) -> None:
     _nothing_stands(owner)
 
 
+def test_a_yes_that_comes_once_more_from_an_old_page_takes_no_later_no_back(owner: Owner) -> None:
+    owner.press(AUTO, newest_event=GENESIS)
+    assert owner.press(AUTO, newest_event=GENESIS) == [], "pressed twice, it is on"
+    with owner.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    with pytest.raises(StaleNotice):
+        owner.press(AUTO, at=later(2), newest_event=GENESIS)
+    with owner.records.transaction() as connection:
+        assert ledger.live_grants(connection) == []
+    assert owner.press(AUTO, at=later(3)), "looked at again, it is a yes"
+
+
 def test_a_yes_to_a_new_text_replaces_a_grant_on_an_outdated_one(owner: Owner) -> None:
     (old,) = owner.press(AUTO)
-    act = Press(**{**owner.act.__dict__, "industries": (AUTO,), "received_at": later(10)})
     with owner.records.transaction() as connection:
+        shown = {"industries": (AUTO,), "newest_event": ledger.newest_event(connection, owner.account_id)}
+        act = Press(**{**owner.act.__dict__, **shown, "received_at": later(10)})
         (new,) = press(connection, act, later(10), Random(9).randbytes, reconsent_from=NOON + timedelta(minutes=5))
         assert ledger.live_grants(connection) == [new]
         assert new.grant_id != old.grant_id

@@ -22,6 +22,7 @@ from flows.cleaning import cleaning
 from flows.parts import Parts, open_parts
 from flows.steps import reconcile
 from portal.audit import audit
+from schemas.chain import GENESIS
 from schemas.clock import Clock, ShiftedClock, system_clock
 from schemas.consent import Method
 from store import canary
@@ -83,7 +84,7 @@ def test_each_does_its_work_with_its_role(address: str, tmp_path: Path) -> None:
             token = open_session(connection, owner, ago(), os.urandom)
             session = find_session(connection, token, ago())
             assert session is not None
-            act = Press(token, session.form_token, (AUTO,), CURRENT.version, CURRENT.sha256, "/account", ago())
+            act = Press(token, session.form_token, (AUTO,), CURRENT.version, CURRENT.sha256, "/account", ago(), GENESIS)
             (grant,) = press(connection, act, ago(), os.urandom)
         canary_id = send_canary(portal)
         World(portal.lake, portal.transient, portal.records, ago().replace(microsecond=0)).give(grant)

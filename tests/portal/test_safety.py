@@ -74,6 +74,17 @@ def test_another_sessions_form_token_changes_nothing(site: Site) -> None:
     assert nothing_stands(site)
 
 
+def test_a_form_that_was_sent_grants_nothing_more_once_it_was_taken_back(site: Site) -> None:
+    browser, fields = ready_form(site)
+    browser.send(f"{PAGE}/grant", fields)
+    token = next(pair for pair in fields if pair[0] == "form_token")
+    browser.send(f"{PAGE}/withdraw", [token, ("industry", "automotive")])
+    browser.send(f"{PAGE}/grant", fields)
+    assert browser.status == 409
+    with site.records.transaction() as connection:
+        assert ledger.live_grants(connection) == []
+
+
 def test_getting_never_grants(site: Site) -> None:
     browser, fields = ready_form(site)
     for step in ("review", "grant", "decline", "withdraw"):

@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from consent import ledger
 from consent.button import Press, press
-from consent.ledger import Refusal
+from consent.ledger import Refusal, newest_event
 from consent.notice import CURRENT
 from flows import steps
 from flows.admission import Portion
@@ -157,7 +157,8 @@ class World:
             token = people.open_session(connection, account.person_id, clock(), self.random.randbytes)
             session = people.find_session(connection, token, clock())
             assert session is not None
-            act = Press(token, session.form_token, (industry,), CURRENT.version, CURRENT.sha256, "/account", clock())
+            shown = (CURRENT.version, CURRENT.sha256, "/account", clock(), newest_event(connection, account.account_id))
+            act = Press(token, session.form_token, (industry,), *shown)
             press(connection, act, clock(), self.random.randbytes)
         self._look_up_grants()
 
