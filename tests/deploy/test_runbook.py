@@ -33,7 +33,7 @@ def codes(kind: type[BgbatchError] = BgbatchError) -> set[str]:
 
 def test_every_code_is_one_that_can_happen() -> None:
     assert schemas.errors
-    found = set(re.findall(r"`([a-z]+_[a-z]+)`", TEXT)) - {"partially_completed"}
+    found = set(re.findall(r"`([a-z]+_[a-z]+)`", TEXT)) - {"partially_completed", "bg_image"}
     assert found <= codes() | {"records_fault"}
     assert {"version_skew", "workers_lost", "device_absent", "ledger_broken"} <= found
 

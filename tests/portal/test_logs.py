@@ -96,7 +96,10 @@ def test_a_fault_that_has_a_sentence_of_its_own_takes_one_line_for_people(writte
     assert written.getvalue() == "ERROR prefect.task_runs: Task run failed: The disk is full. Make room.\n"
 
 
-def test_that_rays_token_is_on_is_no_news_and_that_it_is_off_is(written: Written) -> None:
+def test_that_rays_token_is_on_is_no_news_and_that_it_is_off_is(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)  # Ray keeps its lines to itself once it has run
     logger = logging.getLogger("ray._private.authentication.authentication_token_setup")
     logger.warning("Token authentication is enabled for this Ray cluster. Set RAY_AUTH_MODE=disabled to opt out.")
     logger.warning("Token authentication is disabled for this Ray cluster.")

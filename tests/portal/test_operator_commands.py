@@ -230,7 +230,7 @@ def test_nobody_waits_while_a_whole_chain_is_verified(
 def test_schedules_can_be_told_apart_by_what_they_read(desk: Desk, tmp_path: Path) -> None:
     for name in ("spring", "autumn"):
         (tmp_path / name).mkdir()
-        places = ("--source", str(tmp_path / name), "--deliver", str(tmp_path / "cutouts"))
+        places = ("--source", str(tmp_path / name), "--deliver", str(tmp_path / f"cutouts-{name}"))
         shown = run("schedule", "add", "--cron", "0 2 * * *", "--account", "Acme", *places)
         assert "deadline minutes  none" in shown
     listed = run("schedule", "list")
