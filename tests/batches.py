@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 from flows import steps
@@ -14,6 +15,7 @@ from schemas.batch import Counts, Stamp
 from schemas.ids import AccountId, BatchId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
+from schemas.results import Done, Scores
 
 
 def lay_out(folder: Path, files: dict[str, bytes]) -> Path:
@@ -45,3 +47,20 @@ def run_batch(
         steps.cut(parts, batch_id, shards, run_shards)
     steps.admit(parts, batch_id, write)
     return steps.finish(parts, batch_id)
+
+
+def done(number: int, moment: datetime, size: int = 8) -> Done:
+    """The result of a cutout that nobody looks at."""
+    return Done(
+        number=number,
+        width=1,
+        height=1,
+        bytes=size,
+        source_width=1,
+        source_height=1,
+        scores=Scores(**dict.fromkeys(Scores.model_fields, 1)),
+        network="none",
+        weights_sha256="0" * 64,
+        device="none",
+        finished_at=moment,
+    )

@@ -58,11 +58,11 @@ def _play(folder: Path, settings: Settings) -> None:
         failures = [failure for each in batches for failure in each.failures]
         show_table(("photo", "code", "what happened"), failures)
         sheet = story.show(batches)
-        out.print(f"Photos and cutouts side by side: {sheet}")
+        out.print(f"Photos and cutouts side by side: {sheet}", soft_wrap=True)
 
         _say("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
         for key in story.lake_files():
-            out.print(f"  lake/{key}", highlight=False)
+            out.print(f"  lake/{key}", highlight=False, soft_wrap=True)
         pulled = story.pull("pulled")
         out.print(f"The ML team pulled {pulled} automotive candidates. Of Corner Bazaar's photos there is none.")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
@@ -75,7 +77,8 @@ def _called_off_if_broken(parts: Parts, stamp: Stamp) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with parts.records.reading() as connection:
-            record = get_batch(connection, stamp.batch_id)
-        call_off(parts.records, parts.clock, record)
+        with suppress(SQLAlchemyError):  # a full disk may hold both: what broke the upload is to be told
+            with parts.records.reading() as connection:
+                record = get_batch(connection, stamp.batch_id)
+            call_off(parts.records, parts.clock, record)
         raise

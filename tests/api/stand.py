@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from flows.dispatch import Dispatcher
@@ -18,10 +17,10 @@ from flows.parts import Parts, open_parts
 from schemas.batch import Counts
 from schemas.clock import Clock, system_clock
 from schemas.ids import BatchId
-from schemas.results import Done, Scores, ShardReport
+from schemas.results import ShardReport
 from store.settings import Settings
 from store.transient import cutout_key
-from tests.batches import run_batch
+from tests.batches import done, run_batch
 from tests.store.rclone import free_port, wait_for
 from workers.plan import Shard
 
@@ -110,25 +109,9 @@ def _process(parts: Parts, batch_id: BatchId) -> Counts:
                 return
             for number in shard:
                 parts.transient.write(stamp, cutout_key(batch_id, number, stamp.options.format.suffix), b"a cutout")
-            results = tuple(_done(number, clock()) for number in shard)
+            results = tuple(done(number, clock()) for number in shard)
             report = ShardReport(first=shard[0], last=shard[-1], results=results)
             parts.transient.write_report(stamp, report)
             yield report
 
     return run_batch(parts, batch_id, run_shards)
-
-
-def _done(number: int, moment: datetime) -> Done:
-    return Done(
-        number=number,
-        width=1,
-        height=1,
-        bytes=8,
-        source_width=1,
-        source_height=1,
-        scores=Scores(**dict.fromkeys(Scores.model_fields, 1)),
-        network="none",
-        weights_sha256="0" * 64,
-        device="none",
-        finished_at=moment,
-    )

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import typer
+from sqlalchemy.exc import OperationalError
 
 from flows import steps
 from flows.parts import Parts, current_parts, open_parts
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
+from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from tests.api.conftest import Desk, jpeg
@@ -41,7 +43,7 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     shown = run("status", batch)
     assert [name for name in names if name not in shown] == []
     folder = tmp_path / "[/red] cutouts :car:"
-    assert f"0 cutouts in {folder}" in run("download", batch, "--to", str(folder)).replace("\n", "")
+    assert f"0 cutouts in {folder}" in run("download", batch, "--to", str(folder))
     (tmp_path / "list.csv").write_text("x[/y]\n1\n")
     said = run("submit", str(tmp_path / "list.csv"), "--account", "Acme", code=2)
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
@@ -99,6 +101,22 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     said = run("submit", str(tmp_path), "--account", "Acme", code=130)
     assert "Stopped. The upload was not complete, so nothing will be cut. Submit the photos again." in said
     assert [each["state"] for each in json.loads(run("status", "--json"))] == ["cancelled"]
+
+
+def test_what_broke_an_upload_is_told_although_it_cannot_be_called_off(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+
+    def is_full(*_what: object) -> None:
+        raise StoreFault("No space left.")
+
+    def is_full_too(*_what: object) -> None:
+        raise OperationalError("", None, Exception("database or disk is full"))
+
+    monkeypatch.setattr("portal.cli.sending.upload", is_full)
+    monkeypatch.setattr("portal.cli.sending.call_off", is_full_too)
+    assert "store_fault: No space left." in run("submit", str(tmp_path), "--account", "Acme", code=1)
 
 
 def test_work_that_is_interrupted_says_how_to_go_on_with_that_batch(

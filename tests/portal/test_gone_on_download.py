@@ -20,7 +20,7 @@ from portal.fetched import noting_the_end
 from schemas.batch import BatchState, Counts, Item, Manifest, Stamp
 from schemas.ids import new_batch_id, received_at
 from schemas.options import CutoutOptions
-from schemas.results import Done, Scores, ShardReport
+from schemas.results import ShardReport
 from store.api_keys import create_key
 from store.batches import get_batch, open_batch, seal, set_progress
 from store.early import PurgeWish, find_wish, set_wish
@@ -28,10 +28,10 @@ from store.people import Role
 from store.purge import Purge
 from store.settings import Settings
 from store.transient import TransientStore, cutout_key, open_transient
+from tests.batches import done
 from tests.portal.chromium import serving
 from tests.portal.conftest import Site, opened
 
-SCORES = Scores(**dict.fromkeys(Scores.model_fields, 1))
 MUCH = 8_000_000
 """Bytes of a cutout: more than all buffers between a server and a client hold."""
 
@@ -67,22 +67,7 @@ def cut(site: Site, stamp: Stamp, first: int, last: int, items: int, size: int =
     store = store_of(site)
     for number in range(first, last + 1):
         store.write(stamp, cutout_key(stamp.batch_id, number, ".png"), os.urandom(size))
-    results = tuple(
-        Done(
-            number=number,
-            width=1,
-            height=1,
-            bytes=size,
-            source_width=1,
-            source_height=1,
-            scores=SCORES,
-            network="n",
-            weights_sha256="0" * 64,
-            device="cpu",
-            finished_at=site.now,
-        )
-        for number in range(first, last + 1)
-    )
+    results = tuple(done(number, site.now, size) for number in range(first, last + 1))
     store.write_report(stamp, ShardReport(first=first, last=last, results=results))
     with site.records.transaction() as connection:
         state = BatchState.COMPLETED if last == items else BatchState.RUNNING

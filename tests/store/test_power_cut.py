@@ -16,13 +16,13 @@ import pytest
 from portal.delivery import Results, deliver
 from schemas.batch import BatchState, Item, Manifest, Stamp
 from schemas.options import CutoutOptions
-from schemas.results import Done, Scores
 from store.batches import get_batch, open_batch, seal
 from store.folder import Folder
 from store.people import create_account
 from store.records import open_records
 from store.settings import Settings
 from store.transient import open_transient
+from tests.batches import done
 from tests.store.conftest import NOON, batch_at
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN in the kernel's fs/ext4/ext4.h
@@ -96,7 +96,9 @@ def test_a_cutout_that_was_fetched_is_there_after_a_power_cut(disk: Disk, tmp_pa
     transient = open_transient(Settings(home=tmp_path / "home"), lambda: NOON)
     items = tuple(Item(number=number, path=f"VIN{number}/front.jpg", size=1) for number in (1, 2, 3))
     names = {item.number: item.path.replace("jpg", "png") for item in items}
-    results = Results(Manifest(stamp=stamp(), items=items), {item.number: done(item.number) for item in items}, names)
+    results = Results(
+        Manifest(stamp=stamp(), items=items), {item.number: done(item.number, NOON) for item in items}, names
+    )
     cutouts = {number: Random(number).randbytes(5_000) for number in names}
     for number, data in cutouts.items():
         transient.write(results.stamp, results.key(number), data)
@@ -113,20 +115,4 @@ def stamp() -> Stamp:
         industry=None,
         grant_id=None,
         options=CutoutOptions(),
-    )
-
-
-def done(number: int) -> Done:
-    return Done(
-        number=number,
-        width=1,
-        height=1,
-        bytes=5_000,
-        source_width=1,
-        source_height=1,
-        scores=Scores(**dict.fromkeys(Scores.model_fields, 1)),
-        network="n",
-        weights_sha256="0" * 64,
-        device="cpu",
-        finished_at=NOON,
     )
