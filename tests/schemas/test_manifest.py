@@ -56,6 +56,13 @@ def test_a_manifest_that_others_wrote_is_checked_as_a_whole() -> None:
         Manifest.from_json(spaced.replace('"number": 1', '"number": 2').encode())
 
 
+def test_what_does_not_fit_is_not_quoted() -> None:
+    """Engines and logs keep what errors say."""
+    with pytest.raises(ValidationError) as told:
+        Item.model_validate_json('{"number": 1, "path": ["grandmothers-portrait.jpg"], "size": 1}')
+    assert "portrait" not in str(told.value)
+
+
 def test_an_item_out_of_place_or_outside_its_folder_is_refused_when_it_is_read() -> None:
     text = Manifest(stamp=stamp(), items=(Item(number=1, path="a.jpg", size=1),)).model_dump_json()
     for wrong in (text.replace('"number":1', '"number":2'), text.replace("a.jpg", "../a.jpg")):
