@@ -141,6 +141,14 @@ def test_one_address_is_one_person_of_an_account_however_it_is_written(records: 
         assert people.people_with_address(connection, "ann@example.com") == []
 
 
+def test_an_address_that_only_looks_alike_names_nobody(records: Records, owner: Owner) -> None:
+    with records.transaction() as connection:
+        people.add_person(connection, owner.account_id, "ann@strasse.example", Role.MEMBER, NOON, RANDOM)
+        assert people.person_of(connection, owner.account_id, "Ann@Strasse.example").role is Role.MEMBER
+        with pytest.raises(NotFound):
+            people.person_of(connection, owner.account_id, "ann@straße.example")
+
+
 def test_the_same_id_at_another_provider_is_somebody_else(records: Records, owner: Owner) -> None:
     add_ann(records, owner, Role.OWNER)
     with records.transaction() as connection:
