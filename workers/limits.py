@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 CALLS_PER_ACTOR = 2
-"""One runs, one waits: the actor never idles, and little is lost or left over on a cancel."""
+"""The actor never idles, and little is lost or left over on a cancel: one runs and one waits, on a GPU both run."""
 
 _ANY_CALL = 60.0  # a store that answers after all its own retries
 _ANY_ITEM = 5.0

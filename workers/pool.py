@@ -58,7 +58,7 @@ class _Place:
     is_reserved: bool = False
     """It has a call that was lost before: nothing else may be there when it ends."""
     queue: dict[ray.ObjectRef[Any], int] = field(default_factory=dict)
-    """Calls and how many items each has, in the order in which it does them.
+    """Calls and how many items each has, in the order in which it begins them.
 
     `since`: when the first of them became the first; before there is any, when it was last greeted.
     """
@@ -253,9 +253,10 @@ class Pool:
 
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
         if call in place.queue:
+            if call == next(iter(place.queue)):
+                place.since = time.monotonic()
             del place.queue[call]
             place.is_reserved = False
-            place.since = time.monotonic()
 
     def _replace_worn(self) -> None:
         """Those that are worn and have nothing more to do, however their last call ended."""

@@ -138,9 +138,8 @@ class LeavingActor(QuickActor):
     retired_idle = 0.5
 
     def process(self, batch_id, numbers, clock):
-        self._is_busy = True
-        time.sleep(3)
-        self._is_busy, self._last_call = False, time.monotonic()
+        with self._under_way():
+            time.sleep(3)
         return Answer(b"done", False)
 
 
@@ -190,16 +189,26 @@ def test_an_actor_that_hangs_before_it_answers_is_stopped_and_another_does_its_w
     assert sorted(cut_all(place, pool)) == list(range(1, 9))
 
 
-def test_an_actor_of_whose_items_none_gets_any_further_ends_itself(
+def test_an_actor_ends_itself_when_no_item_of_a_call_gets_any_further_though_those_of_another_do(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp, goes_on, codes = place.send({"1.jpg": b"a photo"}), threading.Event(), []
-    monkeypatch.setattr("workers.actor.seconds_for_a_step", lambda megapixels: 0.05)
+    stamp, goes_on, codes = place.send({"1.jpg": b"a photo", "2.jpg": b"a photo"}), threading.Event(), []
+
+    def process(transient, cutter, manifest, numbers, clock, moved) -> ShardReport:
+        while not goes_on.wait(0.005 if numbers == (2,) else 60):
+            moved()
+        return ShardReport(first=numbers[0], last=numbers[0], results=())
+
+    monkeypatch.setattr("workers.actor.seconds_for_a_step", lambda megapixels: 0.5)
     monkeypatch.setattr("workers.actor.os._exit", lambda code: codes.append(code) or goes_on.set())
-    monkeypatch.setattr("workers.shard.overlapped", lambda *_: goes_on.wait(60) and [])
+    monkeypatch.setattr("workers.shard.process_shard", process)
     monkeypatch.setattr(SegmenterActor, "_cutter", StandInCutter())
     actor = SegmenterActor(place.parts.settings.without_secrets())
-    actor.process(stamp.batch_id, (1,), place.parts.clock)
+    calls = [threading.Thread(target=actor.process, args=(stamp.batch_id, (n,), place.parts.clock)) for n in (1, 2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
     assert codes == [70]
 
 

@@ -1,0 +1,68 @@
+"""Calls of one actor on a GPU overlap. The GPU is Ray's word for it alone: nothing here calculates."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from schemas.results import Done
+from store.settings import Settings
+from tests.flows.conftest import Place
+from tests.flows.test_sick_actors import QuickActor, cut_all
+from workers.placement import NAMESPACE
+from workers.pool import Pool
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_ray() -> Iterator[None]:
+    ray.init(
+        address="local",
+        num_cpus=1,
+        num_gpus=1,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+    )
+    yield
+    ray.shutdown()
+
+
+class MeetingActor(QuickActor):
+    """Its first call ends when its second has begun."""
+
+    def before(self, numbers) -> None:
+        self.mark(f"began-{numbers[0]}").touch()
+        while 1 in numbers and not self.mark("began-3").exists():
+            time.sleep(0.02)
+
+
+class DyingActor(QuickActor):
+    """The first one dies in its second call, while its first is under way."""
+
+    def before(self, numbers) -> None:
+        self.mark(f"began-{numbers[0]}").touch()
+        if 3 in numbers and self.is_first("dead"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while 1 in numbers and not self.mark("dead").exists():
+            time.sleep(0.02)
+
+
+def settings_of(place: Place) -> Settings:
+    return place.parts.settings.model_copy(update={"device": "cuda", "gpu_share": 1.0})
+
+
+def test_a_call_runs_while_the_last_photos_of_the_one_before_it_are_written(place: Place) -> None:
+    pool = Pool(settings_of(place), 1, MeetingActor, limit=lambda items: 60.0)
+    assert sorted(cut_all(place, pool, photos=4)) == [1, 2, 3, 4]
+
+
+def test_both_calls_of_an_actor_that_dies_are_made_again(place: Place) -> None:
+    results = cut_all(place, Pool(settings_of(place), 1, DyingActor), photos=6)
+    assert sorted(results) == [1, 2, 3, 4, 5, 6]
+    assert all(isinstance(each, Done) for each in results.values())
