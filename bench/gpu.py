@@ -1,12 +1,14 @@
 """From stored file to stored file through the segmenter actor: photos per second, stage by stage, and the GPU's idling.
 
-    python -m bench.gpu [--device cuda] [--photos 4096] [--actors 4] [--kinds jpg png isnet] [--mps] [--latency 30]
+    python -m bench.gpu [--device cuda] [--photos 12288] [--actors 8] [--call 64] [--kinds jpg png isnet]
+        [--mps] [--latency 30]
 
-Actors are processes without Ray, `--actors` of them at once on the one device, each doing shards of 256 as a pool would
-give them. `--mps` measures once more with NVIDIA's Multi-Process Service, by which the processes use the GPU at the
-same time instead of in turn. IS-Net has random weights: what it costs does not depend on them. TMPDIR says where the
-store lies; `--latency` has it answer each time so many milliseconds later, as a store across a network does. On a CPU
-it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for a GPU, and without latency.
+Actors are processes without Ray, `--actors` of them at once on the one device, each given calls of `--call` photos, two
+at a time, as a pool would give them. `--mps` measures once more with NVIDIA's Multi-Process Service, by which the
+processes use the GPU at the same time instead of in turn. IS-Net has random weights: what it costs does not depend on
+them. TMPDIR says where the store lies; `--latency` has it answer each time so many milliseconds later, as a store
+across a network does. On a CPU it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for
+a GPU, and without latency.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,12 +47,13 @@ from store.folder import Folder
 from store.settings import Settings
 from store.transient import open_transient, source_key
 from workers.actor import SegmenterActor
+from workers.limits import CALLS_PER_ACTOR
 from workers.networks.registry import find_network
+from workers.plan import Shard
 from workers.segmenter import find_device
 
 PHOTOS = Path(__file__).parents[1] / "portal" / "demo_photos"
 TWO_MEGAPIXELS = (1600, 1200)
-SHARD = 256
 
 STAGES = ("decode", "network and device", "put together and encode")
 
@@ -85,8 +89,9 @@ def main() -> None:
     """Measure each kind, print, and write if it was a GPU."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments.add_argument("--photos", type=int, help="of each kind; else 4,096 on a GPU and 8 on a CPU")
-    arguments.add_argument("--actors", type=int, help="else 4 on a GPU and 1 on a CPU")
+    arguments.add_argument("--photos", type=int, help="of each kind; else 12,288 on a GPU and 8 on a CPU")
+    arguments.add_argument("--actors", type=int, help="else 8 on a GPU and 1 on a CPU")
+    arguments.add_argument("--call", type=int, default=64, help="photos in a call, as BGBATCH_SHARD_ITEMS says")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
     arguments.add_argument("--latency", type=float, default=0.0, help="milliseconds until the store answers")
@@ -98,7 +103,7 @@ def main() -> None:
     if chosen.mps and shutil.which("nvidia-cuda-mps-control") is None:
         raise SystemExit("nvidia-cuda-mps-control is not on this machine. Install NVIDIA's driver, or leave out --mps.")
     on_gpu = chosen.device.startswith("cuda")
-    photos, actors = chosen.photos or (4096 if on_gpu else 8), chosen.actors or (4 if on_gpu else 1)
+    photos, actors = chosen.photos or (12_288 if on_gpu else 8), chosen.actors or (8 if on_gpu else 1)
     by_network: dict[str, list[Kind]] = defaultdict(list)
     for name in chosen.kinds:
         by_network[KINDS[name].network].append(KINDS[name])
@@ -106,15 +111,17 @@ def main() -> None:
     for kinds in by_network.values():
         for is_shared in (False, True) if chosen.mps else (False,):
             with tempfile.TemporaryDirectory() as folder, multi_process_service(is_shared):
-                measured = measure(kinds, chosen.device, photos, actors, Path(folder), chosen.latency / 1e3)
+                measured = measure(
+                    kinds, chosen.device, photos, actors, chosen.call, Path(folder), chosen.latency / 1e3
+                )
             rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
             print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
     head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "CPU-ms", "GPU idle"]
     lines = [
-        f"{photos} photos of each kind, {actors} actors on {name}, {os.cpu_count()} CPUs, torch {torch.__version__}, "
-        "stored file to stored file, warm. A stage's ms are the time inside it per photo, over all threads: stages "
-        "overlap, so they add up to more than a photo takes.",
+        f"{photos} photos of each kind, calls of {chosen.call}, {actors} actors on {name}, {os.cpu_count()} CPUs, "
+        f"torch {torch.__version__}, stored file to stored file, warm. A stage's ms are the time inside it per photo, "
+        "over all threads: stages overlap, so they add up to more than a photo takes.",
         "",
         *table(head, rows),
     ]
@@ -149,22 +156,23 @@ def multi_process_service(is_wanted: bool) -> Iterator[None]:
 
 
 def measure(
-    kinds: list[Kind], device: str, photos: int, actors: int, home: Path, latency: float = 0.0
+    kinds: list[Kind], device: str, photos: int, actors: int, call: int, home: Path, latency: float = 0.0
 ) -> list[Measured]:
     """Each of these kinds, which have the network in common, by the same actors."""
     settings = settings_for(kinds[0], device, actors, home)
     batches = [stored(kind, settings, photos).stamp.batch_id for kind in kinds]
     context = multiprocessing.get_context("spawn")
-    start, answers = context.Barrier(actors + 1), context.Queue()
+    start, ready, answers = context.Barrier(actors + 1), context.Queue(), context.Queue()
     shares = [range(1 + number, photos + 1, actors) for number in range(actors)]
-    given = [(settings.without_secrets(), batches, tuple(share), start, answers, latency) for share in shares]
+    calls = [[tuple(share[first : first + call]) for first in range(0, len(share), call)] for share in shares]
+    given = [(settings.without_secrets(), batches, each, start, ready, answers, latency) for each in calls]
     processes = [context.Process(target=act, args=each) for each in given]
     for process in processes:
         process.start()
     measured = []
     try:
         for _ in kinds:
-            told(answers, processes)  # that they are ready
+            told(ready, processes)
             start.wait()
             began = time.monotonic()
             with watched(device) as busy:
@@ -184,12 +192,12 @@ def measure(
     return measured
 
 
-def told(answers: Any, processes: list[Any]) -> list[dict[str, float]]:
-    """An answer of each process; one that has died would be waited for in vain."""
+def told(words: Any, processes: list[Any]) -> list[dict[str, float]]:
+    """A word of each process; one that has died would be waited for in vain."""
     parts: list[dict[str, float]] = []
     while len(parts) < len(processes):
         try:
-            parts.append(answers.get(timeout=1))
+            parts.append(words.get(timeout=1))
         except Empty:
             if any(process.exitcode for process in processes):
                 raise SystemExit("An actor died. What it said of that stands above.") from None
@@ -238,23 +246,30 @@ def large(photo: Path, to: Path) -> bytes:
 
 
 def act(
-    settings: dict[str, Any], batches: list[Any], numbers: tuple[int, ...], start: Any, answers: Any, latency: float
+    settings: dict[str, Any],
+    batches: list[Any],
+    calls: list[Shard],
+    start: Any,
+    ready: Any,
+    answers: Any,
+    latency: float,
 ) -> None:
     """One actor's process: warm up, and for each batch wait for the others and cut its share."""
     if latency:
         answer_later(latency)
     actor = SegmenterActor(settings)
     spent = timed(actor._cutter, {"open": STAGES[0], "segment": STAGES[1], "finish": STAGES[2]})
-    for batch_id in batches:
-        answers.put({})
-        start.wait()
-        spent.clear()
-        done, cpu = 0, time.process_time()
-        for first in range(0, len(numbers), SHARD):
-            report = json.loads(actor.process(batch_id, numbers[first : first + SHARD], now).report)
-            done += sum(result["outcome"] == "done" for result in report["results"])
-        used = time.process_time() - cpu
-        answers.put({"done": done, "cpu": used, **{stage: spent[stage] for stage in STAGES}})
+    at_once = CALLS_PER_ACTOR if settings["device"] != "cpu" else 1
+    with ThreadPoolExecutor(at_once) as two:
+        for batch_id in batches:
+            ready.put({})
+            start.wait()
+            spent.clear()
+            cpu = time.process_time()
+            reports = list(two.map(lambda call, batch_id=batch_id: actor.process(batch_id, call, now).report, calls))
+            used = time.process_time() - cpu
+            done = sum(result["outcome"] == "done" for report in reports for result in json.loads(report)["results"])
+            answers.put({"done": done, "cpu": used, **{stage: spent[stage] for stage in STAGES}})
 
 
 def answer_later(latency: float) -> None:
