@@ -220,6 +220,10 @@ def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Prepa
         module = in_eight_bits(module, ranges_beside(path))
     if device.type == "cpu":
         module = for_cpu(module)
+    elif settings.compiled:
+        from workers.networks.on_gpu import OnGpu  # its steps are compiled by Triton, which only GPUs' torch brings
+
+        module = OnGpu(module)
     return module, wants, digest, running_on(device, wants.side, not settings.exact, MOST_AT_ONCE, settings.compiled)
 
 

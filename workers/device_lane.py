@@ -27,7 +27,16 @@ from schemas.errors import DeviceBroken
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.colour import is_srgb
 from workers.decode import Limits, Picture, open_header, orientation_of
-from workers.device_pixels import HALVING, full_alpha, halved, in_gray, on_colour, png_rows, squeezed, upright
+from workers.device_pixels import (
+    HALVING,
+    full_alpha,
+    halved,
+    in_gray,
+    png_rows,
+    spread_on_colour,
+    squeezed,
+    upright,
+)
 from workers.encode import JPEG_QUALITY, as_the_format_can
 from workers.headers import up_to_its_end
 from workers.order import Cut, Opened, Order
@@ -123,7 +132,8 @@ class Taken:
 class Made:
     """A photo that was put together on the device, and what the host needs to tell of it.
 
-    Of a JPEG the file is made; of a PNG the `rows`, which are still to be deflated. `alpha`: only if it was asked for.
+    Of a JPEG the file is made; of a PNG the `rows`, which are still to be deflated. `alpha`: only if it, or a
+    neighbour's, was asked for.
     """
 
     order: Order
@@ -147,7 +157,7 @@ class Made:
             source_height=self.height,
             scores=scores,
             flags=flags(scores),
-            mask_png=None if self.alpha is None else write_png(self.alpha),
+            mask_png=write_png(self.alpha) if self.alpha is not None and self.order.want_mask else None,
         )
 
 
@@ -156,11 +166,17 @@ class DeviceLane:
 
     def __init__(self, segmenter: Segmenter, jpegs: Jpegs, limits: Limits) -> None:
         self._segmenter, self._jpegs, self._limits = segmenter, jpegs, limits
-        self._halving, self._in_gray, self._on_colour, self._png_rows = HALVING, in_gray, on_colour, png_rows
+        self._halving, self._in_gray, self._png_rows = HALVING, in_gray, png_rows
+        self._squeezed, self._full_alpha, self._on_colour = squeezed, full_alpha, spread_on_colour
         if segmenter.running.compiled:  # what reads and writes each pixel once should not do it in six steps
             fused = partial(torch.compile, dynamic=True)
             self._halving = {by: fused(step) for by, step in HALVING.items()}
-            self._in_gray, self._on_colour, self._png_rows = fused(in_gray), fused(on_colour), fused(png_rows)
+            self._in_gray, self._png_rows = fused(in_gray), fused(png_rows)
+            if segmenter.device.type == "cuda":
+                from workers import photo_kernels
+
+                self._squeezed = photo_kernels.squeezed
+                self._full_alpha, self._on_colour = photo_kernels.full_alpha, photo_kernels.spread_on_colour
 
     def warm_up(self) -> None:
         """Compile, if it is to be, all steps that a photo may take, alone and with others."""
@@ -201,7 +217,7 @@ class DeviceLane:
         side = self._segmenter.preparation.side
         stacks = _stacked(taken, self._jpegs.decode([each.file for each in taken]))
         smalls = [halved(stack.photos, side, self._halving) for stack in stacks]
-        images = [squeezed(small, side) for small in smalls]
+        images = [self._squeezed(small, side) for small in smalls]
         masks = torch.split(self._segmenter.masks(torch.cat(images)), [len(each) for each in images])
         opened: dict[int, Opened] = {}
         made: dict[int, Made] = {}
@@ -214,15 +230,17 @@ class DeviceLane:
                 decoded = [Opened(order, Picture(rgb, None), *rest) for order, rgb, *rest in each]
                 opened |= zip(stack.places, decoded, strict=True)
                 continue
-            alpha = full_alpha(mask, *stack.photos.shape[-2:])
-            rows: Pixels | list[None] = [None] * len(orders)
-            if stack.colour == TRANSPARENT:
-                (rows,) = _on_host(self._png_rows(stack.photos, alpha))
-            else:
-                behind = used_here(_on_device(stack.colour, alpha.device))
-                jpegs |= zip(stack.places, self._on_colour(stack.photos, alpha, behind), strict=True)
-            put_together = _made(orders, alpha, rows, *_on_host(gray, mask))
-            made |= zip(stack.places, put_together, strict=True)
+            height, width = stack.photos.shape[-2:]
+            is_png, is_alpha_wanted = stack.colour == TRANSPARENT, any(order.want_mask for order in orders)
+            if not is_png:
+                behind = used_here(_on_device(stack.colour, mask.device))
+                jpegs |= zip(stack.places, self._on_colour(stack.photos, mask, behind), strict=True)
+            alpha = self._full_alpha(mask, height, width) if is_png or is_alpha_wanted else None
+            none: list[None] = [None] * len(orders)
+            (rows,) = _on_host(self._png_rows(stack.photos, alpha)) if is_png and alpha is not None else (none,)
+            (alphas,) = _on_host(alpha) if is_alpha_wanted and alpha is not None else (none,)
+            for place, order, *there in zip(stack.places, orders, *_on_host(gray, mask), alphas, rows, strict=True):
+                made[place] = Made(order, b"", width, height, *there)
         for place, file in zip(jpegs, self._jpegs.encode([*jpegs.values()]) if jpegs else (), strict=True):
             made[place] = replace(made[place], file=file)
         return [made.get(place) or opened[place] for place in range(len(taken))]
@@ -237,18 +255,6 @@ def _is_plain_jpeg(header: Image.Image) -> bool:
     if not isinstance(header, JpegImageFile) or header.mode != "RGB":
         return False
     return header.info.get("adobe_transform") != 0 and [channel[0] for channel in header.layer] != [*b"RGB"]
-
-
-def _made(
-    orders: Sequence[Order], alpha: Tensor, rows: Pixels | list[None], grays: Pixels, masks: Pixels
-) -> list[Made]:
-    height, width = alpha.shape[-2:]
-    kept: Pixels | list[None] = [None] * len(orders)
-    if any(order.want_mask for order in orders):  # then all of a batch do
-        (kept,) = _on_host(alpha)
-    wanted = [mask if order.want_mask else None for order, mask in zip(orders, kept, strict=True)]
-    each = zip(orders, grays, masks, wanted, rows, strict=True)
-    return [Made(order, b"", width, height, *rest) for order, *rest in each]
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def squeezed(photo: Tensor, side: int) -> Tensor:
 def full_alpha(masks: Tensor, height: int, width: int) -> Tensor:
     """Masks, N × side × side of 0…255, spread to N × height × width."""
     large = functional.interpolate(masks.float()[:, None], (height, width), mode="bicubic", align_corners=False)
-    return (large[:, 0] + 0.5).clamp(0, 255).to(torch.uint8)
+    return _as_bytes(large[:, 0])
 
 
 def on_colour(photo: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
@@ -82,6 +82,11 @@ def on_colour(photo: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
     under = behind.float()[:, None, None]
     share = alpha.float()[..., None, :, :] / 255
     return (torch.lerp(under.expand(photo.shape), photo.float(), share.expand(photo.shape)) + 0.5).to(torch.uint8)
+
+
+def spread_on_colour(photos: Tensor, masks: Tensor, behind: Tensor) -> Tensor:
+    """`on_colour` with the `full_alpha` of masks: where this is compiled no alpha is written."""
+    return on_colour(photos, full_alpha(masks, *photos.shape[-2:]), behind)
 
 
 def png_rows(photo: Tensor, alpha: Tensor) -> Tensor:
@@ -116,6 +121,10 @@ def _rest(filtered: Tensor) -> Tensor:
 
 def _rounded(values: Tensor) -> Tensor:
     return (values + 0.5).clamp(0, 255).floor()
+
+
+def _as_bytes(values: Tensor) -> Tensor:
+    return (values + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)

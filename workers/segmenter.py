@@ -112,7 +112,7 @@ def normalised(images: Tensor, wants: Preparation, dtype: torch.dtype = torch.fl
     values = images.float()
     peak = values.amax((1, 2, 3), keepdim=True).clamp(min=1e-6) if wants.divide_by_peak else 255.0
     std = values.new_tensor(wants.std)
-    return (values * (1.0 / (peak * std)) - values.new_tensor(wants.mean) / std).permute(0, 3, 1, 2).to(dtype)
+    return (values * (1.0 / (peak * std)) - values.new_tensor(wants.mean) / std).to(dtype).permute(0, 3, 1, 2)
 
 
 def spread(raw: Tensor, wants: Preparation) -> Tensor:

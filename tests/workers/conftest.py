@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+
 import pytest
+import torch
 
 from store.settings import Settings
 from workers.cutter import Cutter, open_cutter
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_cutouts_are_those_of_a_cpu(cutter: Cutter, on_gpu: Cutter, options: Cut
 
 def kinds_of_jpeg() -> dict[str, bytes]:
     """One photo in every form that a camera, a phone or a program gives it."""
-    photo = Image.open(PHOTOS[1]).convert("RGB")
+    photo = Image.open(PHOTOS[4]).convert("RGB")
     turned = Image.Exif()
     turned[0x0112] = 6
     made: dict[str, tuple[Image.Image, dict[str, object]]] = {

@@ -82,6 +82,14 @@ class ConvRelu(nn.Module):
         return functional.relu(self.conv_s1(x), inplace=not torch.is_grad_enabled())
 
 
+class Halved(nn.Module):
+    """Max-pooled by two, the last odd row and column kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of N×C×H×W."""
+        return functional.max_pool2d(x, 2, stride=2, ceil_mode=True)
+
+
 class Side(nn.Conv2d):
     """The mask as one level sees it."""
 
@@ -95,6 +103,7 @@ class Rsu(nn.Module):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         self.height = stage.height
+        self.halved = Halved()
         self.rebnconvin = ConvRelu(stage.inside, stage.outside)
         for level in range(1, stage.height + 1):
             inside = stage.outside if level == 1 else stage.middle
@@ -109,7 +118,7 @@ class Rsu(nn.Module):
         levels: list[Tensor] = []
         x = entry
         for level in range(1, self.height):
-            x = self.get_submodule(f"rebnconv{level}")(halved(x) if level > 1 else x)
+            x = self.get_submodule(f"rebnconv{level}")(self.halved(x) if level > 1 else x)
             levels.append(x)
         x = self.get_submodule(f"rebnconv{self.height}")(x)
         for level in reversed(range(1, self.height)):
@@ -151,7 +160,8 @@ class U2Net(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.fused = shape.fused
-        self.conv_in = nn.Conv2d(3, shape.stem, 3, stride=2, padding=1) if shape.stem else nn.Identity()
+        self.halved = Halved()
+        self.conv_in: nn.Module = nn.Conv2d(3, shape.stem, 3, stride=2, padding=1) if shape.stem else nn.Identity()
         for stage in (*shape.down, *shape.up):
             self.add_module(stage.name, Rsu(stage) if stage.height else FlatRsu(stage))
         sides = [stage.outside for stage in reversed(shape.up)] + [shape.down[-1].outside]
@@ -165,7 +175,7 @@ class U2Net(nn.Module):
         x = self.conv_in(image)
         levels: list[Tensor] = []
         for level in range(1, 7):
-            x = self.get_submodule(f"stage{level}")(halved(x) if level > 1 else x)
+            x = self.get_submodule(f"stage{level}")(self.halved(x) if level > 1 else x)
             levels.append(x)
         outputs = [x]
         for level in reversed(range(1, 6)):
@@ -177,11 +187,6 @@ class U2Net(nn.Module):
             return torch.sigmoid(resized(first, image))
         others = (resized(self.get_submodule(f"side{level}")(outputs[level - 1]), first) for level in range(2, 7))
         return torch.sigmoid(cast(Tensor, self.outconv(torch.cat((first, *others), 1))))
-
-
-def halved(x: Tensor) -> Tensor:
-    """Max-pooled by two, the last odd row and column kept."""
-    return functional.max_pool2d(x, 2, stride=2, ceil_mode=True)
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
