@@ -16,7 +16,7 @@ from bench.tables import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 64
-CORES_PER_MACHINE, ACTORS_PER_GPU = 16, 4
+CORES_PER_MACHINE, ACTORS_PER_GPU = 16, 8
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,17 @@ class Work:
     given: float
 
 
-# bench/RESULTS.md, "On a GPU": an H100 with 16 cores, four actors without MPS, from stored file to stored file. Of
-# 12 MP nvJPEG alone decoded 998 a second there before: half of that is counted. IS-Net as it was first tried.
+# bench/RESULTS.md, "On a GPU": an H100 with 16 cores, from stored file to stored file; JPEG with MPS and eight actors,
+# PNG without and in an earlier state. Of 12 MP nvJPEG alone decoded 998 a second there before: half of that is counted.
+# IS-Net to JPEG gave 647; a PNG's rows take 0.36 ms more of the GPU, and of 12 MP six times that.
 # CPU of 12 MP: "Against rembg", the whole call less the network, on one thread. A JPEG that a GPU made keeps full
 # colour resolution, which makes it 1.27 times as large as a CPU's of 0.24 MB (five photos, quality 90).
 WORKS = (
-    Work("u2netp, JPEG on white, 2 MP", 982, 7.8, 0.6, 0.31),
+    Work("u2netp, JPEG on white, 2 MP", 1739, 6.9, 0.6, 0.31),
     Work("u2netp, PNG, 2 MP", 512, 26.5, 0.6, 1.86),
     Work("u2netp, PNG, 12 MP", 499, 105, 4.0, 8.96),
-    Work("IS-Net shape, PNG, 2 MP", 252, 26.5, 0.6, 1.86),
-    Work("IS-Net shape, PNG, 12 MP", 252, 105, 4.0, 8.96),
+    Work("IS-Net shape, PNG, 2 MP", 525, 26.5, 0.6, 1.86),
+    Work("IS-Net shape, PNG, 12 MP", 270, 105, 4.0, 8.96),
 )
 CPU_ONLY_MS = {"PNG, 2 MP": 255.0, "PNG, 12 MP": 332.0}  # bench/RESULTS.md, "Against rembg": whole call, one thread
 
@@ -119,9 +120,9 @@ def page() -> str:
         f"and {CORES_PER_MACHINE} cores.",
         "",
         f"Assumed and not measured: {SPOT_LOSS_PER_HOUR:.0%} of machines are lost an hour, a new one needs "
-        f"{START_MINUTES:.0f} minutes, prices of requests. A GPU is an H100, with what four actors reached on it from "
-        "end to end, in calls of 256, with files in memory (bench/RESULTS.md, On a GPU): what it reaches with a store "
-        "across a network was not measured. 12 MP by extrapolation, IS-Net as it was first tried.",
+        f"{START_MINUTES:.0f} minutes, prices of requests. A GPU is an H100, with what actors reached on it from end "
+        "to end with files in memory (bench/RESULTS.md, On a GPU; JPEG with NVIDIA's Multi-Process Service): what it "
+        "reaches with a store across a network was not measured. 12 MP and IS-Net's PNGs by extrapolation.",
         "",
         "## Machines",
         "",

@@ -1,7 +1,8 @@
 """How a network is run on its device: in how many bits, how many photos at once, compiled or as it is. Pure.
 
 On a CPU batching and compiling gain nothing (measured), so there a photo is run alone, in 32 bits. A GPU wants 16 bits
-(which move a mask by 0.004 at most), many photos at once, and a compiled network: twice as fast as one that is not.
+(which move a mask by 0.1 to 1.2 of 255 on average), many photos at once, and a compiled network, twice as fast as one
+that is not.
 """
 
 from __future__ import annotations
