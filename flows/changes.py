@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from schemas.batch import Item, safe_path
+from schemas.batch import Item, can_be_kept
+from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES, delivery_paths
 from store.fingerprints import content_hmac, path_hmac
 from store.places import Lying
@@ -37,7 +38,7 @@ class Changes:
     changed: tuple[Photo, ...]
     skipped: int
     deleted: tuple[str, ...]
-    left_out: Mapping[str, int]
+    left_out: Mapping[LeftOut, int]
 
     @property
     def found(self) -> int:
@@ -82,22 +83,15 @@ def cutout_names(photos: Iterable[Lying], suffix: str) -> dict[str, str]:
     return {item.path: names[item.number] for item in items}
 
 
-def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[str]]:
+def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[LeftOut]]:
     """The photos of a listing, by path, and how many files were left out and why."""
     photos: dict[str, Lying] = {}
-    left_out: Counter[str] = Counter()
+    left_out: Counter[LeftOut] = Counter()
     for each in listing:
         if PurePosixPath(each.path).suffix.lower() not in PHOTO_SUFFIXES:
-            left_out["no photo by its name"] += 1
-        elif not _can_be_delivered(each.path):
-            left_out["a path that cannot be delivered"] += 1
+            left_out[LeftOut.NOT_A_PHOTO] += 1
+        elif not can_be_kept(each.path):
+            left_out[LeftOut.BAD_NAME] += 1
         else:
             photos[each.path] = each
     return [photos[path] for path in sorted(photos)], left_out
-
-
-def _can_be_delivered(path: str) -> bool:
-    try:
-        return safe_path(path) == path
-    except ValueError:
-        return False

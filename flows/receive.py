@@ -7,7 +7,7 @@ seal on the batch stands in line, and whoever works on it finds all that it need
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -20,6 +20,7 @@ from schemas.batch import Item, Manifest, Stamp, without_background
 from schemas.errors import BadOptions, NothingToDo, StillAnswering
 from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
+from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from store import batches, line
 from store.cleanup import admit_intake
@@ -65,8 +66,8 @@ def stamp_batch(
     return stamp
 
 
-def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
-    """Declare the batch complete and put it in line.
+def seal(parts: Parts, stamp: Stamp, items: Sequence[Item], left_out: Mapping[LeftOut, int] | None = None) -> Manifest:
+    """Declare the batch complete and put it in line. `left_out`: files of its source that are not in it.
 
     Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
     """
@@ -75,7 +76,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item]) -> Manifest:
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
         with parts.records.transaction() as connection:
-            if batches.seal(connection, stamp.batch_id, len(items)):
+            if batches.seal(connection, stamp.batch_id, len(items), left_out):
                 line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest
 

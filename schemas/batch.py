@@ -23,6 +23,7 @@ from schemas.record import Moment, Record
 
 PROMISED_LIFE = timedelta(hours=24)
 """Nothing that a customer sends is kept longer, counted from receipt."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 1024  # bytes: of a file on a disk, and of a key on S3
 
 
 class BatchState(StrEnum):
@@ -88,13 +89,22 @@ class Item(Record):
 
 
 def safe_path(path: str) -> str:
-    """A relative path that stays inside. Raises `ValueError`."""
+    """A relative path that stays inside, and that disks can hold. Raises `ValueError`."""
     path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
     if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         raise ValueError("absolute, or with control characters")
     Item(number=1, path=path, size=0)
-    path.encode()
+    if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > _LONGEST_NAME for name in path.split("/")):
+        raise ValueError("longer than a disk or a bucket holds")
     return path
+
+
+def can_be_kept(path: str) -> bool:
+    """Whether a photo may be called so, as it is."""
+    try:
+        return safe_path(path) == path
+    except ValueError:
+        return False
 
 
 def without_background(options: CutoutOptions, photos: Sequence[tuple[str, CutoutOptions | None]]) -> int:

@@ -155,9 +155,16 @@ class SourceEmpty(UserError):
 
 
 class BadArchive(UserError):
-    """A zip file that is damaged, or of a kind that is not taken."""
+    """A zip file that is damaged, or of a kind that is not taken.
+
+    `entry`: the name at fault, for its owner's own terminal. It is in no sentence, because sentences end in logs.
+    """
 
     code = "bad_archive"
+
+    def __init__(self, sentence: str = "", entry: str = "") -> None:
+        super().__init__(sentence)
+        self.entry = entry
 
 
 class StaleNotice(UserError):

@@ -20,6 +20,12 @@ PHOTO_SUFFIXES = frozenset(
 """What files are taken for by name when a place is looked through; what they are is found out when they are decoded."""
 
 
+def shown(name: str, most: int = 60) -> str:
+    """A name for its owner's eyes: what moves a cursor or turns a line round is spelled out, a long one cut short."""
+    cut = name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
+
+
 def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
     """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot; an item's own wins."""
     suffixes = {item.number: item.options.format.suffix if item.options else suffix for item in items}

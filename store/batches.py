@@ -14,19 +14,24 @@ from schemas.batch import PROMISED_LIFE, BatchState, Counts, Stamp
 from schemas.errors import NotFound, PastDeadline
 from schemas.ids import AccountId, BatchId, GrantId, received_at
 from schemas.industries import Industry
+from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
 from store.tables import batches
 
 
 class BatchRecord(Record):
-    """What the records know of a batch. `refusals`: reason of the gate -> outputs that it kept out of the lake."""
+    """What the records know of a batch. `refusals`: reason of the gate -> outputs that it kept out of the lake.
+
+    `left_out`: how many files of its source are not in it, and why.
+    """
 
     stamp: Stamp
     account_id: AccountId
     state: BatchState
     counts: Counts
     refusals: dict[str, int]
+    left_out: dict[LeftOut, int]
     purged_at: Moment | None
 
 
@@ -47,10 +52,11 @@ def open_batch(connection: Connection, stamp: Stamp, account_id: AccountId) -> N
     )
 
 
-def seal(connection: Connection, batch_id: BatchId, items: int) -> bool:
+def seal(connection: Connection, batch_id: BatchId, items: int, left_out: Mapping[LeftOut, int] | None = None) -> bool:
     """Record that the upload is complete. False when that was said before, or the batch was called off."""
     is_open = (batches.c.batch_id == batch_id) & (batches.c.state == BatchState.OPEN)
-    sealed = connection.execute(update(batches).where(is_open).values(state=BatchState.SEALED, items=items))
+    values = {"state": BatchState.SEALED, "items": items, "left_out": dict(left_out or {})}
+    sealed = connection.execute(update(batches).where(is_open).values(values))
     if sealed.rowcount == 0:
         get_batch(connection, batch_id)
     return sealed.rowcount == 1
@@ -152,5 +158,6 @@ def _record(row: RowMapping) -> BatchRecord:
         state=BatchState(row["state"]),
         counts=Counts(items=row["items"], done=row["done"], failed=row["failed"]),
         refusals=row["refusals"],
+        left_out={LeftOut(reason): count for reason, count in row["left_out"].items()},
         purged_at=row["purged_at"],
     )

@@ -41,7 +41,7 @@ def _on_s3(place: str, settings: Settings) -> Iterator[Lying]:
         page = s3.call("list_objects_v2", Prefix=start, **more)
         for each in page.get("Contents", ()):
             path = each["Key"].removeprefix(start)
-            if path and not path.endswith("/") and not any(name.startswith(".") for name in path.split("/")):
+            if path and not path.endswith("/") and not any(map(_is_hidden, path.split("/"))):
                 yield Lying(path, each["Size"], str(each.get("ETag", "")) or each["LastModified"].isoformat())
         if not page.get("IsTruncated"):
             return
@@ -63,6 +63,10 @@ def _in_folder(place: str) -> Iterator[Lying]:
             except FileNotFoundError:  # deleted since its folder was read
                 continue
             yield Lying(path.relative_to(root).as_posix(), status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and name not in (".", "..")  # of these a key is no path, which is to be told
 
 
 def _raise(error: OSError) -> None:

@@ -154,12 +154,16 @@ batches = Table(
     Column("done", Integer, nullable=False, default=0),
     Column("failed", Integer, nullable=False, default=0),
     Column("refusals", JSON, nullable=False),
+    Column("left_out", JSON, nullable=False, server_default="{}"),
     Column("purged_at", UtcTime),
     Column("purge_on_download", Boolean, nullable=False, server_default=false()),
     Index("ix_batches_account_received", "account_id", "received_at"),
     Index("ix_batches_received_at", "received_at"),
 )
-"""`refusals`: reason of the consent gate -> how many outputs of this batch it kept out of the lake."""
+"""`refusals`: reason of the consent gate -> how many outputs of this batch it kept out of the lake.
+
+`left_out`: reason -> how many files of its source are not in the batch.
+"""
 
 _unpurged = batches.c.purged_at.is_(None)
 Index("ix_batches_unpurged", batches.c.purge_at, postgresql_where=_unpurged, sqlite_where=_unpurged)

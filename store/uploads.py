@@ -15,7 +15,7 @@ import hmac
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from schemas.batch import Item, Stamp, safe_path
+from schemas.batch import Item, Stamp, can_be_kept
 from schemas.errors import NotFound, UserError, WrongOffset, WrongState
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
@@ -56,11 +56,7 @@ class Uploads:
 
     def announce(self, token: str, photo: Announced) -> None:
         """Note what is to come. Raises `UserError` for a path that cannot be."""
-        try:
-            is_good = safe_path(photo.path) == photo.path and _UNREADABLE not in photo.path
-        except ValueError:
-            is_good = False
-        if not is_good:
+        if not can_be_kept(photo.path) or _UNREADABLE in photo.path:
             raise UserError(
                 "A photo's path is relative, in UTF-8, with forward slashes, without `..`, empty parts or control "
                 "characters."

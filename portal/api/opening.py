@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -15,6 +15,7 @@ from portal.intake.place import items_in_place
 from schemas.batch import BatchState, Item, Stamp
 from schemas.errors import BgbatchError, LineTooLong, StillAnswering, UserError
 from schemas.ids import BatchId
+from schemas.left_out import LeftOut
 from store import idempotency, line
 from store.idempotency import Asked, begin
 
@@ -69,7 +70,7 @@ def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stam
     if wanted.items is not None and wanted.source is not None:
         raise UserError("Give items or a source, not both.")
     _check_line(sender)
-    items = _items(sender, wanted)
+    items, left_out = _items(sender, wanted)
     if items is not None:
         require_complete(wanted.options, [(item.path, item.options) for item in items])
     stamp = stamp_batch(
@@ -83,7 +84,7 @@ def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stam
         note=note,
     )
     if items is not None:
-        seal(sender.parts, stamp, items)
+        seal(sender.parts, stamp, items, left_out)
     return stamp.batch_id
 
 
@@ -93,17 +94,19 @@ def _go_on(sender: Sender, wanted: NewBatch, asked: Asked, now: datetime) -> Bat
     if record.state is BatchState.OPEN and (wanted.items is not None or wanted.source is not None):
         if asked.may_be_under_way(now):
             raise StillAnswering("The first request with this Idempotency-Key may be under way. Ask again soon.")
-        seal(sender.parts, record.stamp, _items(sender, wanted) or ())
+        items, left_out = _items(sender, wanted)
+        seal(sender.parts, record.stamp, items or (), left_out)
     return record.stamp.batch_id
 
 
-def _items(sender: Sender, wanted: NewBatch) -> list[Item] | None:
-    """Photos that the request itself names; None when they are to be uploaded."""
+def _items(sender: Sender, wanted: NewBatch) -> tuple[list[Item] | None, Mapping[LeftOut, int]]:
+    """Photos that the request itself names, None when they are to be uploaded; and what of its source is left out."""
     if wanted.items is not None:
-        return items_of_addresses(sender.parts, sender.account_id, wanted.items)
+        return items_of_addresses(sender.parts, sender.account_id, wanted.items), {}
     if wanted.source is not None:
-        return items_in_place(sender.parts, sender.account_id, wanted.source)
-    return None
+        items, tally = items_in_place(sender.parts, sender.account_id, wanted.source)
+        return items, tally.counts
+    return None, {}
 
 
 def _answer(sender: Sender, batch_id: BatchId) -> dict[str, object]:

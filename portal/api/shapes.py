@@ -8,6 +8,7 @@ from pydantic import Field
 
 from schemas.batch import BatchState
 from schemas.industries import Industry
+from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
 from store.batches import BatchRecord
@@ -50,7 +51,10 @@ class NewBatch(Record):
 
 
 class BatchAnswer(Record):
-    """A batch: numbers, states and times. `items` of an open one: photos announced so far."""
+    """A batch: numbers, states and times. `items` of an open one: photos announced so far.
+
+    `left_out`: how many files of a `source` are not in it, and why.
+    """
 
     batch_id: str
     state: BatchState
@@ -59,6 +63,7 @@ class BatchAnswer(Record):
     items: int
     done: int
     failed: int
+    left_out: dict[LeftOut, int]
     received_at: Moment
     purge_at: Moment
     purged_at: Moment | None
@@ -127,6 +132,7 @@ def batch_answer(record: BatchRecord) -> BatchAnswer:
         items=record.counts.items,
         done=record.counts.done,
         failed=record.counts.failed,
+        left_out=record.left_out,
         received_at=stamp.received_at,
         purge_at=stamp.purge_at,
         purged_at=record.purged_at,

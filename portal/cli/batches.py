@@ -34,6 +34,7 @@ from schemas.batch import BatchState, Counts
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
+from schemas.left_out import told
 from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
@@ -322,6 +323,7 @@ def _show_one(record: BatchRecord, became: _Became, as_json: bool) -> None:
             "batch": stamp.batch_id,
             "state": record.state,
             "photos": f"{counts.items}: {counts.done} done{look}, {counts.failed} failed",
+            **({"left out": told(record.left_out)} if record.left_out else {}),
             "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
             "purged" if record.purged_at else "gone by": f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC",
             "may train models": in_lake,

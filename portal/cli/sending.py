@@ -1,4 +1,4 @@
-"""Sending what is named: a folder, a zip file, a manifest, or a place. It is checked before the batch is stamped."""
+"""Sending what is named: a folder, a photo, a zip file, a manifest, or a place. It is checked before it is stamped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from portal.batches import call_off
 from portal.cli.terminal import err, progress_bar
 from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
-from portal.intake.folder import find_photos, upload
+from portal.intake.folder import find_photos, one_photo, upload
 from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
+from portal.intake.tally import Tally
 from portal.intake.upload_manifest import upload_manifest
 from schemas.batch import Stamp
+from schemas.errors import BadArchive
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
+from schemas.naming import shown
 from schemas.options import CutoutOptions
 from store.batches import get_batch
 from store.outside import IN_PLACE
@@ -32,11 +35,12 @@ def send(
 ) -> BatchId:
     """Stamp, upload, seal; what lies in a place stays there. Raises `UserError` with what is wrong with the source."""
     if source.startswith(IN_PLACE):
-        items = items_in_place(parts, account_id, source)
+        items, left_out = items_in_place(parts, account_id, source)
         require_complete(options, [(item.path, None) for item in items])
         stamp = stamp_batch(parts, account_id, industry, options)
         with _called_off_if_broken(parts, stamp):
-            seal(parts, stamp, items)
+            seal(parts, stamp, items, left_out.counts)
+        _tell(left_out)
         return stamp.batch_id
     return _upload(parts, Path(source), account_id, industry, options)
 
@@ -44,12 +48,15 @@ def send(
 def _upload(
     parts: Parts, source: Path, account_id: AccountId, industry: Industry | None, options: CutoutOptions
 ) -> BatchId:
-    suffix = source.suffix.lower()
+    source.stat()  # one that is not there is told as such
+    kind = "" if source.is_dir() else source.suffix.lower()
     may_name = partial(source_of, parts, account_id)
-    listed = read_manifest(source.read_bytes(), source.name, may_name, options) if suffix in SUFFIXES else None
-    found = find_photos(source) if listed is None and suffix != ".zip" else None
-    limits = ArchiveLimits(photo_bytes=parts.settings.max_bytes)
-    with Archive(source, limits) if suffix == ".zip" else nullcontext() as archive:
+    listed = read_manifest(source.read_bytes(), source.name, may_name, options) if kind in SUFFIXES else None
+    found = None
+    if listed is None and kind != ".zip":
+        found = find_photos(source) if source.is_dir() else one_photo(source)
+    left_out = found.left_out if found is not None else Tally()
+    with _opened(source, parts.settings.max_bytes) if kind == ".zip" else nullcontext() as archive:
         paths = found.photos if found is not None else archive.photos if archive is not None else ()
         photos = [(each.path, each.options) for each in listed] if listed else [(path, None) for path in paths]
         require_complete(options, photos)
@@ -60,15 +67,28 @@ def _upload(
                 bar.advance(bar.task_ids[0])
 
             if archive is not None:
+                left_out = archive.left_out
                 upload_archive(parts, stamp, archive, moved)
             elif listed is not None:
                 upload_manifest(parts, stamp, listed, source.parent, moved)
             elif found is not None:
-                upload(parts, stamp, found.photos, moved)
-        left_out = archive.left_out if archive is not None else found.left_out if found is not None else None
-    if left_out:
-        err.print(f"Left out: {', '.join(f'{count} × {kind}' for kind, count in sorted(left_out.items()))}.")
+                upload(parts, stamp, found.photos, moved, left_out.counts)
+    _tell(left_out)
     return stamp.batch_id
+
+
+def _opened(source: Path, max_bytes: int) -> Archive:
+    try:
+        return Archive(source, ArchiveLimits(photo_bytes=max_bytes))
+    except BadArchive as fault:
+        if fault.entry:
+            err.print(f"The entry: {shown(fault.entry)}", soft_wrap=True)
+        raise
+
+
+def _tell(left_out: Tally) -> None:
+    if left_out.counts:
+        err.print(f"Left out: {left_out}.", soft_wrap=True)
 
 
 @contextmanager

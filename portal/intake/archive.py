@@ -1,7 +1,10 @@
 """A zip file of photos. What it says of itself is not believed.
 
-- A name that is absolute, has `..`, a drive, a backslash or a control character: the whole file is refused (zip slip).
-- Entries that overlap, more entries or bytes than the limits, or more bytes than it announces: refused (bombs).
+- A name that is absolute, has `..`, a drive or a control character (zip slip), or is too long: the entry is left out,
+  counted and told. Nothing is ever written under a name of the zip's. Backslashes, as old programs on Windows write
+  them, are slashes.
+- A photo that is damaged in the zip, or is more than it says: it gets its own result, without its bytes.
+- Entries that overlap, more entries or bytes than the limits: refused (bombs).
 - Links, hidden files and what is no photo by name are left out and counted, as in a folder.
 - The same name twice: refused. Names that differ in case or Unicode form alone: both kept; delivery keeps them apart.
 """
@@ -12,15 +15,16 @@ import re
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flows.parts import Parts
 from flows.receive import seal
+from portal.intake.tally import Tally
 from schemas.batch import Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, NothingToDo
+from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
 from store.transient import source_key
 
@@ -43,7 +47,7 @@ class Archive:
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self._limits = limits
-        self.left_out: Counter[str] = Counter()
+        self.left_out = Tally()
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
@@ -61,7 +65,7 @@ class Archive:
         self._zip.close()
 
     def read(self) -> Iterator[tuple[str, int, bytes | None]]:
-        """Path, size and bytes of each photo, by path; None for one over the limit. Raises `BadArchive`."""
+        """Path, size and bytes of each photo, by path; None for one that is over the limit, or damaged in the zip."""
         for path, entry in self.photos.items():
             yield path, entry.file_size, self._unpack(entry) if entry.file_size <= self._limits.photo_bytes else None
 
@@ -71,39 +75,40 @@ class Archive:
         _refuse_overlaps(entries)
         photos: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            path = _checked_path(entry)
-            if entry.is_dir():
+            if entry.orig_filename.endswith("/"):
                 continue
             if entry.flag_bits & 1:
                 raise BadArchive("The zip file is encrypted. Send it without a password.")
-            reason = _why_not(entry, path)
-            if reason is not None:
-                self.left_out[reason] += 1
+            path = _path(entry)
+            if path is None:
+                self.left_out.leave_out(entry.orig_filename, LeftOut.BAD_NAME)
+            elif (reason := _why_not(entry, path)) is not None:
+                self.left_out.leave_out(path, reason)
             elif path in photos:
-                raise BadArchive("The zip file holds the same name twice. Pack it again.")
+                raise BadArchive("The zip file holds the same name twice. Pack it again.", entry=path)
             else:
                 photos[path] = entry
         if sum(entry.file_size for entry in photos.values()) > self._limits.bytes:
             raise BadArchive("The zip file unpacks to more than the limit. Send it in several.")
         if not photos:
-            raise NothingToDo("There is no photo in that zip file.")
+            raise NothingToDo(f"There is no photo in that zip file.{self.left_out.instead()}")
         return dict(sorted(photos.items()))
 
-    def _unpack(self, entry: zipfile.ZipInfo) -> bytes:
+    def _unpack(self, entry: zipfile.ZipInfo) -> bytes | None:
         data = bytearray()
         try:
             with self._zip.open(entry) as stream:
                 while piece := stream.read(_PIECE):
                     data += piece
                     if len(data) > entry.file_size:
-                        raise BadArchive("An entry of the zip file is larger than it says. Pack it again.")
+                        return None
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError):
-            raise BadArchive("An entry of the zip file is damaged, or packed in an odd way. Pack it again.") from None
+            return None
         return bytes(data)
 
 
 def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callable[[], None]) -> Manifest:
-    """Unpack the photos into the transient store and seal the batch. Raises `BadArchive`, `PastDeadline`."""
+    """Unpack the photos into the transient store and seal the batch. Raises `PastDeadline`."""
     items: list[Item] = []
     for path, size, data in archive.read():
         number = len(items) + 1
@@ -111,26 +116,22 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
             parts.transient.write(stamp, source_key(stamp.batch_id, number), data)
         items.append(Item(number=number, path=path, size=size))
         on_item()
-    return seal(parts, stamp, items)
+    return seal(parts, stamp, items, archive.left_out.counts)
 
 
-def _checked_path(entry: zipfile.ZipInfo) -> str:
-    name = entry.orig_filename
+def _path(entry: zipfile.ZipInfo) -> str | None:
     try:
-        if "\\" in name or _DRIVE.match(name):
-            raise ValueError
-        return safe_path(name.rstrip("/") if entry.is_dir() else name)
+        return None if _DRIVE.match(entry.orig_filename) else safe_path(entry.orig_filename)
     except ValueError:
-        raise BadArchive("The zip file holds a name that leaves its folder, or that no disk can hold.") from None
+        return None
 
 
-def _why_not(entry: zipfile.ZipInfo, path: str) -> str | None:
+def _why_not(entry: zipfile.ZipInfo, path: str) -> LeftOut | None:
     if stat.S_ISLNK(entry.external_attr >> 16):
-        return "links"
+        return LeftOut.LINK
     if path.startswith(_MACHINERY) or any(part.startswith(".") for part in path.split("/")):
-        return "hidden files"
-    suffix = PurePosixPath(path).suffix.lower()
-    return None if suffix in PHOTO_SUFFIXES else suffix or "no suffix"
+        return LeftOut.HIDDEN
+    return None if PurePosixPath(path).suffix.lower() in PHOTO_SUFFIXES else LeftOut.NOT_A_PHOTO
 
 
 def _refuse_overlaps(entries: list[zipfile.ZipInfo]) -> None:

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.parts import Parts
 from flows.receive import seal
-from schemas.batch import Item, Manifest, Stamp
+from portal.intake.tally import Tally
+from schemas.batch import Item, Manifest, Stamp, can_be_kept
 from schemas.errors import NothingToDo, UserError
+from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
 from store.transient import source_key
 
 
 @dataclass(frozen=True)
 class Found:
-    """A walk through a folder: photos by relative path, and how many files were left out by reason or suffix."""
+    """A walk through a folder: photos by relative path, and what was left out."""
 
     photos: dict[str, Path]
-    left_out: Counter[str]
+    left_out: Tally
 
 
 def find_photos(folder: Path) -> Found:
-    """All photos under `folder`, sorted by relative path. Links are not followed. Raises `NothingToDo`, `UserError`."""
-    if not folder.is_dir():
-        raise UserError("That is no folder. Give the folder that holds the photos.")
+    """All photos under `folder`, sorted by relative path. Links are not followed. Raises `NothingToDo`."""
     photos: dict[str, Path] = {}
-    left_out: Counter[str] = Counter()
+    left_out = Tally()
     for path in _files(folder):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            left_out["links"] += 1
+            left_out.leave_out(relative, LeftOut.LINK)
         elif path.name.startswith("."):
-            left_out["hidden files"] += 1
+            left_out.leave_out(relative, LeftOut.HIDDEN)
         elif path.suffix.lower() not in PHOTO_SUFFIXES:
-            left_out[f"{path.suffix.lower() or 'no suffix'}"] += 1
-        elif "\\" in relative or not _is_text(relative):
-            left_out["names that other systems cannot hold"] += 1
+            left_out.leave_out(relative, LeftOut.NOT_A_PHOTO)
+        elif not can_be_kept(relative):
+            left_out.leave_out(relative, LeftOut.BAD_NAME)
         else:
             photos[relative] = path
     if not photos:
-        seen = f" It holds {left_out.total()} other files." if left_out else ""
-        raise NothingToDo(f"There is no photo in that folder.{seen} Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}.")
+        raise NothingToDo(f"There is no photo in that folder.{left_out.instead()}")
     return Found(photos=dict(sorted(photos.items())), left_out=left_out)
 
 
-def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callable[[], None]) -> Manifest:
+def one_photo(file: Path) -> Found:
+    """A photo that is sent alone. Raises `UserError` for what is no photo by its name."""
+    if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES or not can_be_kept(file.name):
+        raise UserError(
+            "That is no folder, no zip file, no manifest (.csv, .jsonl, .json), and no photo by its name. "
+            f"Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}."
+        )
+    return Found(photos={file.name: file}, left_out=Tally())
+
+
+def upload(
+    parts: Parts,
+    stamp: Stamp,
+    photos: dict[str, Path],
+    on_item: Callable[[], None],
+    left_out: Mapping[LeftOut, int] | None = None,
+) -> Manifest:
     """Copy the photos into the transient store and seal the batch. Raises `PastDeadline`, `StoreFault`, `UserError`."""
     items = []
     for number, (relative, path) in enumerate(photos.items(), start=1):
@@ -57,7 +71,7 @@ def upload(parts: Parts, stamp: Stamp, photos: dict[str, Path], on_item: Callabl
             parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         items.append(Item(number=number, path=relative, size=size))
         on_item()
-    return seal(parts, stamp, items)
+    return seal(parts, stamp, items, left_out)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -67,11 +81,3 @@ def _files(folder: Path) -> Iterator[Path]:
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         for name in (*names, *links):
             yield Path(place) / name
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

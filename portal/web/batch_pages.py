@@ -17,6 +17,7 @@ from portal.web.limits import limited_posts
 from portal.web.portal import CheckedForm, Portal, SignedIn, ThePortal
 from schemas.errors import NotAllowed
 from schemas.ids import parse_batch_id
+from schemas.left_out import told
 from schemas.naming import delivery_paths
 from schemas.results import results_by_number
 from store.batches import BatchRecord, page_of
@@ -83,6 +84,7 @@ def show_one(
         listing=listing,
         names=names,
         receipts=receipts,
+        left_out=told(record.left_out),
         now=now,
         may_change=session.person.role is not Role.AUDITOR,
     )
