@@ -51,7 +51,7 @@ def submit(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder of photos (sub-folders keep their names), zip file, or manifest: CSV, JSON lines. "
+            help="Folder of photos (sub-folders keep their names), one photo, zip file, or manifest (CSV, JSON). "
             "Or s3://bucket/prefix: its photos stay there."
         ),
     ],

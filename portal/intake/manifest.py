@@ -1,4 +1,4 @@
-"""A manifest: CSV or JSON lines, one photo a line. It is checked whole; every fault is named with its line and column.
+"""A manifest: CSV, JSON lines, or a JSON array. It is checked whole; every fault is named with its line and column.
 
     vin,path,format,bg_color            {"vin": "WAU1", "path": "1.jpg", "format": "jpg", "bg_color": "white"}
     WAU1,photos/1.jpg,jpg,white         {"url": "https://photos.example/2.jpg"}
@@ -6,7 +6,7 @@
 
 `path` (beside the manifest) or `url` says where the photo is, exactly one of them; `vin` is the folder of its cutout;
 `name` is what to call it. Every other column is a cutout option for this photo alone. A CSV may have semicolons or tabs
-for commas, as Excel writes them in some countries.
+for commas, as Excel writes them in some countries. An array (`.json`) holds such objects, or paths and addresses alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -31,12 +32,13 @@ _MOST_FAULTS = 20
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", *_JSON_LINES)
 """What a manifest's name ends in."""
+_BLANKS = re.compile(r"[ \t\r\n]*")
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line. `path` is what to call the photo; `file` (beside the manifest) or `url` says where it is."""
+    """One photo. `path` is what to call the photo; `file` (beside the manifest) or `url` says where it is."""
 
     path: str
     file: str | None
@@ -76,17 +78,16 @@ def read_manifest(
             "Nothing was started. The manifest is not in UTF-8. In Excel, save it as `CSV UTF-8`, and send that."
         ) from None
     faults: list[_Fault] = []
-    rows = (_json_rows if name.lower().endswith(_JSON_LINES) else _csv_rows)(text, faults)
     listed: list[Listed] = []
-    seen: dict[str, int] = {}
-    for row in rows:
+    seen: dict[str, _Row] = {}
+    for row in _reader_of(name.lower(), text)(text, faults):
         one = _listed(row, source_of, base or CutoutOptions(), faults)
         if one is None:
             continue
-        first = seen.setdefault(one.path, row.line)
-        if first != row.line:
+        first = seen.setdefault(one.path, row)
+        if first is not row:
             faults.append(
-                _Fault(row.line, row.columns.get("name", "1"), f"the photo of line {first} has the same name")
+                _Fault(row.line, row.columns.get("name", "1"), f"the photo of line {first.line} has the same name")
             )
         listed.append(one)
     if faults:
@@ -96,6 +97,12 @@ def read_manifest(
     if not listed:
         raise BadManifest("Nothing was started. The manifest lists no photo.")
     return listed
+
+
+def _reader_of(name: str, text: str) -> Callable[[str, list[_Fault]], Iterator[_Row]]:
+    if name.endswith(".json") and text.lstrip().startswith("["):
+        return _array_rows
+    return _json_rows if name.endswith(_JSON_LINES) else _csv_rows
 
 
 def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
@@ -130,20 +137,53 @@ def _json_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:  # a number of 5000 digits is JSON, and no number here
-            column = error.colno if isinstance(error, json.JSONDecodeError) else 1
-            faults.append(_Fault(number, str(column), "this is no JSON"))
-            continue
-        if not isinstance(cells, dict):
-            faults.append(_Fault(number, "1", "a line must be one object in braces"))
-            continue
-        columns = {name: f"{line.find(json.dumps(name)) + 1} ({name})" for name in cells}
-        unknown = [name for name in cells if name not in (*_OWN, *_OPTIONS)]
-        faults += [_Fault(number, columns[name], "there is no such field") for name in unknown]
-        if not unknown:
-            yield _Row(number, {name: value for name, value in cells.items() if value is not None}, columns)
+        for cells in _json(line, number, faults):
+            if isinstance(cells, dict):
+                columns = {name: f"{line.find(json.dumps(name)) + 1} ({name})" for name in cells}
+                yield from _json_row(number, cells, columns, faults)
+            else:
+                faults.append(_Fault(number, "1", "a line must be one object in braces"))
+
+
+def _array_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
+    """Each object's line is the one on which it begins."""
+    if not any(True for _ in _json(text, 1, faults)):
+        return
+    decoder, line, counted = json.JSONDecoder(), 1, 0
+    at = _past(text, text.index("[") + 1)
+    while text[at] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        value, end = decoder.raw_decode(text, at)
+        if isinstance(value, str):
+            value = {"url" if "://" in value else "path": value}
+        if isinstance(value, dict):
+            yield from _json_row(line, value, {name: name for name in value}, faults)
+        else:
+            faults.append(_Fault(line, "1", "a photo is an object in braces, or a path or address in quotation marks"))
+        at = _past(text, end)
+        at = _past(text, at + 1) if text[at] == "," else at
+
+
+def _past(text: str, at: int) -> int:
+    """Where the blanks from here end."""
+    blanks = _BLANKS.match(text, at)
+    return blanks.end() if blanks else at
+
+
+def _json(text: str, line: int, faults: list[_Fault]) -> Iterator[object]:
+    """What stands there, which begins on `line`; nothing, and a fault, if it is no JSON."""
+    try:
+        yield json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is JSON, and no number here
+        down, column = (error.lineno, error.colno) if isinstance(error, json.JSONDecodeError) else (1, 1)
+        faults.append(_Fault(line + down - 1, str(column), "this is no JSON"))
+
+
+def _json_row(line: int, cells: dict[str, object], columns: dict[str, str], faults: list[_Fault]) -> Iterator[_Row]:
+    unknown = [name for name in cells if name not in (*_OWN, *_OPTIONS)]
+    faults += [_Fault(line, columns[name], "there is no such field") for name in unknown]
+    if not unknown:
+        yield _Row(line, {name: value for name, value in cells.items() if value is not None}, columns)
 
 
 def _listed(row: _Row, source_of: Callable[[str], str], base: CutoutOptions, faults: list[_Fault]) -> Listed | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
 from pathlib import Path
@@ -145,6 +146,18 @@ def test_a_manifest_names_folders_places_and_options() -> None:
     assert listed[:1] == listed_in('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_lists_the_same_as_lines_and_paths_and_addresses_alone(indent: int | None) -> None:
+    rows = [{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}, {"url": "https://photos.example/a/1.jpg"}]
+    lines = "\n".join(map(json.dumps, rows))
+    assert listed_in(f"\ufeff{json.dumps(rows, indent=indent)}\n", "m.json") == listed_in(lines, "m.json")
+    alone = listed_in(json.dumps(["p/1.jpg", "https://photos.example/a/1.jpg"], indent=indent), "M.JSON")
+    assert [(each.path, each.file, each.url) for each in alone] == [
+        ("p/1.jpg", "p/1.jpg", ""),
+        ("photos.example/a/1.jpg", None, "https://photos.example/a/1.jpg"),
+    ]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_as_excel_saves_it_in_any_country_is_read(delimiter: str) -> None:
     saved = "\ufeffVIN;Path;bg_color\r\nWAU1;Fotos\\Käfer.jpg;\r\n"
@@ -169,8 +182,18 @@ def test_a_table_as_excel_saves_it_in_any_country_is_read(delimiter: str) -> Non
         ("m.jsonl", '{"path": "1.jpg", "colour": "x"}\n', "line 1, column 19 (colour)"),
         ("m.jsonl", '{"path": 5}\n', "line 1, column 2 (path)"),
         ("m.jsonl", "[1]\n", "line 1, column 1"),
+        ("m.jsonl", "null\n", "line 1, column 1: a line must be"),
         ("m.jsonl", '{"path": ' + "1" * 5000 + "}\n", "line 1, column 1"),
         ("m.jsonl", '{"path": "1.jpg", "bg_image": "\\ud800"}\n', "line 1, column 19 (bg_image)"),
+        ("m.json", '["1.jpg",\n "../2.jpg"]', "line 2, column path"),
+        ("m.json", '["1.jpg", "2.jpg", "1.jpg"]', "line 1 has the same name"),
+        ("m.json", '[\n{"path": "1.jpg"},\n{"path":\n"2.jpg",\n"format": "gif"}]', "line 3, column format"),
+        ("m.json", '[\n{"path": "1.jpg", "colour": 1}]', "line 2, column colour: there is no such field"),
+        ("m.json", '["1.jpg",\n7]', "line 2, column 1: a photo is"),
+        ("m.json", '["1.jpg",\n"2.jpg",]', "line 2, column 9: this is no JSON"),
+        ("m.json", "[" * 100_000, "this is no JSON"),
+        ("m.json", '["1.jpg"] ["2.jpg"]', "line 1, column 11: this is no JSON"),
+        ("m.json", "[]", "lists no photo"),
         ("m.csv", "", "lists no photo"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from flows.parts import Parts, open_parts
 from portal.cli.sending import send
 from schemas.clock import system_clock
-from schemas.errors import BadManifest, BadOptions
+from schemas.errors import BadManifest, BadOptions, UserError
 from schemas.options import CutoutOptions
 from store.batches import list_batches
 from store.outside import allow
@@ -83,6 +83,45 @@ def test_a_manifest_names_only_what_the_account_may_use(parts: Parts, tmp_path: 
     batch_id = send(parts, str(may), account_id, None, CutoutOptions())
     sources = [item.source for item in parts.transient.manifest(batch_id).items]
     assert sources == ["s3://acme/stock/1.jpg", "https://photos.example/2.jpg"]
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "PHOTO.JPG", "link.heic"])
+def test_a_photo_is_sent_alone_under_its_name(
+    parts: Parts, sources: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    photo = sources["folder"] / "1.jpg"
+    if name != "1.jpg":
+        (tmp_path / name).symlink_to(photo)  # what the caller names is followed
+        photo = tmp_path / name
+    batch_id = send(parts, str(photo), account_id, None, CutoutOptions())
+    manifest = parts.transient.manifest(batch_id)
+    assert [(item.path, item.size) for item in manifest.items] == [(name, 5)]
+    assert parts.transient.source(manifest.stamp, manifest.items[0]) == b"1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("list.txt", "no photo by its name"), ("none.jpg", "No such file"), ("none.zip", "No such file")]
+)
+def test_what_cannot_be_sent_is_said_before_anything_is(parts: Parts, tmp_path: Path, name: str, said: str) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / "list.txt").write_text("1.jpg")
+    with pytest.raises((UserError, FileNotFoundError), match=said):
+        send(parts, str(tmp_path / name), account_id, None, CutoutOptions())
+    with parts.records.reading() as connection:
+        assert list_batches(connection) == []
+
+
+@pytest.mark.parametrize("folder", ["shoot.zip", "shoot.json"])
+def test_a_folder_is_one_whatever_its_name_ends_in(parts: Parts, tmp_path: Path, folder: str) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "1.jpg").write_bytes(b"1")
+    batch_id = send(parts, str(tmp_path / folder), account_id, None, CutoutOptions())
+    assert [item.path for item in parts.transient.manifest(batch_id).items] == ["1.jpg"]
 
 
 @pytest.mark.parametrize("name", ["list.json", "list.jsonl", "LIST.NDJSON"])
