@@ -299,16 +299,19 @@ def _show_list(records: list[BatchRecord], as_json: bool) -> None:
     rows = [
         (
             record.stamp.batch_id,
-            record.stamp.industry,
-            record.state,
-            record.counts.items,
-            record.counts.done,
-            record.counts.failed,
+            f"{record.counts.items} {record.stamp.industry or ''}".strip(),
+            _how_far(record),
             f"{record.purged_at or record.stamp.purge_at:%Y-%m-%d %H:%M}",
         )
         for record in records
     ]
-    show_table(("batch", "industry", "state", "photos", "done", "failed", "gone by (UTC)"), rows)
+    show_table(("batch", "photos", "state", "gone by (UTC)"), rows)  # as narrow as a window of 80 columns
+
+
+def _how_far(record: BatchRecord) -> str:
+    state = record.state.replace("_", " ")
+    is_all = record.counts.done == record.counts.items
+    return state if is_all else f"{state}: {record.counts.done} done, {record.counts.failed} failed"
 
 
 def _show_one(record: BatchRecord, became: _Became, as_json: bool) -> None:

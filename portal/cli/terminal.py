@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -140,15 +141,35 @@ def show_json(value: object) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows as a table on stdout."""
-    # Folded, not cut: an id that ends in an ellipsis is worth nothing.
-    table = Table(*(Column(name, overflow="fold") for name in columns))
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    if out.is_terminal:
-        out.print(table)
-    else:  # nobody's window: a line of the table is one line of the pipe or file
-        _Plain(width=out.measure(table, options=out.options.update(max_width=_WIDEST)).maximum).print(table)
+    """Print rows as a table on stdout; in a window too narrow for it, each value on a line of its own.
+
+    No word is broken: an id or a path is there to be copied.
+    """
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    # Nobody's window: a line of the table is one line of the pipe or file.
+    most = out.width if out.is_terminal else _WIDEST
+    widths = _widths([*zip(columns, *cells, strict=True)], most - 3 * len(columns) - 1)
+    if widths is None:
+        for row in cells:
+            show_fields(dict(zip(columns, row, strict=True)))
+            out.print()
+        return
+    table = Table(*(Column(name, width=width, overflow="fold") for name, width in zip(columns, widths, strict=True)))
+    for row in cells:
+        table.add_row(*row)
+    _Plain(width=most).print(table)
+
+
+def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """How wide each column is in so much room, no word broken; None when that is too little."""
+    widths = [max(cell_len(word) for cell in column for word in (*cell.split(), "")) for column in cells]
+    needs = [max(cell_len(line) for cell in column for line in (*cell.splitlines(), "")) for column in cells]
+    left = room - sum(widths)
+    for rest, at in enumerate(sorted(range(len(cells)), key=lambda at: needs[at] - widths[at]), start=1):
+        more = min(needs[at] - widths[at], max(left, 0) // (len(cells) - rest + 1))
+        widths[at] += more
+        left -= more
+    return widths if left >= 0 else None
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
