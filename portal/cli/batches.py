@@ -200,13 +200,12 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
+        # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
+        from flows.parts import using
+        from flows.process_batch import process_batch
+
         with holding(replace(parts, watch=watch), record.stamp.batch_id) as held:
             if held is not None:
-                from flows.parts import using
-                from flows.process_batch import (
-                    process_batch,  # Prefect is slow to import; `bgbatch --help` must not wait for it
-                )
-
                 engine.start()
                 with using(held):
                     process_batch(record.stamp.batch_id)

@@ -1,6 +1,7 @@
 """While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off.
 
-When the dispatcher was first, the command watches it: who asked wants the batch done, by whomever.
+When the dispatcher was first, the command watches it: who asked wants the batch done, by whomever. An idle one is let
+go first, because its workers are warm: the command would start Ray and a network of its own beside them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from flows.lease import batch_renewed, stopping
 from flows.parts import Parts
@@ -19,6 +21,8 @@ from store.batches import get_batch
 
 _OURS = "command"
 _LOOK_EVERY = 1.0  # seconds
+_FOR_THE_IDLE = timedelta(seconds=2)  # a dispatcher without work looks every second
+_A_MOMENT = 0.1  # seconds
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
         stands = line.find_submission(connection, batch_id)
     if stands is not None and stands.ready_at is None:
         parts.transient.manifest(batch_id)  # there is none: whoever uploads the batch goes on with that
-    is_ours = _claim(parts, batch_id, holder, once_more=True)
+    is_ours = not _is_taken(parts, batch_id) and _claim(parts, batch_id, holder, once_more=True)
     while not is_ours:
         with parts.records.transaction() as connection:
             record = get_batch(connection, batch_id)
@@ -52,6 +56,21 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
             if get_batch(connection, batch_id).state.has_ended:  # it may have been so before: then nobody has said it
                 line.leave(connection, batch_id, parts.clock())
             line.release(connection, batch_id, holder, parts.clock())
+
+
+def _is_taken(parts: Parts, batch_id: BatchId) -> bool:
+    """Whether an idle dispatcher takes a batch that has just been sealed."""
+    waited = 0.0
+    while waited < _FOR_THE_IDLE.total_seconds():
+        with parts.records.reading() as connection:
+            stands = line.find_submission(connection, batch_id)
+        if stands is None or stands.ready_at is None or parts.clock() - stands.ready_at >= _FOR_THE_IDLE:
+            return False
+        if stands.started_at is not None:
+            return True
+        time.sleep(_A_MOMENT)
+        waited += _A_MOMENT
+    return False
 
 
 def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> bool:

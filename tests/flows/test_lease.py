@@ -16,11 +16,13 @@ from flows.receive import stamp_batch
 from portal.cli.lease import holding
 from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed
+from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from store import line
 from store.batches import set_progress
 from store.tables import submissions
 from tests.flows.conftest import Place
+from tests.flows.test_dispatch import dispatcher, pretend
 
 
 def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
@@ -87,6 +89,25 @@ def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_aga
     with holding(replace(place.parts, watch=lambda counts: seen.append(counts.done)), stamp.batch_id) as held:
         assert held is None
     assert seen == [0, 1, 2]
+
+
+def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_warm(place: Place) -> None:
+    seen: list[BatchId] = []
+    idle = dispatcher(place, lambda parts, batch_id: (seen.append(batch_id), pretend(parts, batch_id))[1])
+    running = threading.Thread(target=idle.run)
+    running.start()
+    assert not threading.Event().wait(0.2)
+    try:
+        stamp = place.send({"1.jpg": b"x"})
+        with holding(place.parts, stamp.batch_id) as held:
+            assert held is None
+        assert seen == [stamp.batch_id]
+    finally:
+        idle._ending.set()
+        running.join()
+    stamp = place.send({"1.jpg": b"x"})
+    with holding(place.parts, stamp.batch_id) as held:
+        assert held is not None, "where there is none, nobody waits for one"
 
 
 def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
