@@ -130,6 +130,12 @@ class WrongOffset(UserError):
     code = "wrong_offset"
 
 
+class WrongMediaType(UserError):
+    """A part of a resumable upload that does not say that it is one."""
+
+    code = "wrong_media_type"
+
+
 class BadManifest(UserError):
     """A manifest that cannot be used; each fault is named with its line and column, and nothing was started."""
 

@@ -27,11 +27,12 @@ _UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what a web server makes of bytes th
 
 
 class Announced(Record):
-    """What is to come, or has come, under a token. `size` in bytes."""
+    """What is to come, or has come, under a token. `size` in bytes; `metadata`: as the client of an upload put it."""
 
     path: str
     size: int
     options: CutoutOptions | None = None
+    metadata: str = ""
 
 
 def token_of(upload_key: str, path: str) -> str:
@@ -66,7 +67,7 @@ class Uploads:
     def announce_again(self, token: str, photo: Announced) -> int:
         """Announce, or go on with an upload of the same path and size; returns where it stands."""
         try:
-            if self.announced(token) == photo:
+            if self.announced(token).model_copy(update={"metadata": photo.metadata}) == photo:
                 return self.offset(token)
         except NotFound:
             pass

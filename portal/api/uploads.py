@@ -31,20 +31,23 @@ from portal.api.receiving import counted, take_out, upload_key, uploads_of
 from portal.api.room import body_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
-from portal.web.portal import ThePortal
-from schemas.errors import FileTooLarge, UserError
+from schemas.errors import FileTooLarge, UserError, WrongMediaType
 from store.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
 _VERSION = "1.0.0"
 _UPLOADS = re.compile(r"/v1/batches/[^/]+/uploads(/.*)?", re.DOTALL)
-_PART = body_of_bytes("application/offset+octet-stream")
+_PART_TYPE = "application/offset+octet-stream"
+_PART = body_of_bytes(_PART_TYPE)
 _STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": _VERSION}
 _OFFERED = {"Tus-Version": _VERSION, "Tus-Extension": "creation,creation-with-upload,termination"}
 
 
 class Tus:
-    """Wraps all that answers: what is said of uploads, errors too, names the protocol's version. No other is served."""
+    """Wraps all that answers: what is said of uploads, errors too, names the protocol's version. No other is served.
+
+    A client behind a proxy that lets no PATCH or DELETE pass names it in `X-HTTP-Method-Override`.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -60,7 +63,9 @@ class Tus:
                 MutableHeaders(scope=message)["Tus-Resumable"] = _VERSION
             await send(message)
 
-        asked = Headers(scope=scope).get("Tus-Resumable", _VERSION)
+        headers = Headers(scope=scope)
+        scope["method"] = headers.get("X-HTTP-Method-Override", scope["method"]).upper()
+        asked = headers.get("Tus-Resumable", _VERSION)
         if asked == _VERSION or scope["method"] == "OPTIONS":
             await self._app(scope, receive, sending)
             return
@@ -70,9 +75,9 @@ class Tus:
 
 
 @router.options("/batches/{batch_id}/uploads", status_code=204)
-def offer(batch_id: str, portal: ThePortal) -> Response:
-    """What of the protocol there is."""
-    return Response(status_code=204, headers=_OFFERED | {"Tus-Max-Size": str(portal.settings.max_bytes)})
+def offer(batch_id: str) -> Response:
+    """What of the protocol there is. No Tus-Max-Size: a photo over the limit is taken too, and gets its own result."""
+    return Response(status_code=204, headers=_OFFERED)
 
 
 @router.post(
@@ -90,9 +95,11 @@ async def create(
     metadata: Annotated[str, Header(alias="Upload-Metadata", max_length=4_000)],
 ) -> Response:
     """Announce a photo; its first part may come along. The same path and length again go on with the same upload."""
-    photo = Announced(path=_path_in(metadata), size=length)
+    photo = Announced(path=_path_in(metadata), size=length, metadata=metadata)
     async with request.app.state.room.for_one(request, sender.account_id):
         data = await _part(request, sender.portal.settings.max_bytes)
+        if data:
+            _require_part(request)
         token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
     return Response(status_code=201, headers={"Location": place, "Upload-Offset": str(offset)})
@@ -116,15 +123,22 @@ def list_uploads(
 @router.head(
     "/batches/{batch_id}/uploads/{token}",
     response_class=Response,
-    responses=with_headers(200, "Where it stands.", Upload_Length="How large the photo is.", **_STANDS),
+    responses=with_headers(
+        200,
+        "Where it stands.",
+        Upload_Length="How large the photo is.",
+        Upload_Metadata="As it was announced.",
+        **_STANDS,
+    ),
 )
 def stand(sender: TheSender, batch_id: str, token: str) -> Response:
     """Where the upload stands."""
     record = sender.batch(batch_id)
     upload_key(sender, record)
     uploads = uploads_of(sender, record)
-    size = uploads.announced(token).size
-    return Response(headers={"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(size)})
+    photo = uploads.announced(token)
+    told = {"Upload-Metadata": photo.metadata} if photo.metadata else {}
+    return Response(headers=told | {"Upload-Offset": str(uploads.offset(token)), "Upload-Length": str(photo.size)})
 
 
 @router.patch(
@@ -142,6 +156,7 @@ async def append(
     offset: Annotated[int, Header(alias="Upload-Offset", ge=0)],
 ) -> Response:
     """Send the next part."""
+    _require_part(request)
     record = await run_in_threadpool(sender.batch, batch_id)
     await run_in_threadpool(upload_key, sender, record)
     uploads = uploads_of(sender, record)
@@ -159,6 +174,11 @@ def remove(sender: TheSender, batch_id: str, token: str) -> Response:
     upload_key(sender, record)
     take_out(sender, record, token)
     return Response(status_code=204)
+
+
+def _require_part(request: Request) -> None:
+    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != _PART_TYPE:
+        raise WrongMediaType(f"Parts of an upload come as {_PART_TYPE}. Send that as Content-Type.")
 
 
 def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tuple[str, int]:

@@ -442,15 +442,19 @@ def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
     assert desk.parts.transient.source(manifest.stamp, manifest.items[0]) == photo
 
 
+PART = {"Content-Type": "application/offset+octet-stream"}
+
+
 def announced(path: str, size: int) -> dict[str, str]:
-    return {"Upload-Length": str(size), "Upload-Metadata": f"filename {base64.b64encode(path.encode()).decode()}"}
+    name = base64.b64encode(path.encode()).decode()
+    return {"Upload-Length": str(size), "Upload-Metadata": f"filename {name}", **PART}
 
 
 def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_served(desk: Desk) -> None:
     uploads = f"/batches/{desk.open()}/uploads"
     place = desk.call("POST", uploads, headers=announced("1.jpg", 5)).headers["Location"].removeprefix("/v1")
     answers = {
-        status: desk.call("PATCH", path, content=b"12345", headers={"Upload-Offset": "0", **headers})
+        status: desk.call("PATCH", path, content=b"12345", headers={"Upload-Offset": "0", **PART, **headers})
         for status, path, headers in (
             (412, place, {"Tus-Resumable": "0.2.2"}),
             (409, place, {"Upload-Offset": "3"}),
@@ -458,6 +462,7 @@ def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_se
             (404, f"{uploads}/none", {}),
             (405, uploads, {}),
             (401, place, {"x-api-key": "none"}),
+            (415, place, {"Content-Type": "application/octet-stream"}),
             (204, place, {"Tus-Resumable": "1.0.0"}),
         )
     }
@@ -465,6 +470,37 @@ def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_se
     assert {answer.headers["Tus-Resumable"] for answer in answers.values()} == {"1.0.0"}
     assert answers[412].headers["Tus-Version"] == "1.0.0"
     assert "Tus-Resumable" not in desk.call("GET", "/batches").headers
+
+
+def test_bytes_that_do_not_say_that_they_are_a_part_of_an_upload_are_refused(desk: Desk) -> None:
+    uploads = f"/batches/{desk.open()}/uploads"
+    place = desk.call("POST", uploads, headers=announced("1.jpg", 5)).headers["Location"].removeprefix("/v1")
+    for told in ("image/jpeg", "application/x-www-form-urlencoded", ""):
+        for method, at, data in (("PATCH", place, b"12345"), ("PATCH", place, b""), ("POST", uploads, b"12345")):
+            head = announced("1.jpg", 5) | {"Upload-Offset": "0", "Content-Type": told}
+            assert desk.call(method, at, headers=head, content=data).json()["code"] == "wrong_media_type"
+    assert desk.call("HEAD", place).headers["Upload-Offset"] == "0"
+    head = {"Upload-Offset": "0", "Content-Type": "Application/Offset+Octet-Stream; charset=binary"}
+    assert desk.call("PATCH", place, headers=head, content=b"12345").status_code == 204
+
+
+def test_a_client_hears_its_metadata_again_and_may_name_its_method_in_a_header(desk: Desk) -> None:
+    uploads = f"/batches/{desk.open()}/uploads"
+    head = announced("1.jpg", 5)
+    head["Upload-Metadata"] += ",filetype aW1hZ2UvanBlZw==,is_confidential"
+    place = desk.call("POST", uploads, headers=head).headers["Location"].removeprefix("/v1")
+    assert desk.call("HEAD", place).headers["Upload-Metadata"] == head["Upload-Metadata"]
+
+    def instead(method: str) -> httpx.Response:
+        as_part = {"X-HTTP-Method-Override": method, "Upload-Offset": "0", **PART}
+        return desk.call("POST", place, headers=as_part, content=b"12")
+
+    assert instead("PATCH").headers["Upload-Offset"] == "2"
+    assert desk.call("POST", uploads, headers=announced("1.jpg", 5)).headers["Upload-Offset"] == "2"
+    assert instead("DELETE").status_code == 204
+    assert desk.call("HEAD", place).status_code == 404
+    offered = desk.client.options("/v1/batches/any/uploads").headers
+    assert (offered["Tus-Version"], "Tus-Max-Size" in offered) == ("1.0.0", False), "over the limit is taken, too"
 
 
 def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_come(desk: Desk) -> None:
@@ -515,8 +551,8 @@ def test_a_resumable_upload_over_the_limit_is_never_kept_nor_asked_for(tmp_path:
 
 
 def test_a_client_that_sends_a_whole_photo_in_one_part_may(desk: Desk) -> None:
-    most = int(desk.client.options("/v1/batches/any/uploads").headers["tus-max-size"])
-    assert most == desk.parts.settings.max_megabytes * 1e6 > 2**24
+    most = desk.parts.settings.max_bytes
+    assert most > 2**24
     batch, photo = desk.open(), bytes(most)
     assert begin_upload(desk, batch, most)(0, photo).headers["upload-offset"] == str(most)
     assert sent_whole(desk, batch) == photo

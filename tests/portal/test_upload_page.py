@@ -168,7 +168,8 @@ def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
             const headers = {'X-Form-Token': token, 'Content-Type': 'application/json'};
             const made = await (await fetch('/v1/batches', {method: 'POST', headers, body: '{}'})).json();
             const name = 'filename ' + btoa('a/b #1?.jpg');
-            const announce = {'X-Form-Token': token, 'Upload-Length': '9', 'Upload-Metadata': name};
+            const announce = {'X-Form-Token': token, 'Upload-Length': '9', 'Upload-Metadata': name,
+                'Content-Type': 'application/offset+octet-stream'};
             await fetch(`/v1/batches/${made.batch_id}/uploads`, {method: 'POST', headers: announce, body: 'four'});
             return made.batch_id;
         }""",
