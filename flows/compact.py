@@ -16,6 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from consent.gate import is_live
 from flows.candidates import lake_of
 from flows.parts import current_parts
+from flows.unforeseen import without_its_text
 from lake.compact import Compacted
 from lake.compact import compact as compact_lake
 
@@ -31,6 +32,7 @@ def compact(until: datetime | None = None) -> Compacted:
 
 
 @task(name="merge", retries=2, retry_delay_seconds=30, persist_result=False)
+@without_its_text
 def merge_small_files(until: datetime | None) -> Compacted:
     """Plan and merge on the parts in use."""
     parts = current_parts()

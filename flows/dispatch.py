@@ -25,7 +25,7 @@ from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
 from store.line import InLine
-from store.logs import about
+from store.logs import about, kind_and_place
 from store.spans import span
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Dispatcher:
         except OperationalError:  # the records are away, and so they are for all
             raise
         except Exception as fault:
-            _log.error("the turn ended with %s, which nobody foresaw; the batch waits in line", type(fault).__name__)
+            _log.error("the turn ended with %s, which nobody foresaw; the batch waits in line", kind_and_place(fault))
             self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
             raise
         finally:

@@ -30,6 +30,7 @@ from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
 from schemas.results import Done, Failed, results_by_number
 from store import line, nights, schedules
 from store.batches import BatchRecord, get_batch
+from store.logs import kind_and_place
 from store.nights import Night, NightState
 from store.schedules import Schedule, ScheduleId
 
@@ -79,7 +80,7 @@ def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T],
     except BgbatchError as fault:
         _log.error("schedule %s: %s", schedule_id, fault.code)
     except Exception as fault:  # noqa: BLE001 - such as a stored option or time zone that this version does not know
-        _log.error("schedule %s: %s", schedule_id, type(fault).__name__)
+        _log.error("schedule %s: %s", schedule_id, kind_and_place(fault))
     return otherwise
 
 

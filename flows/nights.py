@@ -13,6 +13,7 @@ from flows import night_steps
 from flows.night_worker import Worker
 from flows.parts import Parts, current_parts, using
 from flows.process_batch import process_batch
+from flows.unforeseen import without_its_text
 from schemas.batch import Counts
 from schemas.ids import BatchId
 from store import schedules
@@ -28,6 +29,11 @@ def worker() -> Worker:
 @flow(name="night", flow_run_name="night {schedule_id}", persist_result=False)
 def night(schedule_id: str, out_of_turn: bool = False) -> list[str]:
     """Run what is due of one schedule, once, or go on with what was interrupted. Returns the states of its nights."""
+    return _night(schedule_id, out_of_turn)
+
+
+@without_its_text
+def _night(schedule_id: str, out_of_turn: bool) -> list[str]:
     parts = current_parts()
     with parts.records.reading() as connection:
         schedule = schedules.find(connection, schedule_id)
@@ -40,6 +46,11 @@ def night(schedule_id: str, out_of_turn: bool = False) -> list[str]:
 @flow(name="night-watch", persist_result=False)
 def night_watch() -> list[Night]:
     """Look after all schedules once: for a cron job, or a service, without a Prefect server."""
+    return _night_watch()
+
+
+@without_its_text
+def _night_watch() -> list[Night]:
     return night_steps.run_due(current_parts(), worker())
 
 

@@ -16,6 +16,7 @@ from consent.policy import Reason
 from flows import steps
 from flows.admission import Admitted, Portion, Write
 from flows.parts import Parts, current_parts
+from flows.unforeseen import without_its_text
 from lake.write import LakeFile, write_candidates
 from schemas.batch import Counts
 from schemas.errors import BgbatchError
@@ -74,12 +75,14 @@ def process_batch(batch_id: BatchId) -> Counts:
 
 
 @task(name="plan", persist_result=False)
+@without_its_text
 def plan_batch(batch_id: BatchId) -> list[Shard]:
     """Which items are left, in shards."""
     return steps.plan(current_parts(), batch_id)
 
 
 @_retried
+@without_its_text
 def cut_batch(batch_id: BatchId, calls: int) -> Counts:
     """Cut what is left; tried again as a whole when the store or the workers fail, it goes on where it stopped."""
     parts = current_parts()
@@ -99,6 +102,7 @@ def cut_batch(batch_id: BatchId, calls: int) -> Counts:
 
 
 @_retried
+@without_its_text
 def admit_batch(batch_id: BatchId) -> Admitted:
     """Offer what is done to the consent gate and the lake."""
     parts = current_parts()
@@ -106,6 +110,7 @@ def admit_batch(batch_id: BatchId) -> Admitted:
 
 
 @_retried
+@without_its_text
 def finish_batch(batch_id: BatchId) -> Counts:
     """Record how the batch ended."""
     return steps.finish(current_parts(), batch_id)

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import steps
 from flows.parts import current_parts
+from flows.unforeseen import without_its_text
 from lake.erase import Reconciled
 
 
@@ -20,6 +21,7 @@ def reconcile() -> Reconciled:
 
 
 @task(name="reconcile-lake", retries=2, retry_delay_seconds=5, persist_result=False)
+@without_its_text
 def reconcile_lake() -> Reconciled:
     """Compare and erase on the parts in use."""
     return steps.reconcile(current_parts())

@@ -14,15 +14,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from schemas.errors import BgbatchError
 
-_OURS = ("bgbatch", "consent", "flows", "lake", "portal", "store", "workers")
+_OURS = ("bgbatch", "consent", "flows", "lake", "portal", "schemas", "store", "workers")
+_LOG = "bgbatch.trace"
+"""The logger of traces alone: who sits at a terminal is told in a sentence, and needs no trace."""
+_SAID_ALREADY = ("Task run failed with", "Encountered exception during execution", "Finished in state Failed")
 _ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
+_ROOT = Path(__file__).parent.parent
 _about: ContextVar[dict[str, str]] = ContextVar("about")
+
+
+class Unforeseen(Exception):
+    """What nobody foresaw: the kind of an exception and its place in the code, and nothing of what it said.
+
+    It is no `BgbatchError`: trying again may not help, and who gets one after the other makes room for a new process.
+    """
 
 
 @contextmanager
@@ -43,7 +55,9 @@ def note(**ids: str) -> None:
 def set_up(form: str, to: TextIO | None = None) -> None:
     """Write the log to stderr, or elsewhere: `text` holds warnings, `json` also what was done, and each request."""
     handler = logging.StreamHandler(to or sys.stderr)
-    handler.setFormatter(Json() if form == "json" else Text())
+    is_terminal = handler.stream.isatty()
+    handler.setFormatter(Json() if form == "json" else Text(with_places=not is_terminal))
+    handler.addFilter(lambda record: not (is_terminal and form != "json" and record.name == _LOG))
     root = logging.getLogger()
     root.handlers = [each for each in root.handlers if not isinstance(each.formatter, Text | Json)] + [handler]
     root.setLevel(logging.WARNING)
@@ -58,14 +72,37 @@ def set_up(form: str, to: TextIO | None = None) -> None:
         logging.getLogger(name).addFilter(_is_news)
 
 
+def log_trace(fault: BaseException) -> None:
+    """Write where it was that something went wrong which nobody foresaw; not to a terminal."""
+    logging.getLogger(_LOG).error("%s", kind_and_place(fault), exc_info=fault)
+
+
+def kind_and_place(fault: BaseException) -> str:
+    """What kind it is, and where it was in our own code, for a sentence. Of one without its text, what it tells."""
+    if isinstance(fault, Unforeseen):
+        return str(fault)
+    frames = traceback.extract_tb(fault.__traceback__)
+    ours = [frame for frame in frames if _is_ours(Path(frame.filename))] or frames[-1:]
+    return f"{type(fault).__name__}{f' at {Path(ours[-1].filename).name}:{ours[-1].lineno}' if ours else ''}"
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_relative_to(_ROOT) and file.relative_to(_ROOT).parts[0] in _OURS
+
+
 class Text(logging.Formatter):
-    """A line for people."""
+    """A line for people. `with_places`: of exceptions, too."""
+
+    def __init__(self, with_places: bool = True) -> None:
+        super().__init__()
+        self._with_places = with_places
 
     def format(self, record: logging.LogRecord) -> str:
         """Level, logger, message; of an exception that has no sentence of its own, its places and kind."""
         line = f"{record.levelname} {record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], BgbatchError):
-            line = "\n".join((line, *_frames(record.exc_info), _kind(record.exc_info)))
+            frames = _frames(record.exc_info) if self._with_places else ()
+            line = "\n".join((line, *frames, _kind(record.exc_info)))
         return line
 
 
@@ -99,11 +136,14 @@ def _frames(ei: _ExcInfo) -> list[str]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not what somebody asked for, or what is so at each start.
+    """Not what somebody asked for, or what is so at each start, or what whoever waits for a flow says anyway.
 
     Prefect calls each flow that was stopped by a signal a crash; Ray warns that its token is on, as it should be.
     """
     message = record.getMessage()
+    fault = record.exc_info[1] if record.exc_info else None
+    if message.startswith(_SAID_ALREADY) and (fault is None or isinstance(fault, BgbatchError | Unforeseen)):
+        return "will start" in message  # another try
     if message.startswith("Token authentication is enabled"):
         return False
     return not (message.startswith("Crash detected") and any(each in message for each in _ON_REQUEST))

@@ -29,6 +29,7 @@ from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
 from schemas.ids import BatchId
 from store.expired import forget_expired
+from store.logs import kind_and_place
 from store.purge import PurgeReport
 
 _log = logging.getLogger("bgbatch")
@@ -193,5 +194,5 @@ def _try(what: str, step: Callable[[], _Done]) -> _Done | None:
     except BgbatchError as fault:
         _log.error("%s: %s: %s", what, fault.code, fault)
     except Exception as fault:  # noqa: BLE001  # the next step must run whatever ended this one
-        _log.error("%s: %s", what, type(fault).__name__)
+        _log.error("%s: %s", what, kind_and_place(fault))
     return None

@@ -28,7 +28,7 @@ from flows.parts import Parts, open_parts
 from schemas.batch import BatchState
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
-from store.logs import set_up
+from store.logs import Unforeseen, kind_and_place, log_trace, set_up
 from store.settings import Settings
 
 OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, CALLED_OFF, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -75,9 +75,9 @@ def get_ready() -> Parts:
 def exit_codes(
     how_to_go_on: str = "What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest.",
 ) -> Iterator[None]:
-    """Turn a fault into one line on stderr and an exit code; a traceback is for defects only.
+    """Turn a fault into one line on stderr and an exit code; the trace of a defect is for the log alone.
 
-    `how_to_go_on`: what to say after Ctrl-C.
+    `how_to_go_on`: what to say after Ctrl-C, and of a defect.
     """
     try:
         yield
@@ -94,6 +94,14 @@ def exit_codes(
     except KeyboardInterrupt:
         err.print(f"Stopped. {how_to_go_on}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as fault:  # noqa: BLE001 - whatever it is, a person is told in a sentence
+        if not isinstance(fault, Unforeseen):  # its trace is in the log by now
+            log_trace(fault)
+        why = f"Something went wrong that nobody foresaw ({kind_and_place(fault)}). {how_to_go_on}"
+        _say_fault(BgbatchError.code, f"{why} If it stays so, end the command with `2>FILE`: FILE then holds a trace.")
+        raise typer.Exit(OUR_FAULT) from None
 
 
 def _say_fault(code: str, sentence: str) -> None:

@@ -103,6 +103,20 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     assert [each["state"] for each in json.loads(run("status", "--json"))] == ["cancelled"]
 
 
+def test_a_defect_is_one_sentence_whatever_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+    secret = "grandmothers-portrait.jpg"
+
+    def defective(*_what: object) -> None:
+        raise KeyError(secret)
+
+    monkeypatch.setattr("portal.cli.sending.upload", defective)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=1)
+    assert said.count("internal: Something went wrong that nobody foresaw (KeyError at sending.py:") == 1
+    assert "nothing will be cut. Submit the photos again." in said
+    assert secret not in said
+
+
 def test_what_broke_an_upload_is_told_although_it_cannot_be_called_off(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

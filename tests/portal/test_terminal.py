@@ -1,4 +1,4 @@
-"""What a table looks like in a real window of 80 columns."""
+"""What a person sees in a real window of 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import fcntl
 import os
 import pty
 import struct
+import sys
 import termios
+from pathlib import Path
 from subprocess import Popen
 
 from flows.receive import stamp_batch
@@ -20,18 +22,19 @@ from tests.api.conftest import Desk
 from tests.portal.test_batch_commands import fail_all
 
 
-def in_a_window(*words: str, columns: int = 80) -> str:
-    """What the command shows there."""
+def in_a_window(*words: str, start: tuple[str, ...] = BGBATCH, code: int = 0) -> str:
+    """What the command shows there. It must end with `code`."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    with Popen([*BGBATCH, *words], stdout=theirs, env=environment | {"TERM": "xterm"}) as child:
+    window = {"stdout": theirs, "stderr": theirs, "env": environment | {"TERM": "xterm"}}
+    with Popen([*start, *words], **window) as child:  # type: ignore[call-overload]
         os.close(theirs)
         shown = b""
         while piece := _read(ours):
             shown += piece
     os.close(ours)
-    assert child.returncode == 0
+    assert child.returncode == code
     return shown.decode()
 
 
@@ -57,3 +60,28 @@ def test_an_id_stands_in_one_piece(desk: Desk) -> None:
     shown = in_a_window("status", batch).splitlines()
     assert "photo          VIN1/" + "x" * 90 + ".jpg" in shown, "nor is a path broken"
     assert "code           not_an_image" in shown
+
+
+BROKEN = """
+from flows import steps
+def broken(*_what):
+    raise RuntimeError("grandmothers-portrait.jpg")
+steps.plan = broken
+from portal.cli.app import main
+main()
+"""
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_nothing_keeps_what_it_said(desk: Desk, tmp_path: Path) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    shown = in_a_window("run", batch, start=(sys.executable, "-c", BROKEN), code=1)
+    last = shown.rpartition("\x1b[1;31m")[2].replace("\x1b[0m", "")
+    assert last.startswith("internal: Something went wrong that nobody foresaw (RuntimeError at process_batch.py:")
+    assert f"`bgbatch run {batch}` does the rest." in last
+    assert [
+        each for each in ("Traceback", "File ", "ERROR", "Finished in state", "grandmothers") if each in shown
+    ] == []
+    home = desk.parts.settings.home
+    kept = [each for each in home.rglob("*") if each.is_file() and b"grandmothers-portrait.jpg" in each.read_bytes()]
+    assert kept == []
+    assert (home / "prefect/prefect.db").stat().st_size > 0, "Prefect has written of it"
