@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,15 @@ from portal.intake.place import items_in_place
 from portal.intake.tally import Tally
 from portal.intake.upload_manifest import upload_manifest
 from schemas.batch import Stamp
-from schemas.errors import BadArchive
+from schemas.errors import BadArchive, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import shown
 from schemas.options import CutoutOptions
 from store.batches import get_batch
 from store.outside import IN_PLACE
+
+_MOST_NAMES = 5
 
 
 def send(
@@ -42,6 +44,11 @@ def send(
             seal(parts, stamp, items, left_out.counts)
         _tell(left_out)
         return stamp.batch_id
+    if "://" in source:
+        raise UserError(
+            "Photos at addresses are sent with a list of them: a CSV file with a column `url`, or a JSON array. A "
+            "place whose photos are read there is s3://bucket/prefix or file:///folder."
+        )
     return _upload(parts, Path(source), account_id, industry, options)
 
 
@@ -69,6 +76,7 @@ def _upload(
             if archive is not None:
                 left_out = archive.left_out
                 upload_archive(parts, stamp, archive, moved)
+                _tell_damaged(archive.damaged)
             elif listed is not None:
                 upload_manifest(parts, stamp, listed, source.parent, moved)
             elif found is not None:
@@ -89,6 +97,13 @@ def _opened(source: Path, max_bytes: int) -> Archive:
 def _tell(left_out: Tally) -> None:
     if left_out.counts:
         err.print(f"Left out: {left_out}.", soft_wrap=True)
+
+
+def _tell_damaged(paths: Sequence[str]) -> None:
+    if paths:
+        names = ", ".join(shown(path) for path in paths[:_MOST_NAMES])
+        more = f" and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else ""
+        err.print(f"Damaged in the zip file, so that there is nothing to cut: {names}{more}.", soft_wrap=True)
 
 
 @contextmanager

@@ -43,11 +43,15 @@ class ArchiveLimits:
 
 
 class Archive:
-    """The photos of a zip file, checked before the first is unpacked. Use it as a context."""
+    """The photos of a zip file, checked before the first is unpacked. Use it as a context.
+
+    `damaged`: paths of those that could not be unpacked, as far as they have been read.
+    """
 
     def __init__(self, path: Path, limits: ArchiveLimits) -> None:
         self._limits = limits
         self.left_out = Tally()
+        self.damaged: list[str] = []
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
@@ -67,7 +71,10 @@ class Archive:
     def read(self) -> Iterator[tuple[str, int, bytes | None]]:
         """Path, size and bytes of each photo, by path; None for one that is over the limit, or damaged in the zip."""
         for path, entry in self.photos.items():
-            yield path, entry.file_size, self._unpack(entry) if entry.file_size <= self._limits.photo_bytes else None
+            data = self._unpack(entry) if entry.file_size <= self._limits.photo_bytes else None
+            if data is None and entry.file_size <= self._limits.photo_bytes:
+                self.damaged.append(path)
+            yield path, entry.file_size, data
 
     def _checked(self, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
         if len(entries) > self._limits.entries:

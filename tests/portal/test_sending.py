@@ -102,14 +102,21 @@ def test_a_photo_is_sent_alone_under_its_name(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("list.txt", "no photo by its name"), ("none.jpg", "No such file"), ("none.zip", "No such file")]
+    ("name", "said"),
+    [
+        ("list.txt", "no photo by its name"),
+        ("none.jpg", "No such file"),
+        ("none.zip", "No such file"),
+        ("https://photos.example/1.jpg", "a column `url`"),
+        ("gs://stock/photos", "s3://bucket/prefix"),
+    ],
 )
 def test_what_cannot_be_sent_is_said_before_anything_is(parts: Parts, tmp_path: Path, name: str, said: str) -> None:
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
     (tmp_path / "list.txt").write_text("1.jpg")
     with pytest.raises((UserError, FileNotFoundError), match=said):
-        send(parts, str(tmp_path / name), account_id, None, CutoutOptions())
+        send(parts, name if "://" in name else str(tmp_path / name), account_id, None, CutoutOptions())
     with parts.records.reading() as connection:
         assert list_batches(connection) == []
 
