@@ -24,6 +24,7 @@ _OURS = ("bgbatch", "consent", "flows", "lake", "portal", "schemas", "store", "w
 _LOG = "bgbatch.trace"
 """The logger of traces alone: who sits at a terminal is told in a sentence, and needs no trace."""
 _SAID_ALREADY = ("Task run failed with", "Encountered exception during execution", "Finished in state Failed")
+_STOPPED = ("Crash detected", "Finished in state Crashed")
 _ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 _ROOT = Path(__file__).parent.parent
@@ -146,4 +147,4 @@ def _is_news(record: logging.LogRecord) -> bool:
         return "will start" in message  # another try
     if message.startswith("Token authentication is enabled"):
         return False
-    return not (message.startswith("Crash detected") and any(each in message for each in _ON_REQUEST))
+    return not (message.startswith(_STOPPED) and any(each in message for each in _ON_REQUEST))

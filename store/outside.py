@@ -64,7 +64,7 @@ def check_place(connection: Connection, account_id: AccountId, url: str, setting
     real = _real(place)
     is_ours = any(_holds(own, real) or _holds(real, own) for own in map(_real, settings.own_places.values()))
     if is_ours or not any(_holds(_real(each), real) for each in allowed(connection, account_id)):
-        raise NotAllowed("The account may not use that place. Ask the operator to allow it.")
+        raise NotAllowed("The account may not use that place. Ask the operator to allow it: `bgbatch place allow`.")
     return place
 
 

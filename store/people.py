@@ -123,7 +123,10 @@ def find_account_or_closed(connection: Connection, name_or_id: str) -> Account:
     query = select(accounts).where(or_(accounts.c.account_id == name_or_id, accounts.c.name == name_or_id.strip()))
     row = connection.execute(query).mappings().first()
     if row is None:
-        raise NotFound("There is no account of that name or id. `bgbatch account list` shows those that there are.")
+        raise NotFound(
+            "There is no account of that name or id. "
+            "`bgbatch account list` shows those that there are, `bgbatch account create` makes one."
+        )
     return Account.model_validate({name: row[name] for name in Account.model_fields})
 
 

@@ -162,6 +162,8 @@ def status(
                 records = list_batches(connection, owner)
         if batch is None:
             _show_list(records, as_json)
+            if not records:
+                err.print("`bgbatch submit FOLDER --account NAME` sends the first.")
             return
         _show_one(records[0], _became(parts.transient, records[0]), as_json)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 import typer
@@ -52,4 +52,4 @@ def disallow(account: Account, place: Place) -> None:
 
 def address_of(text: str) -> str:
     """A place's address; a folder may be given as a path."""
-    return text if "://" in text else f"file://{Path(text).absolute()}"
+    return text if "://" in text else f"file://{os.path.abspath(text)}"

@@ -153,6 +153,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
     No word is broken: an id or a path is there to be copied.
     """
+    if not rows:
+        out.print("There is none.")
+        return
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     # Nobody's window: a line of the table is one line of the pipe or file.
     most = out.width if out.is_terminal else _WIDEST

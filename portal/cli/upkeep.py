@@ -132,6 +132,8 @@ def receipts(
             for each in found
         ]
         show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
+        if not rows:
+            err.print("A receipt is written when a batch is purged, by its purge time at the latest.", soft_wrap=True)
 
 
 def certificate(

@@ -110,6 +110,7 @@ def test_a_flow_that_was_stopped_is_no_crash_and_a_real_one_is(written: Written)
     logger = logging.getLogger("prefect.flow_runs")
     for why in ("aborted by an interrupt signal.", "aborted by a termination signal.", "of memory."):
         logger.error("Crash detected! Execution was %s", why)
+        logger.error("Finished in state Crashed('Execution was %s')", why)
     said = written.getvalue()
     assert "of memory" in said
     assert "signal" not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import sys
 import termios
@@ -85,3 +86,26 @@ def test_what_nobody_foresaw_is_one_sentence_and_nothing_keeps_what_it_said(desk
     kept = [each for each in home.rglob("*") if each.is_file() and b"grandmothers-portrait.jpg" in each.read_bytes()]
     assert kept == []
     assert (home / "prefect/prefect.db").stat().st_size > 0, "Prefect has written of it"
+
+
+EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "portal.cli.app":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from portal.cli.start import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_is_still_starting_leaves_no_trace(desk: Desk) -> None:
+    assert in_a_window("status", start=(sys.executable, "-c", EARLY), code=-signal.SIGINT) == ""
+
+
+def test_a_first_look_at_an_empty_house_says_how_to_begin(desk: Desk) -> None:
+    assert in_a_window("status").splitlines() == [
+        "There is none.",
+        "`bgbatch submit FOLDER --account NAME` sends the first.",
+    ]
