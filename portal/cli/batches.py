@@ -262,7 +262,7 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         show_json({"batch_id": batch_id, "cutouts": count, "to": to, "goes_with_next_cleanup": goes})
     else:
         last = "; the next cleanup deletes the batch" if goes else ""
-        (err if to_stderr else out).print(f"{count} cutouts in {to}{last}", soft_wrap=True)
+        (err if to_stderr else out).print(f"{count} cutout{'' if count == 1 else 's'} in {to}{last}", soft_wrap=True)
 
 
 @dataclass(frozen=True)

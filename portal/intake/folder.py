@@ -26,7 +26,10 @@ class Found:
 
 
 def find_photos(folder: Path) -> Found:
-    """All photos under `folder`, sorted by relative path. Links are not followed. Raises `NothingToDo`."""
+    """All photos under `folder`, sorted by relative path. Links are not followed.
+
+    Raises `NothingToDo`, and `OSError` for a folder below that cannot be read: its photos would be missed in silence.
+    """
     photos: dict[str, Path] = {}
     left_out = Tally()
     for path in _files(folder):
@@ -35,7 +38,7 @@ def find_photos(folder: Path) -> Found:
             left_out.leave_out(relative, LeftOut.LINK)
         elif path.name.startswith("."):
             left_out.leave_out(relative, LeftOut.HIDDEN)
-        elif path.suffix.lower() not in PHOTO_SUFFIXES:
+        elif path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():  # a pipe would be read for ever
             left_out.leave_out(relative, LeftOut.NOT_A_PHOTO)
         elif not can_be_kept(relative):
             left_out.leave_out(relative, LeftOut.BAD_NAME)
@@ -76,8 +79,12 @@ def upload(
 
 def _files(folder: Path) -> Iterator[Path]:
     """Files, and folders that are links: these are not walked."""
-    for place, folders, names in os.walk(folder, followlinks=False):
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         for name in (*names, *links):
             yield Path(place) / name
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from portal.cli.sending import send
+from portal.intake.folder import find_photos
 from portal.intake.tally import Tally
 from schemas.left_out import LeftOut
 from schemas.naming import shown
@@ -83,6 +84,26 @@ def test_a_key_that_no_folder_can_hold_is_counted_on_a_real_s3_server(tmp_path: 
     opened = desk.call("POST", "/batches", json={"source": url}).json()
     assert (opened["items"], opened["left_out"]) == (1, {"bad_name": 3})
     desk.parts.records.engine.dispose()
+
+
+def test_a_sub_folder_that_cannot_be_read_is_told_before_anything_is_sent(desk: Desk, folder: Path) -> None:
+    depth = os.open(folder, os.O_RDONLY)
+    for _ in range(20):  # deeper than a path can be, which stops a superuser, too
+        os.mkdir("x" * 250, dir_fd=depth)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=depth)
+        os.close(depth)
+        depth = below
+    os.close(depth)
+    said = run("submit", str(folder), "--account", "Acme", code=2)
+    assert said.startswith("file_fault: File name too long: ")
+    assert json.loads(run("status", "--json")) == []
+
+
+def test_a_pipe_that_is_called_a_photo_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    os.mkfifo(tmp_path / "2.jpg")
+    found = find_photos(tmp_path)
+    assert (list(found.photos), found.left_out.counts) == (["1.jpg"], {LeftOut.NOT_A_PHOTO: 1})
 
 
 def test_where_all_is_left_out_it_is_said_what_there_was(desk: Desk, tmp_path: Path) -> None:
