@@ -91,7 +91,7 @@ class Item(Record):
 def safe_path(path: str) -> str:
     """A relative path that stays inside, and that disks can hold. Raises `ValueError`."""
     path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
-    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in path):
         raise ValueError("absolute, or with control characters")
     Item(number=1, path=path, size=0)
     if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > _LONGEST_NAME for name in path.split("/")):

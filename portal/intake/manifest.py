@@ -134,7 +134,7 @@ def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
 
 
 def _json_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):  # a name may hold other line breaks
         if not line.strip():
             continue
         for cells in _json(line, number, faults):

@@ -406,7 +406,9 @@ def test_a_stream_of_events_closes_after_a_while_so_that_the_key_is_shown_again(
     assert 300 <= sum(pauses) < 310
 
 
-@pytest.mark.parametrize("path", ["a%0Ab.jpg", "%1B%5B2J.jpg", "%7F.jpg", "a%5Cb.jpg", "%FF.jpg", "a//b.jpg"])
+@pytest.mark.parametrize(
+    "path", ["a%0Ab.jpg", "%1B%5B2J.jpg", "%7F.jpg", "%C2%9B2J.jpg", "a%5Cb.jpg", "%FF.jpg", "a//b.jpg"]
+)
 def test_a_path_that_spoils_a_terminal_or_stands_for_another_is_refused(desk: Desk, path: str) -> None:
     batch = desk.open()
     assert desk.call("PUT", f"/batches/{batch}/items/{path}", content=jpeg()).status_code == 400

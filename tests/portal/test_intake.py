@@ -148,6 +148,11 @@ def test_a_manifest_names_folders_places_and_options() -> None:
     assert listed[:1] == listed_in('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
 
 
+def test_a_line_of_json_ends_where_json_says() -> None:
+    lines = '{"path": "a\u2028b.jpg"}\r\n{"path": "2.jpg"}\r{"path": "3.jpg"}'
+    assert [each.path for each in listed_in(lines, "m.jsonl")] == ["a\u2028b.jpg", "2.jpg", "3.jpg"]
+
+
 @pytest.mark.parametrize("indent", [None, 2])
 def test_an_array_lists_the_same_as_lines_and_paths_and_addresses_alone(indent: int | None) -> None:
     rows = [{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}, {"url": "https://photos.example/a/1.jpg"}]
