@@ -119,4 +119,5 @@ def _facts(stamp: Stamp, result: Done) -> CandidateFacts:
         weights_sha256=result.weights_sha256,
         device=result.device,
         scores=result.scores,
+        source_sha256=result.source_sha256,
     )

@@ -40,6 +40,7 @@ class CandidateFacts:
     weights_sha256: str
     device: str
     scores: Scores
+    source_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def candidate_id(batch_id: BatchId, item: int) -> str:
 
 def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime) -> dict[str, object] | None:
     try:
-        source = transient.source_of(facts.batch_id, facts.item)
+        source = transient.source_of(facts.batch_id, facts.item, facts.source_sha256)
     except ItemError:  # it was read in place, and its owner has moved or replaced it since
         return None
     image = strip_metadata(source)

@@ -29,7 +29,8 @@ class Scores(Record):
 class Done(Record):
     """A cutout was written. `width` and `height` are those of the cutout in pixels, `bytes` its file size.
 
-    `flags`: why a person should look at it before it is delivered, if there is a reason.
+    `flags`: why a person should look at it before it is delivered, if there is a reason. `source_sha256`: of the bytes
+    that it was cut from, if they stay where their owner can replace them and may be offered to the lake.
     """
 
     outcome: Literal["done"] = "done"
@@ -45,6 +46,7 @@ class Done(Record):
     weights_sha256: str
     device: str
     finished_at: Moment
+    source_sha256: str | None = None
 
 
 class Failed(Record):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -28,7 +29,7 @@ from schemas.batch import Item, Manifest, Stamp
 from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing, StoreFault
 from schemas.ids import BatchId, received_at
-from schemas.results import ShardReport
+from schemas.results import Done, Failed, ShardReport
 from store.erase import in_parallel
 from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
 _REPORTS_AT_ONCE = 256
+_READS_NOTED = 4096
+"""Of photos in place, since when nobody need be told of them: far more than one call reads."""
 
 
 def hour_name(moment: datetime) -> str:
@@ -127,6 +130,8 @@ class TransientStore:
         self._clock = clock
         self._outside = outside
         self._manifest: Manifest | None = None
+        self._in_place: deque[tuple[BatchId, int, str]] = deque(maxlen=_READS_NOTED)
+        """What was read in place for batches with a grant: batch, item, hash."""
 
     def write(self, stamp: Stamp, key: str, data: bytes) -> None:
         """Write one object of a batch. Raises `PastDeadline` once `stamp.purge_at` has come, `StoreFault`."""
@@ -164,20 +169,20 @@ class TransientStore:
         except NotFound:
             raise SourceMissing("There is no image where the batch says. Put it there, and submit it again.") from None
 
-    def source_of(self, batch_id: BatchId, number: int) -> bytes:
-        """The same by number; the manifest is read only for a source that lies elsewhere.
+    def source_of(self, batch_id: BatchId, number: int, sha256: str | None) -> bytes:
+        """The same by number, as it was cut; the manifest is read only for a source that has another name.
 
-        One that has not the size that was listed is another photo by now: `SourceMissing`.
+        One in place must have the hash that its result tells: else it is another photo by now, `SourceMissing`.
         """
         try:
             return self.read(source_key(batch_id, number))
         except NotFound:
             item = self._sealed(batch_id).items[number - 1]
-            if not item.source:
+            if not item.source or item.source.startswith(FETCHED):
                 raise
             source = self.source(self._sealed(batch_id).stamp, item)
-            if item.size not in (0, len(source)):
-                raise SourceMissing("The image is not the one that was listed any more.") from None
+            if not item.source.startswith(_UPLOAD) and hashlib.sha256(source).hexdigest() != sha256:
+                raise SourceMissing("The image is not the one that was cut any more.") from None
             return source
 
     def _sealed(self, batch_id: BatchId) -> Manifest:
@@ -195,7 +200,10 @@ class TransientStore:
         if not item.source or self._outside is None:
             return self.read(key)
         if not item.source.startswith(FETCHED):
-            return self._outside(item.source)
+            data = self._outside(item.source)
+            if stamp.grant_id is not None:
+                self._in_place.append((stamp.batch_id, item.number, hashlib.sha256(data).hexdigest()))
+            return data
         try:
             return self.read(key)
         except NotFound:
@@ -220,9 +228,24 @@ class TransientStore:
             raise StoreFault(f"The manifest of batch {batch_id} is damaged. Submit the batch again.") from None
 
     def write_report(self, stamp: Stamp, report: ShardReport) -> None:
-        """Keep the results of one call. Raises `PastDeadline`."""
+        """Keep the results of one call, with the hashes of what was read in place for them. Raises `PastDeadline`."""
         key = report_key(stamp.batch_id, report.numbers)
-        self.write(stamp, key, report.model_dump_json().encode())
+        told = report.model_copy(update={"results": self._with_hashes(stamp.batch_id, report.results)})
+        # Without what is not known: a version that does not know the hash reads the reports that have none.
+        self.write(stamp, key, told.model_dump_json(exclude_none=True).encode())
+
+    def _with_hashes(self, batch_id: BatchId, results: Sequence[Done | Failed]) -> tuple[Done | Failed, ...]:
+        """A photo that was read twice, and was not the same, gets none: nobody knows here which of them was cut."""
+        read: dict[int, set[str]] = {}
+        for batch, number, sha256 in self._in_place.copy():
+            if batch == batch_id:
+                read.setdefault(number, set()).add(sha256)
+        return tuple(
+            each.model_copy(update={"source_sha256": "".join(read[each.number])})
+            if isinstance(each, Done) and len(read.get(each.number, ())) == 1
+            else each
+            for each in results
+        )
 
     def reports(self, batch_id: BatchId) -> list[ShardReport]:
         """All reports that were written so far, in order of their first item."""

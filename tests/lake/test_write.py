@@ -76,6 +76,10 @@ def test_a_photo_that_its_owner_replaced_since_it_was_cut_is_left_out(world: Wor
     facts = world.batch(grant, [a_photo(1), a_photo(2)])
     batch_id = facts[0].batch_id
     there = {"file:///1": a_photo(1), "file:///2": a_photo(2)}
+    facts = [
+        replace(each, source_sha256=hashlib.sha256(photo).hexdigest())
+        for each, photo in zip(facts, there.values(), strict=True)
+    ]
     items = tuple(
         Item(number=number, path=url[8:], size=len(there[url]), source=url) for number, url in enumerate(there, start=1)
     )
@@ -83,10 +87,13 @@ def test_a_photo_that_its_owner_replaced_since_it_was_cut_is_left_out(world: Wor
     world.transient.objects.delete([source_key(batch_id, 1), source_key(batch_id, 2)])
     in_place = TransientStore(world.transient.objects, world.clock, there.__getitem__)
     assert write_candidates(world.lake, in_place, facts, world.now).rows == 2
-    there["file:///1"] = a_photo(3, (480, 320))
-    file = write_candidates(world.lake, in_place, facts, world.now)
-    table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
-    assert table["item"].to_pylist() == [2], "its mask is of another photo"
+    for other in (a_photo(3, (480, 320)), there["file:///1"][:-1] + b"\xd8"):  # of another size, and of the same
+        there["file:///1"] = other
+        file = write_candidates(world.lake, in_place, facts, world.now)
+        table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
+        assert table["item"].to_pylist() == [2], "its mask is of another photo"
+    untold = [replace(each, source_sha256=None) for each in facts]
+    assert write_candidates(world.lake, in_place, untold, world.now).rows == 0, "nobody knows which photo was cut"
 
 
 def test_with_nothing_to_write_there_is_no_object(world: World) -> None:
