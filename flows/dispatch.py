@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, next_turn
-from flows.lease import batch_renewed
+from flows.lease import LeaseLost, batch_renewed
 from flows.parts import Parts
 from schemas.batch import Counts
 from schemas.errors import BgbatchError, PastDeadline
@@ -115,6 +115,8 @@ class Dispatcher:
                 _log.info("a turn begins, %d photos are left", turn.batch.left)
                 ended = self._process(self._watched(turn), batch_id)
                 _log.info("the turn ended: %s, %d done, %d failed", ended.state, ended.done, ended.failed)
+        except LeaseLost:
+            _log.warning("the turn ended: it stood still for so long that another process has the batch by now")
         except BgbatchError as fault:
             is_over = isinstance(fault, PastDeadline) or self._is_over(batch_id)
             if is_over:
@@ -159,7 +161,7 @@ class Dispatcher:
             turn.done = counts.done + counts.failed
             inner(counts)
 
-        return replace(self._parts, watch=watch, stop=lambda batch_id: self._should_stop(turn))
+        return replace(self._parts, watch=watch, stop=lambda batch_id: self._should_stop(turn), holder=self._holder)
 
     def _should_stop(self, turn: _Turn) -> bool:
         """Called off, the lease lost, this process ending, or the turn over while another account waits."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
@@ -61,11 +62,25 @@ def renew_batch(parts: Parts, batch_id: BatchId, holder: str) -> bool:
         return line.renew(connection, batch_id, holder, parts.clock())
 
 
-def stopping(parts: Parts, lost: threading.Event) -> Parts:
+@contextmanager
+def batch_fenced(parts: Parts, batch_id: BatchId) -> Iterator[Connection]:
+    """A transaction that is made only while the batch's lease is that of `parts.holder`. Raises `LeaseLost`.
+
+    Who stood still for longer than its lease may find that another has brought the batch to its end.
+    """
+    with parts.records.transaction() as connection:
+        if not line.holds(connection, batch_id, parts.holder, parts.clock()):
+            raise LeaseLost
+        yield connection
+
+
+def under_lease(parts: Parts, holder: str, lost: threading.Event) -> Parts:
     """The same parts, where a batch stops when its lease is lost, too, or when its customer calls it off."""
-    return replace(
-        parts, stop=lambda batch_id: lost.is_set() or parts.stop(batch_id) or is_called_off(parts.records, batch_id)
-    )
+
+    def stop(batch_id: BatchId) -> bool:
+        return lost.is_set() or parts.stop(batch_id) or is_called_off(parts.records, batch_id)
+
+    return replace(parts, stop=stop, holder=holder)
 
 
 def is_called_off(records: Records, batch_id: BatchId) -> bool:

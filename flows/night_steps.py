@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from flows.lease import LeaseLost, batch_renewed, stopping
+from flows.lease import LeaseLost, batch_renewed, under_lease
 from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
 from flows.night_report import NOT_DELIVERED
@@ -213,7 +213,9 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
         assert worker.process is not None
         with batch_renewed(parts, batch_id, worker.holder) as lost:
             watched = replace(parts, watch=watch, stop=lambda each: worker.has_lost() or parts.stop(each))
-            worker.process(stopping(watched, lost), batch_id)
+            worker.process(under_lease(watched, worker.holder, lost), batch_id)
+    except LeaseLost:
+        _log.warning("batch %s: another process cuts it by now", batch_id)
     finally:
         with parts.records.transaction() as connection:
             line.release(connection, batch_id, worker.holder, parts.clock())

@@ -30,7 +30,10 @@ Stop = Callable[[BatchId], bool]
 
 @dataclass(frozen=True)
 class Parts:
-    """Settings, clock and open stores. `troubles`: what a cleanup found wrong with them, and goes on in spite of."""
+    """Settings, clock and open stores. `troubles`: what a cleanup found wrong with them, and goes on in spite of.
+
+    `holder`: whose lease a batch is worked on under; None where nobody else can know of the batch.
+    """
 
     settings: Settings
     clock: Clock
@@ -39,6 +42,7 @@ class Parts:
     lake: ObjectStore
     watch: Watch = lambda counts: None
     stop: Stop = lambda batch_id: False
+    holder: str | None = None
     troubles: tuple[Exception, ...] = ()
 
 

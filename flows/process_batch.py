@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from consent.policy import Reason
 from flows import steps
 from flows.admission import Admitted, Portion, Write
+from flows.lease import LeaseLost
 from flows.parts import Parts, current_parts
 from flows.unforeseen import without_its_text
 from lake.write import LakeFile, write_candidates
@@ -34,11 +35,13 @@ _LOOK_EVERY = 5.0  # seconds
 
 
 def _may_pass(_task: object, _run: object, state: State) -> bool:
-    """Whether trying again can help: not when the mistake is the caller's, or the deadline has come."""
+    """Whether trying again can help: not after a mistake of the caller's, at the deadline, or without the lease."""
     try:
         state.result(raise_on_failure=True)
     except BgbatchError as error:
         return error.fault == "ours"
+    except LeaseLost:
+        return False
     except Exception:  # noqa: BLE001  # whatever else went wrong is ours, and is raised again after the last try
         return True
     return False
@@ -63,7 +66,7 @@ def _retried(step: Callable[P, R]) -> Callable[P, R]:
 def process_batch(batch_id: BatchId) -> Counts:
     """Process a sealed batch, or what is left of it.
 
-    Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`.
+    Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`, `LeaseLost`.
     """
     shards = plan_batch(batch_id)
     if shards:

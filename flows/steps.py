@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from consent import ledger
 from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
+from flows.lease import batch_fenced
 from flows.parts import Parts
 from lake.erase import Reconciled
 from lake.erase import reconcile as reconcile_lake
@@ -53,7 +54,7 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:
     """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard.
 
-    Photos that are to be consistent are measured first.
+    Photos that are to be consistent are measured first. Raises `LeaseLost`.
     """
     manifest = parts.transient.manifest(batch_id)
     stands = standing(parts.transient.each_report(batch_id))
@@ -63,7 +64,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
 
     def tell() -> Counts:
         counts = _counts(manifest, stands)
-        with parts.records.transaction() as connection:
+        with batch_fenced(parts, batch_id) as connection:
             batches.set_progress(connection, batch_id, counts, BatchState.RUNNING)
         parts.watch(counts)
         return counts
@@ -98,7 +99,7 @@ def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
 def finish(parts: Parts, batch_id: BatchId) -> Counts:
     """Record how the batch ended: `completed`, `partially_completed` or `failed`.
 
-    If work is left it is `cancelled` when the customer called it off, else `running`.
+    If work is left it is `cancelled` when the customer called it off, else `running`. Raises `LeaseLost`.
     """
     manifest = parts.transient.manifest(batch_id)
     counts = _counts(manifest, standing(parts.transient.each_report(batch_id)))
@@ -127,7 +128,7 @@ def reconcile(parts: Parts) -> Reconciled:
 
 
 def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
-    with parts.records.transaction() as connection:
+    with batch_fenced(parts, batch_id) as connection:
         is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
         state = BatchState.CANCELLED if is_off else counts.state
         batches.set_progress(connection, batch_id, counts, state)

@@ -155,13 +155,26 @@ def claim(
 
 
 def renew(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> bool:
-    """Keep the lease. False when it was lost: whoever hears that must stop."""
+    """Keep the lease. False when it was lost, or the batch has ended: whoever hears that must stop."""
     kept = connection.execute(
         update(submissions)
-        .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)
+        .where(
+            submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder, submissions.c.ended_at.is_(None)
+        )
         .values(lease_until=now + LEASE_LIFE)
     )
     return kept.rowcount == 1
+
+
+def holds(connection: Connection, batch_id: BatchId, holder: str | None, now: datetime) -> bool:
+    """Whether the lease is this holder's; None: nobody's, or a batch that never came to the line.
+
+    If so, it is kept, and nobody else takes it before this transaction ends.
+    """
+    if holder is not None:
+        return renew(connection, batch_id, holder, now)
+    own = select(submissions.c.lease_holder).where(submissions.c.batch_id == batch_id).with_for_update()
+    return connection.execute(own).scalar() is None
 
 
 def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> None:

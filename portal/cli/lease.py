@@ -6,6 +6,7 @@ go first, because its workers are warm: the command would start Ray and a networ
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -13,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from flows.lease import batch_renewed, stopping
+from flows.lease import LeaseLost, batch_renewed, under_lease
 from flows.parts import Parts
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
+
+_log = logging.getLogger(__name__)
 
 _OURS = "command"
 _LOOK_EVERY = 1.0  # seconds
@@ -50,7 +53,9 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
         is_ours = _claim(parts, batch_id, holder, once_more=False)
     try:
         with batch_renewed(parts, batch_id, holder) as lost:
-            yield stopping(parts, lost)
+            yield under_lease(parts, holder, lost)
+    except LeaseLost:
+        _log.warning("batch %s: another process has it by now", batch_id)  # what it came to so far is shown
     finally:
         with parts.records.transaction() as connection:
             if get_batch(connection, batch_id).state.has_ended:  # it may have been so before: then nobody has said it

@@ -118,6 +118,69 @@ def test_a_batch_that_has_ended_is_out_of_the_line_though_its_dispatcher_dies_at
     assert stands.ended_at is not None
 
 
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("stands_still_in", ["a shard", "the end"])
+@pytest.mark.parametrize("asked_again", [False, True], ids=["ended", "asked_again"])
+def test_a_dispatcher_that_stood_still_while_another_brought_its_batch_to_the_end_changes_nothing_of_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, records_on: str, stands_still_in: str, asked_again: bool
+) -> None:
+    if records_on == "postgresql":
+        settings = place.parts.settings.model_copy(update={"records_url": new_database()})
+        place = another_account(replace(place, parts=open_parts(settings, place.parts.clock)))
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(6)})
+    record_end, stood_still = steps._record_end, []
+
+    def stands() -> tuple[object, ...]:
+        with place.parts.records.reading() as connection:
+            return get_batch(connection, stamp.batch_id), line.find_submission(connection, stamp.batch_id)
+
+    def stand_still() -> None:
+        """Five minutes, in which another dispatcher does all of the rest."""
+        if stood_still:
+            return
+        stood_still.append(None)
+        later = replace(place.parts, clock=lambda: stamp.received_at + timedelta(minutes=5))
+        other = Dispatcher(later, "two", pretend, threading.Event())
+        assert other.take_turn()
+        assert state(place, stamp.batch_id) is BatchState.FAILED
+        if asked_again:
+            with later.records.transaction() as connection:
+                line.ask_again(connection, stamp.batch_id, ["not_an_image"], later.clock())
+        stood_still.append(stands())
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        watching = stand_still if stands_still_in == "a shard" else lambda: None
+        return pretend(replace(parts, watch=lambda counts: watching()), batch_id)
+
+    def end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
+        if parts.holder == "one":
+            stand_still()
+        record_end(parts, batch_id, counts)
+
+    monkeypatch.setattr(steps, "_record_end", end)
+    assert dispatcher(place, process).take_turn(), "and it goes on with the next one"
+    assert stands() == stood_still[1]
+    place.parts.records.engine.dispose()
+
+
+def test_a_dispatcher_that_stood_still_while_its_batch_was_called_off_does_not_set_it_going_again(place: Place) -> None:
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(6)})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        def stand_still(counts: Counts) -> None:
+            if counts.failed == 2:
+                with parts.records.transaction() as connection:
+                    steps.call_off(connection, batch_id, stamp.received_at + timedelta(minutes=5))
+            told.append(state(place, batch_id))
+
+        return pretend(replace(parts, watch=stand_still), batch_id)
+
+    told: list[BatchState] = []
+    assert dispatcher(place, process).take_turn()
+    assert told == [BatchState.RUNNING, BatchState.CANCELLED], "not running again, not even for a moment"
+    assert state(place, stamp.batch_id) is BatchState.CANCELLED
+
+
 def test_two_dispatchers_never_hold_the_same_batch(place: Place) -> None:
     place.send({"1.jpg": b"x"})
     seen: list[bool] = []
