@@ -99,7 +99,8 @@ def write_details(
             source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
         details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
-        key = f"{REPORTS}/{night.due_at:%Y-%m-%dT%H-%M-%S}.json"
+        # With its schedule: two of them may deliver the same source here, in two formats and at the same time.
+        key = f"{REPORTS}/{night.due_at:%Y-%m-%dT%H-%M-%S}-{schedule.schedule_id}.json"
         open_store(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
     except BgbatchError as fault:
         _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault.code)

@@ -29,7 +29,7 @@ from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, N
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
-from schemas.options import CutoutOptions
+from schemas.options import CutoutOptions, Format
 from store import fingerprints, line, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
 from store.folder import Folder
@@ -107,7 +107,9 @@ class Market:
         return sorted(path for path in found if not path.startswith(REPORTS))
 
     def details(self, at: datetime) -> dict[str, object]:
-        return json.loads(self.target.read(f"{REPORTS}/{at:%Y-%m-%dT%H-%M-%S}.json"))
+        """The one report of that night with names."""
+        (found,) = [each for each in self.target.files(REPORTS) if each.startswith(f"{at:%Y-%m-%dT%H-%M-%S}")]
+        return json.loads(self.target.read(f"{REPORTS}/{found}"))
 
     def _process(self, parts: Parts, batch_id: BatchId) -> Counts:
         def run_shards(batch_id, shards, clock, keep, stop):  # type: ignore[no-untyped-def]
@@ -613,6 +615,20 @@ def test_a_broken_photo_is_reported_with_its_name_to_the_customer_alone_and_trie
     market.cut.clear()
     (night,) = market.run_due(FIRST + DAY)
     assert (night.state, market.cut) == ("completed", ["listing-009/front.jpg"])
+
+
+def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_each_beside_those_of_old(
+    market: Market,
+) -> None:
+    fill(market, 1)
+    market.source.write("listing-009/front.jpg", b"broken")
+    old = f"{REPORTS}/{FIRST:%Y-%m-%dT%H-%M-%S}.json"
+    market.target.write(old, b"{}")
+    both = {market.schedule(options=CutoutOptions(format=format)).schedule_id for format in (Format.PNG, Format.JPG)}
+    assert len(market.run_due(FIRST)) == 2
+    reports = [json.loads(market.target.read(f"{REPORTS}/{name}")) for name in market.target.files(REPORTS)]
+    assert {each["report"]["schedule_id"] for each in reports if each} == both
+    assert market.target.read(old) == b"{}"
 
 
 def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_other_back(market: Market) -> None:
