@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from lake.copies.manifest import Plan
 from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.record import Moment, Record
-from store.tables import pulled_grants, pulls
+from store.records import serialise_appends
+from store.tables import copies_under_way, pulled_grants, pulls
+
+LEASE_LIFE = timedelta(seconds=60)
+"""Who makes a copy says so well within this; after it, the place is anybody's."""
 
 
 class Pull(Record):
@@ -86,6 +91,39 @@ def mark_gone(connection: Connection, pull_id: str, now: datetime) -> None:
     if connection.execute(select(pulls.c.pull_id).where(pulls.c.pull_id == pull_id)).first() is None:
         raise NotFound("There is no such pull. `bgbatch lake pulls` shows all of them.")
     mark_cleared(connection, pull_id, None, now)
+
+
+def hold_place(connection: Connection, place: str, holder: str, now: datetime) -> str | None:
+    """Begin to make a copy there. None: nobody else does; else who does, and nothing is changed.
+
+    `place`: a name for it that no other place has, be it on another machine.
+    """
+    key = _key(place)
+    serialise_appends(connection, f"copy:{key}")
+    known = connection.execute(select(copies_under_way).where(copies_under_way.c.place_sha256 == key)).first()
+    if known is not None and known.lease_until > now:
+        return str(known.lease_holder)
+    connection.execute(delete(copies_under_way).where(copies_under_way.c.place_sha256 == key))
+    row = {"place_sha256": key, "lease_holder": holder, "lease_until": now + LEASE_LIFE}
+    connection.execute(insert(copies_under_way).values(row))
+    return None
+
+
+def keep_place(connection: Connection, place: str, holder: str, now: datetime) -> bool:
+    """Say that the copy is still being made. False when another makes one there by now: whoever hears that stops."""
+    own = (copies_under_way.c.place_sha256 == _key(place)) & (copies_under_way.c.lease_holder == holder)
+    kept = connection.execute(update(copies_under_way).where(own).values(lease_until=now + LEASE_LIFE))
+    return kept.rowcount == 1
+
+
+def leave_place(connection: Connection, place: str, holder: str) -> None:
+    """The copy is made, or will not be."""
+    own = (copies_under_way.c.place_sha256 == _key(place)) & (copies_under_way.c.lease_holder == holder)
+    connection.execute(delete(copies_under_way).where(own))
+
+
+def _key(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()
 
 
 def list_pulls(connection: Connection) -> list[Pull]:

@@ -254,6 +254,15 @@ pulled_grants = Table(
 )
 """How many rows of a grant a pull took (or set out to take). `erased_at`: when they were gone from that copy."""
 
+copies_under_way = Table(
+    "copies_under_way",
+    metadata,
+    Column("place_sha256", String(64), primary_key=True),
+    Column("lease_holder", String(128), nullable=False),
+    Column("lease_until", UtcTime, nullable=False),
+)
+"""Where a copy is being made just now, and by whom: until then no other pull begins there."""
+
 receipts = Table(
     "receipts",
     metadata,

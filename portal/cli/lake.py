@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from flows import engine
+from portal.cli.lease import holding_place
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,
@@ -71,9 +72,14 @@ def pull(
         query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
         order = Order(Kind(as_kind), recipient, place=_whole(to), shares=_shares(split))
         copy = _place(to, parts.settings)
-        with _bar("Pulling") as show:
+        with holding_place(parts, order.place) as require_ours, _bar("Pulling") as show:
+
+            def on_part(done: int, of: int) -> None:
+                require_ours()
+                show(done, of)
+
             live = lake_of(parts).live
-            pulled = pull_copy(parts.lake, parts.records, live, query, copy, parts.clock, show, order)
+            pulled = pull_copy(parts.lake, parts.records, live, query, copy, parts.clock, on_part, order)
         if as_json:
             show_json({**dataclasses.asdict(pulled), "to": to})
         else:

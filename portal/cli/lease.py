@@ -1,7 +1,8 @@
 """While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off.
 
 When the dispatcher was first, the command watches it: who asked wants the batch done, by whomever. An idle one is let
-go first, because its workers are warm: the command would start Ray and a network of its own beside them.
+go first, because its workers are warm: the command would start Ray and a network of its own beside them. Of two pulls
+into one place the second is refused.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from flows.lease import LeaseLost, batch_renewed, under_lease
+from flows.lease import LeaseLost, batch_renewed, renewed, under_lease
 from flows.parts import Parts
+from lake import pulls
+from schemas.errors import CopyInTheWay
 from schemas.ids import BatchId
 from store import line
 from store.batches import get_batch
@@ -23,6 +26,7 @@ from store.batches import get_batch
 _log = logging.getLogger(__name__)
 
 _OURS = "command"
+_MOST_OF_HOST = 40  # letters of its name: with all of them, a holder might be longer than the records take
 _LOOK_EVERY = 1.0  # seconds
 _FOR_THE_IDLE = timedelta(seconds=2)  # a dispatcher without work looks every second
 _A_MOMENT = 0.1  # seconds
@@ -36,7 +40,7 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
 
     Raises `BatchNotSealed`.
     """
-    holder = f"{socket.gethostname()} {os.getpid()} {_OURS}"
+    holder = _this_command()
     with parts.records.reading() as connection:
         stands = line.find_submission(connection, batch_id)
     if stands is not None and stands.ready_at is None:
@@ -78,6 +82,52 @@ def _is_taken(parts: Parts, batch_id: BatchId) -> bool:
     return False
 
 
+@contextmanager
+def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
+    """Make a copy of candidates there, alone, until the end of the block. What it gives is called before each step.
+
+    That raises `CopyInTheWay` when another pull has begun there while this one stood still; so does this itself when
+    one is under way. A folder is this machine's own.
+    """
+    holder, name = _this_command(), place if place.startswith("s3://") else f"{_host()} {place}"
+
+    def renew() -> bool:
+        with parts.records.transaction() as connection:
+            return pulls.keep_place(connection, name, holder, parts.clock())
+
+    with parts.records.transaction() as connection:
+        other = pulls.hold_place(connection, name, holder, parts.clock())
+        if other is not None and _is_gone(other):
+            pulls.leave_place(connection, name, other)
+            other = pulls.hold_place(connection, name, holder, parts.clock())
+    if other is not None:
+        raise CopyInTheWay(
+            "Another pull writes into this place just now. Wait for its end, or choose another place. If it was killed "
+            "on another machine, the place is free a minute later."
+        )
+    try:
+        with renewed(pulls.LEASE_LIFE, renew) as lost:
+
+            def require_ours() -> None:
+                if lost.is_set() or not renew():
+                    raise CopyInTheWay(
+                        "This pull stood still for so long that another one has begun in its place. Wait for its end."
+                    )
+
+            yield require_ours
+    finally:
+        with parts.records.transaction() as connection:
+            pulls.leave_place(connection, name, holder)
+
+
+def _this_command() -> str:
+    return f"{_host()} {os.getpid()} {_OURS}"
+
+
+def _host() -> str:
+    return socket.gethostname()[:_MOST_OF_HOST]
+
+
 def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> bool:
     with parts.records.transaction() as connection:
         stands = line.find_submission(connection, batch_id)
@@ -92,7 +142,7 @@ def _is_gone(holder: str) -> bool:
     """Whether the holder was a command on this machine whose process is dead: nobody need wait for its lease to end."""
     host, _, rest = holder.partition(" ")
     pid, _, kind = rest.partition(" ")
-    if host != socket.gethostname() or kind != _OURS or not pid.isdigit():
+    if host != _host() or kind != _OURS or not pid.isdigit():
         return False
     try:
         os.kill(int(pid), 0)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +15,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from consent import ledger
+from flows.parts import open_parts
 from lake.pictures import gray, rgb
+from lake.pulls import LEASE_LIFE, hold_place
 from portal.cli.lake import app
+from portal.cli.lease import holding, holding_place
 from portal.training import open_lake
 from schemas.consent import Grant
-from tests.consent.conftest import Owner, new_owner
+from schemas.errors import CopyInTheWay
+from store.people import create_account
+from store.settings import Settings
+from tests.batches import send_folder
+from tests.consent.conftest import NOON, Owner, new_owner
+from tests.consent.postgres import new_database
 from tests.lake.conftest import AUTO, World, build_world
 
 
@@ -166,3 +178,73 @@ def test_a_pull_that_is_stopped_says_how_to_go_on(
     assert done.exit_code == 130
     assert "run the same command again" in done.stderr
     assert "1 parts were there already" in run(*copy).stdout
+
+
+_PULL_THAT_STANDS_STILL = """
+import sys, time
+import lake.pull
+from portal.cli.app import app
+
+def stand_still(*_):
+    print("it copies", flush=True)
+    time.sleep(600)
+
+lake.pull._copy_part = stand_still
+app(sys.argv[1:])
+"""
+
+
+def test_of_two_pulls_into_one_place_the_second_is_refused_until_the_first_is_killed(
+    customer: tuple[World, Owner, Grant], tmp_path: Path
+) -> None:
+    copy = ("pull", "--industry", "automotive", "--to", str(tmp_path / "copy"))
+    command = (sys.executable, "-c", _PULL_THAT_STANDS_STILL, "lake", *copy)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first, ExitStack() as at_the_end:
+        at_the_end.callback(first.kill)
+        assert first.stdout is not None
+        assert first.stdout.readline() == "it copies\n"
+        before = sorted((tmp_path / "copy").rglob("*"))
+        done = run(*copy)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "copy_in_the_way" in done.stderr
+        assert "Another pull writes into this place just now" in done.stderr
+        assert sorted((tmp_path / "copy").rglob("*")) == before
+        assert run(*copy[:-1], str(tmp_path / "other")).exit_code == 0
+    assert run(*copy).exit_code == 0, "nobody waits for a dead one"
+    assert run(*copy).exit_code == 0, "nor for one that has ended"
+    assert told("verify", str(tmp_path / "copy"))["is_good"]
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_a_pull_whose_place_another_has_by_now_writes_no_more_there(tmp_path: Path, records_on: str) -> None:
+    url = "" if records_on == "sqlite" else new_database()
+    now = [NOON]
+    parts = open_parts(Settings(home=tmp_path, records_url=url), lambda: now[0])
+    with holding_place(parts, "s3://copies/one") as require_ours:
+        require_ours()
+        with pytest.raises(CopyInTheWay, match="just now"), holding_place(parts, "s3://copies/one"):
+            pass
+        now[0] += LEASE_LIFE
+        with parts.records.transaction() as connection:
+            assert hold_place(connection, "s3://copies/one", "another", now[0]) is None
+        with pytest.raises(CopyInTheWay, match="stood still"):
+            require_ours()
+    with parts.records.transaction() as connection:
+        assert hold_place(connection, "s3://copies/one", "a third", now[0]) == "another", "whose place it stays"
+    parts.records.engine.dispose()
+
+
+def test_a_host_of_a_long_name_can_hold_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL takes no longer text than a column has room for; SQLite does."""
+    monkeypatch.setattr("socket.gethostname", lambda: "n" * 64)
+    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), lambda: NOON)
+    with holding_place(parts, str(tmp_path)):
+        pass
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"x")
+    stamp = send_folder(parts, account_id, tmp_path / "photos")
+    with holding(parts, stamp.batch_id) as held:
+        assert held is not None
+    parts.records.engine.dispose()
