@@ -18,7 +18,7 @@ from consent.gate import confirm, gate
 from consent.ledger import find_grant
 from consent.policy import LedgerUnreadable
 from flows.parts import Parts
-from lake.admission import admit, admitted_items, discard
+from lake.admission import Seen, admit, discard, look
 from lake.write import CandidateFacts, LakeFile
 from schemas.batch import Stamp
 from schemas.consent import Grant
@@ -49,9 +49,9 @@ class Admitted:
 def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
     """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in. Raises `StoreFault`."""
     with parts.records.reading() as connection:
-        known = admitted_items(connection, stamp.batch_id)
+        seen = look(connection, stamp.batch_id)
         grants = _grants(connection, stamp)
-    fresh = {result.number: result for result in done if result.number not in known}
+    fresh = {result.number: result for result in done if result.number not in seen.items}
     split = gate(_rows(stamp, list(fresh)), grants, parts.clock())
     refusals = Counter({reason.value: count for reason, count in split.refusals.items()})
     facts = [_facts(stamp, fresh[number]) for number in split.admitted["item"].to_pylist()]
@@ -60,7 +60,7 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
     if portions:
         admitted_at = max(result.finished_at for result in done)  # of each try the same, so that its files are
         for file in write(portions, admitted_at):
-            reason = _admit(parts, stamp, file)
+            reason = _admit(parts, stamp, file, seen)
             if reason is None:
                 rows, files = rows + file.rows, files + 1
             else:
@@ -72,14 +72,16 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
     return Admitted(rows, files, dict(refusals))
 
 
-def _admit(parts: Parts, stamp: Stamp, file: LakeFile) -> str | None:
+def _admit(parts: Parts, stamp: Stamp, file: LakeFile, seen: Seen) -> str | None:
     """Why the file may not stay, asked once more in the transaction that admits it; None when it was admitted."""
     now = parts.clock()
     with parts.records.transaction() as connection:
         decision = confirm(connection, stamp.grant_id, stamp.industry, stamp.received_at, now)
         if decision.reason is not None:
             return decision.reason.value
-        admit(connection, file, now, parts.lake)
+        is_new = admit(connection, file, now, parts.lake, seen)
+    if is_new:
+        seen.take(file)
     return None
 
 

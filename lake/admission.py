@@ -8,10 +8,10 @@ admission can stand for a file that was erased.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, insert, or_, select, union_all
+from sqlalchemy import Connection, RowMapping, func, insert, or_, select, union_all
 
 from lake.write import LakeFile
 from schemas.errors import StoreFault
@@ -37,22 +37,39 @@ class AdmittedFile:
     sha256: str
 
 
-def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectStore) -> None:
+@dataclass
+class Seen:
+    """Of a batch: how many files were admitted when somebody looked, and for which items.
+
+    Items of which none could be written have no file, and are offered again whenever the batch is run again.
+    """
+
+    files: int = 0
+    items: set[int] = field(default_factory=set)
+
+    def take(self, file: LakeFile) -> None:
+        """One more was admitted: that is so once it is committed."""
+        self.files += 1
+        self.items.update(file.items)
+
+
+def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectStore, seen: Seen | None = None) -> bool:
     """Record that `file` may be read. Call it in the transaction in which `consent.gate.confirm` said yes.
 
-    Admitting the same file again changes nothing. Raises `StoreFault` when the object is not in `lake` (any more), or
-    when another file was admitted for some of its items, by a run of the batch beside this one.
+    `seen`: what the caller knows of the batch. Admitting the same file again changes nothing: False. Raises
+    `StoreFault` when the object is not in `lake` (any more), or when another file was admitted for some of its items,
+    by a run of the batch beside this one.
     """
     if file.rows == 0:
-        return
+        return False
     serialise_appends(connection, f"lake:{file.batch_id}")  # of two runs beside each other one sees the other's files
     lock_file(connection, file.key)
     known = connection.execute(select(admissions.c.sha256).where(admissions.c.key == file.key)).scalar()
     if known is not None:
         if known != file.sha256:
             raise StoreFault("Another file was admitted under the same key. Run the batch again.")
-        return
-    if not admitted_items(connection, file.batch_id).isdisjoint(file.items):
+        return False
+    if not look(connection, file.batch_id, seen).items.isdisjoint(file.items):
         raise StoreFault("Another file was admitted for the same photos. Run the batch again for the rest of them.")
     if not lake.exists(file.key):
         raise StoreFault("A candidate file is gone before its admission was recorded. Run the batch again.")
@@ -69,15 +86,17 @@ def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectSto
             admitted_at=now,
         )
     )
+    return True
 
 
-def admitted_items(connection: Connection, batch_id: BatchId) -> set[int]:
-    """Items of a batch that need not be offered again: those that an admitted file was written for.
-
-    Items of which none could be written have no file, and are offered again whenever the batch is run again.
-    """
-    found = connection.execute(select(admissions.c["items"]).where(admissions.c.batch_id == batch_id)).scalars()
-    return {item for items in found for item in items}
+def look(connection: Connection, batch_id: BatchId, seen: Seen | None = None) -> Seen:
+    """What is admitted of a batch by now. `seen` spares reading it when nothing has come since: no row ever goes."""
+    of_batch = admissions.c.batch_id == batch_id
+    files = connection.execute(select(func.count()).where(of_batch)).scalar_one()
+    if seen is not None and seen.files == files:
+        return seen
+    found = connection.execute(select(admissions.c["items"]).where(of_batch)).scalars()
+    return Seen(files, {item for items in found for item in items})
 
 
 def is_admitted(connection: Connection, key: str) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from sqlalchemy import event
 
-from lake.admission import admit, admitted_files, admitted_items, discard
+from lake.admission import Seen, admit, admitted_files, discard, look
 from lake.audit import audit
 from lake.erase import reconcile
 from schemas.errors import StoreFault
@@ -27,7 +28,7 @@ def test_a_file_is_read_only_once_it_is_admitted(world: World) -> None:
     with world.records.transaction() as connection:
         (found,) = admitted_files(connection, AUTO, world.live())
         assert (found.key, found.rows, found.sha256) == (file.key, 1, file.sha256)
-        assert admitted_items(connection, file.batch_id) == {1}
+        assert look(connection, file.batch_id).items == {1}
 
 
 def test_files_of_ended_grants_and_other_industries_are_not_named(world: World) -> None:
@@ -86,6 +87,22 @@ def test_two_runs_beside_each_other_admit_no_photo_twice(world: World) -> None:
         world.admit(other)
     world.admit(world.write(facts[2:]))
     assert audit(world.reader()).rows == 3
+
+
+def test_a_batch_of_many_files_is_not_read_again_for_each_of_them(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(seed) for seed in range(9)])
+    asked: list[str] = []
+    event.listen(world.records.engine, "before_cursor_execute", lambda *execute: asked.append(execute[2]), named=False)
+    seen = Seen()
+    for one in facts[:6]:
+        file = world.write([one])
+        with world.records.transaction() as connection:
+            assert admit(connection, file, world.now, world.lake, seen)
+        seen.take(file)
+    assert not [each for each in asked if "SELECT admissions.items" in each]
+    world.admit(world.write(facts[6:8]))
+    with world.records.transaction() as connection, pytest.raises(StoreFault, match="same photos"):
+        admit(connection, world.write(facts[7:]), world.now, world.lake, seen)
 
 
 def test_a_file_that_is_gone_is_not_admitted(world: World) -> None:
