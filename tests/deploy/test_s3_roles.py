@@ -12,12 +12,15 @@ from string import Template
 
 import pytest
 
+from consent.suppression import open_suppressions
 from flows.parts import open_parts
+from lake.reading import Lake
 from portal.training import open_lake
 from schemas.clock import system_clock
-from schemas.errors import NotFound, StoreFault
+from schemas.errors import BucketUnfit, NotFound, StoreFault
 from schemas.industries import Industry
 from store.objects import ObjectStore, open_store
+from store.records import open_records
 from store.settings import Settings
 from tests.deploy.files import BASE, DEPLOY, ROOT
 from tests.store import ceph
@@ -95,10 +98,16 @@ def test_every_policy_names_whom_it_lets_do_what() -> None:
     assert len(policies) == 9
 
 
-def test_a_worker_is_told_that_something_is_absent_and_not_that_it_may_not_know() -> None:
-    _, other = seen_by_another("transient-worker.json")
+@pytest.mark.parametrize(
+    ("policy", "key"), [("transient-worker.json", "batches/none"), ("lake-reader.json", "lake/industry=studio/none")]
+)
+def test_who_reads_is_told_that_something_is_absent_and_not_that_it_may_not_know(policy: str, key: str) -> None:
+    _, other = seen_by_another(policy)
     with pytest.raises(NotFound):
-        other.read("batches/none")
+        other.read(key)
+    assert not other.exists(key)
+    with pytest.raises(NotFound):
+        Lake(other, open_records(Settings(records_url="sqlite://")), tuple).open(key)
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +139,69 @@ def test_each_role_that_opens_the_parts_may_look_at_what_it_opens(
         assert f"{name}-*.json" in line
         command = line.partition(" > ")[0].replace(f"BUCKET=bgbatch-{name}", f"BUCKET={bucket}")
         who = {each: OTHER if each == role else OWNER for each in ROLES}
-        owner = Settings(s3_endpoint=ceph.server(), s3_key=ceph.KEY, s3_secret=ceph.SECRET)
-        s3_of(open_store(f"s3://{bucket}", owner)).call("put_bucket_policy", Policy=merged(command, PLACES | who))
+        put_policy(bucket, merged(command, PLACES | who))
+    say_where(monkeypatch, tmp_path, buckets)
+    open_parts(Settings(), system_clock).records.engine.dispose()
+    if role == "READER":
+        assert open_lake().dataset(industry=Industry.AUTOMOTIVE).to_table().num_rows == 0
+
+
+def test_the_pull_may_do_nothing_that_it_can_do_without(
+    buckets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what the policies on the lake's bucket allow the reader, each is taken away by itself."""
+    line = re.findall(r"^(jq .*lake-.*)$", (ROOT / "docs" / "lake.md").read_text(), re.M)[0]
+    command = line.partition(" > ")[0].replace("BUCKET=bgbatch-lake", f"BUCKET={buckets['lake']}")
+    policy = json.loads(merged(command, PLACES | dict.fromkeys(ROLES, OWNER) | {"READER": OTHER}))
+    put_policy(buckets["transient"], policy_for_bucket_check(buckets["transient"]))
+    say_where(monkeypatch, tmp_path, buckets)
+    there = open_store(f"s3://{buckets['lake']}", owners())
+    there.write("lake/industry=studio/one", b"x")
+    there.write("suppressions/ledger.json", b'{"sequence": 1, "hash": "x"}')
+
+    def can_pull(allowed: dict[str, object]) -> bool:
+        put_policy(buckets["lake"], json.dumps(allowed))
+        try:
+            parts = open_parts(Settings(), system_clock)
+            parts.lake.read("industry=studio/one")
+            parts.lake.exists("industry=studio/none")
+            open_suppressions(parts.settings).read("ledger.json")
+        except (BucketUnfit, StoreFault):
+            return False
+        return True
+
+    assert can_pull(policy)
+    own = [each for each in policy["Statement"] if OTHER in each["Principal"]["AWS"] and each["Effect"] == "Allow"]
+    rights = {(action, tuple(each["Resource"])) for each in own for action in each["Action"]}
+    assert len(rights) == 11
+    spare = {right for right in sorted(rights) if can_pull(_without(policy, *right))}
+    assert not spare
+
+
+def _without(policy: dict[str, object], action: str, resource: tuple[str, ...]) -> dict[str, object]:
+    """The policy, where nobody may do this to that."""
+    statements = [
+        each | {"Action": [kept for kept in each["Action"] if kept != action]}
+        if each["Effect"] == "Allow" and tuple(each["Resource"]) == resource
+        else each
+        for each in policy["Statement"]  # type: ignore[attr-defined]
+    ]
+    return policy | {"Statement": [each for each in statements if each["Action"]]}
+
+
+def policy_for_bucket_check(bucket: str) -> str:
+    who = dict.fromkeys(ROLES, OTHER)
+    return Template((POLICIES / "bucket-check.json").read_text()).substitute(who, BUCKET=bucket)
+
+
+def put_policy(bucket: str, policy: str) -> None:
+    s3_of(open_store(f"s3://{bucket}", owners())).call("put_bucket_policy", Policy=policy)
+
+
+def say_where(monkeypatch: pytest.MonkeyPatch, home: Path, buckets: dict[str, str]) -> None:
+    """In the environment, as the other user's deployment would."""
     said = {
-        "HOME": str(tmp_path),
+        "HOME": str(home),
         "S3_ENDPOINT": ceph.server(),
         "S3_KEY": ceph.OTHER_KEY,
         "S3_SECRET": ceph.OTHER_SECRET,
@@ -143,9 +211,10 @@ def test_each_role_that_opens_the_parts_may_look_at_what_it_opens(
     }
     for name, value in said.items():
         monkeypatch.setenv(f"BGBATCH_{name}", value)
-    open_parts(Settings(), system_clock).records.engine.dispose()
-    if role == "READER":
-        assert open_lake().dataset(industry=Industry.AUTOMOTIVE).to_table().num_rows == 0
+
+
+def owners() -> Settings:
+    return Settings(s3_endpoint=ceph.server(), s3_key=ceph.KEY, s3_secret=ceph.SECRET)
 
 
 def test_each_roles_policies_are_listed_where_its_key_is_made() -> None:
