@@ -18,6 +18,8 @@ _Hashes = npt.NDArray[np.uint64]
 _Places = npt.NDArray[np.int64]
 _FEW = 256
 """So many are compared with each other without looking for a better way."""
+_MOST = 16_384
+"""With so many others at most is a hash compared, on average: hashes may be crafted so that no way is a better one."""
 
 
 def mark_duplicates(labels: pa.Table) -> pa.Table:
@@ -77,7 +79,10 @@ def _near(grants: _Places, phash: pa.Array) -> _Places:
 
 
 def _nearest_first(unique: _Hashes, first: _Places) -> _Places:
-    """For each hash the smallest `first` among those within `NEAR_BITS`, its own included."""
+    """For each hash the smallest `first` among those within `NEAR_BITS`, its own included.
+
+    Where more than `_MOST` agree in so many bits that no band tells them apart, it is looked for among the first.
+    """
     best = first.copy()
     if len(unique):
         _search(unique, first, best, np.arange(len(unique)))
@@ -97,14 +102,24 @@ def _search(unique: _Hashes, first: _Places, best: _Places, places: _Places) -> 
         return
     if len(places) > _FEW:
         groups = [group for mask in _bands(varying) for group in _sharing(hashes & mask)]
-        if 2 * sum(len(group) ** 2 for group in groups) < len(places) ** 2:
+        if 2 * sum(_comparisons(len(group)) for group in groups) < _comparisons(len(places)):
             for group in groups:
                 _search(unique, first, best, places[group])
             return
+    others = places if len(places) <= _MOST else places[np.argsort(first[places])[:_MOST]]
     for some in np.array_split(places, -(-len(places) // _FEW)):
-        distance = np.bitwise_count(unique[some][:, None] ^ hashes[None, :])
-        firsts = np.where(distance <= NEAR_BITS, first[places][None, :], np.iinfo(np.int64).max)
-        best[some] = np.minimum(best[some], firsts.min(axis=1))
+        _compare(unique, first, best, some, others)
+
+
+def _comparisons(count: int) -> int:
+    """What it takes to compare so many hashes without looking for a better way."""
+    return count * min(count, _MOST)
+
+
+def _compare(unique: _Hashes, first: _Places, best: _Places, some: _Places, others: _Places) -> None:
+    distance = np.bitwise_count(unique[some][:, None] ^ unique[others][None, :])
+    firsts = np.where(distance <= NEAR_BITS, first[others][None, :], np.iinfo(np.int64).max)
+    best[some] = np.minimum(best[some], firsts.min(axis=1))
 
 
 def _bands(varying: int) -> list[np.uint64]:

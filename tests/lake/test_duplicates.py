@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from lake import duplicates
 from lake.duplicates import NEAR_BITS, _nearest_first, mark_duplicates
 from lake.pictures import perceptual_hash, rgb
 from lake.strip import strip_metadata
@@ -172,3 +173,28 @@ def test_many_rows_are_marked_without_comparing_all_with_all() -> None:
     rows = [("g", place, f"s{place}", f"{int(each):016x}") for place, each in enumerate([*hashes, *hashes[:100]])]
     marked = mark_duplicates(labels(*rows))
     assert marked["near_duplicate_of"].to_pylist()[20_000:] == [f"c{place}" for place in range(100)]
+
+
+@pytest.mark.parametrize("varying", [0xFFFF, 0x00FF_FFFF, 2**64 - 1], ids=["16 bits", "24 bits", "all"])
+def test_hashes_that_are_crafted_to_be_all_alike_cost_no_more_than_their_number(
+    monkeypatch: pytest.MonkeyPatch, varying: int
+) -> None:
+    compare, compared = duplicates._compare, []
+
+    def counted(unique, first, best, some, others) -> None:  # type: ignore[no-untyped-def]
+        compared.append(len(some) * len(others))
+        compare(unique, first, best, some, others)
+
+    monkeypatch.setattr(duplicates, "_MOST", 512)
+    monkeypatch.setattr(duplicates, "_compare", counted)
+    random = np.random.default_rng(3)
+    unique = np.unique(random.integers(0, 2**64, 8000, np.uint64) & np.uint64(varying))
+    first = random.permutation(len(unique)).astype(np.int64)
+    best = _nearest_first(unique, first)
+    assert sum(compared) <= 512 * len(unique)
+
+    near = np.bitwise_count(unique[:, None] ^ unique[None, :]) <= NEAR_BITS
+    exact = np.where(near, first[None, :], len(unique)).min(axis=1)
+    place_of = np.argsort(first)
+    assert (np.bitwise_count(unique[place_of[best]] ^ unique) <= NEAR_BITS).all(), "nothing is called near that is not"
+    assert (best == exact)[exact < 512].all(), "of what is near one of the first, the very first is told"
