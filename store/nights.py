@@ -108,9 +108,13 @@ def find(connection: Connection, night_id: str) -> Night:
     return _night(row)
 
 
-def of_schedule(connection: Connection, schedule_id: str, limit: int = 30) -> list[Night]:
-    """A schedule's nights, the latest first."""
+def of_schedule(
+    connection: Connection, schedule_id: str, limit: int = 30, before: datetime | None = None
+) -> list[Night]:
+    """A schedule's nights, the latest first; `before`: those that were due earlier."""
     query = select(nights).where(nights.c.schedule_id == schedule_id).order_by(nights.c.due_at.desc()).limit(limit)
+    if before is not None:
+        query = query.where(nights.c.due_at < before)
     return [_night(row) for row in connection.execute(query).mappings()]
 
 

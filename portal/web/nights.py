@@ -2,17 +2,18 @@
 
 GET  /nights                                  the account's schedules
 POST /nights/{schedule_id}/pause, …/resume    field: form_token                       -> 303 /nights
-GET  /nights/{schedule_id}                    one schedule and its last 30 nights
+GET  /nights/{schedule_id}                    one schedule and 30 of its nights; ?before=<night id> for earlier ones
 GET  /nights/{schedule_id}/{night_id}         the morning's report
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from flows.night_report import Report, report_of
@@ -22,10 +23,12 @@ from portal.web.limits import limited_posts
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.errors import NotFound
 from store import nights, schedules
+from store.nights import Night
 from store.people import Role, Session
 from store.schedules import Schedule
 
 PAGE = "/nights"
+_NIGHTS = 30  # on a page
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
@@ -56,20 +59,27 @@ def show_all(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 
 
 @router.get(f"{PAGE}/{{schedule_id}}")
-def show_schedule(portal: ThePortal, session: SignedIn, schedule_id: str) -> HTMLResponse:
-    """One schedule and its nights."""
-    view = _view(portal, _find(portal, session, schedule_id), 30)
-    return portal.page("schedule.html", session=session, view=view)
+def show_schedule(
+    portal: ThePortal,
+    session: SignedIn,
+    schedule_id: str,
+    before: Annotated[str | None, Query(max_length=33)] = None,
+) -> HTMLResponse:
+    """One schedule and its nights, the latest first."""
+    schedule = _find(portal, session, schedule_id)
+    than = _night(portal, schedule, before).due_at if before else None
+    view = _view(portal, schedule, _NIGHTS + 1, than)
+    shown = replace(view, reports=view.reports[:_NIGHTS])
+    older = shown.reports[-1].night_id if len(view.reports) > _NIGHTS else None
+    return portal.page("schedule.html", session=session, view=shown, older=older, is_first=than is None)
 
 
 @router.get(f"{PAGE}/{{schedule_id}}/{{night_id}}")
 def show_night(portal: ThePortal, session: SignedIn, schedule_id: str, night_id: str) -> HTMLResponse:
     """The report of one night."""
-    view = _view(portal, _find(portal, session, schedule_id), 30)
-    for report in view.reports:
-        if report.night_id == night_id:
-            return portal.page("night.html", session=session, view=view, report=report)
-    raise NotFound("There is no night of that id in your account, or it was too long ago.")
+    schedule = _find(portal, session, schedule_id)
+    report = report_of(_night(portal, schedule, night_id), portal.clock())
+    return portal.page("night.html", session=session, view=_view(portal, schedule, 0), report=report)
 
 
 @router.post(f"{PAGE}/{{schedule_id}}/pause")
@@ -94,8 +104,17 @@ def _find(portal: Portal, session: Session, schedule_id: str) -> Schedule:
     return own_schedule(portal.records, session.person.account_id, schedule_id)
 
 
-def _view(portal: Portal, schedule: Schedule, most: int) -> ScheduleView:
+def _night(portal: Portal, schedule: Schedule, night_id: str) -> Night:
+    with portal.records.reading() as connection:
+        night = nights.find(connection, night_id)
+    if night.schedule_id != schedule.schedule_id:
+        raise NotFound("There is no night of that id.")
+    return night
+
+
+def _view(portal: Portal, schedule: Schedule, most: int, before: datetime | None = None) -> ScheduleView:
+    """`most`: how many of its nights."""
     now = portal.clock()
     with portal.records.reading() as connection:
-        found = nights.of_schedule(connection, schedule.schedule_id, most)
+        found = nights.of_schedule(connection, schedule.schedule_id, most, before)
     return ScheduleView(schedule, next_at(schedule, now), tuple(report_of(each, now) for each in found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -89,6 +90,41 @@ def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site
         assert each in words
     assert "3 photos" in words
     assert "Deadline 25 Nov 2026, 06:00 CET: kept" in words
+
+
+def test_one_pages_back_to_the_first_night_and_opens_it(site: Site, schedule: Schedule, night: Night) -> None:
+    with site.records.transaction() as connection:
+        for day in range(1, 70):
+            due = DUE - timedelta(days=day)
+            earlier = nights.begin(connection, schedule, due, due, site.randomness, NightState.COMPLETED)
+    assert earlier is not None
+    browser, seen = site.sign_in().open(f"/nights/{schedule.schedule_id}"), []
+    while True:
+        found = re.findall(rf'href="/nights/{schedule.schedule_id}/(n\w+)"', browser.html)
+        seen.append(len(found))
+        following = re.search(rf'href="(/nights/{schedule.schedule_id}\?before=n\w+)"', browser.html)
+        if following is None:
+            break
+        browser = browser.open(following[1])
+    assert seen == [30, 30, 10]
+    assert found[-1] == earlier.night_id
+    assert "Latest" in browser.words
+    assert (
+        "Night of 17 Sep 2026, 03:00 CEST" in browser.open(f"/nights/{schedule.schedule_id}/{earlier.night_id}").words
+    )
+
+
+def test_no_night_of_another_schedule_is_told_by_its_id(site: Site, schedule: Schedule, night: Night) -> None:
+    other = schedule.model_copy(
+        update={"schedule_id": schedules.new_schedule_id(site.randomness), "account_id": site.account("Bazaar")[0]}
+    )
+    with site.records.transaction() as connection:
+        schedules.add(connection, other)
+        theirs = nights.begin(connection, other, DUE, DUE, site.randomness)
+    assert theirs is not None
+    browser, own = site.sign_in(), f"/nights/{schedule.schedule_id}"
+    for path in (f"{own}/{theirs.night_id}", f"{own}?before={theirs.night_id}", f"{own}?before=none"):
+        assert browser.open(path).status == 404
 
 
 def test_a_schedule_is_paused_and_goes_on(site: Site, schedule: Schedule) -> None:
