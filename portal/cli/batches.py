@@ -143,7 +143,7 @@ def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJ
         call_off(parts.records, parts.clock, record)
         with parts.records.reading() as connection:
             record = get_batch(connection, batch)
-        _show_one(record, _Became(), as_json)
+        _show_one(parts, record, as_json, names=False)
 
 
 def status(
@@ -165,7 +165,7 @@ def status(
             if not records:
                 err.print("`bgbatch submit FOLDER --account NAME` sends the first.")
             return
-        _show_one(records[0], _became(parts.transient, records[0]), as_json)
+        _show_one(parts, records[0], as_json)
 
 
 def download(
@@ -185,6 +185,8 @@ def download(
             record = get_batch(connection, batch)
         if record.purged_at is not None:
             raise NotFound(f"Batch {batch} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again.")
+        if _is_due(parts, record):
+            raise NotFound(f"The purge time of batch {batch} has come: nothing of it is handed out. Submit it again.")
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)
@@ -214,7 +216,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)
         watch(record.counts)
-    _show_one(record, _became(parts.transient, record), as_json)
+    _show_one(parts, record, as_json)
     if to is not None:
         with _what_is_left_to_fetch(batch_id):
             _download(parts, record, to, as_json=False, to_stderr=as_json)
@@ -273,10 +275,13 @@ class _Became:
     to_check: Sequence[Mapping[str, object]] = ()
 
 
+def _is_due(parts: Parts, record: BatchRecord) -> bool:
+    """Whether its purge time has come and its receipt has not: it may be gone, or lie there for minutes more."""
+    return record.purged_at is None and record.stamp.purge_at <= parts.clock()
+
+
 def _became(transient: TransientStore, record: BatchRecord) -> _Became:
     """The names are read from the transient store and shown, not kept."""
-    if record.purged_at is not None or record.state is BatchState.OPEN:
-        return _Became()
     paths = {item.number: item.path for item in transient.manifest(record.stamp.batch_id).items}
     results = sorted(results_by_number(transient.reports(record.stamp.batch_id)).items())
     return _Became(
@@ -315,12 +320,18 @@ def _how_far(record: BatchRecord) -> str:
     return state if is_all else f"{state}: {record.counts.done} done, {record.counts.failed} failed"
 
 
-def _show_one(record: BatchRecord, became: _Became, as_json: bool) -> None:
+def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = True) -> None:
+    """`names`: also what failed and what to look at, as long as that can be read."""
+    is_due = _is_due(parts, record)
+    is_there = record.purged_at is None and not is_due and record.state is not BatchState.OPEN
+    became = _became(parts.transient, record) if names and is_there else _Became()
     if as_json:
         show_json(record.model_dump(mode="json") | asdict(became))
         return
     stamp, counts, to_check = record.stamp, record.counts, len(became.to_check)
     look = f" ({to_check} to look at)" if to_check else ""
+    told_at = f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC"
+    due = ": that time has come, and the cleanup that finds nothing left leaves the receipt" if is_due else ""
     in_lake = "yes, under the account's grant" if stamp.grant_id else "no"
     show_fields(
         {
@@ -329,7 +340,7 @@ def _show_one(record: BatchRecord, became: _Became, as_json: bool) -> None:
             "photos": f"{counts.items}: {counts.done} done{look}, {counts.failed} failed",
             **({"left out": told(record.left_out)} if record.left_out else {}),
             "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
-            "purged" if record.purged_at else "gone by": f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC",
+            "purged" if record.purged_at else "gone by": told_at + due,
             "may train models": in_lake,
         }
     )

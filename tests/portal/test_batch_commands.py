@@ -14,12 +14,16 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from flows import steps
+from flows.cleaning import cleaning
 from flows.parts import Parts, current_parts, open_parts
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
+from store.batches import hasten
+from store.cleanup import clean_up
+from store.transient import batch_prefix
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 from tests.portal.test_batch_view import done
@@ -76,6 +80,26 @@ def test_a_command_names_the_cutouts_that_a_person_should_look_at(desk: Desk) ->
     assert [line for line in shown.splitlines() if "VIN1" in line] == ["│ VIN1/2.jpg │ empty_mask, dark │"]
     to_check = json.loads(run("status", batch, "--json"))["to_check"]
     assert to_check == [{"path": "VIN1/2.jpg", "flags": ["empty_mask", "dark"]}]
+
+
+@pytest.mark.parametrize("is_swept", [True, False], ids=["swept", "not swept"])
+def test_between_its_purge_time_and_its_receipt_a_batch_is_said_to_be_due(
+    desk: Desk, tmp_path: Path, is_swept: bool
+) -> None:
+    batch = BatchId(desk.send({"VIN1/1.jpg": b"no photo"}))
+    fail_all(desk.parts, batch)
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, batch, desk.parts.clock())
+    if is_swept:
+        desk.parts.transient.objects.delete_folder(batch_prefix(batch))
+    shown = run("status", batch)
+    assert "that time has come, and the cleanup that finds nothing left leaves the receipt" in shown
+    assert "VIN1" not in shown
+    assert json.loads(run("status", batch, "--json"))["purged_at"] is None
+    said = run("download", batch, "--to", str(tmp_path / "cutouts"), code=2)
+    assert said.startswith(f"not_found: The purge time of batch {batch} has come")
+    clean_up(cleaning(desk.parts))
+    assert is_swept or "that time has come" not in run("status", batch)
 
 
 def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_sent(
