@@ -13,7 +13,7 @@ import typer
 
 from flows import engine
 from flows.parts import Parts
-from portal.batches import ask_again, call_off
+from portal.batches import ask_again, call_off, has_results
 from portal.cli.lease import holding
 from portal.cli.sending import send
 from portal.cli.terminal import (
@@ -30,7 +30,7 @@ from portal.cli.terminal import (
 )
 from portal.delivery import deliver, deliver_to_place, read_results
 from portal.fetched import note_fetched
-from schemas.batch import BatchState, Counts
+from schemas.batch import Counts
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
@@ -323,8 +323,7 @@ def _how_far(record: BatchRecord) -> str:
 def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = True) -> None:
     """`names`: also what failed and what to look at, as long as that can be read."""
     is_due = _is_due(parts, record)
-    is_there = record.purged_at is None and not is_due and record.state is not BatchState.OPEN
-    became = _became(parts.transient, record) if names and is_there else _Became()
+    became = _became(parts.transient, record) if names and has_results(record, parts.clock()) else _Became()
     if as_json:
         show_json(record.model_dump(mode="json") | asdict(became))
         return

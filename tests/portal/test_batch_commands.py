@@ -124,7 +124,9 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     monkeypatch.setattr("portal.cli.sending.upload", interrupted)
     said = run("submit", str(tmp_path), "--account", "Acme", code=130)
     assert "Stopped. The upload was not complete, so nothing will be cut. Submit the photos again." in said
-    assert [each["state"] for each in json.loads(run("status", "--json"))] == ["cancelled"]
+    (shown,) = json.loads(run("status", "--json"))
+    assert shown["state"] == "cancelled"
+    assert json.loads(run("status", shown["stamp"]["batch_id"], "--json"))["state"] == "cancelled"
 
 
 def test_a_defect_is_one_sentence_whatever_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
