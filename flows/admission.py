@@ -19,12 +19,14 @@ from consent.ledger import find_grant
 from consent.policy import LedgerUnreadable
 from flows.parts import Parts
 from lake.admission import Seen, admit, discard, look
+from lake.layout import Place, place_of
 from lake.write import CandidateFacts, LakeFile
 from schemas.batch import Stamp
 from schemas.consent import Grant
-from schemas.errors import LedgerBroken
+from schemas.errors import LedgerBroken, StoreFault
+from schemas.ids import BatchId
 from schemas.results import Done
-from store.batches import set_refusals
+from store.batches import BatchRecord, get_batch, set_refusals
 
 FILE_ITEMS = 50
 """Candidates in one lake file: what one writer holds in memory. `bgbatch lake compact` merges them."""
@@ -46,11 +48,17 @@ class Admitted:
     refusals: dict[str, int]
 
 
-def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
-    """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in. Raises `StoreFault`."""
+def admit_outputs(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: Write) -> Admitted:
+    """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in.
+
+    Which grant there was at receipt the records say, where workers cannot write; the manifest is not asked. Raises
+    `StoreFault`, `NotFound` for a batch that the records do not know.
+    """
     with parts.records.reading() as connection:
-        seen = look(connection, stamp.batch_id)
-        grants = _grants(connection, stamp)
+        batch = get_batch(connection, batch_id)
+        stamp = batch.stamp
+        seen = look(connection, batch_id)
+        grants = _grants(connection, batch)
     fresh = {result.number: result for result in done if result.number not in seen.items}
     split = gate(_rows(stamp, list(fresh)), grants, parts.clock())
     refusals = Counter({reason.value: count for reason, count in split.refusals.items()})
@@ -74,6 +82,11 @@ def admit_outputs(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write
 
 def _admit(parts: Parts, stamp: Stamp, file: LakeFile, seen: Seen) -> str | None:
     """Why the file may not stay, asked once more in the transaction that admits it; None when it was admitted."""
+    place = place_of(file.key)
+    if (file.batch_id, file.industry, file.grant_id) != (stamp.batch_id, stamp.industry, stamp.grant_id) or (
+        place != Place(file.industry, file.grant_id)
+    ):
+        raise StoreFault("A worker wrote a candidate file for another permission than was asked. It was not admitted.")
     now = parts.clock()
     with parts.records.transaction() as connection:
         decision = confirm(connection, stamp.grant_id, stamp.industry, stamp.received_at, now)
@@ -85,14 +98,15 @@ def _admit(parts: Parts, stamp: Stamp, file: LakeFile, seen: Seen) -> str | None
     return None
 
 
-def _grants(connection: Connection, stamp: Stamp) -> list[Grant] | LedgerUnreadable:
-    if stamp.grant_id is None:
+def _grants(connection: Connection, batch: BatchRecord) -> list[Grant] | LedgerUnreadable:
+    """The batch's own, if it is its account's."""
+    if batch.stamp.grant_id is None:
         return []
     try:
-        grant = find_grant(connection, stamp.grant_id)
+        grant = find_grant(connection, batch.stamp.grant_id)
     except LedgerBroken:
         return LedgerUnreadable()
-    return [grant] if grant is not None else []
+    return [grant] if grant is not None and grant.account_id == batch.account_id else []
 
 
 def _rows(stamp: Stamp, numbers: list[int]) -> pa.Table:

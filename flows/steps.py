@@ -89,11 +89,10 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
 
 def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
     """Offer what is done to the consent gate, and put what it lets through into the lake."""
-    manifest = parts.transient.manifest(batch_id)
     results = results_by_number(parts.transient.reports(batch_id))
     done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
     with span(parts.settings, batch_id, "admit", offered=len(done)):
-        return admit_outputs(parts, manifest.stamp, done, write)
+        return admit_outputs(parts, batch_id, done, write)
 
 
 def finish(parts: Parts, batch_id: BatchId) -> Counts:

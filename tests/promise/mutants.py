@@ -23,6 +23,7 @@ from flows.admission import Admitted, Write
 from flows.parts import Parts
 from lake.erase import Reconciled
 from schemas.batch import Stamp
+from schemas.ids import BatchId
 from schemas.results import Done
 from store.batches import get_batch, mark_purged, overdue
 from store.erase import Erasure
@@ -138,16 +139,21 @@ def _write_without_a_fence(self: TransientStore, stamp: Stamp, key: str, data: b
     self.objects.write(key, data)
 
 
-def _stamp_looks_later(parts: Parts, stamp: Stamp, done: Sequence[Done], write: Write) -> Admitted:
+def _stamp_looks_later(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: Write) -> Admitted:
     """Whatever grant the account has when the batch is admitted will do, as if it had been stamped with it."""
     with parts.records.transaction() as connection:
-        account_id = get_batch(connection, stamp.batch_id).account_id
-        grant = live_grant(connection, account_id, stamp.industry) if stamp.industry else None
+        batch = get_batch(connection, batch_id)
+        industry = batch.stamp.industry
+        grant = live_grant(connection, batch.account_id, industry) if industry else None
     if grant is None:
         return Admitted(0, 0, {})
-    everything = patch.object(flows.admission, "gate", lambda rows, *_: GateResult(rows, {}))
-    with everything, patch.object(flows.admission, "confirm", lambda *_: Decision(None)):
-        return _admit_outputs(parts, stamp.model_copy(update={"grant_id": grant.grant_id}), done, write)
+    stamped = batch.model_copy(update={"stamp": batch.stamp.model_copy(update={"grant_id": grant.grant_id})})
+    with (
+        patch.object(flows.admission, "get_batch", lambda *_: stamped),
+        patch.object(flows.admission, "gate", lambda rows, *_: GateResult(rows, {})),
+        patch.object(flows.admission, "confirm", lambda *_: Decision(None)),
+    ):
+        return _admit_outputs(parts, batch_id, done, write)
 
 
 def _no_reconcile(parts: object) -> Reconciled:
