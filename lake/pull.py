@@ -38,7 +38,7 @@ from lake.copies.manifest import (
     Wanted,
 )
 from lake.duplicates import mark_duplicates
-from lake.pulls import finish_pull, mark_cleared, record_pull
+from lake.pulls import finish_pull, mark_cleared, record_pull, resume_pull
 from lake.query import Query, as_filter, columns_of
 from lake.reading import Lake, LiveGrants, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
@@ -115,6 +115,10 @@ def pull(
         with records.transaction() as connection:
             record_pull(connection, plan, order.place)
         copy.write(PLAN, plan.model_dump_json().encode())
+    else:
+        live_now = reader.live()
+        with records.transaction() as connection:
+            resume_pull(connection, plan, order.place, live_now)
     known = {name.removesuffix(".json") for name in copy.files(DONE)}
     missing = [part for part in plan.parts if part.name not in known]
     with ThreadPoolExecutor(_AT_ONCE) as pool:

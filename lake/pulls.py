@@ -60,6 +60,19 @@ def record_pull(connection: Connection, plan: Plan, place: str) -> None:
         connection.execute(insert(pulled_grants).values(pull_id=plan.pull_id, grant_id=grant_id, rows=count))
 
 
+def resume_pull(connection: Connection, plan: Plan, place: str, live: Collection[GrantId]) -> None:
+    """Note that an interrupted copy is gone on with, maybe in a place that it was moved to.
+
+    It is on record, and holds what is live: also if the records were restored, or somebody said that it was gone.
+    """
+    own = pulls.c.pull_id == plan.pull_id
+    if connection.execute(update(pulls).where(own).values(place=place)).rowcount == 0:
+        record_pull(connection, plan, place)
+    for grant_id in {part.grant_id for part in plan.parts} & set(live):
+        held = (pulled_grants.c.pull_id == plan.pull_id) & (pulled_grants.c.grant_id == grant_id)
+        connection.execute(update(pulled_grants).where(held).values(erased_at=None))
+
+
 def finish_pull(connection: Connection, pull_id: str, rows: Mapping[GrantId, int], now: datetime) -> None:
     """Note what the copy holds. Grants that ended while it was made are not in it."""
     connection.execute(update(pulls).where(pulls.c.pull_id == pull_id).values(finished_at=now))

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
 from lake.copies.manifest import MANIFEST, Kind, Split
 from lake.pull import Order, Pulled, pull, read_manifest
-from lake.pulls import list_pulls
+from lake.pulls import list_pulls, mark_gone
 from lake.query import Query
 from lake.reading import Lake
 from lake.verify import verify
@@ -30,6 +31,7 @@ from schemas.industries import Industry
 from store.folder import Folder
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
+from store.tables import pulled_grants, pulls
 from tests.lake.conftest import AUTO, World, a_photo
 from tests.lake.test_compact import ids as ids_of
 from tests.lake.test_compact import merge
@@ -256,6 +258,38 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
         assert known.must_go(world.live()) == {}
+
+
+@pytest.mark.parametrize("what", ["said to be gone", "records of before", "moved"])
+def test_a_pull_that_is_gone_on_with_is_on_record_with_all_that_it_holds(
+    world: World, tmp_path: Path, what: str
+) -> None:
+    """Else a customer who takes it back is told that nobody has their photos, and nobody is told to erase them."""
+    grants = [world.grant() for _ in range(2)]
+    for grant in grants:
+        world.give(grant, 1)
+
+    def killed(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    order = Order(place="here")
+    with pytest.raises(KeyboardInterrupt):
+        pull(world.lake, world.records, world.live, ALL, tmp_path / "copy", world.clock, killed, order)
+    with world.records.transaction() as connection:
+        (known,) = list_pulls(connection)
+        if what == "said to be gone":
+            mark_gone(connection, known.pull_id, world.now)
+        elif what == "records of before":
+            connection.execute(delete(pulled_grants))
+            connection.execute(delete(pulls))
+        else:
+            order = Order(place="there")
+
+    assert pull(world.lake, world.records, world.live, ALL, tmp_path / "copy", world.clock, order=order).rows == 2
+    world.withdraw(grants[0])
+    with world.records.transaction() as connection:
+        (known,) = list_pulls(connection)
+    assert (known.must_go(world.live()), known.place) == ({grants[0].grant_id: 1}, order.place)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
