@@ -6,8 +6,11 @@ customer could name another's. Our own stores are no such place, nor what holds 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from functools import lru_cache
 
@@ -26,6 +29,8 @@ ReadOutside = Callable[[str], bytes]
 
 IN_PLACE = ("s3://", "file://")
 FETCHED = ("http://", "https://")
+_REFUSED = "The photo's own place refused to give it. Check that it may be read."
+_ONLY_LOOKED_UP = getattr(os, "O_PATH", 0)  # a folder may let us through that does not let us list it
 
 
 def normal_place(url: str) -> str:
@@ -60,12 +65,24 @@ def allowed(connection: Connection, account_id: AccountId) -> list[str]:
 
 def check_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
     """The place, if the account may name it, also after links have been followed. Raises `NotAllowed`, `UserError`."""
+    return _checked(connection, account_id, url, settings)[0]
+
+
+def check_source(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
+    """The same by the name that no link is part of: only by that one is a photo read (`open_outside`).
+
+    Else who can make links in a place could turn a folder that was checked into one of another customer's.
+    """
+    return _checked(connection, account_id, url, settings)[1]
+
+
+def _checked(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> tuple[str, str]:
     place = normal_place(url)
     real = _real(place)
     is_ours = any(_holds(own, real) or _holds(real, own) for own in map(_real, settings.own_places.values()))
     if is_ours or not any(_holds(_real(each), real) for each in allowed(connection, account_id)):
         raise NotAllowed("The account may not use that place. Ask the operator to allow it: `bgbatch place allow`.")
-    return place
+    return place, real
 
 
 def split_object(url: str) -> tuple[str, str]:
@@ -90,18 +107,52 @@ def open_outside(settings: Settings) -> ReadOutside:
     def read(url: str) -> bytes:
         if url.startswith(FETCHED):
             return fetcher.get(url)
-        root, key = split_object(url)
+        if url.startswith("file://"):
+            return _read_file(url.removeprefix("file://"), most)
+        bucket, _, key = url.removeprefix("s3://").partition("/")
         try:
             # Whoever named a single object said no size, and may put another there at any time.
-            if store(root).size(key) > most:
-                raise FileTooLarge(f"The file has more than {most / 1e6:g} MB. Send a smaller one.")
-            return store(root).read(key)
+            if store(f"s3://{bucket}").size(key) > most:
+                raise _too_large(most)
+            return store(f"s3://{bucket}").read(key)
         except NotFound:
             raise
         except StoreFault:
-            raise FetchFailed("The photo's own place refused to give it. Check that it may be read.") from None
+            raise FetchFailed(_REFUSED) from None
 
     return read
+
+
+def _read_file(path: str, most: int) -> bytes:
+    """A file, found without following any link. Raises `NotFound` for a link, a pipe and what is not there."""
+    folders, _, name = path.removeprefix("/").rpartition("/")
+    try:
+        with ExitStack() as opened:
+            here = _opened(opened, "/", os.O_DIRECTORY | _ONLY_LOOKED_UP)
+            for folder in folders.split("/") if folders else ():
+                here = _opened(opened, folder, os.O_DIRECTORY | _ONLY_LOOKED_UP, here)
+            file = _opened(opened, name, os.O_NONBLOCK, here)  # without waiting for who writes into a pipe
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise NotFound("There is no such object in the store.")
+            with open(file, "rb", closefd=False) as reader:
+                data = reader.read(most + 1)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise NotFound("There is no such object in the store.") from None
+        raise FetchFailed(_REFUSED) from None
+    if len(data) > most:
+        raise _too_large(most)
+    return data
+
+
+def _opened(opened: ExitStack, name: str, flags: int, inside: int | None = None) -> int:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=inside)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _too_large(most: int) -> FileTooLarge:
+    return FileTooLarge(f"The file has more than {most / 1e6:g} MB. Send a smaller one.")
 
 
 def _real(place: str) -> str:

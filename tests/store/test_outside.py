@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
-from store.outside import allow, check_place, normal_place, open_outside
+from store.outside import allow, check_place, check_source, normal_place, open_outside
 from store.people import create_account
 from store.places import list_place
 from store.records import Records
@@ -97,6 +97,37 @@ def test_a_photo_that_became_a_link_or_a_pipe_since_it_was_named_is_not_there(tm
         os.mkfifo(photo)
     with pytest.raises(NotFound):
         open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
+
+
+def test_a_folder_that_became_a_link_since_it_was_named_leads_nowhere(records: Records, tmp_path: Path) -> None:
+    """Else who can make links in their own place reads another's photos, and gives them for training."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/1.jpg").write_bytes(b"of another customer")
+    (tmp_path / "bazaar/VIN1").mkdir(parents=True)
+    (tmp_path / "bazaar/VIN1/1.jpg").write_bytes(b"a photo")
+    settings = Settings(home=tmp_path / "home")
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
+        allow(connection, account_id, f"file://{tmp_path}/bazaar", NOON)
+        source = check_source(connection, account_id, f"file://{tmp_path}/bazaar/VIN1/1.jpg", settings)
+    assert open_outside(settings)(source) == b"a photo"
+    (tmp_path / "bazaar/VIN1").rename(tmp_path / "bazaar/VIN2")
+    (tmp_path / "bazaar/VIN1").symlink_to(tmp_path / "other")
+    with pytest.raises(NotFound):
+        open_outside(settings)(source)
+
+
+def test_photos_of_a_place_that_is_itself_a_link_are_read(records: Records, tmp_path: Path) -> None:
+    (tmp_path / "disk/bazaar").mkdir(parents=True)
+    (tmp_path / "bazaar").symlink_to(tmp_path / "disk/bazaar")
+    (tmp_path / "bazaar/1.jpg").write_bytes(b"a photo")
+    settings = Settings(home=tmp_path / "home")
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
+        allow(connection, account_id, f"file://{tmp_path}/bazaar", NOON)
+        source = check_source(connection, account_id, f"file://{tmp_path}/bazaar", settings)
+    (lying,) = list_place(source, settings)
+    assert open_outside(settings)(f"{source}/{lying.path}") == b"a photo"
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
