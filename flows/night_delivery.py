@@ -16,8 +16,7 @@ from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
 from store import fingerprints, nights
 from store.nights import Night
-from store.objects import open_store
-from store.outside import check_place
+from store.outside import open_to_deliver, real_place
 from store.places import list_place
 from store.schedules import Schedule
 from store.transient import cutout_key
@@ -50,9 +49,10 @@ def deliver(
     batch_id = night.batch_id
     with parts.records.reading() as connection:
         known = fingerprints.known(connection, schedule.schedule_id)
+        real = None
         if schedule.deliver is not None:
-            check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
-    place = open_store(schedule.deliver, parts.settings) if schedule.deliver is not None else None
+            real = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
+    place = open_to_deliver(real, parts.settings) if real is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     refused: dict[int, str] = {}
     lie_there = len(done) - len(left)
@@ -95,13 +95,13 @@ def write_details(
         return
     try:
         with parts.records.reading() as connection:
-            deliver = check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
-            source = check_place(connection, schedule.account_id, schedule.source, parts.settings)
+            deliver = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
+            source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
         details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
         # With its schedule: two of them may deliver the same source here, in two formats and at the same time.
         key = f"{REPORTS}/{night.due_at:%Y-%m-%dT%H-%M-%S}-{schedule.schedule_id}.json"
-        open_store(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
+        open_to_deliver(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
     except BgbatchError as fault:
         _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault.code)
 

@@ -14,7 +14,7 @@ from schemas.ids import BatchId
 from schemas.record import Record
 from store import fingerprints, nights
 from store.nights import Night
-from store.outside import check_place, check_source
+from store.outside import check_place, real_place
 from store.places import list_place
 from store.schedules import Schedule
 from store.transient import batch_prefix
@@ -34,7 +34,7 @@ def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nigh
     Raises `LeaseLost` too: two that looked at once would have each photo cut twice.
     """
     with parts.records.reading() as connection:
-        source = check_source(connection, schedule.account_id, schedule.source, parts.settings)
+        source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
         if schedule.deliver is not None:
             check_place(connection, schedule.account_id, schedule.deliver, parts.settings)
         known = fingerprints.known(connection, schedule.schedule_id)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, delete, insert, select
 from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from schemas.ids import AccountId
 from store.fetch import Fetcher, FetchLimits
+from store.folder import Folder
 from store.objects import ObjectStore, open_store
 from store.people import require_open
 from store.settings import Settings
@@ -68,10 +69,10 @@ def check_place(connection: Connection, account_id: AccountId, url: str, setting
     return _checked(connection, account_id, url, settings)[0]
 
 
-def check_source(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
-    """The same by the name that no link is part of: only by that one is a photo read (`open_outside`).
+def real_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
+    """The same by the name that no link is part of: only by that one are photos read and cutouts written.
 
-    Else who can make links in a place could turn a folder that was checked into one of another customer's.
+    Else who can make links in a place could turn a folder that was checked into one of another customer's, or of ours.
     """
     return _checked(connection, account_id, url, settings)[1]
 
@@ -85,14 +86,21 @@ def _checked(connection: Connection, account_id: AccountId, url: str, settings: 
     return place, real
 
 
-def split_object(url: str) -> tuple[str, str]:
-    """The store and the key of an object's address."""
-    scheme, _, rest = url.partition("://")
-    if scheme == "s3":
-        bucket, _, key = rest.partition("/")
-        return f"s3://{bucket}", key
-    folder, _, name = rest.rpartition("/")
-    return f"file://{folder}", name
+def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
+    """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
+    return (
+        open_store(place, settings)
+        if place.startswith("s3://")
+        else ObjectStore(_WithoutLinks(place.removeprefix("file://")))
+    )
+
+
+class _WithoutLinks(Folder):
+    def put(self, key: str, data: bytes) -> None:
+        folder = os.path.dirname(f"{self.root}/{key}")
+        if os.path.realpath(folder) != folder:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        super().put(key, data)
 
 
 def open_outside(settings: Settings) -> ReadOutside:

@@ -39,8 +39,7 @@ from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
 from store.early import want_gone_on_download
-from store.objects import open_store
-from store.outside import IN_PLACE, check_place
+from store.outside import IN_PLACE, check_place, open_to_deliver, real_place
 from store.people import find_account
 from store.transient import TransientStore
 
@@ -255,8 +254,8 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
 
         if to.startswith(IN_PLACE):
             with parts.records.reading() as connection:
-                place = check_place(connection, record.account_id, to, parts.settings)
-            count = deliver_to_place(parts.transient, results, open_store(place, parts.settings), moved)
+                place = real_place(connection, record.account_id, to, parts.settings)
+            count = deliver_to_place(parts.transient, results, open_to_deliver(place, parts.settings), moved)
         else:
             count = deliver(parts.transient, results, Path(to), moved)
     goes = note_fetched(parts.records, results, parts.clock)

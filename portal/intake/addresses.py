@@ -13,7 +13,7 @@ from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from store.fetch import is_plain
-from store.outside import FETCHED, check_source
+from store.outside import FETCHED, real_place
 
 _MOST_FAULTS = 20
 
@@ -67,7 +67,7 @@ def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
             )
         return url
     with parts.records.reading() as connection:
-        return check_source(connection, account_id, url, parts.settings)
+        return real_place(connection, account_id, url, parts.settings)
 
 
 def _names_a_host(url: str) -> bool:

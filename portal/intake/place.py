@@ -11,14 +11,14 @@ from schemas.errors import NothingToDo
 from schemas.ids import AccountId
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
-from store.outside import check_source
+from store.outside import real_place
 from store.places import list_place
 
 
 def items_in_place(parts: Parts, account_id: AccountId, url: str) -> tuple[list[Item], Tally]:
     """An item for each photo in the place, and what was left out. Raises `NotAllowed`, `NothingToDo`, `StoreFault`."""
     with parts.records.reading() as connection:
-        place = check_source(connection, account_id, url, parts.settings)
+        place = real_place(connection, account_id, url, parts.settings)
     items: list[Item] = []
     left_out = Tally()
     for each in sorted(list_place(place, parts.settings), key=lambda lying: lying.path):

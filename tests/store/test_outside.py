@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
-from store.outside import allow, check_place, check_source, normal_place, open_outside
+from store.outside import allow, check_place, normal_place, open_outside, open_to_deliver, real_place
 from store.people import create_account
 from store.places import list_place
 from store.records import Records
@@ -109,7 +109,7 @@ def test_a_folder_that_became_a_link_since_it_was_named_leads_nowhere(records: R
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
         allow(connection, account_id, f"file://{tmp_path}/bazaar", NOON)
-        source = check_source(connection, account_id, f"file://{tmp_path}/bazaar/VIN1/1.jpg", settings)
+        source = real_place(connection, account_id, f"file://{tmp_path}/bazaar/VIN1/1.jpg", settings)
     assert open_outside(settings)(source) == b"a photo"
     (tmp_path / "bazaar/VIN1").rename(tmp_path / "bazaar/VIN2")
     (tmp_path / "bazaar/VIN1").symlink_to(tmp_path / "other")
@@ -125,9 +125,30 @@ def test_photos_of_a_place_that_is_itself_a_link_are_read(records: Records, tmp_
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
         allow(connection, account_id, f"file://{tmp_path}/bazaar", NOON)
-        source = check_source(connection, account_id, f"file://{tmp_path}/bazaar", settings)
+        source = real_place(connection, account_id, f"file://{tmp_path}/bazaar", settings)
     (lying,) = list_place(source, settings)
     assert open_outside(settings)(f"{source}/{lying.path}") == b"a photo"
+
+
+@pytest.mark.parametrize("link", ["bazaar", "bazaar/cutouts", "bazaar/cutouts/VIN1"])
+def test_nothing_is_delivered_through_a_link_that_came_since_the_place_was_checked(
+    records: Records, tmp_path: Path, link: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "bazaar/cutouts/VIN1").mkdir(parents=True)
+    settings = Settings(home=tmp_path / "home")
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, Random(1).randbytes)
+        allow(connection, account_id, f"file://{tmp_path}/bazaar", NOON)
+        place = real_place(connection, account_id, f"file://{tmp_path}/bazaar/cutouts", settings)
+    store = open_to_deliver(place, settings)
+    store.write("VIN1/1.png", b"a cutout")
+    assert (tmp_path / "bazaar/cutouts/VIN1/1.png").read_bytes() == b"a cutout"
+    (tmp_path / link).rename(tmp_path / "away")
+    (tmp_path / link).symlink_to(tmp_path / "other")
+    with pytest.raises(StoreFault, match="links"):
+        store.write("VIN1/1.png", b"a cutout")
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
