@@ -24,6 +24,8 @@ from schemas.receipt import Erased
 from store.receipts import list_receipts, verify_receipts
 from store.tables import batches, cleanups, consent_events, pulled_grants
 
+_IN_ONE_QUERY = 500  # databases limit how many values a query may carry
+
 
 @dataclass
 class Audit:
@@ -149,6 +151,7 @@ def _transient(parts: Parts, result: Audit, now: datetime) -> None:
 def _lake(parts: Parts, result: Audit, grants: dict[str, _Grant], now: datetime) -> None:
     """Every row of the lake has a grant that was live at receipt, and is live now or ended less than a day ago."""
     rows = leaving = 0
+    held: dict[str, set[GrantId]] = {}
     for found in parts.lake.walk(""):
         place, since = place_of(found.key), made_from(found.key)
         if place is None or since is None:
@@ -164,21 +167,38 @@ def _lake(parts: Parts, result: Audit, grants: dict[str, _Grant], now: datetime)
         elif grant.ended_at is not None:
             leaving += 1
         elif found.key.endswith(".parquet"):
-            rows += _rows(parts, result, found.key, place.grant_id, grant)
+            rows += _rows(parts, result, found.key, place.grant_id, grant, held)
         elif now - since > PROMISED_LIFE:
             result.broken.append(f"half a file lies in the lake under {place.grant_id}, a day after it was begun")
+    _stamps(parts, result, held)
     result.looked_at["rows in the lake"] = rows
     result.looked_at["files in the lake that are still to be erased"] = leaving
 
 
-def _rows(parts: Parts, result: Audit, key: str, grant_id: GrantId, grant: _Grant) -> int:
-    """How many rows a file holds, each received after its grant was given."""
+def _stamps(parts: Parts, result: Audit, held: dict[str, set[GrantId]]) -> None:
+    """Every batch that has rows in the lake was received under that very grant, as the records have it from then."""
+    ids = sorted(held)
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        some = batches.c.batch_id.in_(ids[start : start + _IN_ONE_QUERY])
+        with parts.records.reading() as connection:
+            stamped = connection.execute(select(batches.c.batch_id, batches.c.grant_id).where(some)).all()
+        for batch_id, grant_id in stamped:
+            result.broken += [
+                f"batch {batch_id} has rows in the lake under {each}, and was not received under that grant"
+                for each in sorted(held[batch_id] - {grant_id})
+            ]
+
+
+def _rows(
+    parts: Parts, result: Audit, key: str, grant_id: GrantId, grant: _Grant, held: dict[str, set[GrantId]]
+) -> int:
+    """How many rows a file holds, each received after its grant was given. `held`: adds whose they are."""
     try:
         data = parts.lake.read(key)
     except NotFound:
         return 0  # erased, or merged into another, since it was listed
     try:
-        frame = fastparquet.ParquetFile(io.BytesIO(data)).to_pandas(columns=["received_at"])
+        frame = fastparquet.ParquetFile(io.BytesIO(data)).to_pandas(columns=["received_at", "batch_id"])
     except Exception as error:  # noqa: BLE001 - the reader has many errors of its own for damaged bytes
         result.broken.append(f"a file under {grant_id} cannot be read ({type(error).__name__})")
         return 0
@@ -187,4 +207,6 @@ def _rows(parts: Parts, result: Audit, key: str, grant_id: GrantId, grant: _Gran
         received = received if received.tzinfo else received.replace(tzinfo=UTC)
         if received < grant.given_at:
             result.broken.append(f"a row under {grant_id} was received before that grant was given")
+    for batch_id in frame["batch_id"].drop_duplicates():
+        held.setdefault(batch_id, set()).add(grant_id)
     return len(frame)

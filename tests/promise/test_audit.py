@@ -100,6 +100,10 @@ def _take_what_came_before_the_yes(world: World) -> None:
     world.lake.put(thing.found.key.replace(old, new), thing.data)
 
 
+def _take_what_was_not_received_under_it(world: World) -> None:
+    _by_force(world, f"UPDATE batches SET grant_id = NULL WHERE batch_id = '{world.batches[0].stamp.batch_id}'")
+
+
 def _leave_something(world: World) -> None:
     _by_force(world, "UPDATE receipts SET remaining = 1 WHERE sequence = 1")
 
@@ -141,6 +145,7 @@ def _by_force(world: World, statement: str) -> None:
         (_move_to_another_industry, "no grant for ecommerce"),
         (_keep_what_is_no_candidate_file, "no candidate file"),
         (_take_what_came_before_the_yes, "was received before that grant was given"),
+        (_take_what_was_not_received_under_it, "was not received under that grant"),
         (_leave_something, "1 things remained"),
         (_be_late, "was gone 1 day, 12:00:00 after"),
         (_lose_a_receipt, "is past its day and has no receipt"),
