@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from schemas.errors import ItemError, WeightsInvalid
+from schemas.errors import ItemError, NotCompiled, WeightsInvalid
 from schemas.options import WHITE, CutoutOptions, Format
 from store.settings import Settings
 from workers.alike import Measure, measured, setting_for
@@ -221,10 +221,16 @@ def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Prepa
     if device.type == "cpu":
         module = for_cpu(module)
     elif settings.compiled:
-        from workers.networks.on_gpu import OnGpu  # its steps are compiled by Triton, which only GPUs' torch brings
-
-        module = OnGpu(module)
+        module = _on_gpu(module)
     return module, wants, digest, running_on(device, wants.side, not settings.exact, MOST_AT_ONCE, settings.compiled)
+
+
+def _on_gpu(module: nn.Module) -> nn.Module:
+    try:
+        from workers.networks.on_gpu import OnGpu
+    except ImportError:  # a torch for a GPU brings it along, but not on every system
+        raise NotCompiled("Triton is not here. Install it, or set BGBATCH_COMPILED=false.") from None
+    return OnGpu(module)
 
 
 def _full_alpha(mask: Pixels, picture: Picture) -> Pixels:

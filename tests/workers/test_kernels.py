@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from schemas.errors import NotCompiled
 from workers import device_pixels
+from workers.cutter import _on_gpu
 from workers.device_pixels import full_alpha, on_colour
 from workers.networks.registry import find_network
 from workers.networks.u2net import Halved, U2Net, resized
@@ -118,3 +121,9 @@ def test_what_is_compiled_around_a_network_for_a_gpu_leaves_it_as_it_is() -> Non
     ours.warm_up()
     for one, usual in zip(ours.segment(photos), plain.segment(photos), strict=True):
         assert np.abs(one.astype(int) - usual).max() <= 2
+
+
+def test_where_triton_is_absent_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "workers.networks.on_gpu", None)
+    with pytest.raises(NotCompiled, match="BGBATCH_COMPILED=false"):
+        _on_gpu(nn.Identity())
