@@ -13,6 +13,7 @@ import typer
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from flows import engine
 from flows.night_report import Report, markdown, report_of
 from flows.night_worker import Worker
 from flows.parts import Parts
@@ -36,6 +37,7 @@ app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only n
 _LOOK_EVERY = 20.0  # seconds
 _SEND_EVERY = 5.0  # seconds
 _AT_ONCE = 4  # schedules
+_GO_ON = "What is done stays done: the same command goes on with the night."
 Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
 
 
@@ -116,12 +118,13 @@ def show(schedule: Id, as_json: AsJson = False) -> None:
 @app.command()
 def run(schedule: Id, as_json: AsJson = False) -> None:
     """Run a night now, out of turn, or the rest of one that was interrupted; then print its report."""
-    with exit_codes():
+    with exit_codes(_GO_ON):
         parts = get_ready()
         found = _find(parts, schedule)
         from flows.nights import night
         from flows.parts import using
 
+        engine.start()
         with using(parts):
             states = night(found.schedule_id, out_of_turn=True)
         if not states:
@@ -141,7 +144,7 @@ def run_due(
     as_json: AsJson = False,
 ) -> None:
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
-    with exit_codes():
+    with exit_codes(_GO_ON):
         parts = get_ready()
 
         if watch:  # a night that is being delivered is brought to its end first
@@ -246,6 +249,7 @@ def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
     from flows.nights import night_watch
     from flows.parts import using
 
+    engine.start()
     with using(parts):
         return night_watch()
 

@@ -92,11 +92,17 @@ def test_a_flow_killed_in_mid_batch_is_run_again_and_does_only_the_rest(shell: S
         assert results[number].finished_at == moment, "what was done is not done again"
 
 
-def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["submit", "schedule run"])
+def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp_path: Path, way: str) -> None:
     folder = lay_out(tmp_path / "photos", {f"VIN{n:02d}/1.jpg": photo() for n in range(60)})
+    words = ["submit", str(folder), "--account", "Acme"]
+    if way == "schedule run":
+        shell.run("place", "allow", "Acme", str(folder))
+        made = shell.run("schedule", "add", "--cron", "0 2 * * *", "--source", folder.as_uri(), "--json")
+        words = ["schedule", "run", json.loads(made)["schedule_id"]]
     with (tmp_path / "said").open("w+") as said:
         process = subprocess.Popen(
-            [*BGBATCH, "submit", str(folder), "--account", "Acme"],
+            [*BGBATCH, *words],
             env=shell.env,
             stderr=said,
             start_new_session=True,
