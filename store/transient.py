@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +28,7 @@ from schemas.batch import Item, Manifest, Stamp
 from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing, StoreFault
 from schemas.ids import BatchId, received_at
-from schemas.results import Done, Failed, ShardReport
+from schemas.results import ShardReport
 from store.erase import in_parallel
 from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
@@ -40,8 +39,6 @@ _log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
 _REPORTS_AT_ONCE = 256
-_READS_NOTED = 4096
-"""Of photos in place, since when nobody need be told of them: far more than one call reads."""
 
 
 def hour_name(moment: datetime) -> str:
@@ -122,6 +119,11 @@ def manifest_key(batch_id: BatchId) -> str:
     return f"{batch_prefix(batch_id)}/manifest.json"
 
 
+def is_in_place(item: Item) -> bool:
+    """Whether its photo stays in the customer's own store, where they can replace it at any time."""
+    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD))
+
+
 class TransientStore:
     """Reads and fenced writes of batches. `objects` is the store below, for listing and purging."""
 
@@ -130,8 +132,6 @@ class TransientStore:
         self._clock = clock
         self._outside = outside
         self._manifest: Manifest | None = None
-        self._in_place: deque[tuple[BatchId, int, str]] = deque(maxlen=_READS_NOTED)
-        """What was read in place for batches with a grant: batch, item, hash."""
 
     def write(self, stamp: Stamp, key: str, data: bytes) -> None:
         """Write one object of a batch. Raises `PastDeadline` once `stamp.purge_at` has come, `StoreFault`."""
@@ -181,7 +181,7 @@ class TransientStore:
             if not item.source or item.source.startswith(FETCHED):
                 raise
             source = self.source(self._sealed(batch_id).stamp, item)
-            if not item.source.startswith(_UPLOAD) and hashlib.sha256(source).hexdigest() != sha256:
+            if is_in_place(item) and hashlib.sha256(source).hexdigest() != sha256:
                 raise SourceMissing("The image is not the one that was cut any more.") from None
             return source
 
@@ -200,10 +200,7 @@ class TransientStore:
         if not item.source or self._outside is None:
             return self.read(key)
         if not item.source.startswith(FETCHED):
-            data = self._outside(item.source)
-            if stamp.grant_id is not None:
-                self._in_place.append((stamp.batch_id, item.number, hashlib.sha256(data).hexdigest()))
-            return data
+            return self._outside(item.source)
         try:
             return self.read(key)
         except NotFound:
@@ -228,24 +225,10 @@ class TransientStore:
             raise StoreFault(f"The manifest of batch {batch_id} is damaged. Submit the batch again.") from None
 
     def write_report(self, stamp: Stamp, report: ShardReport) -> None:
-        """Keep the results of one call, with the hashes of what was read in place for them. Raises `PastDeadline`."""
+        """Keep the results of one call. Raises `PastDeadline`."""
         key = report_key(stamp.batch_id, report.numbers)
-        told = report.model_copy(update={"results": self._with_hashes(stamp.batch_id, report.results)})
-        # Without what is not known: a version that does not know the hash reads the reports that have none.
-        self.write(stamp, key, told.model_dump_json(exclude_none=True).encode())
-
-    def _with_hashes(self, batch_id: BatchId, results: Sequence[Done | Failed]) -> tuple[Done | Failed, ...]:
-        """A photo that was read twice, and was not the same, gets none: nobody knows here which of them was cut."""
-        read: dict[int, set[str]] = {}
-        for batch, number, sha256 in self._in_place.copy():
-            if batch == batch_id:
-                read.setdefault(number, set()).add(sha256)
-        return tuple(
-            each.model_copy(update={"source_sha256": "".join(read[each.number])})
-            if isinstance(each, Done) and len(read.get(each.number, ())) == 1
-            else each
-            for each in results
-        )
+        # Without what is not known: a version that does not know a hash reads the reports that have none.
+        self.write(stamp, key, report.model_dump_json(exclude_none=True).encode())
 
     def reports(self, batch_id: BatchId) -> list[ShardReport]:
         """All reports that were written so far, in order of their first item."""

@@ -9,6 +9,7 @@ writes the same objects again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from schemas.clock import Clock
 from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport
-from store.transient import TransientStore, coarse_mask_key, cutout_key, mask_key, measure_key
+from store.transient import TransientStore, coarse_mask_key, cutout_key, is_in_place, mask_key, measure_key
 from workers.alike import Alike
 from workers.cutter import Cutter
 from workers.decode import Pixels, too_many_bytes
@@ -100,10 +101,14 @@ class _Step(Generic[T]):
 
 @dataclass(frozen=True)
 class _Files:
-    """What is to be kept of an item, by key and in this order. `cut`: none when it was only measured."""
+    """What is to be kept of an item, by key and in this order. `cut`: none when it was only measured.
+
+    `source_sha256`: as of its result.
+    """
 
     by_key: dict[str, bytes]
     cut: Cut | None
+    source_sha256: str | None = None
 
 
 def _pixels(step: _Step[Photo]) -> int:
@@ -209,7 +214,8 @@ class _Way:
         order = Order(self._source(item), options, stamp.grant_id is not None)
         if not options.consistent or self.alike is None:
             return order
-        mask = read_mask(self.transient, stamp.batch_id, item.number)
+        # In place there may be another photo by now: then the network is asked once more.
+        mask = None if is_in_place(item) else read_mask(self.transient, stamp.batch_id, item.number)
         return replace(order, setting=self.alike.of(item.number), mask=mask)
 
     def _source(self, item: Item) -> bytes:
@@ -259,15 +265,16 @@ class _Way:
         by_key = {cutout_key(batch_id, item.number, options.format.suffix): cut.file}
         if cut.mask_png is not None:
             by_key[mask_key(batch_id, item.number)] = cut.mask_png
-        return _Files(by_key, cut)
+        is_told = is_in_place(item) and self.manifest.stamp.grant_id is not None
+        return _Files(by_key, cut, hashlib.sha256(photo.order.source).hexdigest() if is_told else None)
 
     def _kept(self, item: Item, files: _Files) -> Done | None:
         for key, data in files.by_key.items():
             self.transient.write(self.manifest.stamp, key, data)
-        return None if files.cut is None else _result(self.cutter, item, files.cut, self.clock)
+        return None if files.cut is None else _result(self.cutter, item, files.cut, files.source_sha256, self.clock)
 
 
-def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:
+def _result(cutter: Cutter, item: Item, cut: Cut, source_sha256: str | None, clock: Clock) -> Done:
     return Done(
         number=item.number,
         width=cut.width,
@@ -281,6 +288,7 @@ def _result(cutter: Cutter, item: Item, cut: Cut, clock: Clock) -> Done:
         weights_sha256=cutter.weights_sha256,
         device=cutter.device,
         finished_at=clock(),
+        source_sha256=source_sha256,
     )
 
 

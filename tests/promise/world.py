@@ -472,6 +472,13 @@ class World:
         self.write_late(self.random.randrange(3))
 
 
+@dataclass(frozen=True)
+class StandInPhoto:
+    """One of which nothing is known but what was ordered."""
+
+    order: Order
+
+
 class StandInCutter:
     """Cuts nothing: the promise is not about pixels."""
 
@@ -482,13 +489,14 @@ class StandInCutter:
 
     pace = ONE_BY_ONE
 
-    def open(self, order: Order) -> Order:
-        return order
+    def open(self, order: Order) -> StandInPhoto:
+        return StandInPhoto(order)
 
-    def segment(self, orders: list[Order]) -> list[Order]:
-        return orders
+    def segment(self, photos: list[StandInPhoto]) -> list[StandInPhoto]:
+        return photos
 
-    def finish(self, order: Order, behind: Pixels | None = None) -> Cut:
+    def finish(self, photo: StandInPhoto, behind: Pixels | None = None) -> Cut:
+        order = photo.order
         return Cut(
             file=b"cutout of " + order.source[:8],
             width=16,

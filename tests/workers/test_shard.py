@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 from datetime import UTC, datetime, timedelta
 from weakref import WeakSet
@@ -279,6 +280,21 @@ def test_the_network_is_asked_once_for_a_photo_that_is_to_be_consistent(transien
     finally:
         hook.remove()
     assert sum(asked) == 2
+
+
+def test_a_photo_in_place_that_was_replaced_since_it_was_measured_is_cut_by_its_own_mask(transient, cutter):
+    there = {"file:///a/1.jpg": PHOTO}
+    here = TransientStore(transient.objects, lambda: NOW, there.__getitem__)
+    manifest = consistent(manifest_of([1], here, GRANT))
+    item = manifest.items[0].model_copy(update={"source": "file:///a/1.jpg"})
+    manifest = Manifest(stamp=manifest.stamp, items=(item,))
+    process_shard(here, cutter, manifest, [1], lambda: NOW)
+    set_alike(here, manifest)
+    there["file:///a/1.jpg"] = new = PHOTOS[2].read_bytes()
+    (done,) = process_shard(here, cutter, manifest, [1], lambda: NOW).results
+    assert done.source_sha256 == hashlib.sha256(new).hexdigest()
+    usual = cutter.cut(new, CutoutOptions(), want_mask=True)
+    assert here.read(mask_key(manifest.stamp.batch_id, 1)) == usual.mask_png
 
 
 def test_what_cannot_be_measured_for_a_reason_of_ours_costs_its_own_result(transient, cutter, monkeypatch):
