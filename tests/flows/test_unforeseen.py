@@ -9,6 +9,7 @@ import logging
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from flows.lease import LeaseLost
 from flows.unforeseen import without_its_text
 from schemas.errors import StoreFault
 from store import logs
@@ -44,7 +45,8 @@ def test_its_kind_and_place_are_told_and_its_trace_is_in_the_log(fault: Exceptio
 
 
 def test_what_has_a_meaning_stays_as_it_is() -> None:
-    for fault in (StoreFault("Full."), OperationalError("", None, Exception("away")), Unforeseen("KeyError at x.py:1")):
+    away = OperationalError("", None, Exception("away"))
+    for fault in (StoreFault("Full."), LeaseLost(), away, Unforeseen("KeyError at x.py:1")):
         assert told(fault) is fault
     full = told(OSError(errno.ENOSPC, "No space left on device", SECRET))
     assert (isinstance(full, OSError), str(full)) == (True, "[Errno 28] No space left on device")
