@@ -167,14 +167,15 @@ def renew(connection: Connection, batch_id: BatchId, holder: str, now: datetime)
 
 
 def holds(connection: Connection, batch_id: BatchId, holder: str | None, now: datetime) -> bool:
-    """Whether the lease is this holder's; None: nobody's, or a batch that never came to the line.
+    """Whether the lease is this holder's; None: nobody's by now, or a batch that never came to the line.
 
     If so, it is kept, and nobody else takes it before this transaction ends.
     """
     if holder is not None:
         return renew(connection, batch_id, holder, now)
-    own = select(submissions.c.lease_holder).where(submissions.c.batch_id == batch_id).with_for_update()
-    return connection.execute(own).scalar() is None
+    own = select(submissions.c.lease_until).where(submissions.c.batch_id == batch_id).with_for_update()
+    until: datetime | None = connection.execute(own).scalar()
+    return until is None or until <= now
 
 
 def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> None:

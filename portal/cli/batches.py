@@ -112,7 +112,7 @@ def run(
 ) -> None:
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
     with exit_codes():
-        _process(get_ready(), batch, as_json, to)
+        _process(get_ready(), batch, as_json, to, once_more=True)
 
 
 def retry(
@@ -192,7 +192,7 @@ def download(
         _download(parts, record, to, as_json)
 
 
-def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None:
+def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_more: bool = False) -> None:
     with parts.records.reading() as connection:
         record = get_batch(connection, batch_id)
     _check_place_for_cutouts(parts, record.account_id, to)
@@ -207,7 +207,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None) -> None
         from flows.parts import using
         from flows.process_batch import process_batch
 
-        with holding(replace(parts, watch=watch), record.stamp.batch_id) as held:
+        with holding(replace(parts, watch=watch), record.stamp.batch_id, once_more) as held:
             if held is not None:
                 engine.start()
                 with using(held):

@@ -7,6 +7,7 @@ into one place the second is refused.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -33,24 +34,23 @@ _A_MOMENT = 0.1  # seconds
 
 
 @contextmanager
-def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
+def holding(parts: Parts, batch_id: BatchId, once_more: bool = False) -> Iterator[Parts | None]:
     """Hold the lease until the end of the block. The parts to work with: the batch stops when the lease is lost.
 
-    While somebody else works on the batch, that is watched; None once they have brought it to its end.
-
-    Raises `BatchNotSealed`.
+    While somebody else works on the batch, that is watched; None once they have brought it to its end. With
+    `once_more` one that has ended is run again, and nobody idle is let go first. Raises `BatchNotSealed`.
     """
     holder = _this_command()
     with parts.records.reading() as connection:
         stands = line.find_submission(connection, batch_id)
     if stands is not None and stands.ready_at is None:
         parts.transient.manifest(batch_id)  # there is none: whoever uploads the batch goes on with that
-    is_ours = not _is_taken(parts, batch_id) and _claim(parts, batch_id, holder, once_more=True)
+    is_ours = (once_more or not _is_taken(parts, batch_id)) and _claim(parts, batch_id, holder, once_more)
     while not is_ours:
-        with parts.records.transaction() as connection:
-            record = get_batch(connection, batch_id)
+        with parts.records.reading() as connection:
+            record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
         parts.watch(record.counts)
-        if record.state.has_ended:
+        if record.state.has_ended or (stands is not None and stands.ended_at is not None):  # or its time is over
             yield None
             return
         time.sleep(_LOOK_EVERY)
@@ -62,21 +62,24 @@ def holding(parts: Parts, batch_id: BatchId) -> Iterator[Parts | None]:
         _log.warning("batch %s: another process has it by now", batch_id)  # what it came to so far is shown
     finally:
         with parts.records.transaction() as connection:
-            if get_batch(connection, batch_id).state.has_ended:  # it may have been so before: then nobody has said it
+            has_ended = get_batch(connection, batch_id).state.has_ended
+            if has_ended and line.renew(connection, batch_id, holder, parts.clock()):  # else somebody has said so
                 line.leave(connection, batch_id, parts.clock())
             line.release(connection, batch_id, holder, parts.clock())
 
 
 def _is_taken(parts: Parts, batch_id: BatchId) -> bool:
-    """Whether an idle dispatcher takes a batch that has just been sealed."""
+    """Whether an idle dispatcher takes a batch that has just come to the line, or has brought it to its end by now."""
     waited = 0.0
     while waited < _FOR_THE_IDLE.total_seconds():
         with parts.records.reading() as connection:
             stands = line.find_submission(connection, batch_id)
-        if stands is None or stands.ready_at is None or parts.clock() - stands.ready_at >= _FOR_THE_IDLE:
+        if stands is None or stands.ready_at is None:
             return False
-        if stands.started_at is not None:
+        if stands.lease_holder is not None or stands.ended_at is not None:
             return True
+        if parts.clock() - stands.ready_at >= _FOR_THE_IDLE:
+            return False
         time.sleep(_A_MOMENT)
         waited += _A_MOMENT
     return False
@@ -125,7 +128,11 @@ def _this_command() -> str:
 
 
 def _host() -> str:
-    return socket.gethostname()[:_MOST_OF_HOST]
+    name = socket.gethostname()
+    if len(name) <= _MOST_OF_HOST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]  # pods of one set differ in their last letters
+    return f"{name[: _MOST_OF_HOST - 9]}-{digest}"
 
 
 def _claim(parts: Parts, batch_id: BatchId, holder: str, once_more: bool) -> bool:

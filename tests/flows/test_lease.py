@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from flows.lease import renewed
+from flows.lease import LeaseLost, batch_fenced, renewed
+from flows.parts import using
+from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
 from portal.cli.lease import holding
 from schemas.batch import BatchState, Counts
@@ -69,6 +71,14 @@ def test_a_command_whose_lease_another_has_taken_begins_no_more_of_the_batch(
         assert comes(lambda: held.stop(stamp.batch_id))
 
 
+def test_a_step_of_the_flow_says_that_the_lease_is_lost_so_that_it_is_not_tried_again(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "another", place.parts.clock())
+    with using(replace(place.parts, holder="one")), pytest.raises(LeaseLost):
+        finish_batch.fn(stamp.batch_id)
+
+
 def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +120,42 @@ def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_war
         assert held is not None, "where there is none, nobody waits for one"
 
 
+def test_a_batch_that_ended_a_moment_ago_is_run_again_only_for_who_asks_for_that(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    assert dispatcher(place).take_turn()
+    with holding(place.parts, stamp.batch_id) as held:
+        assert held is None
+    with holding(place.parts, stamp.batch_id, once_more=True) as held:
+        assert held is not None
+
+
+def test_who_has_lost_its_lease_says_no_more_that_the_batch_has_ended(place: Place) -> None:
+    """Another that runs it once more would else believe that it is over."""
+    stamp = place.send({"1.jpg": b"x"})
+    assert dispatcher(place).take_turn()
+    with holding(place.parts, stamp.batch_id, once_more=True), place.parts.records.transaction() as connection:
+        connection.execute(update(submissions).values(lease_holder="another"))
+    with place.parts.records.transaction() as connection:
+        assert line.renew(connection, stamp.batch_id, "another", place.parts.clock())
+
+
+def test_a_command_does_not_wait_for_a_batch_whose_time_is_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
+    sleeps = iter([0])
+
+    def is_over(_seconds: float) -> None:
+        next(sleeps)
+        with place.parts.records.transaction() as connection:
+            line.leave(connection, stamp.batch_id, place.parts.clock())
+            line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", is_over)
+    with holding(place.parts, stamp.batch_id) as held:
+        assert held is None
+
+
 def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +170,33 @@ def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
     monkeypatch.setattr("portal.cli.lease.time.sleep", gives_back)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is not None
+
+
+def test_who_works_without_a_lease_is_kept_off_by_a_living_one_alone(place: Place) -> None:
+    stamp, now = place.send({"1.jpg": b"x"}), place.parts.clock()
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "one that died", now - line.LEASE_LIFE)
+    with batch_fenced(place.parts, stamp.batch_id):
+        pass
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "another", now)
+    with pytest.raises(LeaseLost), batch_fenced(place.parts, stamp.batch_id):
+        pass
+
+
+def test_hosts_whose_long_names_differ_in_their_last_letters_are_told_apart(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would take the other's commands for its own dead ones."""
+    holders = set()
+    for host in ("bgbatch-work-" + "x" * 40 + "-abcde", "bgbatch-work-" + "x" * 40 + "-fghij"):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        stamp = place.send({"1.jpg": b"x"})
+        with holding(place.parts, stamp.batch_id, once_more=True), place.parts.records.reading() as connection:
+            stands = line.find_submission(connection, stamp.batch_id)
+            assert stands is not None
+            holders.add(stands.lease_holder)
+    assert len(holders) == 2
 
 
 def test_a_command_leaves_a_batch_whose_photos_are_still_coming_to_its_upload(place: Place) -> None:
