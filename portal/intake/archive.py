@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,7 +25,7 @@ from flows.parts import Parts
 from flows.receive import seal
 from portal.intake.tally import Tally
 from schemas.batch import Item, Manifest, Stamp, safe_path
-from schemas.errors import BadArchive, NothingToDo
+from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
 from store.transient import source_key
@@ -31,6 +33,7 @@ from store.transient import source_key
 _PIECE = 1 << 20
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _MACHINERY = "__MACOSX/"
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Archive:
             raise BadArchive("That is no zip file, or a damaged one. Pack it again.") from None
         try:
             self.photos = self._checked(self._zip.infolist())
-        except BadArchive:
+        except BgbatchError:
             self._zip.close()
             raise
 
@@ -82,7 +85,7 @@ class Archive:
         _refuse_overlaps(entries)
         photos: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:
-            if entry.orig_filename.endswith("/"):
+            if _is_folder(entry):
                 continue
             if entry.flag_bits & 1:
                 raise BadArchive("The zip file is encrypted. Send it without a password.")
@@ -109,7 +112,7 @@ class Archive:
                     data += piece
                     if len(data) > entry.file_size:
                         return None
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError):
+        except _DAMAGED:
             return None
         return bytes(data)
 
@@ -124,6 +127,11 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
         items.append(Item(number=number, path=path, size=size))
         on_item()
     return seal(parts, stamp, items, archive.left_out.counts)
+
+
+def _is_folder(entry: zipfile.ZipInfo) -> bool:
+    name = entry.orig_filename
+    return name.endswith("/") or (name.endswith("\\") and entry.file_size == 0)
 
 
 def _path(entry: zipfile.ZipInfo) -> str | None:

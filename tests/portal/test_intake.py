@@ -69,6 +69,11 @@ def test_backslashes_of_old_programs_on_windows_are_slashes(tmp_path: Path) -> N
     assert read(path) == {"VIN1/1.jpg": b"x", "VIN1/2.jpg": b"y"}
 
 
+def test_a_folder_is_no_file_that_was_left_out(tmp_path: Path) -> None:
+    with Archive(packed(tmp_path, ("a\\", b""), ("b.jpg\\", b""), ("c/", b""), ("1.jpg", b"x")), LIMITS) as archive:
+        assert (list(archive.photos), archive.left_out.counts) == (["1.jpg"], {})
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = packed(tmp_path, ("a.jpg", bytes(5_000_000)), ("b.jpg", b"x"), method=zipfile.ZIP_DEFLATED)
     assert read(path) == {"a.jpg": None, "b.jpg": b"x"}, "one over the limit gets its own result, without its bytes"
@@ -91,6 +96,16 @@ def test_a_photo_that_is_damaged_in_the_zip_costs_its_own_result(tmp_path: Path)
     with Archive(path, LIMITS) as archive:
         assert [data for _, _, data in archive.read()] == [None, b"other", None]
         assert archive.damaged == ["a.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_so_it_does_however_the_zip_was_packed_and_wherever_it_is_damaged(tmp_path: Path, method: int) -> None:
+    path = packed(tmp_path, ("a.jpg", bytes(range(256)) * 4), ("b.jpg", b"other"), method=method)
+    raw = path.read_bytes()
+    for at in range(len("a.jpg") + 30, raw.index(b"PK\x03\x04", 1)):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 0xFF]) + raw[at + 1 :])
+        data = read(path)
+        assert (data["a.jpg"], data["b.jpg"]) in ((None, b"other"), (bytes(range(256)) * 4, b"other"))
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
