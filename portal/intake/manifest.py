@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from portal.intake.addresses import name_in
 from schemas.batch import safe_path
 from schemas.errors import BadManifest, BadOptions, UserError
+from schemas.naming import shown
 from schemas.options import CutoutOptions, parse_options
 
 _OWN = ("vin", "path", "url", "name")
@@ -92,8 +93,8 @@ def read_manifest(
         listed.append(one)
     if faults:
         more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
-        shown = ". ".join(map(str, sorted(faults, key=lambda fault: fault.line)[:_MOST_FAULTS]))
-        raise BadManifest(f"Nothing was started. {shown}.{more}")
+        told = ". ".join(map(str, sorted(faults, key=lambda fault: fault.line)[:_MOST_FAULTS]))
+        raise BadManifest(f"Nothing was started. {told}.{more}")
     if not listed:
         raise BadManifest("Nothing was started. The manifest lists no photo.")
     return listed
@@ -111,9 +112,9 @@ def _csv_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
-        columns = {name: f"{place} ({name})" for place, name in enumerate(header, start=1)}
+        columns = {name: f"{place} ({shown(name)})" for place, name in enumerate(header, start=1)}
         faults += [
-            _Fault(1, f"{place} ({name})", f"there is no such column. Use {', '.join((*_OWN, *_OPTIONS))}")
+            _Fault(1, f"{place} ({shown(name)})", f"there is no such column. Use {', '.join((*_OWN, *_OPTIONS))}")
             for place, name in enumerate(header, start=1)
             if name not in (*_OWN, *_OPTIONS)
         ]
@@ -139,7 +140,7 @@ def _json_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
             continue
         for cells in _json(line, number, faults):
             if isinstance(cells, dict):
-                columns = {name: f"{line.find(json.dumps(name)) + 1} ({name})" for name in cells}
+                columns = {name: f"{line.find(json.dumps(name)) + 1} ({shown(name)})" for name in cells}
                 yield from _json_row(number, cells, columns, faults)
             else:
                 faults.append(_Fault(number, "1", "a line must be one object in braces"))
@@ -157,7 +158,7 @@ def _array_rows(text: str, faults: list[_Fault]) -> Iterator[_Row]:
         if isinstance(value, str):
             value = {"url" if "://" in value else "path": value}
         if isinstance(value, dict):
-            yield from _json_row(line, value, {name: name for name in value}, faults)
+            yield from _json_row(line, value, {name: shown(name) for name in value}, faults)
         else:
             faults.append(_Fault(line, "1", "a photo is an object in braces, or a path or address in quotation marks"))
         at = _past(text, end)

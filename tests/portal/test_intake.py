@@ -226,6 +226,16 @@ def test_a_fault_is_named_with_its_line_and_column(name: str, text: str, where: 
     assert "Nothing was started" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.json"])
+def test_a_field_whose_name_would_move_the_cursor_is_spelled_out(name: str) -> None:
+    field = "x\x1b[2j" + "y" * 200
+    text = f'"{field}"\n1\n' if name == "m.csv" else json.dumps([{field: 1, "\ud800": 1}])[1:-1]
+    with pytest.raises(BadManifest) as caught:
+        listed_in(f"[{text}]" if name == "m.json" else text, name)
+    assert (str(caught.value).isprintable(), "x\\x1b[2j" in str(caught.value)) == (True, True)
+    assert len(str(caught.value)) < 500
+
+
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(BadManifest) as caught:
         listed_in("path,size\n/a.jpg,full\nb.jpg,huge\n", "m.csv")
