@@ -80,7 +80,7 @@ def upload(
 def _files(folder: Path) -> Iterator[Path]:
     """Files, and folders that are links: these are not walked."""
     for place, folders, names in os.walk(folder, onerror=_raise, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]  # root's own
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         for name in (*names, *links):
             yield Path(place) / name

@@ -99,6 +99,13 @@ def test_a_sub_folder_that_cannot_be_read_is_told_before_anything_is_sent(desk: 
     assert json.loads(run("status", "--json")) == []
 
 
+def test_a_disk_of_photos_is_sent_though_part_of_it_is_roots_own(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    for name in ("1.jpg", "lost+found/2.jpg"):
+        (tmp_path / name).write_bytes(jpeg())
+    assert list(find_photos(tmp_path).photos) == ["1.jpg"]
+
+
 def test_a_pipe_that_is_called_a_photo_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").write_bytes(jpeg())
     os.mkfifo(tmp_path / "2.jpg")
