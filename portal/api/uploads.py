@@ -37,6 +37,8 @@ from store.uploads import Announced, token_of
 router = APIRouter(tags=["resumable uploads"])
 _VERSION = "1.0.0"
 _UPLOADS = re.compile(r"/v1/batches/[^/]+/uploads(/.*)?", re.DOTALL)
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_NO_METHOD = "UNKNOWN"  # the log of requests names the method, and is to hold nothing of anybody's headers
 _PART_TYPE = "application/offset+octet-stream"
 _PART = body_of_bytes(_PART_TYPE)
 _STANDS = {"Upload_Offset": "How many bytes have come.", "Tus_Resumable": _VERSION}
@@ -64,7 +66,8 @@ class Tus:
             await send(message)
 
         headers = Headers(scope=scope)
-        scope["method"] = headers.get("X-HTTP-Method-Override", scope["method"]).upper()
+        instead = headers.get("X-HTTP-Method-Override", scope["method"]).upper()
+        scope["method"] = instead if instead in _METHODS else _NO_METHOD
         asked = headers.get("Tus-Resumable", _VERSION)
         if asked == _VERSION or scope["method"] == "OPTIONS":
             await self._app(scope, receive, sending)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -503,6 +504,17 @@ def test_a_client_hears_its_metadata_again_and_may_name_its_method_in_a_header(d
     assert desk.call("HEAD", place).status_code == 404
     offered = desk.client.options("/v1/batches/any/uploads").headers
     assert (offered["Tus-Version"], "Tus-Max-Size" in offered) == ("1.0.0", False), "over the limit is taken, too"
+
+
+def test_a_method_that_there_is_not_is_refused_and_the_log_does_not_repeat_it(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploads = f"/batches/{desk.open()}/uploads"
+    caplog.set_level(logging.INFO)
+    head = announced("1.jpg", 5) | {"X-HTTP-Method-Override": "grandmothers-portrait.jpg"}
+    assert desk.call("POST", uploads, headers=head).status_code == 405
+    (facts,) = [each.facts for each in caplog.records if hasattr(each, "facts") and each.facts["status"] == 405]
+    assert facts["method"] == "UNKNOWN"
 
 
 def test_a_first_part_comes_with_the_announcement_and_the_list_says_what_has_come(desk: Desk) -> None:
