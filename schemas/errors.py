@@ -242,7 +242,7 @@ class DeviceBroken(BgbatchError):
 
 
 class NotCompiled(BgbatchError):
-    """The network could not be compiled for the device, mostly for want of a C compiler."""
+    """The network could not be compiled for the device, mostly for want of a C compiler or Python's headers."""
 
     code = "not_compiled"
     fault = "operator"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import DeviceAbsent, DeviceBroken, NotCompiled, OutOfMemory
+from schemas.errors import BgbatchError, DeviceAbsent, DeviceBroken, NotCompiled, OutOfMemory
 from workers.graphs import Graph
 from workers.networks.registry import Preparation
 from workers.reduce import halved, squeezed
@@ -59,12 +59,15 @@ class Segmenter:
         images = torch.zeros((self.running.batch, side, side, 3), dtype=torch.uint8, device=self.device)
         try:
             self.masks(images)
-        except RuntimeError as error:
+        except BgbatchError:
+            raise
+        except Exception as error:  # of any kind: Triton lets through what a compiler, a disk or a loader says
             if not self.running.compiled:
                 raise
             raise NotCompiled(
                 f"The network could not be compiled here ({type(error).__name__}). Install a C compiler such as "
-                "gcc, or set BGBATCH_COMPILED=false."
+                "gcc and Python's headers (python3-dev), see that the folder BGBATCH_COMPILED_IN can be written, or "
+                "set BGBATCH_COMPILED=false."
             ) from error
         if self.running.compiled and self.device.type == "cuda":
             self._record(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_without_a_compiler_the_start_fails_and_says_what_to_do(monkeypatch):
 
 def _no_compiler(*_):
     raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+
+class WithoutHeaders(nn.Module):
+    """As what is written in Triton: its compiler's errors come as they are."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    @torch.compiler.disable
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [subprocess.CalledProcessError(1, ["gcc"]), PermissionError(13, "denied")])
+def test_without_pythons_headers_or_a_folder_to_write_to_it_says_so_too(folder, error):
+    segmenter = Segmenter(WithoutHeaders(error), WANTS, CPU, Running(compiled=True))
+    with pytest.raises(NotCompiled, match=r"python3-dev.*BGBATCH_COMPILED_IN"):
+        segmenter.warm_up()
+
+
+def test_a_broken_device_is_no_want_of_a_compiler(folder):
+    with pytest.raises(DeviceBroken):
+        Segmenter(BrokenContext(), WANTS, CPU, Running(compiled=True)).warm_up()
 
 
 class BrokenContext(nn.Module):
