@@ -177,9 +177,9 @@ class Cutter:
 
     def warm_up(self) -> None:
         """Compile and load all that the first item would have to wait for."""
-        self.segmenter.warm_up()
-        if self._lane is not None:
-            with self._streams.one():
+        with self._streams.one():  # which makes the thread's own device ours: what is written in Triton runs on that
+            self.segmenter.warm_up()
+            if self._lane is not None:
                 self._lane.warm_up()
         ramp = np.linspace(0, 255, 64 * 64 * 3).astype(np.uint8).reshape(64, 64, 3)
         for options in (CutoutOptions(), CutoutOptions(format=Format.JPG)):

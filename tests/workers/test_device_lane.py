@@ -315,6 +315,15 @@ def test_the_mask_is_spread_on_the_device_as_on_the_host(cutter):
     assert np.abs(full_alpha(torch.from_numpy(mask)[None], 1200, 1600)[0].numpy() - usual).max() <= 3
 
 
+def test_what_is_warmed_up_is_asked_of_the_device_on_a_stream_of_its_own(cutter, monkeypatch):
+    """On the second GPU of a machine nothing else makes it the one that a thread's kernels run on."""
+    lane, free = on_the_lane(cutter, Libjpeg()), []
+    for each in (lane.segmenter, lane._lane):
+        monkeypatch.setattr(each, "warm_up", lambda: free.append(lane._streams._free.qsize()))
+    lane.warm_up()
+    assert free == [0, 0]
+
+
 class Threshold(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(image.mean(1, keepdim=True))
