@@ -174,9 +174,13 @@ class SegmenterActor:
 
     def _leave_when_idle(self) -> None:
         """So that the cluster can give the machine back."""
-        while self._moved_at or time.monotonic() - self._last_call < self._idle_limit:
+        while not self._is_idle():
             time.sleep(min(self._idle_limit, 5.0))
         os._exit(_IDLE)
+
+    def _is_idle(self) -> bool:
+        with self._lock:
+            return not self._moved_at and time.monotonic() - self._last_call >= self._idle_limit
 
 
 def _resident_bytes() -> int:

@@ -212,6 +212,26 @@ def test_an_actor_ends_itself_when_no_item_of_a_call_gets_any_further_though_tho
     assert codes == [70]
 
 
+def test_an_actor_is_not_idle_at_the_moment_at_which_its_call_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(dict[object, float]):
+        def __delitem__(self, call: object) -> None:
+            super().__delitem__(call)
+            time.sleep(0.5)
+
+    codes: list[int] = []
+    monkeypatch.setattr("workers.actor.os._exit", codes.append)
+    cluster = place.parts.settings.model_copy(update={"ray_address": "this", "actor_idle_minutes": 0.2 / 60})
+    actor = SegmenterActor(cluster.without_secrets())
+    actor._moved_at = Slow()
+    with actor._under_way():
+        time.sleep(0.5)
+    assert codes == []
+    while not codes:  # it goes later, and not once `os._exit` is itself again
+        time.sleep(0.05)
+
+
 def test_an_actor_whose_device_broke_leaves_and_its_items_are_cut_elsewhere(place: Place) -> None:
     results = cut_all(place, Pool(place.parts.settings, 1, BrokenDeviceActor))
     assert all(isinstance(each, Done) for each in results.values())
