@@ -47,7 +47,7 @@ from store.folder import Folder
 from store.settings import Settings
 from store.transient import open_transient, source_key
 from workers.actor import SegmenterActor
-from workers.limits import CALLS_PER_ACTOR
+from workers.limits import calls_at_once
 from workers.networks.registry import find_network
 from workers.plan import Shard
 from workers.segmenter import find_device
@@ -117,11 +117,13 @@ def main() -> None:
             rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
             print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
+    at_once = calls_at_once(chosen.device)
     head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "CPU-ms", "GPU idle"]
     lines = [
-        f"{photos} photos of each kind, calls of {chosen.call}, {actors} actors on {name}, {os.cpu_count()} CPUs, "
-        f"torch {torch.__version__}, stored file to stored file, warm. A stage's ms are the time inside it per photo, "
-        "over all threads: stages overlap, so they add up to more than a photo takes.",
+        f"{photos} photos of each kind, {actors} actors on {name}, calls of {chosen.call}, {at_once} at a time for "
+        f"each actor, {os.cpu_count()} CPUs, torch {torch.__version__}, stored file to stored file, warm. A stage's ms "
+        "are the time inside it per photo, over all threads: stages overlap, so they add up to more than a photo "
+        "takes.",
         "",
         *table(head, rows),
     ]
@@ -259,14 +261,13 @@ def act(
         answer_later(latency)
     actor = SegmenterActor(settings)
     spent = timed(actor._cutter, {"open": STAGES[0], "segment": STAGES[1], "finish": STAGES[2]})
-    at_once = CALLS_PER_ACTOR if settings["device"] != "cpu" else 1
-    with ThreadPoolExecutor(at_once) as two:
+    with ThreadPoolExecutor(calls_at_once(settings["device"])) as some:
         for batch_id in batches:
             ready.put({})
             start.wait()
             spent.clear()
             cpu = time.process_time()
-            reports = list(two.map(lambda call, batch_id=batch_id: actor.process(batch_id, call, now).report, calls))
+            reports = list(some.map(lambda call, batch_id=batch_id: actor.process(batch_id, call, now).report, calls))
             used = time.process_time() - cpu
             done = sum(result["outcome"] == "done" for report in reports for result in json.loads(report)["results"])
             answers.put({"done": done, "cpu": used, **{stage: spent[stage] for stage in STAGES}})

@@ -18,6 +18,11 @@ STARTS_WITHIN = 900.0
 """Seconds until the first actor must be ready: a cloud needs minutes for a machine with a GPU."""
 
 
+def calls_at_once(device: str) -> int:
+    """How many of its calls an actor on this device does at the same time."""
+    return CALLS_PER_ACTOR if device.startswith("cuda") else 1
+
+
 def seconds_for(items: int, megapixels: float) -> float:
     """Within which a call with so many items, of at most so many megapixels each, must have ended."""
     return _ANY_CALL + items * (_ANY_ITEM + _MEGAPIXEL * megapixels)

@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 from schemas.errors import WorkersLost
 from store.settings import Settings
 from workers.identity import own_code, settings_digest
-from workers.limits import CALLS_PER_ACTOR, places_in
+from workers.limits import calls_at_once, places_in
 
 NAMESPACE = "bgbatch"
 _KIND = "segmenter-"
@@ -93,7 +93,7 @@ def start(kind: type, settings: Settings, place: int) -> ActorHandle[Any]:
         "num_gpus": settings.gpu_share if on_gpu else 0,
         "max_restarts": 0,  # the pool starts a new one itself, so that it knows which call was lost
         "max_task_retries": 0,
-        "max_concurrency": CALLS_PER_ACTOR if on_gpu else 1,
+        "max_concurrency": calls_at_once(settings.device),
     }
     if settings.ray_address:
         named = {"name": _name(settings, place), "get_if_exists": True, "lifetime": "detached", "namespace": NAMESPACE}

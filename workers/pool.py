@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import RLock
 from typing import Any
 
@@ -27,7 +28,7 @@ from schemas.results import Failed, ShardReport
 from store.settings import Settings
 from workers.actor import SegmenterActor
 from workers.identity import identity
-from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, seconds_for
+from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, calls_at_once, seconds_for
 from workers.placement import connect, places, require_joined, retire_others, start, stop
 from workers.plan import Shard, after_loss
 
@@ -306,7 +307,7 @@ class Pool:
         """After a cancel: what waits is not begun, what runs has some seconds to end; it keeps its report itself."""
         calls.waiting.clear()
         for call, (_, place) in calls.running.items():
-            if place.queue and next(iter(place.queue)) != call:
+            if call not in islice(place.queue, calls_at_once(self._settings.device)):
                 ray.cancel(call)
         until = time.monotonic() + _LAST_CALLS
         while calls.running and (left := until - time.monotonic()) > 0:

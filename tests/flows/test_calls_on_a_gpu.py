@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import ray
 
+from flows import steps
 from schemas.results import Done
 from store.settings import Settings
 from tests.flows.conftest import Place
@@ -53,6 +55,15 @@ class DyingActor(QuickActor):
             time.sleep(0.02)
 
 
+class EndingActor(QuickActor):
+    """Its calls end a moment after somebody wants no more of them."""
+
+    def before(self, numbers) -> None:
+        self.mark(f"began-{numbers[0]}").touch()
+        while not self.mark("may-end").exists():
+            time.sleep(0.02)
+
+
 def settings_of(place: Place) -> Settings:
     return place.parts.settings.model_copy(update={"device": "cuda", "gpu_share": 1.0})
 
@@ -66,3 +77,22 @@ def test_both_calls_of_an_actor_that_dies_are_made_again(place: Place) -> None:
     results = cut_all(place, Pool(settings_of(place), 1, DyingActor), photos=6)
     assert sorted(results) == [1, 2, 3, 4, 5, 6]
     assert all(isinstance(each, Done) for each in results.values())
+
+
+def test_when_a_batch_is_called_off_both_calls_that_run_have_some_seconds_to_end(place: Place) -> None:
+    pool = Pool(settings_of(place), 1, EndingActor, limit=lambda items: 60.0)
+    stamp, home, off = place.send({f"{n}.jpg": b"a photo" for n in range(8)}), place.parts.settings.home, []
+    shards, done = steps.plan(place.parts, stamp.batch_id), []
+    run = threading.Thread(
+        target=lambda: done.extend(
+            pool.run(stamp.batch_id, shards, place.parts.clock, lambda report: None, lambda: bool(off))
+        )
+    )
+    run.start()
+    while not all((home / f"began-{first}").exists() for first in (1, 3)):
+        time.sleep(0.05)
+    off.append(True)
+    time.sleep(2)  # it looks each second
+    (home / "may-end").touch()
+    run.join()
+    assert sorted(report.numbers for report in done) == [(1, 2), (3, 4)]
