@@ -35,15 +35,16 @@ class Work:
 
 # bench/RESULTS.md, "On a GPU": an H100 with 16 cores, from stored file to stored file; JPEG with MPS and eight actors,
 # PNG without and in an earlier state. Of 12 MP nvJPEG alone decoded 998 a second there before: half of that is counted.
-# IS-Net to JPEG gave 647; a PNG's rows take 0.36 ms more of the GPU, and of 12 MP six times that.
+# IS-Net to JPEG gave 647; a PNG's rows take 0.36 ms more of the GPU, and of 12 MP six times that. Its JPEGs took
+# 13.7 ms more of a core than U²-Netp's, whose masks are a tenth of the size: so do its PNGs here.
 # CPU of 12 MP: "Against rembg", the whole call less the network, on one thread. A JPEG that a GPU made keeps full
 # colour resolution, which makes it 1.27 times as large as a CPU's of 0.24 MB (five photos, quality 90).
 WORKS = (
     Work("u2netp, JPEG on white, 2 MP", 1739, 6.9, 0.6, 0.31),
     Work("u2netp, PNG, 2 MP", 512, 26.5, 0.6, 1.86),
     Work("u2netp, PNG, 12 MP", 499, 105, 4.0, 8.96),
-    Work("IS-Net shape, PNG, 2 MP", 525, 26.5, 0.6, 1.86),
-    Work("IS-Net shape, PNG, 12 MP", 270, 105, 4.0, 8.96),
+    Work("IS-Net shape, PNG, 2 MP", 525, 40.2, 0.6, 1.86),
+    Work("IS-Net shape, PNG, 12 MP", 270, 119, 4.0, 8.96),
 )
 CPU_ONLY_MS = {"PNG, 2 MP": 255.0, "PNG, 12 MP": 332.0}  # bench/RESULTS.md, "Against rembg": whole call, one thread
 
