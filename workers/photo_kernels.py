@@ -23,7 +23,7 @@ from workers.reduce import lanczos
 from workers.streams import used_here
 
 _COLUMNS = 512
-"""Of a row, that one program makes."""
+"""Of a row, that one program makes. Rows lie along an axis of the grid that has 65,535 places; no JPEG has more."""
 
 _BAND, _ROWS, _STEP = 64, 64, 64
 """Of a picture made narrow by a matrix product: columns and rows that one program makes, and inputs at a time."""

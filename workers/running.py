@@ -16,13 +16,14 @@ from workers.lanes import Pace
 _PIXELS_AT_ONCE = 16 * 1024 * 1024
 MOST_AT_ONCE = 32
 _PIXELS_OF_PHOTOS = 64_000_000
-"""In a batch: of 2 MP, 32 photos. Five or six batches lie in the host's memory, at 4 bytes a pixel or less."""
+"""In a batch: of 2 MP, 32 photos. Of each call five or six lie in the host's memory, at 4 bytes a pixel or less."""
 
 _CARRIERS = {"cpu": 4, "cuda": 32}
 """Threads that wait for the store, at each end: it answers after 10 to 50 ms, as a GPU makes twenty photos."""
 
 _DRIVERS = 2
-"""Threads that drive a GPU in each actor: one has its photos decoded or encoded while the other's network runs."""
+"""Threads of each call that drive a GPU, two of them all at a time (`Cutter.segment`): one has its photos decoded or
+encoded while the other's network runs."""
 
 
 @dataclass(frozen=True)
