@@ -15,7 +15,7 @@ from flows import steps
 from schemas.results import Done
 from store.settings import Settings
 from tests.flows.conftest import Place
-from tests.flows.test_sick_actors import QuickActor, cut_all
+from tests.flows.test_sick_actors import QuickActor, cut_all, pids
 from workers.placement import NAMESPACE
 from workers.pool import Pool
 
@@ -55,6 +55,13 @@ class DyingActor(QuickActor):
             time.sleep(0.02)
 
 
+class HangingActor(QuickActor):
+    """The first one hangs in its first call, and goes on with all others."""
+
+    def before(self, numbers) -> None:
+        time.sleep(3600 if 1 in numbers and self.is_first("hung") else 0.5)
+
+
 class EndingActor(QuickActor):
     """Its calls end a moment after somebody wants no more of them."""
 
@@ -77,6 +84,14 @@ def test_both_calls_of_an_actor_that_dies_are_made_again(place: Place) -> None:
     results = cut_all(place, Pool(settings_of(place), 1, DyingActor), photos=6)
     assert sorted(results) == [1, 2, 3, 4, 5, 6]
     assert all(isinstance(each, Done) for each in results.values())
+
+
+def test_a_call_that_hangs_is_found_though_those_beside_it_end(place: Place) -> None:
+    results = cut_all(place, Pool(settings_of(place), 1, HangingActor, limit=lambda items: 3.0), photos=30)
+    assert sorted(results) == list(range(1, 31))
+    by = pids(place)
+    assert by[0] != by[-1]
+    assert by.count(by[-1]) > 1, "it was not waited for until there was nothing else to do"
 
 
 def test_when_a_batch_is_called_off_both_calls_that_run_have_some_seconds_to_end(place: Place) -> None:

@@ -23,7 +23,7 @@ from tests.flows.conftest import Place
 from tests.promise.world import StandInCutter
 from workers.actor import Answer, SegmenterActor
 from workers.identity import identity
-from workers.limits import seconds_for
+from workers.limits import CALLS_PER_ACTOR, seconds_for
 from workers.placement import retire_others, start
 from workers.pool import Pool, _Calls, connect
 
@@ -210,6 +210,26 @@ def test_an_actor_ends_itself_when_no_item_of_a_call_gets_any_further_though_tho
     for call in calls:
         call.join()
     assert codes == [70]
+
+
+def test_each_call_has_the_manifest_of_its_own_batch_and_an_actor_keeps_no_more_than_it_needs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had: list[BatchId] = []
+
+    def process(transient, cutter, manifest, numbers, clock, moved) -> ShardReport:
+        had.append(manifest.stamp.batch_id)
+        return ShardReport(first=numbers[0], last=numbers[0], results=())
+
+    monkeypatch.setattr("workers.shard.process_shard", process)
+    monkeypatch.setattr(SegmenterActor, "_cutter", StandInCutter())
+    batches = [place.send({"1.jpg": b"a photo"}).batch_id for _ in range(4)]
+    actor = SegmenterActor(place.parts.settings.without_secrets())
+    wanted = [batches[number] for number in (0, 1, 0, 2, 1, 3, 0)]
+    for batch_id in wanted:
+        actor.process(batch_id, (1,), place.parts.clock)
+    assert had == wanted
+    assert len(actor._manifests) == CALLS_PER_ACTOR
 
 
 def test_an_actor_is_not_idle_at_the_moment_at_which_its_call_ends(
