@@ -195,7 +195,8 @@ def test_an_actor_ends_itself_when_no_item_of_a_call_gets_any_further_though_tho
     stamp, goes_on, codes = place.send({"1.jpg": b"a photo", "2.jpg": b"a photo"}), threading.Event(), []
 
     def process(transient, cutter, manifest, numbers, clock, moved) -> ShardReport:
-        while not goes_on.wait(0.005 if numbers == (2,) else 60):
+        until = time.monotonic() + 30
+        while not goes_on.wait(0.005 if numbers == (2,) else 30) and time.monotonic() < until:
             moved()
         return ShardReport(first=numbers[0], last=numbers[0], results=())
 
