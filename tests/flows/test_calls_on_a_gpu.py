@@ -76,8 +76,9 @@ def settings_of(place: Place) -> Settings:
 
 
 def test_a_call_runs_while_the_last_photos_of_the_one_before_it_are_written(place: Place) -> None:
-    pool = Pool(settings_of(place), 1, MeetingActor, limit=lambda items: 60.0)
+    pool = Pool(settings_of(place), 1, MeetingActor, limit=lambda items: 20.0)
     assert sorted(cut_all(place, pool, photos=4)) == [1, 2, 3, 4]
+    assert len(set(pids(place))) == 1, "none was stopped because its first call waited for its second"
 
 
 def test_both_calls_of_an_actor_that_dies_are_made_again(place: Place) -> None:
