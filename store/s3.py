@@ -261,7 +261,7 @@ def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem
             "retries": {"max_attempts": 3},
             "connect_timeout": 5,
             "read_timeout": 60,
-            "max_pool_connections": 64,  # a GPU's actor reads with 32 threads and writes with as many
+            "max_pool_connections": 128,  # a GPU's actor has two calls, which read and write with 32 threads each
             # Over TLS botocore puts a checksum behind a body of unsaid length, which other servers than AWS refuse.
             "request_checksum_calculation": "when_required" if endpoint else "when_supported",
         },
