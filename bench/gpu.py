@@ -91,7 +91,7 @@ def main() -> None:
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments.add_argument("--photos", type=int, help="of each kind; else 12,288 on a GPU and 8 on a CPU")
     arguments.add_argument("--actors", type=int, help="else 8 on a GPU and 1 on a CPU")
-    arguments.add_argument("--call", type=int, default=64, help="photos in a call, as BGBATCH_SHARD_ITEMS says")
+    arguments.add_argument("--call", type=int, help="photos in a call; else as many as BGBATCH_SHARD_ITEMS says")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
     arguments.add_argument("--latency", type=float, default=0.0, help="milliseconds until the store answers")
@@ -104,6 +104,7 @@ def main() -> None:
         raise SystemExit("nvidia-cuda-mps-control is not on this machine. Install NVIDIA's driver, or leave out --mps.")
     on_gpu = chosen.device.startswith("cuda")
     photos, actors = chosen.photos or (12_288 if on_gpu else 8), chosen.actors or (8 if on_gpu else 1)
+    call = chosen.call or Settings(device=chosen.device).items_per_call
     by_network: dict[str, list[Kind]] = defaultdict(list)
     for name in chosen.kinds:
         by_network[KINDS[name].network].append(KINDS[name])
@@ -111,16 +112,14 @@ def main() -> None:
     for kinds in by_network.values():
         for is_shared in (False, True) if chosen.mps else (False,):
             with tempfile.TemporaryDirectory() as folder, multi_process_service(is_shared):
-                measured = measure(
-                    kinds, chosen.device, photos, actors, chosen.call, Path(folder), chosen.latency / 1e3
-                )
+                measured = measure(kinds, chosen.device, photos, actors, call, Path(folder), chosen.latency / 1e3)
             rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
             print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
     at_once = calls_at_once(chosen.device)
     head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "CPU-ms", "GPU idle"]
     lines = [
-        f"{photos} photos of each kind, {actors} actors on {name}, calls of {chosen.call}, {at_once} at a time for "
+        f"{photos} photos of each kind, {actors} actors on {name}, calls of {call}, {at_once} at a time for "
         f"each actor, {os.cpu_count()} CPUs, torch {torch.__version__}, stored file to stored file, warm. A stage's ms "
         "are the time inside it per photo, over all threads: stages overlap, so they add up to more than a photo "
         "takes.",

@@ -67,8 +67,8 @@ def squeezed(photo: Tensor, side: int) -> Tensor:
     across, down = (_bands(size, side, photo.device) for size in (photo.shape[-1], photo.shape[-2]))
     values = photo.float()
     narrow = _rounded(torch.cat([values[..., each.inputs] @ used_here(each.weights).T for each in across], -1))
-    small = _rounded(torch.cat([used_here(each.weights) @ narrow[..., each.inputs, :] for each in down], -2))
-    return small.to(torch.uint8).movedim(-3, -1)
+    small = _as_bytes(torch.cat([used_here(each.weights) @ narrow[..., each.inputs, :] for each in down], -2))
+    return small.movedim(-3, -1)
 
 
 def full_alpha(masks: Tensor, height: int, width: int) -> Tensor:
@@ -85,7 +85,7 @@ def on_colour(photo: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
 
 
 def spread_on_colour(photos: Tensor, masks: Tensor, behind: Tensor) -> Tensor:
-    """`on_colour` with the `full_alpha` of masks: where this is compiled no alpha is written."""
+    """`on_colour` with the `full_alpha` of masks."""
     return on_colour(photos, full_alpha(masks, *photos.shape[-2:]), behind)
 
 
