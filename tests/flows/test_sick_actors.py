@@ -105,6 +105,19 @@ class LateFaultActor(QuickActor):
             time.sleep(0.02)
 
 
+class WatchedActor(QuickActor):
+    """Marks it when a call begins while another is under way."""
+
+    inside = 0
+
+    def before(self, numbers) -> None:
+        self.inside += 1
+        time.sleep(0.3)
+        if self.inside > 1:
+            self.mark("overlapped").touch()
+        self.inside -= 1
+
+
 class BrokenDeviceActor(QuickActor):
     """From item 3 on nothing succeeds in this process, as after an error inside CUDA."""
 
@@ -251,6 +264,11 @@ def test_an_actor_is_not_idle_at_the_moment_at_which_its_call_ends(
     assert codes == []
     while not codes:  # it goes later, and not once `os._exit` is itself again
         time.sleep(0.05)
+
+
+def test_calls_of_an_actor_on_a_cpu_come_one_after_the_other(place: Place) -> None:
+    assert sorted(cut_all(place, Pool(place.parts.settings, 1, WatchedActor))) == list(range(1, 9))
+    assert not (place.parts.settings.home / "overlapped").exists()
 
 
 def test_an_actor_whose_device_broke_leaves_and_its_items_are_cut_elsewhere(place: Place) -> None:
