@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
 from store.settings import Settings
+from store.uninterrupted import uninterrupted
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on PostgreSQL
@@ -50,14 +51,15 @@ class Records:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing: committed at the end, rolled back on any exception."""
-        is_ours = self._turn is not None and self._turn.acquire(timeout=_BUSY_SECONDS)  # else SQLite says: busy
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        finally:
-            if self._turn is not None and is_ours:
-                self._turn.release()
+        """All or nothing: committed at the end, rolled back on any exception. Ctrl-C waits for its end."""
+        with uninterrupted():
+            is_ours = self._turn is not None and self._turn.acquire(timeout=_BUSY_SECONDS)  # else SQLite says: busy
+            try:
+                with self.engine.begin() as connection:
+                    yield connection
+            finally:
+                if self._turn is not None and is_ours:
+                    self._turn.release()
 
     def forget_deleted(self) -> bool:
         """Empty SQLite's write-ahead log, which still holds what was deleted. False: it is in use; ask again later.

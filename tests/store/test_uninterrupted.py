@@ -1,0 +1,96 @@
+"""Ctrl-C in mid transaction: whoever cleans up before the program ends can write."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from store import records as module
+from store.records import Records, open_records
+from store.settings import Settings
+from store.uninterrupted import uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """Ctrl-C as a program has it that a terminal started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def write(records: Records) -> None:
+    with records.transaction() as connection:
+        connection.execute(text("INSERT INTO probe VALUES (1)"))
+
+
+def interrupt_at(step: int, records: Records) -> tuple[KeyboardInterrupt | None, int]:
+    """Write, with Ctrl-C at one of the steps (calls, lines, returns) of all that this runs; and how many those are."""
+    seen = 0
+
+    def trace(_frame: FrameType, _event: str, _what: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == step:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        write(records)
+    except KeyboardInterrupt as stopped:
+        return stopped, seen
+    finally:
+        sys.settrace(None)
+    return None, seen
+
+
+def test_ctrl_c_at_any_step_of_a_transaction_leaves_the_records_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0)  # whoever would have to wait fails
+    records = open_records(Settings(home=tmp_path))
+    with records.transaction() as connection:
+        connection.execute(text("CREATE TABLE probe (n INTEGER)"))
+    assert records._turn is not None
+    stops, step = 0, 0
+    while True:
+        step += 1
+        stopped, seen = interrupt_at(step, records)
+        assert not records._turn.locked(), f"step {step}"
+        write(records)  # while `stopped`, and with it every frame of the transaction, is alive
+        if seen < step:
+            break
+        stops += stopped is not None
+    assert stops == step - 1, "Ctrl-C was swallowed"
+
+
+def test_the_second_ctrl_c_waits_for_nothing() -> None:
+    reached: list[str] = []
+
+    def press_twice() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("after the first")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("after the second")
+
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert reached == ["after the first"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_handles_ctrl_c_in_a_way_of_its_own_goes_on_doing_so() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    with uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        assert heard == [signal.SIGINT]
