@@ -279,6 +279,13 @@ class SourceMissing(ItemError):
     code = "source_missing"
 
 
+class DamagedInZip(ItemError):
+    """A photo that cannot be unpacked whole from the zip file that it came in."""
+
+    code = "damaged_in_zip"
+    fault = "user"
+
+
 class FetchFailed(ItemError):
     """The address of a photo could not be read: no answer, an error, too slow, too many redirects."""
 

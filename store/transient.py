@@ -24,9 +24,9 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from schemas.batch import Item, Manifest, Stamp
+from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp
 from schemas.clock import Clock
-from schemas.errors import BatchNotSealed, NotFound, PastDeadline, SourceMissing, StoreFault
+from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, PastDeadline, SourceMissing, StoreFault
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
 from store.erase import in_parallel
@@ -121,7 +121,7 @@ def manifest_key(batch_id: BatchId) -> str:
 
 def is_in_place(item: Item) -> bool:
     """Whether its photo stays in the customer's own store, where they can replace it at any time."""
-    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD))
+    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD, DAMAGED_IN_ZIP))
 
 
 class TransientStore:
@@ -194,6 +194,10 @@ class TransientStore:
         return self._manifest
 
     def _source(self, stamp: Stamp, item: Item) -> bytes:
+        if item.source == DAMAGED_IN_ZIP:
+            raise DamagedInZip(
+                "The photo is damaged in the zip file that it came in. Pack it again from the original, and send that."
+            )
         if item.source.startswith(_UPLOAD):
             return self.read(uploaded_key(stamp.batch_id, item.source.removeprefix(_UPLOAD)))
         key = source_key(stamp.batch_id, item.number)

@@ -3,7 +3,7 @@
 - A name that is absolute, has `..`, a drive or a control character (zip slip), or is too long: the entry is left out,
   counted and told. Nothing is ever written under a name of the zip's. Backslashes, as old programs on Windows write
   them, are slashes.
-- A photo that is damaged in the zip, or is more than it says: it gets its own result, without its bytes.
+- A photo that is damaged in the zip, or is more than it says: it gets its own result (`damaged_in_zip`).
 - Entries that overlap, more entries or bytes than the limits: refused (bombs).
 - Links, hidden files and what is no photo by name are left out and counted, as in a folder.
 - The same name twice: refused. Names that differ in case or Unicode form alone: both kept; delivery keeps them apart.
@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from flows.parts import Parts
 from flows.receive import seal
 from portal.intake.tally import Tally
-from schemas.batch import Item, Manifest, Stamp, safe_path
+from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
@@ -124,7 +124,8 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
         number = len(items) + 1
         if data is not None:
             parts.transient.write(stamp, source_key(stamp.batch_id, number), data)
-        items.append(Item(number=number, path=path, size=size))
+        source = DAMAGED_IN_ZIP if path in archive.damaged[-1:] else ""
+        items.append(Item(number=number, path=path, size=size, source=source))
         on_item()
     return seal(parts, stamp, items, archive.left_out.counts)
 

@@ -73,6 +73,19 @@ def test_whoever_sends_sees_which_without_harm_to_the_terminal(
     assert desk.call("GET", f"/batches/{batch}").json()["left_out"] == {"bad_name": 3, "not_a_photo": 1}
 
 
+def test_a_photo_that_is_damaged_in_its_zip_says_so_and_that_the_zip_is_to_be_packed_again(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = packed(tmp_path, ("VIN1/1.jpg", jpeg("red")), ("VIN1/2.jpg", jpeg("blue")))
+    path.write_bytes(path.read_bytes().replace(jpeg("red")[-9:], b"no longer", 1))
+    batch = send(desk.parts, str(path), desk.accounts["Acme"][0], None, CutoutOptions())
+    desk.work(batch)
+    (failure,) = json.loads(run("status", batch, "--json"))["failures"]
+    assert (failure["path"], failure["code"]) == ("VIN1/1.jpg", "damaged_in_zip")
+    assert "Pack it again" in failure["sentence"]
+    assert desk.call("GET", f"/batches/{batch}").json()["done"] == 1
+
+
 def test_a_key_that_no_folder_can_hold_is_counted_on_a_real_s3_server(tmp_path: Path) -> None:
     url, settings = ceph_bucket()
     desk = new_desk(tmp_path / "home", **keys_of(settings))
