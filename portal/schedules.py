@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 
 from flows import timetable
 from schemas.clock import Clock
-from schemas.errors import BadOptions, NotFound, UserError
+from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
-from schemas.options import CutoutOptions
+from schemas.options import CutoutOptions, Format
 from store import fingerprints, schedules
-from store.outside import check_place
+from store.outside import check_place, overlap
 from store.people import require_open
-from store.records import Records
+from store.records import Records, serialise_appends
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 
@@ -57,22 +57,20 @@ def add(
     clock: Clock,
     randomness: Randomness,
 ) -> Schedule:
-    """Record it, once all is checked. Raises `NotAllowed` for a place that is not the account's, else `UserError`."""
+    """Record it, once all is checked. Raises `NotAllowed` for a place that is not the account's, else `UserError`.
+
+    `AlreadyExists`: another schedule writes there.
+    """
     require_open(connection, account_id)
     _refuse_what_needs_all(wanted.options)
     timetable.check(wanted.cron, wanted.timezone)
     source = check_place(connection, account_id, wanted.source, settings)
     deliver = check_place(connection, account_id, wanted.deliver, settings) if wanted.deliver else None
-    if deliver is not None and _overlap(deliver, source):
+    if deliver is not None and overlap(deliver, source):
         raise UserError("Source and delivery overlap, so cutouts would be taken for photos. Keep them apart.")
-    if deliver is not None and any(
-        each.deliver is not None and _overlap(deliver, each.deliver) and each.source != source
-        for each in schedules.list_all(connection, account_id)
-    ):
-        raise UserError(
-            "Another schedule delivers there from another source: photos of one path would overwrite each other's "
-            "cutouts. Give each source a folder of its own."
-        )
+    serialise_appends(connection, f"schedules:{account_id}")  # two at once would each find the place free
+    for each in schedules.list_all(connection, account_id):
+        _keep_apart(each, source, deliver, wanted.options.format)
     if wanted.deadline_minutes is not None and wanted.deadline_minutes < 1:
         raise UserError("A deadline is some minutes after the run's time, at least one.")
     schedule = Schedule(
@@ -93,8 +91,24 @@ def add(
     return schedule
 
 
-def _overlap(one: str, other: str) -> bool:
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+def _keep_apart(other: Schedule, source: str, deliver: str | None, format: Format) -> None:
+    """Refuse what would write over another schedule's cutouts, or take one's cutouts for the other's photos.
+
+    A paused one counts, because it may go on at any time. Files of two formats never have the same name.
+    """
+    which = f"Schedule {other.schedule_id}" + (", though it is paused," if other.paused_at is not None else "")
+    if other.deliver is not None and overlap(other.deliver, source):
+        raise UserError(f"{which} delivers into that source: its cutouts would be taken for photos. Keep them apart.")
+    if deliver is None:
+        return
+    if overlap(deliver, other.source):
+        raise UserError(f"{which} has its photos there: these cutouts would be taken for photos. Keep them apart.")
+    if other.deliver is not None and overlap(deliver, other.deliver) and other.options.format is format:
+        where = "there" if other.deliver == deliver else "into a place that lies in that one, or holds it,"
+        raise AlreadyExists(
+            f"{which} delivers {format} files {where} already: photos of one path would overwrite each other's cutouts "
+            "every night. Deliver into a folder of its own, or choose another format, or remove that schedule first."
+        )
 
 
 def _refuse_what_needs_all(options: CutoutOptions) -> None:

@@ -52,7 +52,7 @@ class NotFound(UserError):
 
 
 class AlreadyExists(UserError):
-    """A name that must be unique is taken."""
+    """A name that must be unique is taken, or a place that a schedule delivers into."""
 
     code = "already_exists"
 

@@ -86,6 +86,12 @@ def _checked(connection: Connection, account_id: AccountId, url: str, settings: 
     return place, real
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two places are the same, or one lies in the other, after links have been followed."""
+    one, other = _real(one), _real(other)
+    return _holds(one, other) or _holds(other, one)
+
+
 def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
     """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
     return (

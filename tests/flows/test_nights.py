@@ -25,7 +25,16 @@ from flows.parts import Parts, open_parts
 from portal.cli import schedule as schedule_commands
 from portal.schedules import Wanted, add
 from schemas.batch import Counts
-from schemas.errors import BadOptions, DamagedImage, DeviceAbsent, NotAllowed, NotFound, StoreFault, UserError
+from schemas.errors import (
+    AlreadyExists,
+    BadOptions,
+    DamagedImage,
+    DeviceAbsent,
+    NotAllowed,
+    NotFound,
+    StoreFault,
+    UserError,
+)
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
@@ -40,6 +49,7 @@ from store.places import Lying, list_place
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.batches import run_batch
+from tests.consent.postgres import new_database
 from tests.promise.world import StandInCutter
 from tests.store import rclone
 from workers.order import Order
@@ -827,15 +837,78 @@ def test_what_cannot_be_is_refused_when_it_is_added(market: Market, wrong: dict[
         market.schedule(**wrong)
 
 
+@pytest.mark.parametrize("source", ["cars", "bikes"])
 @pytest.mark.parametrize(("below", "other"), [("", ""), ("/cars", ""), ("", "/cars")])
-def test_two_sources_are_not_delivered_into_one_place_where_equal_paths_would_overwrite_each_other(
-    market: Market, below: str, other: str
-) -> None:
-    market.schedule(source=f"{market.source_url}/cars", deliver=f"{market.target_url}{below}")
-    with pytest.raises(UserError, match="a folder of its own"):
-        market.schedule(source=f"{market.source_url}/bikes", deliver=f"{market.target_url}{other}")
-    market.schedule(source=f"{market.source_url}/cars", deliver=f"{market.target_url}{other}", timezone="UTC")
-    market.schedule(source=f"{market.source_url}/bikes", deliver=f"{market.target_url}-of-bikes")
+def test_two_schedules_do_not_write_the_same_cutouts(market: Market, source: str, below: str, other: str) -> None:
+    first = market.schedule(source=f"{market.source_url}/cars", deliver=f"{market.target_url}{below}")
+    wanted = {"source": f"{market.source_url}/{source}", "deliver": f"{market.target_url}{other}"}
+    for options in (CutoutOptions(), CutoutOptions(bg_color="white"), CutoutOptions(crop=True)):
+        with pytest.raises(AlreadyExists, match=f"{first.schedule_id} delivers png files .* remove that schedule"):
+            market.schedule(**wanted, options=options)
+    for format in (Format.JPG, Format.WEBP):
+        market.schedule(**wanted, options=CutoutOptions(format=format))
+    market.schedule(**wanted | {"deliver": None})
+    market.schedule(**wanted | {"deliver": f"{market.target_url}-of-bikes"})
+    with market.parts.records.transaction() as connection:
+        schedules.remove(connection, first.schedule_id)
+    market.schedule(**wanted)
+
+
+def test_a_paused_schedule_may_go_on_so_its_place_is_not_free(market: Market) -> None:
+    first = market.schedule()
+    with market.parts.records.transaction() as connection:
+        schedules.pause(connection, first.schedule_id, EVENING)
+    with pytest.raises(AlreadyExists, match="though it is paused, delivers"):
+        market.schedule(options=CutoutOptions(bg_color="white"))
+
+
+def test_a_place_is_known_again_by_another_path_to_it(market: Market) -> None:
+    market.schedule()
+    market.target_folder.mkdir(parents=True)
+    link = market.target_folder.with_name("link")
+    link.symlink_to(market.target_folder)
+    with market.parts.records.transaction() as connection:
+        outside.allow(connection, market.account_id, f"file://{link}", EVENING)
+    with pytest.raises(AlreadyExists):
+        market.schedule(deliver=f"file://{link}")
+    with pytest.raises(UserError, match="taken for photos"):
+        market.schedule(source=f"file://{link}", deliver=None)
+
+
+def test_no_schedule_takes_anothers_cutouts_for_photos_on_and_on(market: Market) -> None:
+    first = market.schedule()
+    turned = {"source": market.target_url, "options": CutoutOptions(format=Format.JPG)}
+    with pytest.raises(UserError, match=f"{first.schedule_id} delivers into that source"):
+        market.schedule(**turned, deliver=f"{market.target_url}-of-bikes")
+    with pytest.raises(UserError, match=f"{first.schedule_id} has its photos there"):
+        market.schedule(source=f"{market.target_url}-of-bikes", deliver=f"{market.source_url}/bikes")
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_of_two_that_are_added_at_once_one_is_refused(tmp_path: Path, records_on: str) -> None:
+    records = {"records_url": new_database()} if records_on == "postgresql" else {}
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **records)
+    want = Wanted("0 2 * * *", "UTC", market.source_url, market.target_url, None, CutoutOptions())
+    refused: list[AlreadyExists] = []
+
+    def add_one(connection: Connection) -> None:
+        add(connection, market.account_id, want, market.parts.settings, market.parts.clock, os.urandom)
+
+    def be_second() -> None:
+        try:
+            with market.parts.records.transaction() as connection:
+                add_one(connection)
+        except AlreadyExists as fault:
+            refused.append(fault)
+
+    second = threading.Thread(target=be_second)
+    with market.parts.records.transaction() as connection:
+        add_one(connection)
+        second.start()
+        second.join(1)  # it waits for the end of this one
+    second.join()
+    assert len(refused) == 1
+    market.parts.records.engine.dispose()
 
 
 def test_nights_that_a_wrong_clock_began_in_the_future_keep_no_night_until_then_from_running(market: Market) -> None:
