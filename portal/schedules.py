@@ -1,4 +1,4 @@
-"""What an account may do with its schedules, on a page, by program or command: find one, add one, when it is next."""
+"""What an account may do with its schedules, on a page, by program or command: find one or its nights, add one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
-from store import fingerprints, schedules
+from store import fingerprints, nights, schedules
+from store.nights import Night
 from store.outside import check_place, overlap
 from store.people import require_open
 from store.records import Records, serialise_appends
@@ -42,6 +43,15 @@ def own_schedule(records: Records, account_id: AccountId, schedule_id: str) -> S
             if each.schedule_id == schedule_id:
                 return each
     raise NotFound("There is no schedule of that id in your account.")
+
+
+def own_night(records: Records, schedule: Schedule, night_id: str) -> Night:
+    """One of the schedule's nights, however long ago. Raises `NotFound` for other schedules' as for none."""
+    with records.reading() as connection:
+        night = nights.find(connection, night_id)
+    if night.schedule_id != schedule.schedule_id:
+        raise NotFound("There is no night of that id.")
+    return night
 
 
 def next_at(schedule: Schedule, now: datetime) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from flows.night_report import Report, report_of
@@ -39,6 +39,13 @@ class ScheduleAnswer(NewSchedule):
     created_at: Moment
     paused_at: Moment | None
     next_at: Moment | None
+
+
+class NightsPage(Record):
+    """Reports of nights, the latest first. `next`: give it as `before` for the page after this one."""
+
+    nights: tuple[Report, ...]
+    next: str | None
 
 
 @router.post("/schedules", status_code=201)
@@ -92,12 +99,26 @@ def resume_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
 
 
 @router.get("/schedules/{schedule_id}/nights")
-def list_nights(sender: TheSender, schedule_id: str) -> list[Report]:
-    """The reports of the last 30 nights, the latest first: numbers and codes."""
-    own = _own(sender, schedule_id)
-    with sender.portal.records.reading() as connection:
-        found = nights.of_schedule(connection, own.schedule_id)
-    return [report_of(each, sender.portal.clock()) for each in found]
+def list_nights(
+    sender: TheSender,
+    schedule_id: str,
+    before: Annotated[str | None, Query(max_length=33)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> NightsPage:
+    """The reports of a schedule's nights, the latest first: numbers and codes."""
+    own, portal = _own(sender, schedule_id), sender.portal
+    than = known.own_night(portal.records, own, before).due_at if before is not None else None
+    with portal.records.reading() as connection:
+        found = nights.of_schedule(connection, own.schedule_id, limit + 1, than)
+    reports = tuple(report_of(each, portal.clock()) for each in found[:limit])
+    return NightsPage(nights=reports, next=reports[-1].night_id if len(found) > limit else None)
+
+
+@router.get("/schedules/{schedule_id}/nights/{night_id}")
+def show_night(sender: TheSender, schedule_id: str, night_id: str) -> Report:
+    """The report of one night, however long ago."""
+    night = known.own_night(sender.portal.records, _own(sender, schedule_id), night_id)
+    return report_of(night, sender.portal.clock())
 
 
 def _own(sender: Sender, schedule_id: str) -> Schedule:

@@ -17,13 +17,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from flows.night_report import Report, report_of
-from portal.schedules import next_at, own_schedule
+from portal.schedules import next_at, own_night, own_schedule
 from portal.web.batch_pages import Changer
 from portal.web.limits import limited_posts
 from portal.web.portal import Portal, SignedIn, ThePortal
-from schemas.errors import NotFound
 from store import nights, schedules
-from store.nights import Night
 from store.people import Role, Session
 from store.schedules import Schedule
 
@@ -67,7 +65,7 @@ def show_schedule(
 ) -> HTMLResponse:
     """One schedule and its nights, the latest first."""
     schedule = _find(portal, session, schedule_id)
-    than = _night(portal, schedule, before).due_at if before else None
+    than = own_night(portal.records, schedule, before).due_at if before else None
     view = _view(portal, schedule, _NIGHTS + 1, than)
     shown = replace(view, reports=view.reports[:_NIGHTS])
     older = shown.reports[-1].night_id if len(view.reports) > _NIGHTS else None
@@ -78,7 +76,7 @@ def show_schedule(
 def show_night(portal: ThePortal, session: SignedIn, schedule_id: str, night_id: str) -> HTMLResponse:
     """The report of one night."""
     schedule = _find(portal, session, schedule_id)
-    report = report_of(_night(portal, schedule, night_id), portal.clock())
+    report = report_of(own_night(portal.records, schedule, night_id), portal.clock())
     return portal.page("night.html", session=session, view=_view(portal, schedule, 0), report=report)
 
 
@@ -102,14 +100,6 @@ def resume(portal: ThePortal, session: Changer, schedule_id: str) -> RedirectRes
 
 def _find(portal: Portal, session: Session, schedule_id: str) -> Schedule:
     return own_schedule(portal.records, session.person.account_id, schedule_id)
-
-
-def _night(portal: Portal, schedule: Schedule, night_id: str) -> Night:
-    with portal.records.reading() as connection:
-        night = nights.find(connection, night_id)
-    if night.schedule_id != schedule.schedule_id:
-        raise NotFound("There is no night of that id.")
-    return night
 
 
 def _view(portal: Portal, schedule: Schedule, most: int, before: datetime | None = None) -> ScheduleView:

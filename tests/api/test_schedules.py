@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from pathlib import Path
 
+from store import nights, schedules
+from store.nights import Night, NightState
 from store.outside import allow
 from tests.api.conftest import Desk
 
@@ -21,3 +25,34 @@ def test_a_schedule_that_would_write_over_anothers_cutouts_gets_a_409_that_names
     assert desk.call("POST", "/schedules", json=wanted | {"options": {"format": "jpg"}}).status_code == 201
     assert desk.call("DELETE", f"/schedules/{first}").status_code == 204
     assert desk.call("POST", "/schedules", json=wanted | {"options": {"bg_color": "white"}}).status_code == 201
+
+
+def nights_of(desk: Desk, schedule_id: str, count: int) -> list[Night]:
+    """So many that have ended, one a day, the latest first."""
+    with desk.parts.records.transaction() as connection:
+        schedule, now = schedules.find(connection, schedule_id), desk.parts.clock()
+        days = [now - timedelta(days=day) for day in range(count)]
+        made = [nights.begin(connection, schedule, due, due, os.urandom, NightState.COMPLETED) for due in days]
+    return [each for each in made if each is not None]
+
+
+def test_a_program_pages_back_to_the_first_night_and_asks_for_one(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        for who in ("Acme", "Bazaar"):
+            allow(connection, desk.accounts[who][0], "s3://shop", desk.parts.clock())
+    wanted = {"cron": "0 2 * * *", "source": "s3://shop/photos"}
+    own, theirs = (desk.call("POST", "/schedules", who, json=wanted).json()["schedule_id"] for who in desk.accounts)
+    made, (other,) = nights_of(desk, own, 70), nights_of(desk, theirs, 1)
+    path, seen, before = f"/schedules/{own}/nights", [], {}
+    while True:
+        page = desk.call("GET", path, params={"limit": 30, **before}).json()
+        seen.append([each["night_id"] for each in page["nights"]])
+        if page["next"] is None:
+            break
+        before = {"before": page["next"]}
+    assert [len(each) for each in seen] == [30, 30, 10]
+    assert [each for page in seen for each in page] == [each.night_id for each in made]
+    assert len(desk.call("GET", path).json()["nights"]) == 50
+    assert desk.call("GET", f"{path}/{made[-1].night_id}").json()["night_id"] == made[-1].night_id
+    for strange in (f"{path}/{other.night_id}", f"{path}?before={other.night_id}", f"/schedules/{theirs}/nights"):
+        assert desk.call("GET", strange).status_code == 404
