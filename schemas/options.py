@@ -176,6 +176,12 @@ def parse_options(raw: dict[str, object]) -> CutoutOptions:
         raise BadOptions(f"The cutout options cannot be used: {faults.removesuffix(chr(46))}.") from None
 
 
+def in_words(options: CutoutOptions) -> str:
+    """What was asked for, in a line: the format, and what is not as it is without asking."""
+    said = options.model_dump(mode="json", exclude={"format"}, exclude_defaults=True)
+    return ", ".join([options.format, *(name if value is True else f"{name} {value}" for name, value in said.items())])
+
+
 def _fault(location: tuple[int | str, ...], message: str) -> str:
     field = ".".join(str(part) for part in location)
     sentence = message.removeprefix("Value error, ")

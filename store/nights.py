@@ -118,6 +118,21 @@ def of_schedule(
     return [_night(row) for row in connection.execute(query).mappings()]
 
 
+def due_between(connection: Connection, schedule_id: str, since: datetime, until: datetime) -> list[Night]:
+    """A schedule's nights that were due from `since` on and before `until`, the latest first."""
+    is_then = (nights.c.due_at >= since) & (nights.c.due_at < until)
+    query = select(nights).where(nights.c.schedule_id == schedule_id, is_then).order_by(nights.c.due_at.desc())
+    return [_night(row) for row in connection.execute(query).mappings()]
+
+
+def last(connection: Connection, schedule_id: str) -> Night | None:
+    """A schedule's latest night that was not skipped, if there was one."""
+    was_run = (nights.c.schedule_id == schedule_id) & (nights.c.state != NightState.SKIPPED)
+    query = select(nights).where(was_run).order_by(nights.c.due_at.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _night(row)
+
+
 def running(connection: Connection, schedule_id: str) -> Night | None:
     """The night that is not over, if there is one: the oldest."""
     is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)

@@ -14,6 +14,17 @@ import typer
 from flows import engine
 from flows.parts import Parts
 from portal.batches import ask_again, call_off, has_results
+from portal.cli.cutout_options import (
+    BgColor,
+    Crop,
+    CropMargin,
+    Despill,
+    Refine,
+    Shadow,
+    TheChannels,
+    TheFormat,
+    TheSize,
+)
 from portal.cli.lease import holding
 from portal.cli.sending import send
 from portal.cli.terminal import (
@@ -56,20 +67,18 @@ def submit(
     ],
     account: Annotated[str, typer.Option(help="Account name or id: see `bgbatch account create`.")],
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
-    format: Annotated[str, typer.Option(help=f"One of: {', '.join(Format)}.")] = Format.PNG,
-    channels: Annotated[str, typer.Option(help=f"{' or '.join(Channels)}: the cutout or its mask alone.")] = (
-        Channels.RGBA
-    ),
-    size: Annotated[str, typer.Option(help=f"Largest size: {', '.join(Size)}. Never scales up.")] = Size.AUTO,
-    bg_color: Annotated[str | None, typer.Option(help="Colour behind the subject: white, 81d4fa, #81d4fa77.")] = None,
+    format: TheFormat = Format.PNG,
+    channels: TheChannels = Channels.RGBA,
+    size: TheSize = Size.AUTO,
+    bg_color: BgColor = None,
     bg_image: Annotated[
         str | None, typer.Option(help="One of the folder's photos to put behind the others, by its relative path.")
     ] = None,
-    crop: Annotated[bool, typer.Option("--crop", help="Crop to the subject.")] = False,
-    crop_margin: Annotated[str, typer.Option(help="Room around a cropped subject: 30px, 10%, or two or four.")] = "0px",
-    refine: Annotated[bool, typer.Option("--refine", help="Work soft edges out from the photo's own pixels.")] = False,
-    despill: Annotated[bool, typer.Option("--despill", help="Take the old background out of soft edges.")] = False,
-    shadow: Annotated[bool, typer.Option("--shadow", help="Put a soft shadow on the ground.")] = False,
+    crop: Crop = False,
+    crop_margin: CropMargin = "0px",
+    refine: Refine = False,
+    despill: Despill = False,
+    shadow: Shadow = False,
     consistent: Annotated[bool, typer.Option("--consistent", help="Same height and line for every subject.")] = False,
     to: To = None,
     as_json: AsJson = False,

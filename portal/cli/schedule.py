@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 from sqlalchemy import Connection
@@ -19,13 +20,25 @@ from flows.night_worker import Worker
 from flows.parts import Parts
 from portal import schedules as known
 from portal import webhooks as telling
+from portal.cli.cutout_options import (
+    BgColor,
+    Crop,
+    CropMargin,
+    Despill,
+    Refine,
+    Shadow,
+    TheChannels,
+    TheFormat,
+    TheSize,
+)
+from portal.cli.named_night import HOW, named_night
 from portal.cli.places import address_of
 from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
 from schemas.batch import BatchState
 from schemas.errors import BgbatchError, NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
-from schemas.options import Channels, Format, Size, parse_options
+from schemas.options import Channels, Format, Size, in_words, parse_options
 from store import nights, outside, schedules
 from store.nights import Night, NightState
 from store.people import find_account, list_accounts
@@ -45,16 +58,24 @@ Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list`
 def add(
     cron: Annotated[str, typer.Option(help='When: five fields, such as "0 2 * * *".')],
     source: Annotated[str, typer.Option(help="The photos: s3://bucket/prefix or a folder. They stay there.")],
-    deliver: Annotated[str | None, typer.Option(help="Where cutouts go: s3://bucket/prefix or a folder.")] = None,
+    deliver: Annotated[
+        str | None,
+        typer.Option(help="Where cutouts go: s3://bucket/prefix or a folder; in one format, no other schedule's."),
+    ] = None,
     timezone: Annotated[str, typer.Option(help="The clock that cron means.")] = "UTC",
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
     account: Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")] = None,
     overlap: Annotated[str, typer.Option(help="When the run before is still going: skip, or wait.")] = Overlap.SKIP,
     deadline: Annotated[int | None, typer.Option(help="Minutes after its time by which a run must be over.")] = None,
-    format: Annotated[str, typer.Option(help=f"One of: {', '.join(Format)}.")] = Format.PNG,
-    channels: Annotated[str, typer.Option(help=f"{' or '.join(Channels)}.")] = Channels.RGBA,
-    size: Annotated[str, typer.Option(help=f"Largest size: {', '.join(Size)}.")] = Size.AUTO,
-    bg_color: Annotated[str | None, typer.Option(help="Colour behind the subject.")] = None,
+    format: TheFormat = Format.PNG,
+    channels: TheChannels = Channels.RGBA,
+    size: TheSize = Size.AUTO,
+    bg_color: BgColor = None,
+    crop: Crop = False,
+    crop_margin: CropMargin = "0px",
+    refine: Refine = False,
+    despill: Despill = False,
+    shadow: Shadow = False,
     as_json: AsJson = False,
 ) -> None:
     """Add a schedule. Naming its places here is the operator's leave for the account to use them."""
@@ -67,7 +88,19 @@ def add(
             source=address_of(source),
             deliver=address_of(deliver) if deliver else None,
             industry=parse_industry(industry) if industry is not None else None,
-            options=parse_options({"format": format, "channels": channels, "size": size, "bg_color": bg_color}),
+            options=parse_options(
+                {
+                    "format": format,
+                    "channels": channels,
+                    "size": size,
+                    "bg_color": bg_color,
+                    "crop": crop,
+                    "crop_margin": crop_margin,
+                    "refine": refine,
+                    "despill": despill,
+                    "shadow": shadow,
+                }
+            ),
             overlap=Overlap(overlap),
             deadline_minutes=deadline,
         )
@@ -108,11 +141,15 @@ def list_all(
 
 
 @app.command()
-def show(schedule: Id, as_json: AsJson = False) -> None:
-    """Show one schedule and its last nights."""
+def show(
+    schedule: Id,
+    most: Annotated[int, typer.Option("--nights", min=0, help="How many of its last nights.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show one schedule and its last nights, by their times on the schedule's own clock."""
     with exit_codes():
         parts = get_ready()
-        _show(parts, _find(parts, schedule), as_json)
+        _show(parts, _find(parts, schedule), as_json, most)
 
 
 @app.command()
@@ -189,12 +226,21 @@ def remove(schedule: Id) -> None:
 
 
 @app.command()
-def report(schedule: Id, as_json: AsJson = False) -> None:
-    """Print the report of the last night: what was new, changed, skipped, deleted, failed and why."""
+def report(
+    schedule: Id,
+    night: Annotated[str | None, typer.Option(help=f"Which: {HOW}. Without it: the last that was not skipped.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the report of a night: what was new, changed, skipped, deleted, failed and why.
+
+    Any night can be named, however long ago: `--night 2026-11-25`.
+    `bgbatch schedule show SCHEDULE --nights 100` lists the last hundred.
+    """
     with exit_codes():
         parts = get_ready()
         found = _find(parts, schedule)
-        _print_report(report_of(_last(parts, found), parts.clock()), found, as_json)
+        one = named_night(parts.records, found, night) if night is not None else _last(parts, found)
+        _print_report(report_of(one, parts.clock()), found, as_json)
 
 
 def look_until(ending: threading.Event, look: Callable[[], object], pause: float = _LOOK_EVERY) -> None:
@@ -272,10 +318,10 @@ def _find(parts: Parts, schedule_id: str) -> Schedule:
 
 def _last(parts: Parts, schedule: Schedule) -> Night:
     with parts.records.reading() as connection:
-        for night in nights.of_schedule(connection, schedule.schedule_id):
-            if night.state is not NightState.SKIPPED:
-                return night
-    raise NotFound("The schedule has had no night yet. `bgbatch schedule run` starts one now.")
+        night = nights.last(connection, schedule.schedule_id)
+    if night is None:
+        raise NotFound("The schedule has had no night yet. `bgbatch schedule run` starts one now.")
+    return night
 
 
 def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
@@ -284,9 +330,10 @@ def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
     return fields | {"next_at": None if due is None else str(due)}
 
 
-def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:
+def _show(parts: Parts, schedule: Schedule, as_json: bool, most: int = 0) -> None:
+    """`most`: how many of its nights."""
     with parts.records.reading() as connection:
-        found = nights.of_schedule(connection, schedule.schedule_id, 10)
+        found = nights.of_schedule(connection, schedule.schedule_id, most)
     reports = [report_of(each, parts.clock()) for each in found]
     if as_json:
         show_json(_fields(parts, schedule) | {"nights": [each.model_dump(mode="json") for each in reports]})
@@ -294,11 +341,16 @@ def _show(parts: Parts, schedule: Schedule, as_json: bool) -> None:
     fields = _fields(parts, schedule)
     shown = ("schedule_id", "cron", "timezone", "source", "deliver", "industry", "overlap", "deadline_minutes")
     words = {name.replace("_", " "): fields[name] for name in (*shown, "next_at", "paused_at")}
+    words["cutouts"] = in_words(schedule.options)
     show_fields({name: "none" if value is None else value for name, value in words.items()})
     if reports:
-        columns = ("due_at", "state", "found", "new", "changed", "skipped", "deleted", "done", "delivered")
-        rows = [[getattr(each, name) for name in columns] for each in reports]
-        show_table(columns, [[f"{row[0]:%Y-%m-%d %H:%M}", *row[1:]] for row in rows])
+        columns = ("state", "found", "new", "changed", "skipped", "deleted", "done", "delivered")
+        zone = ZoneInfo(schedule.timezone)
+        rows = [
+            (f"{each.due_at.astimezone(zone):%Y-%m-%dT%H:%M}", *(getattr(each, name) for name in columns))
+            for each in reports
+        ]
+        show_table(("night", *columns), rows)
 
 
 def _print_report(report: Report, schedule: Schedule, as_json: bool) -> None:

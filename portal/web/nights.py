@@ -21,6 +21,7 @@ from portal.schedules import next_at, own_night, own_schedule
 from portal.web.batch_pages import Changer
 from portal.web.limits import limited_posts
 from portal.web.portal import Portal, SignedIn, ThePortal
+from schemas.options import in_words
 from store import nights, schedules
 from store.people import Role, Session
 from store.schedules import Schedule
@@ -69,7 +70,10 @@ def show_schedule(
     view = _view(portal, schedule, _NIGHTS + 1, than)
     shown = replace(view, reports=view.reports[:_NIGHTS])
     older = shown.reports[-1].night_id if len(view.reports) > _NIGHTS else None
-    return portal.page("schedule.html", session=session, view=shown, older=older, is_first=than is None)
+    cutouts = in_words(schedule.options)
+    return portal.page(
+        "schedule.html", session=session, view=shown, older=older, is_first=than is None, cutouts=cutouts
+    )
 
 
 @router.get(f"{PAGE}/{{schedule_id}}/{{night_id}}")

@@ -1,0 +1,95 @@
+"""What an operator types about schedules and their nights."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from store import nights, outside, schedules
+from store.nights import NightState
+from tests.api.conftest import Desk
+from tests.portal.commands import run
+
+WHITE = ("--format", "jpg", "--bg-color", "white", "--crop", "--crop-margin", "10%")
+
+
+def add(place: Path, *options: str, code: int = 0) -> str:
+    for name in ("photos", "cutouts"):
+        (place / name).mkdir(exist_ok=True)
+    places = ("--source", str(place / "photos"), "--deliver", str(place / "cutouts"))
+    when = ("--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
+    return run("schedule", "add", "--account", "Acme", *when, *places, *options, code=code)
+
+
+def added(place: Path, *options: str) -> str:
+    return str(json.loads(add(place, *options, "--json"))["schedule_id"])
+
+
+def begin(desk: Desk, schedule_id: str, due: datetime, state: NightState = NightState.COMPLETED) -> str:
+    with desk.parts.records.transaction() as connection:
+        schedule = schedules.find(connection, schedule_id)
+        night = nights.begin(connection, schedule, due, due, os.urandom, state)
+    assert night is not None
+    return str(night.night_id)
+
+
+def test_a_schedule_in_the_way_of_another_is_named_and_nothing_is_changed(desk: Desk, tmp_path: Path) -> None:
+    first = added(tmp_path)
+    (tmp_path / "cutouts/white").mkdir()
+    said = add(tmp_path, "--bg-color", "white", "--deliver", str(tmp_path / "cutouts/white"), code=2)
+    assert said.startswith(f"already_exists: Schedule {first} delivers png files into a place that lies in that one")
+    with desk.parts.records.reading() as connection:
+        allowed = outside.allowed(connection, desk.accounts["Acme"][0])
+    assert f"file://{tmp_path}/cutouts/white" not in allowed
+    run("schedule", "remove", first)
+    add(tmp_path, "--bg-color", "white")
+
+
+def test_what_cutouts_are_to_be_like_is_said_and_shown(desk: Desk, tmp_path: Path) -> None:
+    plain, white = added(tmp_path), added(tmp_path, *WHITE, "--despill", "--refine", "--shadow")
+    assert "cutouts           png\n" in run("schedule", "show", plain)
+    asked = "jpg, crop, crop_margin 10%, bg_color white, refine, despill, shadow"
+    assert f"cutouts           {asked}\n" in run("schedule", "show", white)
+
+
+def test_any_night_is_reported_by_its_day_its_time_or_its_id(desk: Desk, tmp_path: Path) -> None:
+    schedule = added(tmp_path)
+    long_ago = begin(desk, schedule, datetime(2025, 7, 1, 0, tzinfo=UTC))  # two o'clock in Berlin, in summer
+    late = begin(desk, schedule, datetime(2025, 7, 1, 21, 30, tzinfo=UTC))
+    other_day = begin(desk, schedule, datetime(2025, 6, 30, 21, 59, tzinfo=UTC))
+    for minute in range(40):
+        begin(desk, schedule, datetime(2025, 8, 1, 0, minute, tzinfo=UTC), NightState.SKIPPED)
+
+    def reported(*which: str) -> str:
+        return str(json.loads(run("schedule", "report", schedule, *which, "--json"))["night_id"])
+
+    assert reported() == late, "however many were skipped since"
+    assert reported("--night", "2025-06-30") == other_day
+    for which in ("2025-07-01T02:00", "2025-07-01 02:00", "2025-07-01T00:00:00Z", long_ago):
+        assert reported("--night", which) == long_ago
+    assert "# Night of 2025-07-01 23:30 (Europe/Berlin)" in run("schedule", "report", schedule, "--night", late)
+    assert "bad_request: 2 nights were due then. Say the time" in run(
+        "schedule", "report", schedule, "--night", "2025-07-01", code=2
+    )
+    shown = run("schedule", "show", schedule, "--nights", "43")
+    assert all(f"│ {time} │" in shown for time in ("2025-07-01T02:00", "2025-07-01T23:30", "2025-06-30T23:59"))
+    assert len(json.loads(run("schedule", "show", schedule, "--json"))["nights"]) == 10
+
+
+@pytest.mark.parametrize("which", ["2025-07-02", "2025-07-01T03:00", "9999-12-31", "0001-01-01", "yesterday", "n" * 33])
+def test_a_night_that_there_was_not_is_told_with_how_to_name_one(desk: Desk, tmp_path: Path, which: str) -> None:
+    schedule = added(tmp_path)
+    begin(desk, schedule, datetime(2025, 7, 1, 0, tzinfo=UTC))
+    said = run("schedule", "report", schedule, "--night", which, code=2)
+    assert said.startswith("not_found: ")
+    assert "Name it by" in said or "schedule show" in said
+
+
+def test_a_night_of_another_schedule_is_not_reported_as_this_ones(desk: Desk, tmp_path: Path) -> None:
+    one, other = added(tmp_path), added(tmp_path, "--format", "jpg")
+    night = begin(desk, other, datetime(2025, 7, 1, 0, tzinfo=UTC))
+    run("schedule", "report", one, "--night", night, code=2)
