@@ -58,7 +58,7 @@ class Dispatcher:
 
     def __init__(self, parts: Parts, holder: str, process: Process, ending: threading.Event) -> None:
         self._parts = parts
-        self._holder = holder
+        self._holder = f"{line.DISPATCHER}{holder}"
         self._process = process
         self._ending = ending
         self._items_per_second = _FIRST_GUESS

@@ -23,6 +23,9 @@ from store.tables import batches, shares, submissions
 LEASE_LIFE = timedelta(seconds=60)
 """A worker says that it is alive well within this; after it, its batch is anybody's."""
 
+DISPATCHER = "dispatcher "
+"""How the names of those holders begin that take whatever waits in line, one batch after the other."""
+
 _GOING = (BatchState.SEALED, BatchState.RUNNING)
 
 
@@ -176,6 +179,17 @@ def holds(connection: Connection, batch_id: BatchId, holder: str | None, now: da
     own = select(submissions.c.lease_until).where(submissions.c.batch_id == batch_id).with_for_update()
     until: datetime | None = connection.execute(own).scalar()
     return until is None or until <= now
+
+
+def has_dispatcher_at_work(connection: Connection, now: datetime) -> bool:
+    """Whether some dispatcher is in the middle of a turn: it lives, and looks for the next one in line after it."""
+    query = (
+        select(submissions.c.batch_id)
+        .join_from(submissions, batches, submissions.c.batch_id == batches.c.batch_id)
+        .where(submissions.c.lease_until > now, submissions.c.lease_holder.startswith(DISPATCHER))
+        .where(batches.c.purge_at > now, batches.c.purged_at.is_(None))  # by the index of those
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> None:

@@ -54,6 +54,8 @@ from store.outside import IN_PLACE, check_place, open_to_deliver, real_place
 from store.people import find_account
 from store.transient import TransientStore
 
+_CUTS, _WAITS = "Removing backgrounds", "Waiting for its turn"
+
 To = Annotated[str | None, typer.Option(help="Also put the cutouts into this folder or s3://bucket/prefix.")]
 
 
@@ -207,16 +209,27 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_mo
     _check_place_for_cutouts(parts, record.account_id, to)
     rest = f"`bgbatch status {batch_id}` shows it, and `bgbatch run {batch_id}` does the rest."
     go_on = f"What is done stays done: {rest}"
-    with exit_codes(go_on), progress_bar("Removing backgrounds", record.counts.items or None) as bar:
+    told: list[str] = []
+    with exit_codes(go_on), progress_bar(_CUTS, record.counts.items or None) as bar:
 
         def watch(counts: Counts) -> None:
             bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
+
+        def tell_whether_it_waits(waits: bool) -> None:
+            bar.update(bar.task_ids[0], description=_WAITS if waits else _CUTS)
+            if waits and not told:
+                told.append(batch_id)
+                err.print(
+                    "Other batches are being cut just now, so this one stands in line for its turn. Ctrl-C leaves it "
+                    f"there; `bgbatch run {batch_id}` does it here, beside the others.",
+                    soft_wrap=True,
+                )
 
         # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
         from flows.parts import using
         from flows.process_batch import process_batch
 
-        with holding(replace(parts, watch=watch), record.stamp.batch_id, once_more) as held:
+        with holding(replace(parts, watch=watch), record.stamp.batch_id, once_more, tell_whether_it_waits) as held:
             if held is not None:
                 engine.start()
                 with using(held):

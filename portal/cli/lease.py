@@ -1,8 +1,8 @@
 """While a command works on a batch it holds the batch's lease, so that a dispatcher beside it keeps off.
 
-When the dispatcher was first, the command watches it: who asked wants the batch done, by whomever. An idle one is let
-go first, because its workers are warm: the command would start Ray and a network of its own beside them. Of two pulls
-into one place the second is refused.
+A dispatcher that lives is let go first, because its workers are warm: the command would start Ray and a network of its
+own beside them, and the two would fight for the machine. The command then watches: who asked wants the batch done, by
+whomever. Of two pulls into one place the second is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from flows.lease import LeaseLost, batch_renewed, renewed, under_lease
 from flows.parts import Parts
@@ -29,32 +28,32 @@ _log = logging.getLogger(__name__)
 _OURS = "command"
 _MOST_OF_HOST = 40  # letters of its name: with all of them, a holder might be longer than the records take
 _LOOK_EVERY = 1.0  # seconds
-_FOR_THE_IDLE = timedelta(seconds=2)  # a dispatcher without work looks every second
+_FOR_THE_IDLE = 2.0  # a dispatcher without work looks every second
 _A_MOMENT = 0.1  # seconds
 
 
 @contextmanager
-def holding(parts: Parts, batch_id: BatchId, once_more: bool = False) -> Iterator[Parts | None]:
+def holding(
+    parts: Parts,
+    batch_id: BatchId,
+    once_more: bool = False,
+    tell_whether_it_waits: Callable[[bool], None] = lambda waits: None,
+) -> Iterator[Parts | None]:
     """Hold the lease until the end of the block. The parts to work with: the batch stops when the lease is lost.
 
-    While somebody else works on the batch, that is watched; None once they have brought it to its end. With
-    `once_more` one that has ended is run again, and nobody idle is let go first. Raises `BatchNotSealed`.
+    While somebody else works on the batch, or will when its turn comes, that is watched; None once they have brought
+    it to its end. With `once_more` nobody is let go first, and one that has ended is run again. Raises
+    `BatchNotSealed`.
     """
     holder = _this_command()
     with parts.records.reading() as connection:
         stands = line.find_submission(connection, batch_id)
     if stands is not None and stands.ready_at is None:
         parts.transient.manifest(batch_id)  # there is none: whoever uploads the batch goes on with that
-    is_ours = (once_more or not _is_taken(parts, batch_id)) and _claim(parts, batch_id, holder, once_more)
-    while not is_ours:
-        with parts.records.reading() as connection:
-            record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
-        parts.watch(record.counts)
-        if record.state.has_ended or (stands is not None and stands.ended_at is not None):  # or its time is over
-            yield None
-            return
-        time.sleep(_LOOK_EVERY)
-        is_ours = _claim(parts, batch_id, holder, once_more=False)
+    is_ours = once_more and _claim(parts, batch_id, holder, once_more=True)
+    if not is_ours and not _falls_to_us(parts, batch_id, holder, once_more, tell_whether_it_waits):
+        yield None
+        return
     try:
         with batch_renewed(parts, batch_id, holder) as lost:
             yield under_lease(parts, holder, lost)
@@ -68,21 +67,39 @@ def holding(parts: Parts, batch_id: BatchId, once_more: bool = False) -> Iterato
             line.release(connection, batch_id, holder, parts.clock())
 
 
-def _is_taken(parts: Parts, batch_id: BatchId) -> bool:
-    """Whether an idle dispatcher takes a batch that has just come to the line, or has brought it to its end by now."""
-    waited = 0.0
-    while waited < _FOR_THE_IDLE.total_seconds():
+def _falls_to_us(
+    parts: Parts, batch_id: BatchId, holder: str, at_once: bool, tell_whether_it_waits: Callable[[bool], None]
+) -> bool:
+    """Watch the batch until it is ours, because no dispatcher takes it; False once others have brought it to its end.
+
+    One that took it and gave it back without having done any of it will do no better: that, too, is ours to tell of.
+    `at_once`: take it as soon as nobody has it.
+    """
+    since, before = time.monotonic(), None
+    while True:
+        now = parts.clock()
         with parts.records.reading() as connection:
-            stands = line.find_submission(connection, batch_id)
-        if stands is None or stands.ready_at is None:
+            record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
+            is_busy = line.has_dispatcher_at_work(connection, now)
+        parts.watch(record.counts)
+        if record.state.has_ended or (stands is not None and stands.ended_at is not None):  # or its time is over
             return False
-        if stands.lease_holder is not None or stands.ended_at is not None:
+        if stands is None:
             return True
-        if parts.clock() - stands.ready_at >= _FOR_THE_IDLE:
-            return False
-        time.sleep(_A_MOMENT)
-        waited += _A_MOMENT
-    return False
+        is_free = stands.lease_until is None or stands.lease_until <= now or _is_gone(stands.lease_holder or "")
+        tell_whether_it_waits(is_free and is_busy)
+        stood = (stands.ready_at, record.counts)
+        if is_busy or not is_free:
+            since = time.monotonic()
+        elif before is None and stands.ready_at is not None:  # a dispatcher may be between two turns: one more look
+            since -= max(0.0, min((now - stands.ready_at).total_seconds(), _FOR_THE_IDLE - _A_MOMENT))
+        is_in_vain = before is not None and before[0] != stood[0] and before[1] == stood[1]
+        is_left = at_once or is_in_vain or time.monotonic() - since >= _FOR_THE_IDLE
+        if is_free and is_left and _claim(parts, batch_id, holder, once_more=False):
+            return True
+        if is_free or before is None:
+            before = stood
+        time.sleep(_LOOK_EVERY if is_busy or not is_free else _A_MOMENT)
 
 
 @contextmanager

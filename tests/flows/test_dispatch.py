@@ -153,7 +153,7 @@ def test_a_dispatcher_that_stood_still_while_another_brought_its_batch_to_the_en
         return pretend(replace(parts, watch=lambda counts: watching()), batch_id)
 
     def end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
-        if parts.holder == "one":
+        if parts.holder == f"{line.DISPATCHER}one":
             stand_still()
         record_end(parts, batch_id, counts)
 

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from flows.lease import LeaseLost, batch_fenced, renewed
-from flows.parts import using
+from flows.parts import Parts, using
 from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
 from portal.cli.lease import holding
@@ -118,6 +118,84 @@ def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_war
     stamp = place.send({"1.jpg": b"x"})
     with holding(place.parts, stamp.batch_id) as held:
         assert held is not None, "where there is none, nobody waits for one"
+
+
+def test_a_batch_that_is_sent_beside_a_busy_dispatcher_waits_for_its_turn_there(place: Place) -> None:
+    other, told, goes_on = place.send({"1.jpg": b"x"}), [], threading.Event()
+    order: list[BatchId] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        order.append(batch_id)
+        assert goes_on.wait(60)
+        return pretend(parts, batch_id)
+
+    def hear(waits: bool) -> None:
+        told.append(waits)
+        if told.count(True) == 2:  # it does not only wait for a moment
+            goes_on.set()
+
+    busy = dispatcher(place, process)
+    running = threading.Thread(target=busy.run)
+    running.start()
+    try:
+        assert comes(lambda: order == [other.batch_id])
+        stamp = place.send({"1.jpg": b"x"})
+        with holding(place.parts, stamp.batch_id, tell_whether_it_waits=hear) as held:
+            assert held is None
+        assert order == [other.batch_id, stamp.batch_id]
+        assert told[:2] == [True, True]
+    finally:
+        goes_on.set()
+        busy._ending.set()
+        running.join()
+
+
+@pytest.mark.parametrize("holder", ["host 1 command", "123-abc", f"{line.DISPATCHER}that died"])
+def test_a_command_waits_for_nobody_who_takes_nothing_from_the_line(place: Place, holder: str) -> None:
+    """Another command, a night that cuts by itself, a dispatcher whose lease is over."""
+    other, now = place.send({"1.jpg": b"x"}), place.parts.clock()
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, holder, now - line.LEASE_LIFE if "died" in holder else now)
+    stamp, told = place.send({"1.jpg": b"x"}), []
+    with holding(place.parts, stamp.batch_id, tell_whether_it_waits=told.append) as held:
+        assert held is not None
+    assert True not in told
+
+
+@pytest.mark.parametrize("did", [0, 1])
+def test_a_command_goes_on_itself_only_where_a_dispatchers_turn_came_to_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, did: int
+) -> None:
+    """A fault over this batch is told to who asked for it; one that had its turn waits for the next."""
+    other, stamp = place.send({"1.jpg": b"x"}), place.send({f"{n}.jpg": b"x" for n in range(3)})
+    busy, now = f"{line.DISPATCHER}one", place.parts.clock()
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, busy, now)
+    turns = []
+
+    def has_a_turn(_seconds: float) -> None:
+        turns.append(did)
+        assert len(turns) < 10
+        with place.parts.records.transaction() as connection:
+            if sum(turns) == 3:
+                set_progress(connection, stamp.batch_id, Counts(items=3, done=3, failed=0), BatchState.COMPLETED)
+                return
+            assert line.claim(connection, stamp.batch_id, busy, now)
+            set_progress(connection, stamp.batch_id, Counts(items=3, done=sum(turns), failed=0), BatchState.RUNNING)
+            line.release(connection, stamp.batch_id, busy, now + timedelta(seconds=len(turns)))
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", has_a_turn)
+    with holding(place.parts, stamp.batch_id) as held:
+        assert (held is None) is (did == 1)
+    assert len(turns) == (3 if did else 1)
+
+
+def test_who_runs_a_batch_beside_a_busy_dispatcher_does_it_at_once(place: Place) -> None:
+    other, stamp = place.send({"1.jpg": b"x"}), place.send({"1.jpg": b"x"})
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}one", place.parts.clock())
+    with holding(place.parts, stamp.batch_id, once_more=True) as held:
+        assert held is not None
 
 
 def test_a_batch_that_ended_a_moment_ago_is_run_again_only_for_who_asks_for_that(place: Place) -> None:

@@ -21,7 +21,8 @@ from schemas.batch import BatchState
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
-from store.batches import hasten
+from store import line
+from store.batches import hasten, list_batches
 from store.cleanup import clean_up
 from store.transient import batch_prefix
 from tests.api.conftest import Desk, jpeg
@@ -169,6 +170,46 @@ def test_work_that_is_interrupted_says_how_to_go_on_with_that_batch(
     monkeypatch.setattr("flows.engine.start", lambda: None)
     batch = desk.send({"1.jpg": b"no photo"})
     assert f"`bgbatch run {batch}` does the rest." in run("run", batch, code=130)
+
+
+def test_who_submits_beside_a_busy_dispatcher_is_told_that_the_batch_waits_and_gets_its_result(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+    other, waited = BatchId(desk.send({"1.jpg": b"no photo"})), []
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, other, f"{line.DISPATCHER}one", desk.parts.clock())
+
+    def ends_at_its_turn(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            with desk.parts.records.reading() as connection:
+                (ours,) = [each for each in list_batches(connection) if each.stamp.batch_id != other]
+            fail_all(desk.parts, ours.stamp.batch_id)
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", ends_at_its_turn)
+    said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=4)
+    assert said.count("so this one stands in line for its turn. Ctrl-C leaves it there; `bgbatch run ") == 1
+    assert "0 done, 1 failed" in said
+    assert "0 cutouts in" in said
+
+
+def test_who_stops_waiting_leaves_the_batch_in_line(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+    other = BatchId(desk.send({"1.jpg": b"no photo"}))
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, other, f"{line.DISPATCHER}one", desk.parts.clock())
+
+    def is_interrupted(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", is_interrupted)
+    said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", code=130)
+    assert "Stopped. What is done stays done: " in said
+    with desk.parts.records.reading() as connection:
+        assert len(line.in_line(connection, desk.parts.clock())) == 1
 
 
 def test_cutouts_that_cannot_be_written_in_the_end_can_still_be_fetched(
