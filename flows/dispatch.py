@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows.fair_share import TURN_ITEMS, charged, next_turn
+from flows.fair_share import TURN_ITEMS, charged, may_cut_in, next_turn
 from flows.lease import LeaseLost, batch_renewed
 from flows.parts import Parts
 from schemas.batch import Counts
@@ -164,7 +164,7 @@ class Dispatcher:
         return replace(self._parts, watch=watch, stop=lambda batch_id: self._should_stop(turn), holder=self._holder)
 
     def _should_stop(self, turn: _Turn) -> bool:
-        """Called off, the lease lost, this process ending, or the turn over while another account waits."""
+        """Called off, the lease lost, this process ending, or the turn over while another waits that may cut in."""
         if turn.must_stop or turn.lost.is_set() or self._ending.is_set():
             return True
         if time.monotonic() - turn.looked < _LOOK_EVERY:
@@ -173,8 +173,7 @@ class Dispatcher:
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
             if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
-                others = self._waiting(connection)
-                turn.must_stop = any(each.account_id != turn.batch.account_id for each in others)
+                turn.must_stop = any(may_cut_in(each, turn.batch.account_id) for each in self._waiting(connection))
         return turn.must_stop
 
     def _is_over(self, batch_id: BatchId) -> bool:

@@ -31,6 +31,14 @@ def charged(share: Share, items: int, now: datetime) -> Share:
     return share.model_copy(update={"finish_tag": high + math.log2(1.0 + 2.0 ** max(low - high, -1000.0))})
 
 
+def may_cut_in(waiting: InLine, account_id: AccountId) -> bool:
+    """Whether a batch of this account whose turn is over lets the other one go before it goes on.
+
+    Of its own account only one that is done in a turn: taking turns with a large one would bring neither to its end.
+    """
+    return waiting.account_id != account_id or waiting.left <= TURN_ITEMS
+
+
 def next_turn(
     waiting: Collection[InLine],
     shares: Mapping[AccountId, Share],

@@ -79,10 +79,11 @@ def test_a_sealed_batch_is_worked_on_once_and_then_nobody_waits(place: Place) ->
     assert not dispatcher(place).take_turn()
 
 
-def test_a_large_batch_lets_a_small_one_of_another_account_go_first(place: Place, monkeypatch) -> None:
+@pytest.mark.parametrize("whose", ["another", "its own"])
+def test_a_large_batch_lets_a_small_one_go_first(place: Place, monkeypatch, whose: str) -> None:
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
     large = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)})
-    other = another_account(place)
+    other = another_account(place) if whose == "another" else place
     order: list[BatchId] = []
     small = None
 
@@ -116,6 +117,16 @@ def test_a_batch_that_has_ended_is_out_of_the_line_though_its_dispatcher_dies_at
         stands = line.find_submission(connection, stamp.batch_id)
     assert stands is not None
     assert stands.ended_at is not None
+
+
+def test_a_large_batch_does_not_take_turns_with_another_large_one_of_its_account(place: Place, monkeypatch) -> None:
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    for _ in range(2):
+        place.send({f"{n}.jpg": b"x" for n in range(2 * TURN_ITEMS)})
+    one, turns = dispatcher(place), 0
+    while one.take_turn():
+        turns += 1
+    assert turns == 2
 
 
 @pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
