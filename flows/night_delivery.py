@@ -10,7 +10,7 @@ from datetime import datetime
 from flows.changes import cutout_names, photos_in
 from flows.lease import LeaseLost
 from flows.night_look import ToDo
-from flows.night_report import Details, report_of
+from flows.night_report import REPORTS, Details, details_key, report_of
 from flows.night_worker import Worker, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
@@ -24,8 +24,6 @@ from store.transient import cutout_key
 _log = logging.getLogger(__name__)
 _WRITERS = 16
 _AT_ONCE = 200
-REPORTS = "bgbatch-reports"
-"""The folder of the customer's place that the reports with names lie in."""
 _TRIAL = f"{REPORTS}/trial"
 """What a cutout is called that is written to see whether a place takes any: no name of a photo can be at fault then."""
 
@@ -99,8 +97,7 @@ def write_details(
             source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
         details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
-        # With its schedule: two of them may deliver the same source here, in two formats and at the same time.
-        key = f"{REPORTS}/{night.due_at:%Y-%m-%dT%H-%M-%S}-{schedule.schedule_id}.json"
+        key = details_key(night.due_at, schedule.schedule_id)
         open_to_deliver(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
     except BgbatchError as fault:
         _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault.code)

@@ -15,6 +15,9 @@ from store.nights import Night, NightState
 from store.schedules import Schedule
 
 NOT_DELIVERED = "not_delivered"
+REPORTS = "bgbatch-reports"
+"""The folder of the customer's place that the reports with names lie in."""
+_WITHOUT_NAMES = frozenset(("past_deadline", "not_done"))
 _WORDS = {
     "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
     "not_done": "The night ended before these were begun; the next night does them.",
@@ -58,6 +61,17 @@ class Report(Record):
     estimate_at: Moment | None
     was_late: bool
 
+    @property
+    def has_names(self) -> bool:
+        """Whether there are names to tell: of photos that failed, or of cutouts without a photo."""
+        failed = any(each.photos and each.code not in _WITHOUT_NAMES for each in self.failures)
+        return self.ended_at is not None and (failed or self.deleted > 0)
+
+    @property
+    def names_at(self) -> str:
+        """Where the names lie, in the customer's own place."""
+        return details_key(self.due_at, self.schedule_id)
+
 
 class Details(Record):
     """What lies in the customer's own place beside the cutouts, with names."""
@@ -65,6 +79,11 @@ class Details(Record):
     report: Report
     failed: tuple[tuple[str, str, str], ...]
     cutouts_without_photo: tuple[str, ...]
+
+
+def details_key(due_at: datetime, schedule_id: str) -> str:
+    """With its schedule: two may deliver into one place at the same time, in two formats."""
+    return f"{REPORTS}/{due_at:%Y-%m-%dT%H-%M-%S}-{schedule_id}.json"
 
 
 def report_of(night: Night, now: datetime) -> Report:
@@ -108,6 +127,8 @@ def markdown(report: Report, schedule: Schedule) -> str:
     if report.failures:
         lines += ["", "| failed because | photos | |", "|---|---:|---|"]
         lines += [f"| {each.code} | {each.photos or ''} | {each.sentence} |" for each in report.failures]
+    if report.has_names and schedule.deliver is not None:
+        lines += ["", f"Which they are: `{report.names_at}`, beside the cutouts."]
     return "\n".join(lines) + "\n"
 
 

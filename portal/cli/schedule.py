@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -33,8 +34,18 @@ from portal.cli.cutout_options import (
 )
 from portal.cli.named_night import HOW, named_night
 from portal.cli.places import address_of
-from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, out, show_fields, show_json, show_table
-from schemas.batch import BatchState
+from portal.cli.terminal import (
+    AsJson,
+    exit_codes,
+    exit_for,
+    get_ready,
+    out,
+    progress_bar,
+    show_fields,
+    show_json,
+    show_table,
+)
+from schemas.batch import BatchState, Counts
 from schemas.errors import BgbatchError, NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
@@ -131,13 +142,14 @@ def list_all(
             (
                 each.schedule_id,
                 each.source,
+                in_words(each.options),
                 f"{each.cron} {each.timezone}",
                 f"{due:%Y-%m-%d %H:%M}" if (due := known.next_at(each, parts.clock())) else "paused",
                 last[each.schedule_id][0].state if last[each.schedule_id] else "",
             )
             for each in found
         ]
-        show_table(("schedule", "source", "when", "next (UTC)", "last night"), rows)
+        show_table(("schedule", "source", "cutouts", "when", "next (UTC)", "last night"), rows)
 
 
 @app.command()
@@ -162,8 +174,13 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
         from flows.parts import using
 
         engine.start()
-        with using(parts):
-            states = night(found.schedule_id, out_of_turn=True)
+        with progress_bar("Removing backgrounds", None) as bar:
+
+            def watch(counts: Counts) -> None:
+                bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
+
+            with using(replace(parts, watch=watch)):
+                states = night(found.schedule_id, out_of_turn=True)
         if not states:
             raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
         last = _last(parts, found)

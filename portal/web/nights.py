@@ -45,6 +45,11 @@ class ScheduleView:
         """The time zone in which people think of it."""
         return ZoneInfo(self.schedule.timezone)
 
+    @property
+    def cutouts(self) -> str:
+        """What its cutouts are like."""
+        return in_words(self.schedule.options)
+
 
 @router.get(PAGE)
 def show_all(portal: ThePortal, session: SignedIn) -> HTMLResponse:
@@ -70,10 +75,7 @@ def show_schedule(
     view = _view(portal, schedule, _NIGHTS + 1, than)
     shown = replace(view, reports=view.reports[:_NIGHTS])
     older = shown.reports[-1].night_id if len(view.reports) > _NIGHTS else None
-    cutouts = in_words(schedule.options)
-    return portal.page(
-        "schedule.html", session=session, view=shown, older=older, is_first=than is None, cutouts=cutouts
-    )
+    return portal.page("schedule.html", session=session, view=shown, older=older, is_first=than is None)
 
 
 @router.get(f"{PAGE}/{{schedule_id}}/{{night_id}}")

@@ -21,6 +21,8 @@ def test_a_night_by_command_delivers_and_the_next_one_has_nothing_to_do(tmp_path
     assert "fingerprint_key" not in added
     first = json.loads(shell.run("schedule", "run", schedule, "--json"))
     assert (first["state"], first["new"], first["delivered"]) == ("completed", 2, 2)
+    assert "Removing backgrounds" in shell.said
+    assert "2/2" in shell.said
     found = sorted(path.relative_to(tmp_path / "cutouts").as_posix() for path in (tmp_path / "cutouts").rglob("*.png"))
     assert found == ["lot1/1.png", "lot2/1.png"]
     second = json.loads(shell.run("schedule", "run", schedule, "--json"))

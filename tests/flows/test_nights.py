@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Connection, update
 
 from flows import night_look, night_steps
-from flows.night_delivery import REPORTS
+from flows.night_report import REPORTS
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
@@ -621,10 +621,13 @@ def test_a_broken_photo_is_reported_with_its_name_to_the_customer_alone_and_trie
     assert (night.state, night.failures, night.delivered) == ("partially_completed", {"damaged_image": 1}, 3)
     assert market.details(FIRST)["failed"][0][:2] == ["listing-009/front.jpg", "damaged_image"]  # type: ignore[index]
     assert any("| damaged_image | 1 |" in page and "listing" not in page for page in market.pages)
+    (lies_at,) = market.target.files(REPORTS)
+    assert f"Which they are: `{REPORTS}/{lies_at}`, beside the cutouts." in market.pages[-1]
     market.source.write("listing-009/front.jpg", b"mended now")
     market.cut.clear()
     (night,) = market.run_due(FIRST + DAY)
     assert (night.state, market.cut) == ("completed", ["listing-009/front.jpg"])
+    assert "Which they are" not in market.pages[-1]
 
 
 def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_each_beside_those_of_old(

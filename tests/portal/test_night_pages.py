@@ -73,7 +73,8 @@ def test_the_list_says_when_each_runs_next_in_its_own_time_zone_and_how_the_last
     browser = site.sign_in().open("/nights")
     assert "Next run 26 Nov 2026, 02:00 CET" in browser.words
     assert "Last: partially completed, 5997 photos done" in browser.words
-    assert "s3://acme/&lt;i&gt;photos" in browser.html
+    assert "s3://acme/&lt;i&gt;photos → s3://acme-out/cutouts, png" in browser.html
+    assert "Cutouts png" in browser.open(f"/nights/{night.schedule_id}").words
 
 
 def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site: Site, night: Night) -> None:
@@ -90,6 +91,7 @@ def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site
         assert each in words
     assert "3 photos" in words
     assert "Deadline 25 Nov 2026, 06:00 CET: kept" in words
+    assert f"Which they are: bgbatch-reports/2026-11-25T01-00-00-{night.schedule_id}.json, beside the cutouts." in words
 
 
 def test_one_pages_back_to_the_first_night_and_opens_it(site: Site, schedule: Schedule, night: Night) -> None:

@@ -54,6 +54,8 @@ def test_what_cutouts_are_to_be_like_is_said_and_shown(desk: Desk, tmp_path: Pat
     assert "cutouts           png\n" in run("schedule", "show", plain)
     asked = "jpg, crop, crop_margin 10%, bg_color white, refine, despill, shadow"
     assert f"cutouts           {asked}\n" in run("schedule", "show", white)
+    listed = run("schedule", "list")
+    assert all(f"│ {each} " in listed for each in ("png", asked)), "two of one source can be told apart"
 
 
 def test_any_night_is_reported_by_its_day_its_time_or_its_id(desk: Desk, tmp_path: Path) -> None:
