@@ -17,6 +17,7 @@ from heapq import merge
 from typing import Any
 
 import s3fs
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 from botocore.parsers import ResponseParserError
 from pydantic import SecretStr
@@ -29,6 +30,8 @@ _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
 _KINDS = (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER))
 
+_NO_ANSWER = (BotoCoreError, ResponseParserError, ClientError)
+"""No connection, half an answer, one that breaks off: these are no `OSError`s by themselves."""
 _NOT_IN_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """A stray whose key has such a character would spoil the whole request that names it."""
 
@@ -50,7 +53,7 @@ class S3:
         """One request about this bucket. Raises `OSError`, `FileNotFoundError`."""
         try:
             reply: _Reply = self.filesystem.call_s3(method, Bucket=self.bucket, **arguments)
-        except (BotoCoreError, ResponseParserError) as error:  # no connection, half an answer: these are no OSErrors
+        except _NO_ANSWER as error:
             raise OSError(errno.EIO, type(error).__name__) from error
         return reply
 
@@ -58,7 +61,7 @@ class S3:
         """One whole object. An open file that is closed by an exception would publish half of it."""
         try:
             self.filesystem.pipe_file(self._path(key), data)
-        except BotoCoreError as error:
+        except _NO_ANSWER as error:
             raise OSError(errno.EIO, type(error).__name__) from error
 
     def get(self, key: str) -> bytes:
@@ -66,7 +69,7 @@ class S3:
         try:
             # One at a time: for several, s3fs asks for the size first.
             data: bytes = self.filesystem.cat_file(self._path(key), max_concurrency=1)
-        except BotoCoreError as error:
+        except _NO_ANSWER as error:
             raise OSError(errno.EIO, type(error).__name__) from error
         return data
 
@@ -313,6 +316,6 @@ def error_code(error: OSError) -> str:
     reply = getattr(error.__cause__, "response", None)
     if isinstance(reply, dict):
         return str(reply.get("Error", {}).get("Code", "unknown"))
-    if isinstance(error.__cause__, BotoCoreError):  # such as NoCredentialsError: it tells more than its errno
+    if isinstance(error.__cause__, _NO_ANSWER):  # such as NoCredentialsError: it tells more than its errno
         return type(error.__cause__).__name__
     return os.strerror(error.errno) if error.errno else type(error).__name__

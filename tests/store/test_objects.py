@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,31 @@ def test_a_server_out_of_reach_is_a_fault_with_no_key_in_it() -> None:
     with pytest.raises(StoreFault) as fault:
         store.read("hour/secret-name")
     assert "secret-name" not in str(fault.value)
+
+
+def test_an_answer_that_breaks_off_is_a_fault_of_the_store_and_nothing_unforeseen() -> None:
+    class BreaksOff(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"not all of it")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        settings = Settings(s3_endpoint=address, s3_key="k", s3_secret=SecretStr("s"))
+        try:
+            objects = open_store("s3://bucket", settings)
+            with pytest.raises(StoreFault):
+                objects.read("grandmothers-portrait.jpg")
+            with pytest.raises(StoreFault):
+                objects.files("")
+        finally:
+            server.shutdown()
 
 
 def test_odd_keys_are_listed_as_they_are_and_deleted(versioned: ObjectStore) -> None:
