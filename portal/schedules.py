@@ -18,7 +18,7 @@ from store.nights import Night
 from store.outside import check_place, overlap
 from store.people import require_open
 from store.records import Records, serialise_appends
-from store.schedules import Overlap, Schedule
+from store.schedules import Overlap, Schedule, ScheduleId
 from store.settings import Settings
 
 
@@ -81,8 +81,7 @@ def add(
     serialise_appends(connection, f"schedules:{account_id}")  # two at once would each find the place free
     for each in schedules.list_all(connection, account_id):
         _keep_apart(each, source, deliver, wanted.options.format)
-    if wanted.deadline_minutes is not None and wanted.deadline_minutes < 1:
-        raise UserError("A deadline is some minutes after the run's time, at least one.")
+    _check_deadline(wanted.deadline_minutes)
     schedule = Schedule(
         schedule_id=schedules.new_schedule_id(randomness),
         account_id=account_id,
@@ -101,6 +100,23 @@ def add(
     return schedule
 
 
+def retime(connection: Connection, schedule_id: ScheduleId, clock: Clock, **times: object) -> Schedule:
+    """Give it other times, by name: cron, timezone, overlap, deadline_minutes. It forgets nothing of what it has done.
+
+    Raises `NotFound`, `UserError`.
+    """
+    changed = schedules.find(connection, schedule_id).model_copy(update=times)
+    timetable.check(changed.cron, changed.timezone)
+    _check_deadline(changed.deadline_minutes)
+    schedules.retime(connection, changed, clock())
+    return schedules.find(connection, schedule_id)
+
+
+def _check_deadline(minutes: int | None) -> None:
+    if minutes is not None and minutes < 1:
+        raise UserError("A deadline is some minutes after the run's time, at least one.")
+
+
 def _keep_apart(other: Schedule, source: str, deliver: str | None, format: Format) -> None:
     """Refuse what would write over another schedule's cutouts, or take one's cutouts for the other's photos.
 
@@ -114,7 +130,7 @@ def _keep_apart(other: Schedule, source: str, deliver: str | None, format: Forma
     if overlap(deliver, other.source):
         raise UserError(f"{which} has its photos there: these cutouts would be taken for photos. Keep them apart.")
     if other.deliver is not None and overlap(deliver, other.deliver) and other.options.format is format:
-        where = "there" if other.deliver == deliver else "into a place that lies in that one, or holds it,"
+        where = "there" if other.deliver == deliver else "into a folder above or below that one"
         raise AlreadyExists(
             f"{which} delivers {format} files {where} already: photos of one path would overwrite each other's cutouts "
             "every night. Deliver into a folder of its own, or choose another format, or remove that schedule first."

@@ -92,6 +92,20 @@ def resume(connection: Connection, schedule_id: ScheduleId, now: datetime) -> No
         _set(connection, schedule_id, paused_at=None, resumed_at=now)
 
 
+def retime(connection: Connection, schedule: Schedule, now: datetime) -> None:
+    """Record its times as they are in `schedule`. Due times of another clock that have passed are not caught up.
+
+    Raises `NotFound`.
+    """
+    known = find(connection, schedule.schedule_id)
+    values: dict[str, object] = {
+        name: getattr(schedule, name) for name in ("cron", "timezone", "overlap", "deadline_minutes")
+    }
+    if (known.cron, known.timezone) != (schedule.cron, schedule.timezone):
+        values["resumed_at"] = now
+    _set(connection, schedule.schedule_id, **values)
+
+
 def remove(connection: Connection, schedule_id: ScheduleId) -> None:
     """Forget a schedule, its fingerprints and the key that made them. Its nights stay as numbers. Raises `NotFound`."""
     connection.execute(delete(fingerprints).where(fingerprints.c.schedule_id == schedule_id))

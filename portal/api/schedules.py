@@ -32,6 +32,15 @@ class NewSchedule(Record):
     deadline_minutes: Annotated[int | None, Field(ge=1, le=100_000)] = None
 
 
+class NewTimes(Record):
+    """Other times of a schedule; what is left out stays as it is."""
+
+    cron: Annotated[str, Field(max_length=100)] = ""
+    timezone: Annotated[str, Field(max_length=64)] = ""
+    overlap: Overlap = Overlap.SKIP
+    deadline_minutes: Annotated[int | None, Field(ge=1, le=100_000)] = None
+
+
 class ScheduleAnswer(NewSchedule):
     """A schedule of the account."""
 
@@ -70,6 +79,14 @@ def list_schedules(sender: TheSender) -> list[ScheduleAnswer]:
 def show_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
     """One schedule."""
     return _answer(sender, _own(sender, schedule_id))
+
+
+@router.patch("/schedules/{schedule_id}")
+def retime_schedule(sender: TheOwner, schedule_id: str, times: NewTimes) -> ScheduleAnswer:
+    """Give a schedule other times. It forgets nothing of what it has done; a night that is going goes on."""
+    own, said = _own(sender, schedule_id), times.model_dump(exclude_unset=True)
+    with sender.portal.records.transaction() as connection:
+        return _answer(sender, known.retime(connection, own.schedule_id, sender.portal.clock, **said))
 
 
 @router.delete("/schedules/{schedule_id}", status_code=204)

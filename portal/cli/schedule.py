@@ -1,4 +1,4 @@
-"""schedule add|list|show|run|run-due|pause|resume|remove|report: a marketplace's nights."""
+"""schedule add|list|show|retime|run|run-due|pause|resume|remove|report: a marketplace's nights."""
 
 from __future__ import annotations
 
@@ -91,8 +91,6 @@ def add(
 ) -> None:
     """Add a schedule. Naming its places here is the operator's leave for the account to use them."""
     with exit_codes():
-        if overlap not in set(Overlap):
-            raise UserError(f"There is no such overlap policy. Choose one of: {', '.join(Overlap)}.")
         wanted = known.Wanted(
             cron=cron,
             timezone=timezone,
@@ -112,7 +110,7 @@ def add(
                     "shadow": shadow,
                 }
             ),
-            overlap=Overlap(overlap),
+            overlap=_overlap(overlap),
             deadline_minutes=deadline,
         )
         parts = get_ready()
@@ -213,6 +211,34 @@ def run_due(
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
             out.print(f"{len(touched)} nights were begun, gone on with, or skipped.")
+
+
+@app.command()
+def retime(
+    schedule: Id,
+    cron: Annotated[str | None, typer.Option(help='When: five fields, such as "0 2 * * *".')] = None,
+    timezone: Annotated[str | None, typer.Option(help="The clock that cron means.")] = None,
+    overlap: Annotated[str | None, typer.Option(help="When the run before is still going: skip, or wait.")] = None,
+    deadline: Annotated[int | None, typer.Option(help="Minutes after its time; 0 for none.", min=0)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a schedule other times; what is not said stays. What it has done it still knows, so no photo is done again.
+
+    A night that is going goes on. For other places or cutouts, remove the schedule and add another.
+    """
+    with exit_codes():
+        times: dict[str, object] = {"cron": cron, "timezone": timezone}
+        times["overlap"] = _overlap(overlap) if overlap is not None else None
+        said = {name: value for name, value in times.items() if value is not None}
+        if deadline is not None:
+            said["deadline_minutes"] = deadline or None
+        if not said:
+            raise UserError("Say what is to be otherwise: --cron, --timezone, --overlap or --deadline.")
+        parts = get_ready()
+        with parts.records.transaction() as connection:
+            schedule_id = schedules.find(connection, schedule).schedule_id
+            changed = known.retime(connection, schedule_id, parts.clock, **said)
+        _show(parts, changed, as_json)
 
 
 @app.command()
@@ -319,6 +345,12 @@ def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
 
 def _send_webhooks(parts: Parts) -> None:
     telling.send_due(parts.records, parts.clock, telling.default_fetcher())
+
+
+def _overlap(text: str) -> Overlap:
+    if text not in set(Overlap):
+        raise UserError(f"There is no such overlap policy. Choose one of: {', '.join(Overlap)}.")
+    return Overlap(text)
 
 
 def _only_account(connection: Connection) -> AccountId:

@@ -56,3 +56,20 @@ def test_a_program_pages_back_to_the_first_night_and_asks_for_one(desk: Desk) ->
     assert desk.call("GET", f"{path}/{made[-1].night_id}").json()["night_id"] == made[-1].night_id
     for strange in (f"{path}/{other.night_id}", f"{path}?before={other.night_id}", f"/schedules/{theirs}/nights"):
         assert desk.call("GET", strange).status_code == 404
+
+
+def test_an_owner_gives_a_schedule_other_times_and_what_is_left_out_stays(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        allow(connection, desk.accounts["Acme"][0], "s3://shop", desk.parts.clock())
+    wanted = {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "source": "s3://shop/photos", "deadline_minutes": 60}
+    path = f"/schedules/{desk.call('POST', '/schedules', json=wanted).json()['schedule_id']}"
+    changed = desk.call("PATCH", path, json={"cron": "30 4 * * *"}).json()
+    told = ("cron", "timezone", "deadline_minutes", "overlap")
+    assert [changed[name] for name in told] == ["30 4 * * *", "Europe/Berlin", 60, "skip"]
+    changed = desk.call("PATCH", path, json={"deadline_minutes": None, "overlap": "wait"}).json()
+    assert [changed[name] for name in told] == ["30 4 * * *", "Europe/Berlin", None, "wait"]
+    assert changed == desk.call("GET", path).json()
+    for wrong in ({"cron": ""}, {"cron": None}, {"source": "s3://shop"}, {"deadline_minutes": 0}):
+        assert desk.call("PATCH", path, json=wrong).status_code in (400, 422)
+    assert desk.call("PATCH", path, "Bazaar", json={"cron": "0 1 * * *"}).status_code == 404
+    assert changed == desk.call("GET", path).json()

@@ -23,7 +23,7 @@ from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.cli import schedule as schedule_commands
-from portal.schedules import Wanted, add
+from portal.schedules import Wanted, add, retime
 from schemas.batch import Counts
 from schemas.errors import (
     AlreadyExists,
@@ -808,6 +808,38 @@ def test_a_paused_schedule_starts_nothing_and_catches_nothing_up(market: Market)
         schedules.resume(connection, schedule.schedule_id, FIRST + timedelta(hours=1))
     assert market.run_due(FIRST + timedelta(hours=2)) == []
     assert [each.due_at for each in market.run_due(FIRST + DAY)] == [FIRST + DAY]
+
+
+def test_another_time_makes_no_photo_be_done_again_and_catches_nothing_up(market: Market) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    market.run_due(FIRST)
+    noon = FIRST + timedelta(hours=11)
+    with market.parts.records.transaction() as connection:
+        changed = retime(
+            connection, schedule.schedule_id, lambda: noon, cron="0 9 * * *", timezone="UTC", deadline_minutes=60
+        )
+    assert (changed.cron, changed.timezone, changed.deadline_minutes) == ("0 9 * * *", "UTC", 60)
+    assert market.run_due(noon) == [], "nine o'clock of today has passed"
+    (night,) = market.run_due(FIRST + DAY + timedelta(hours=8))
+    assert (night.due_at.hour, night.skipped, len(market.cut)) == (9, 3, 3)
+
+
+def test_another_deadline_lets_a_night_that_was_missed_be_caught_up(market: Market) -> None:
+    fill(market, 3)
+    schedule = market.schedule()
+    with market.parts.records.transaction() as connection:
+        retime(connection, schedule.schedule_id, lambda: FIRST + timedelta(hours=1), deadline_minutes=600)
+    assert [each.due_at for each in market.run_due(FIRST + timedelta(hours=2))] == [FIRST]
+
+
+@pytest.mark.parametrize("wrong", [{"cron": "often"}, {"timezone": "Mars/Olympus"}, {"deadline_minutes": 0}])
+def test_times_that_cannot_be_are_refused_and_change_nothing(market: Market, wrong: dict[str, object]) -> None:
+    schedule = market.schedule()
+    with market.parts.records.transaction() as connection:
+        with pytest.raises(UserError):
+            retime(connection, schedule.schedule_id, market.parts.clock, **wrong)
+        assert schedules.find(connection, schedule.schedule_id) == schedule
 
 
 def test_a_nights_batch_is_stamped_and_purged_as_any_other(market: Market) -> None:

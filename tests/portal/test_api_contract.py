@@ -64,7 +64,7 @@ def test_every_answer_is_as_described_and_nothing_that_is_sent_grants(played: tu
 
     assert play(site, "/consent", 40, check) == 2
     assert play(site, "/batches", 10, check) > 10
-    assert play(site, "/schedules", 10, check) == 8
+    assert play(site, "/schedules", 10, check) == 9
     assert play(site, "/webhooks", 10, check) == 6
     with site.records.transaction() as connection:
         events = ledger.read_events(connection)

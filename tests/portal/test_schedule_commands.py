@@ -41,7 +41,7 @@ def test_a_schedule_in_the_way_of_another_is_named_and_nothing_is_changed(desk: 
     first = added(tmp_path)
     (tmp_path / "cutouts/white").mkdir()
     said = add(tmp_path, "--bg-color", "white", "--deliver", str(tmp_path / "cutouts/white"), code=2)
-    assert said.startswith(f"already_exists: Schedule {first} delivers png files into a place that lies in that one")
+    assert said.startswith(f"already_exists: Schedule {first} delivers png files into a folder above or below")
     with desk.parts.records.reading() as connection:
         allowed = outside.allowed(connection, desk.accounts["Acme"][0])
     assert f"file://{tmp_path}/cutouts/white" not in allowed
@@ -95,3 +95,18 @@ def test_a_night_of_another_schedule_is_not_reported_as_this_ones(desk: Desk, tm
     one, other = added(tmp_path), added(tmp_path, "--format", "jpg")
     night = begin(desk, other, datetime(2025, 7, 1, 0, tzinfo=UTC))
     run("schedule", "report", one, "--night", night, code=2)
+
+
+def test_a_schedule_gets_other_times_and_keeps_the_rest(desk: Desk, tmp_path: Path) -> None:
+    schedule = added(tmp_path, "--deadline", "60")
+
+    def times(*options: str) -> list[object]:
+        shown = json.loads(run("schedule", "retime", schedule, *options, "--json"))
+        return [shown[name] for name in ("cron", "timezone", "overlap", "deadline_minutes")]
+
+    assert times("--cron", "30 4 * * *") == ["30 4 * * *", "Europe/Berlin", "skip", 60]
+    assert times("--deadline", "0", "--overlap", "wait") == ["30 4 * * *", "Europe/Berlin", "wait", None]
+    assert times("--timezone", "UTC") == ["30 4 * * *", "UTC", "wait", None]
+    assert "Say what is to be otherwise" in run("schedule", "retime", schedule, code=2)
+    assert "overlap policy" in run("schedule", "retime", schedule, "--overlap", "never", code=2)
+    assert "five fields" in run("schedule", "retime", schedule, "--cron", "often", code=2)
