@@ -17,7 +17,6 @@ from store.schedules import Schedule
 NOT_DELIVERED = "not_delivered"
 REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
-_WITHOUT_NAMES = frozenset(("past_deadline", "not_done"))
 _WORDS = {
     "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
     "not_done": "The night ended before these were begun; the next night does them.",
@@ -64,7 +63,8 @@ class Report(Record):
     @property
     def has_names(self) -> bool:
         """Whether there are names to tell: of photos that failed, or of cutouts without a photo."""
-        failed = any(each.photos and each.code not in _WITHOUT_NAMES for each in self.failures)
+        of_photos = {NOT_DELIVERED, *(kind.code for kind in _kinds(errors.ItemError))}
+        failed = any(each.code in of_photos for each in self.failures)
         return self.ended_at is not None and (failed or self.deleted > 0)
 
     @property

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Connection, update
 
 from flows import night_look, night_steps
-from flows.night_report import REPORTS
+from flows.night_report import REPORTS, report_of
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
@@ -840,6 +840,20 @@ def test_times_that_cannot_be_are_refused_and_change_nothing(market: Market, wro
         with pytest.raises(UserError):
             retime(connection, schedule.schedule_id, market.parts.clock, **wrong)
         assert schedules.find(connection, schedule.schedule_id) == schedule
+
+
+@pytest.mark.parametrize(
+    ("failures", "deleted", "told"),
+    [({"damaged_image": 1}, 0, True), ({"not_delivered": 1}, 0, True), ({}, 1, True), ({}, 0, False)]
+    + [({code: 3}, 0, False) for code in ("past_deadline", "not_done", "store_fault", "not_allowed")],
+)
+def test_a_report_says_where_names_lie_only_where_there_are_some(
+    market: Market, failures: dict[str, int], deleted: int, told: bool
+) -> None:
+    fill(market, 1)
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert report_of(night.model_copy(update={"failures": failures, "deleted": deleted}), FIRST).has_names is told
 
 
 def test_a_nights_batch_is_stamped_and_purged_as_any_other(market: Market) -> None:
