@@ -33,9 +33,11 @@ from portal.cli.cutout_options import (
     TheSize,
 )
 from portal.cli.named_night import HOW, named_night
+from portal.cli.night_in_line import fresh, left_to_dispatchers
 from portal.cli.places import address_of
 from portal.cli.terminal import (
     AsJson,
+    err,
     exit_codes,
     exit_for,
     get_ready,
@@ -168,20 +170,21 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
     with exit_codes(_GO_ON):
         parts = get_ready()
         found = _find(parts, schedule)
-        from flows.nights import night
-        from flows.parts import using
-
-        engine.start()
         with progress_bar("Removing backgrounds", None) as bar:
+            told: list[str] = []
 
             def watch(counts: Counts) -> None:
                 bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
-            with using(replace(parts, watch=watch)):
-                states = night(found.schedule_id, out_of_turn=True)
-        if not states:
-            raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
-        last = _last(parts, found)
+            def tell_that_it_waits() -> None:
+                if not told:
+                    told.append(found.schedule_id)
+                    err.print("Other batches are being cut just now, so this night stands in line.", soft_wrap=True)
+
+            watched = replace(parts, watch=watch)
+            last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits)
+            if last is None or last.state is NightState.RUNNING:
+                last = _run_here(watched, found, last)
         _send_webhooks(parts)
         _print_report(report_of(last, parts.clock()), found, as_json)
         exit_for(BatchState(last.state) if last.state is not NightState.SKIPPED else BatchState.COMPLETED)
@@ -322,6 +325,21 @@ def _send_until(parts: Parts, ending: threading.Event) -> None:
             _log.error("a round of webhooks ended with %s; the next one goes on", type(fault).__name__)
 
     look_until(ending, send, _SEND_EVERY)
+
+
+def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
+    """`begun`: the night to go on with; by now another may have brought it to its end, and none is begun after it."""
+    from flows.nights import night
+    from flows.parts import using
+
+    engine.start()
+    with using(parts):
+        states = night(schedule.schedule_id, out_of_turn=begun is None)
+    if begun is not None:
+        return fresh(parts, begun)
+    if not states:
+        raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
+    return _last(parts, schedule)
 
 
 def _worker_in_line() -> Worker:

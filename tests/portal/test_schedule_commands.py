@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
-from store import nights, outside, schedules
+from flows import night_steps
+from flows.night_worker import Worker
+from portal.cli.app import app
+from schemas.ids import BatchId
+from store import line, nights, outside, schedules
 from store.nights import NightState
-from tests.api.conftest import Desk
+from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 
+BUSY = f"{line.DISPATCHER}one"
 WHITE = ("--format", "jpg", "--bg-color", "white", "--crop", "--crop-margin", "10%")
 
 
@@ -110,3 +118,59 @@ def test_a_schedule_gets_other_times_and_keeps_the_rest(desk: Desk, tmp_path: Pa
     assert "Say what is to be otherwise" in run("schedule", "retime", schedule, code=2)
     assert "overlap policy" in run("schedule", "retime", schedule, "--overlap", "never", code=2)
     assert "five fields" in run("schedule", "retime", schedule, "--cron", "often", code=2)
+
+
+@pytest.fixture
+def busy(desk: Desk) -> BatchId:
+    """A batch in the middle of a dispatcher's turn."""
+    other = BatchId(desk.send({"1.jpg": b"no photo"}))
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, other, BUSY, desk.parts.clock())
+    return other
+
+
+@pytest.mark.parametrize("finishes", ["the command", "serve"])
+def test_a_night_that_is_run_beside_a_busy_dispatcher_is_cut_there_and_told_here(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId, finishes: str
+) -> None:
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def is_cut_at_its_turn(_seconds: float) -> None:
+        looks.append(0)
+        if len(looks) == 2:
+            with desk.parts.records.transaction() as connection:
+                (waiting,) = line.in_line(connection, desk.parts.clock())
+                line.release(connection, busy, BUSY, desk.parts.clock())
+            desk.work(waiting.batch_id)
+            if finishes == "serve":
+                night_steps.run_due(desk.parts, Worker("serve", os.urandom, None))
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut_at_its_turn)
+    done = CliRunner().invoke(app, ["schedule", "run", schedule, "--json"])
+    assert (done.exit_code, "this night stands in line" in done.stderr, "1/1" in done.stderr) == (0, True, True)
+    report = json.loads(done.stdout)
+    assert (report["state"], report["new"], report["delivered"], len(looks)) == ("completed", 1, 1, 2)
+    assert (tmp_path / "cutouts/1.png").exists()
+    assert len(json.loads(run("schedule", "show", schedule, "--json"))["nights"]) == 1
+
+
+def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_begun(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    schedule, asked = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def is_gone(_seconds: float) -> None:
+        with desk.parts.records.transaction() as connection:
+            line.release(connection, busy, BUSY, desk.parts.clock())
+
+    def night(schedule_id: str, out_of_turn: bool) -> list[str]:
+        asked.append(out_of_turn)
+        return []
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_gone)
+    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    assert '"state": "running"' in run("schedule", "run", schedule, "--json", code=1)
+    assert asked == [False]

@@ -1,0 +1,59 @@
+"""A night that is run by hand beside a busy dispatcher: cut there when its turn comes, delivered and reported here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flows import night_steps
+from flows.night_worker import Worker
+from flows.parts import Parts
+from store import line, nights
+from store.batches import get_batch
+from store.nights import Night, NightState
+from store.schedules import Schedule
+
+_LOOK_EVERY = 5.0  # seconds
+_MOST_QUIET = 3  # looks; between two turns a dispatcher has no lease for a moment
+
+
+def left_to_dispatchers(
+    parts: Parts, schedule: Schedule, worker: Worker, tell_that_it_waits: Callable[[], None]
+) -> Night | None:
+    """Run a night, or the rest of one, whose photos others cut. None where no dispatcher is at work.
+
+    Whoever cut it here would start Ray and a network of its own beside theirs. `worker` is one that cuts nothing. A
+    night that is still running is given back when there has been no dispatcher for a while.
+    """
+    night = night_steps.run_now(parts, schedule, worker) if _is_one_at_work(parts) else None
+    quiet = 0
+    while night is not None and night.state is NightState.RUNNING and quiet < _MOST_QUIET:
+        if _watches(parts, night):
+            tell_that_it_waits()
+        time.sleep(_LOOK_EVERY)
+        night = fresh(parts, night)
+        quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1
+        if night.state is NightState.RUNNING:  # else `bgbatch serve`, which looks after it too, was first
+            night = night_steps.go_on(parts, schedule, night, worker) or fresh(parts, night)
+    if night is not None:
+        _watches(parts, night)
+    return night
+
+
+def fresh(parts: Parts, night: Night) -> Night:
+    """The night as it stands now."""
+    with parts.records.reading() as connection:
+        return nights.find(connection, night.night_id)
+
+
+def _watches(parts: Parts, night: Night) -> bool:
+    """Show how far its batch is. False where it has none."""
+    if night.batch_id is not None:
+        with parts.records.reading() as connection:
+            parts.watch(get_batch(connection, night.batch_id).counts)
+    return night.batch_id is not None
+
+
+def _is_one_at_work(parts: Parts) -> bool:
+    with parts.records.reading() as connection:
+        return line.has_dispatcher_at_work(connection, parts.clock())
