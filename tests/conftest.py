@@ -1,8 +1,32 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from store.logs import _OURS, Json, Text
 from tests.ending import end
 
 
 def pytest_sessionfinish() -> None:
     """Here and not at the exit: a process of pytest-xdist that takes over 10 s there is killed, and they live on."""
     end()
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command that runs in this process sets the log up for it; the next test has another stderr, and reads more."""
+    loggers = [logging.getLogger(name) for name in (None, *_OURS)]
+    levels, handlers = [each.level for each in loggers], loggers[0].handlers[:]
+    yield
+    for each, level in zip(loggers, levels, strict=True):
+        each.setLevel(level)
+    root = loggers[0]
+    root.handlers = [each for each in root.handlers if not _is_ours(each)] + [
+        each for each in handlers if _is_ours(each)
+    ]
+
+
+def _is_ours(handler: logging.Handler) -> bool:
+    return isinstance(handler.formatter, Text | Json)
