@@ -23,6 +23,7 @@ from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from store import batches, line
+from store.backdrop import note_name, with_name
 from store.cleanup import admit_intake
 from store.early import life_of
 from store.people import require_open
@@ -43,7 +44,8 @@ def stamp_batch(
 
     `note`: what else is to be recorded in the same transaction.
 
-    Raises `NotFound` (account), `LedgerBroken`, `IntakeStopped` while what comes in might not be gone in time.
+    Raises `NotFound` (account), `LedgerBroken`, `StoreFault`, `IntakeStopped` while what comes in might not be gone in
+    time.
     """
     admit_intake(cleaning(parts, randomness), parts.settings)
     batch_id = new_batch_id(parts.clock(), randomness)
@@ -59,6 +61,7 @@ def stamp_batch(
             options=options,
         )
         batches.open_batch(connection, stamp, account_id)
+        note_name(parts.transient, stamp)
         upload_key = randomness(32).hex() if takes_uploads else None
         line.enter(connection, stamp.batch_id, account_id, upload_key, due_at)
         note(connection, stamp)
@@ -71,6 +74,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item], left_out: Mapping[Le
 
     Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
     """
+    stamp = with_name(parts.transient, stamp)
     require_complete(stamp.options, [(item.path, item.options) for item in items])
     manifest = Manifest(stamp=stamp, items=tuple(items))
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):

@@ -17,6 +17,7 @@ from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
+from store.backdrop import without_name
 from store.tables import batches
 
 
@@ -43,7 +44,7 @@ def open_batch(connection: Connection, stamp: Stamp, account_id: AccountId) -> N
             account_id=account_id,
             industry=stamp.industry,
             grant_id=stamp.grant_id,
-            options=stamp.options.model_dump(mode="json"),
+            options=without_name(stamp.options).model_dump(mode="json"),
             received_at=stamp.received_at,
             purge_at=stamp.purge_at,
             state=BatchState.OPEN,

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import event, inspect, text
+from sqlalchemy import MetaData, event, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from schemas.clock import system_clock
+from store.backdrop import A_PHOTO_OF_THE_BATCH
 from store.records import open_records, unopened_records
 from store.settings import Settings
 from store.tables import metadata
@@ -30,6 +32,28 @@ def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: 
     for _ in range(2):
         records = open_records(settings)
         assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+def test_an_upgrade_forgets_the_names_of_photos_that_lie_behind_subjects(tmp_path: Path, server: str) -> None:
+    settings = Settings(home=tmp_path, records_url="" if server == "sqlite" else new_database())
+    old = Config()
+    old.set_main_option("script_location", str(MIGRATIONS))
+    tables, now = MetaData(), system_clock()
+    told = {"account_id": "a1", "received_at": now, "purge_at": now, "state": "purged", "refusals": {}, "items": 1}
+    batches = [
+        {"batch_id": str(number), "options": {"bg_image": name, "shadow": True}, "done": 1, "failed": 0} | told
+        for number, name in enumerate((None, "walls/brick.jpg"))
+    ]
+    with unopened_records(settings).engine.begin() as connection:
+        old.attributes["connection"] = connection
+        command.upgrade(old, "0014")
+        tables.reflect(connection, only=["accounts", "batches"])
+        connection.execute(insert(tables.tables["accounts"]).values(account_id="a1", name="Acme", created_at=now))
+        connection.execute(insert(tables.tables["batches"]), batches)
+        command.upgrade(old, "head")
+        kept = connection.execute(select(tables.tables["batches"].c.options).order_by("batch_id")).scalars().all()
+    assert kept == [{"bg_image": None, "shadow": True}, {"bg_image": A_PHOTO_OF_THE_BATCH, "shadow": True}]
 
 
 def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_the_address_says_so() -> None:

@@ -1,0 +1,44 @@
+"""Which photo lies behind a batch's subjects is told by its name, which is kept no longer than other names: it lies in
+the transient store, `<hour>/<batch id>/backdrop`, and the records say only that there is one.
+"""
+
+from __future__ import annotations
+
+from schemas.batch import Stamp
+from schemas.errors import NotFound
+from schemas.ids import BatchId
+from schemas.options import CutoutOptions
+from store.transient import TransientStore, batch_prefix
+
+A_PHOTO_OF_THE_BATCH = "(a photo of the batch)"
+"""Stands in the records for its name."""
+
+
+def without_name(options: CutoutOptions) -> CutoutOptions:
+    """As the records hold them."""
+    return options if options.bg_image is None else _with(options, A_PHOTO_OF_THE_BATCH)
+
+
+def note_name(transient: TransientStore, stamp: Stamp) -> None:
+    """Keep the name, if there is one. Raises `PastDeadline`, `StoreFault`."""
+    if stamp.options.bg_image is not None:
+        transient.write(stamp, _key(stamp.batch_id), stamp.options.bg_image.encode())
+
+
+def with_name(transient: TransientStore, stamp: Stamp) -> Stamp:
+    """The stamp as it was made, out of one that comes from the records. Raises `StoreFault`."""
+    if stamp.options.bg_image != A_PHOTO_OF_THE_BATCH:
+        return stamp
+    try:
+        name = transient.read(_key(stamp.batch_id)).decode()
+    except NotFound:  # purged, or opened by a version that kept it elsewhere: no photo of the batch has this name
+        return stamp
+    return stamp.model_copy(update={"options": _with(stamp.options, name)})
+
+
+def _with(options: CutoutOptions, name: str) -> CutoutOptions:
+    return options.model_copy(update={"bg_image": name})
+
+
+def _key(batch_id: BatchId) -> str:
+    return f"{batch_prefix(batch_id)}/backdrop"
