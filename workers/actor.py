@@ -54,6 +54,8 @@ class SegmenterActor:
 
     retired_idle = 30.0
     """Seconds: a driver that still uses it has the next call ready at once."""
+    look_every = 5.0
+    """Seconds between two looks at whether it hangs, or is idle."""
 
     def __init__(self, settings: dict[str, object]) -> None:
         self._settings = Settings(**settings)  # type: ignore[arg-type]
@@ -163,7 +165,7 @@ class SegmenterActor:
         """A call of many items may take half an hour, but none of its steps does: a device hangs long before that."""
         limit = seconds_for_a_step(self._settings.max_megapixels)
         while not self._has_a_call_since(time.monotonic() - limit):
-            time.sleep(min(limit, 5.0))
+            time.sleep(min(limit, self.look_every))
         _log.error("no item got any further for %.0f seconds: this worker hangs and ends", limit)
         os._exit(_DEVICE_BROKEN)
 
@@ -175,7 +177,7 @@ class SegmenterActor:
     def _leave_when_idle(self) -> None:
         """So that the cluster can give the machine back."""
         while not self._is_idle():
-            time.sleep(min(self._idle_limit, 5.0))
+            time.sleep(min(self._idle_limit, self.look_every))
         os._exit(_IDLE)
 
     def _is_idle(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +12,9 @@ import ray
 from flows import steps
 from schemas.results import Done
 from store.settings import Settings
+from tests.flows.actors import DyingActor, EndingActor, FirstCallHangsActor, MeetingActor
 from tests.flows.conftest import Place
-from tests.flows.test_sick_actors import QuickActor, cut_all, pids
+from tests.flows.test_sick_actors import cut_all, pids
 from workers.placement import NAMESPACE
 from workers.pool import Pool
 
@@ -35,42 +34,6 @@ def on_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-class MeetingActor(QuickActor):
-    """Its first call ends when its second has begun."""
-
-    def before(self, numbers) -> None:
-        self.mark(f"began-{numbers[0]}").touch()
-        while 1 in numbers and not self.mark("began-3").exists():
-            time.sleep(0.02)
-
-
-class DyingActor(QuickActor):
-    """The first one dies in its second call, while its first is under way."""
-
-    def before(self, numbers) -> None:
-        self.mark(f"began-{numbers[0]}").touch()
-        if 3 in numbers and self.is_first("dead"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        while 1 in numbers and not self.mark("dead").exists():
-            time.sleep(0.02)
-
-
-class HangingActor(QuickActor):
-    """The first one hangs in its first call, and goes on with all others."""
-
-    def before(self, numbers) -> None:
-        time.sleep(3600 if 1 in numbers and self.is_first("hung") else 0.5)
-
-
-class EndingActor(QuickActor):
-    """Its calls end a moment after somebody wants no more of them."""
-
-    def before(self, numbers) -> None:
-        self.mark(f"began-{numbers[0]}").touch()
-        while not self.mark("may-end").exists():
-            time.sleep(0.02)
-
-
 def settings_of(place: Place) -> Settings:
     return place.parts.settings.model_copy(update={"device": "cuda", "gpu_share": 1.0})
 
@@ -88,7 +51,7 @@ def test_both_calls_of_an_actor_that_dies_are_made_again(place: Place) -> None:
 
 
 def test_a_call_that_hangs_is_found_though_those_beside_it_end(place: Place) -> None:
-    results = cut_all(place, Pool(settings_of(place), 1, HangingActor, limit=lambda items: 3.0), photos=30)
+    results = cut_all(place, Pool(settings_of(place), 1, FirstCallHangsActor, limit=lambda items: 3.0), photos=30)
     assert sorted(results) == list(range(1, 31))
     by = pids(place)
     assert by[0] != by[-1]

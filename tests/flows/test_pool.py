@@ -18,67 +18,18 @@ from schemas.batch import BatchState
 from schemas.errors import DeviceAbsent, WeightsInvalid
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
-from schemas.results import Done, Failed, ShardReport, results_by_number
+from schemas.results import Done, ShardReport, results_by_number
 from store.transient import cutout_key
-from tests.cluster.rehearsal import RehearsalActor
+from tests.flows.actors import (
+    POISON,
+    BrokenContextActor,
+    FragileActor,
+    FragileRehearsal,
+    KnownActor,
+    SlowRehearsal,
+)
 from tests.flows.conftest import Place, photo
-from workers.actor import Answer, SegmenterActor
 from workers.pool import Pool, connect
-
-POISON = b"a photo that takes its worker down with it"
-
-
-class KnownActor(SegmenterActor):
-    """Tells which process it is."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class FragileActor(SegmenterActor):
-    """Dies as a process does when a codec crashes: in the middle of a call, without a word."""
-
-    def process(self, batch_id, numbers, clock) -> bytes:
-        from store.transient import open_transient, source_key
-
-        transient = open_transient(self._settings, clock)
-        if any(transient.read(source_key(batch_id, number)) == POISON for number in numbers):
-            os._exit(139)
-        return super().process(batch_id, numbers, clock)
-
-
-class FragileRehearsal(RehearsalActor):
-    """As above, with no network to load; its photos are done in a moment, so an answer may be lost with the worker."""
-
-    pause = 0.0
-
-    def cut(self, transient, manifest, number, clock) -> Done | Failed:
-        if transient.source(manifest.stamp, manifest.items[number - 1]) == POISON:
-            os._exit(139)
-        return super().cut(transient, manifest, number, clock)
-
-
-class SlowRehearsal(RehearsalActor):
-    pause = 1.0
-
-
-class BrokenContextActor(SegmenterActor):
-    """Its network fails once as a GPU does whose context is gone."""
-
-    def process(self, batch_id, numbers, clock) -> Answer:
-        mark = self._settings.home / "broken"
-        if 3 in numbers and not mark.exists():
-            mark.write_text(str(os.getpid()))
-            self._cutter.segmenter._run = _illegal_access
-        with (self._settings.home / "pids").open("a") as pids:
-            pids.write(f"{os.getpid()}\n")
-        return super().process(batch_id, numbers, clock)
-
-
-def _illegal_access(image):
-    import torch
-
-    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
 @pytest.fixture(scope="module")

@@ -2,158 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import ray
 
 from flows import steps
 from schemas.batch import BatchState
-from schemas.errors import StoreFault, VersionSkew
+from schemas.errors import VersionSkew
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.settings import Settings
-from tests.cluster.rehearsal import SCORES
+from tests.flows.actors import (
+    BrokenDeviceActor,
+    HangingActor,
+    LateFaultActor,
+    LeavingActor,
+    MuteActor,
+    OldActor,
+    QuickActor,
+    SlowActor,
+    StumblingActor,
+    WatchedActor,
+)
 from tests.flows.conftest import Place
 from tests.promise.world import StandInCutter
-from workers.actor import Answer, SegmenterActor
+from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, seconds_for
 from workers.placement import retire_others, start
 from workers.pool import Pool, _Calls, connect
-
-
-class QuickActor(SegmenterActor):
-    """Writes reports as the real one does, of photos that it does not look at; its process is told apart by its pid."""
-
-    def ready(self, driver: str) -> str:
-        from workers.identity import identity, require_same
-
-        require_same(driver, identity(self._settings))
-        return "cpu"
-
-    def process(self, batch_id: BatchId, numbers: tuple[int, ...], clock) -> Answer:
-        from store.transient import open_transient
-
-        self.before(numbers)
-        transient = open_transient(self._settings, clock)
-        results = tuple(self.result(number, clock) for number in numbers)
-        report = ShardReport(first=numbers[0], last=numbers[-1], results=results)
-        transient.write_report(transient.manifest(batch_id).stamp, report)
-        if any(isinstance(each, Failed) for each in results):
-            self._leave_when_broken()
-        self._items += len(numbers)
-        with self.mark("pids").open("a") as pids:
-            pids.write(f"{os.getpid()}\n")
-        return Answer(report.model_dump_json().encode(), self._is_worn())
-
-    def before(self, numbers: tuple[int, ...]) -> None:
-        pass
-
-    def result(self, number: int, clock) -> Done | Failed:
-        size = {"width": 1, "height": 1, "source_width": 1, "source_height": 1, "bytes": 1}
-        told = {"network": "none", "weights_sha256": "0" * 64, "device": "cpu", "finished_at": clock()}
-        return Done(number=number, scores=SCORES, **size, **told)
-
-    def mark(self, name: str) -> Path:
-        return self._settings.home / name
-
-    def is_first(self, name: str) -> bool:
-        """Whether no actor has come here before."""
-        try:
-            self.mark(name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
-
-
-class HangingActor(QuickActor):
-    def before(self, numbers) -> None:
-        if 3 in numbers and self.is_first("hung"):
-            time.sleep(3600)
-
-
-class MuteActor(QuickActor):
-    """The first one never gets so far as to answer."""
-
-    def ready(self, driver: str) -> str:
-        if self.is_first("mute"):
-            time.sleep(3600)
-        return super().ready(driver)
-
-
-class StumblingActor(QuickActor):
-    """Cannot read items 3 and 4 the first time."""
-
-    def before(self, numbers) -> None:
-        if 3 in numbers and self.is_first("stumbled"):
-            raise StoreFault("The store is away.")
-
-
-class LateFaultActor(QuickActor):
-    """Cannot read items 3 and 4, and says so once somebody wants no more of them."""
-
-    def before(self, numbers) -> None:
-        while 3 in numbers:
-            if self.mark("off").exists():
-                raise StoreFault("The store is away.")
-            time.sleep(0.02)
-
-
-class WatchedActor(QuickActor):
-    """Marks it when a call begins while another is under way."""
-
-    inside = 0
-
-    def before(self, numbers) -> None:
-        self.inside += 1
-        time.sleep(0.3)
-        if self.inside > 1:
-            self.mark("overlapped").touch()
-        self.inside -= 1
-
-
-class BrokenDeviceActor(QuickActor):
-    """From item 3 on nothing succeeds in this process, as after an error inside CUDA."""
-
-    broken = False
-
-    def result(self, number, clock):
-        self.broken = self.broken or (number == 3 and self.is_first("broken"))
-        if self.broken:
-            return Failed(number=number, code="item_failed", sentence="No reason of the item's.", finished_at=clock())
-        return super().result(number, clock)
-
-    def _try_device(self) -> None:
-        if self.broken:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-
-class OldActor(QuickActor):
-    def ready(self, driver: str) -> str:
-        from workers.identity import require_same
-
-        require_same(driver, "0.0.9")
-        return "cpu"
-
-
-class SlowActor(QuickActor):
-    def before(self, numbers) -> None:
-        time.sleep(60)
-
-
-class LeavingActor(QuickActor):
-    retired_idle = 0.5
-
-    def process(self, batch_id, numbers, clock):
-        with self._under_way():
-            time.sleep(3)
-        return Answer(b"done", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -339,7 +220,8 @@ def test_actors_of_another_version_end_their_work_and_leave_when_a_new_driver_co
     ray.kill(ours)
 
 
-def test_a_cancel_returns_though_a_call_still_runs(place: Place) -> None:
+def test_a_cancel_returns_though_a_call_still_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.pool._LAST_CALLS", 0.5)
     stamp = place.send({f"{n}.jpg": b"a photo" for n in range(8)})
     pool = Pool(place.parts.settings, 1, SlowActor)
     off = threading.Event()
