@@ -25,9 +25,9 @@ from schemas.ids import BatchId
 from store.objects import open_store
 from store.settings import Settings
 from store.transient import open_transient
-from workers.placement import is_cut_off, require_joined
+from workers.placement import connect, is_cut_off, require_joined
 from workers.plan import Shard
-from workers.pool import Pool, connect, open_pool
+from workers.pool import Pool, open_pool
 
 _STEP_PERCENT = 2.0
 _WRITES_AT_ONCE = 4

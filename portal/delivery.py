@@ -43,7 +43,7 @@ class Results:
 
     def options_of(self, number: int) -> CutoutOptions:
         """How an item was to come out."""
-        return self.manifest.items[number - 1].options or self.stamp.options
+        return self.manifest.options_of(self.manifest.items[number - 1])
 
     def key(self, number: int) -> str:
         """Where an item's cutout lies."""

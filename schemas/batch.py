@@ -178,6 +178,10 @@ class Manifest(Record):
         stamp = Stamp.model_validate_json(data[len(b'{"stamp":') : end])
         return cls.model_construct(stamp=stamp, items=SealedItems(data, first))
 
+    def options_of(self, item: Item) -> CutoutOptions:
+        """How an item is to come out."""
+        return item.options or self.stamp.options
+
     @property
     def wants_consistency(self) -> bool:
         """Whether any item is to be consistent. Sealed items are not read one by one for it."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.record import Record
+from workers.scores import CUT_BY_FRAME, on_the_frame
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -28,9 +29,6 @@ _HEIGHT, _WIDTH = 0.38, 0.92
 
 _TINY = 0.25
 """A subject less than this share as high as the folder's middle one would make all pictures tiny."""
-
-_CUT_OFF = 0.08
-"""Share of the frame on the subject from which on the photo shows a part of it only (as the flag `cut_by_frame`)."""
 
 
 class Measure(Record):
@@ -87,7 +85,6 @@ def measured(alpha: Pixels) -> Measure:
     """The measure of a photo by its alpha, which is of its size."""
     height, width = alpha.shape
     left, top, across, down = cv2.boundingRect((alpha >= _SEEN).view(np.uint8))
-    outline = np.concatenate((alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]))
     return Measure(
         width=width,
         height=height,
@@ -95,7 +92,7 @@ def measured(alpha: Pixels) -> Measure:
         top=top,
         across=across,
         down=down,
-        on_frame=float((outline > 127).mean()),
+        on_frame=on_the_frame(alpha),
     )
 
 
@@ -104,7 +101,7 @@ def setting_for(folder: Sequence[Measure]) -> Setting | None:
 
     The picture has the proportions that most of the photos have.
     """
-    whole = [each for each in folder if each.down and each.on_frame <= _CUT_OFF]
+    whole = [each for each in folder if each.down and each.on_frame <= CUT_BY_FRAME]
     if not whole:
         return None
     middle = median(each.down for each in whole)
@@ -118,7 +115,7 @@ def setting_for(folder: Sequence[Measure]) -> Setting | None:
 
 def fits(photo: Measure, setting: Setting) -> bool:
     """Whether the photo can be set so: its subject is whole, large enough, and not too wide."""
-    if not photo.down or photo.on_frame > _CUT_OFF or photo.down < 0.97 * setting.subject * setting.height:
+    if not photo.down or photo.on_frame > CUT_BY_FRAME or photo.down < 0.97 * setting.subject * setting.height:
         return False
     return photo.across * setting.subject * setting.height <= 0.97 * photo.down * setting.width
 

@@ -46,7 +46,7 @@ def set_alike(transient: TransientStore, manifest: Manifest) -> None:
     stamp = manifest.stamp
     folders: dict[str, list[int]] = defaultdict(list)
     for item in manifest.items:
-        if (item.options or stamp.options).consistent:
+        if manifest.options_of(item).consistent:
             folders[_folder(item)].append(item.number)
     found = alike(_settings(transient, stamp.batch_id, list(folders.values())))
     transient.write(stamp, alike_key(stamp.batch_id), found.model_dump_json().encode())
@@ -86,7 +86,7 @@ def _read_measure(transient: TransientStore, batch_id: BatchId, number: int) -> 
 
 
 def _options_say_so(manifest: Manifest, number: int) -> bool:
-    return (manifest.items[number - 1].options or manifest.stamp.options).consistent
+    return manifest.options_of(manifest.items[number - 1]).consistent
 
 
 def _folder(item: Item) -> str:

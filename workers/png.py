@@ -19,9 +19,10 @@ import numpy.typing as npt
 from isal import isal_zlib
 from numba import njit
 
+from workers.headers import PNG_SIGNATURE
+
 Pixels = npt.NDArray[np.uint8]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 """PNG's colour type by number of channels: gray, RGB, RGBA."""
 
@@ -95,7 +96,7 @@ def _cheapest_filter(rgb: Pixels, alpha: Pixels, band: Pixels) -> int:
 
 def _file(width: int, height: int, channels: int, body: bytes) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
+    return b"".join((PNG_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", body), *_chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, body: bytes) -> tuple[bytes, ...]:
@@ -110,7 +111,7 @@ def _filtered(rows):  # type: ignore[no-untyped-def]
     for x in range(length):
         out[0, x + 1] = rows[0, x]
     for y in range(1, height):
-        out[y, 0] = 2
+        out[y, 0] = UP
         for x in range(length):
             out[y, x + 1] = rows[y, x] - rows[y - 1, x]
     return out
@@ -126,7 +127,7 @@ def _filtered_cutout(rgb, alpha, top, rows, band, filter):  # type: ignore[no-un
     for row in range(rows):
         _cutout_row(rgb[top + row], alpha[top + row], here[4:])
         band[row, 0] = filter
-        if filter == 2:
+        if filter == UP:
             for i in range(length):
                 band[row, i + 1] = here[i + 4] - above[i + 4]
         else:

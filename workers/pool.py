@@ -32,8 +32,6 @@ from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, calls_a
 from workers.placement import connect, places, require_joined, retire_others, start, stop
 from workers.plan import Shard, after_loss
 
-__all__ = ["Pool", "connect", "open_pool"]
-
 _MAX_DEATHS_IN_A_ROW = 8
 _STORE_TRIES = 3
 _LOOK_AFTER = 5.0  # seconds without a report, after which it asks whether there still is a cluster
@@ -52,6 +50,7 @@ class _Place:
     actor: ActorHandle[Any]
     hello: ray.ObjectRef[str]
     since: float
+    """When the first of its calls became the first; before there is any, when it was last greeted."""
     is_ready: bool = False
     was_ready: bool = False
     is_worn: bool = False
@@ -59,10 +58,7 @@ class _Place:
     is_reserved: bool = False
     """It has a call that was lost before: nothing else may be there when it ends."""
     queue: dict[ray.ObjectRef[Any], int] = field(default_factory=dict)
-    """Calls and how many items each has, in the order in which it begins them.
-
-    `since`: when the first of them became the first; before there is any, when it was last greeted.
-    """
+    """Calls and how many items each has, in the order in which it begins them."""
 
 
 @dataclass

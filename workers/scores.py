@@ -23,6 +23,9 @@ _SPECK = 0.005
 SCORED_SIDE = 214
 """Photos are halved for this side, to 642 to 1,283 pixels, whatever the network was given."""
 
+CUT_BY_FRAME = 0.08
+"""Share of the frame on the subject from which on the photo shows a part of it only."""
+
 _SUBJECT, _SOLID = 13, 243
 """Alphas from 5 % are of the subject, those from 95 % are solid."""
 
@@ -46,7 +49,7 @@ def score(mask: Pixels, gray: Pixels) -> Scores:
         coverage=float(levels @ np.arange(256) / (255 * mask.size)),
         edge_uncertainty=float(levels[_SUBJECT:_SOLID].sum() / max(levels[_SUBJECT:].sum(), 1)),
         pieces=_pieces(mask),
-        cut_by_frame=_on_the_frame(mask),
+        cut_by_frame=on_the_frame(mask),
         sharpness=sharpness,
         exposure=exposure,
     )
@@ -61,7 +64,7 @@ def flags(scores: Scores) -> tuple[str, ...]:
         return ("empty_mask",)
     verdicts = (
         ("full_mask", scores.coverage > 0.97),
-        ("cut_by_frame", scores.cut_by_frame > 0.08),
+        ("cut_by_frame", scores.cut_by_frame > CUT_BY_FRAME),
         ("many_pieces", scores.pieces > 4),
         ("uncertain_edge", scores.edge_uncertainty > 0.5),
         ("blurred", scores.sharpness < 0.05),
@@ -79,7 +82,8 @@ def _pieces(mask: Pixels) -> int:
     return int((areas >= max(1.0, _SPECK * float(areas.sum()))).sum())
 
 
-def _on_the_frame(mask: Pixels) -> float:
+def on_the_frame(mask: Pixels) -> float:
+    """Share of the outline of a mask of 0…255 that lies on the subject."""
     outline = np.concatenate((mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]))
     return float((outline > 127).mean())
 

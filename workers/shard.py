@@ -19,7 +19,6 @@ from typing import Generic, TypeVar
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
-from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, coarse_mask_key, cutout_key, is_in_place, mask_key, measure_key
 from workers.alike import Alike
@@ -59,7 +58,7 @@ def process_shard(
     Raises `PastDeadline`, `StoreFault`, `DeviceBroken`.
     """
     items = [manifest.items[number - 1] for number in numbers]
-    is_any_consistent = any((item.options or manifest.stamp.options).consistent for item in items)
+    is_any_consistent = any(manifest.options_of(item).consistent for item in items)
     alike = read_alike(transient, manifest.stamp.batch_id) if is_any_consistent else None
     way = _Way(transient, cutter, manifest, clock, alike, _Behind())
     finish = way.measure if is_any_consistent and alike is None else way.finish
@@ -143,9 +142,6 @@ class _Way:
     """Of the folders whose photos are to be consistent, once all are measured."""
     behind: _Behind
 
-    def _options(self, item: Item) -> CutoutOptions:
-        return item.options or self.manifest.stamp.options
-
     def fetch(self, item: Item) -> _Step[Order]:
         """Its bytes."""
         return _Step(item, self._alone(item, lambda: self._order(item)))
@@ -210,7 +206,7 @@ class _Way:
         return Failed(number=item.number, code=code, sentence=sentence, finished_at=self.clock())
 
     def _order(self, item: Item) -> Order:
-        stamp, options = self.manifest.stamp, self._options(item)
+        stamp, options = self.manifest.stamp, self.manifest.options_of(item)
         order = Order(self._source(item), options, stamp.grant_id is not None)
         if not options.consistent or self.alike is None:
             return order
@@ -258,7 +254,7 @@ class _Way:
         return _Files(by_key, None)
 
     def _finished(self, item: Item, photo: Photo) -> _Files:
-        batch_id, options = self.manifest.stamp.batch_id, self._options(item)
+        batch_id, options = self.manifest.stamp.batch_id, self.manifest.options_of(item)
         # Decoded as late as this, so that no more backdrops are held than are being finished.
         behind = self._background(options.bg_image) if options.bg_image is not None else None
         cut = self.cutter.finish(photo, behind)

@@ -66,7 +66,7 @@ def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of:
     if number > len(manifest.items):
         raise NotFound("The batch has no photo of that number.")
     item = manifest.items[number - 1]
-    format = (item.options or manifest.stamp.options).format
+    format = manifest.options_of(item).format
     try:
         if of is Of.PHOTO:
             file = _photo(portal, manifest.stamp, item)

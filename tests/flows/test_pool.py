@@ -29,7 +29,8 @@ from tests.flows.actors import (
     SlowRehearsal,
 )
 from tests.flows.conftest import Place, photo
-from workers.pool import Pool, connect
+from workers.placement import connect
+from workers.pool import Pool
 
 
 @pytest.fixture(scope="module")

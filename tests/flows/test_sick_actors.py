@@ -33,8 +33,8 @@ from tests.promise.world import StandInCutter
 from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, seconds_for
-from workers.placement import retire_others, start
-from workers.pool import Pool, _Calls, connect
+from workers.placement import connect, retire_others, start
+from workers.pool import Pool, _Calls
 
 
 @pytest.fixture(scope="module", autouse=True)
