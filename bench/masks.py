@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from bench.rembg import PHOTOS, ask, difference, rembg_python, start_rembg, table
+from bench.rembg import PHOTOS, ask, difference, rembg_python, start_rembg
 from bench.results import write_section
+from bench.tables import table
 from schemas.options import Channels, CutoutOptions
 from store.settings import Settings
 from workers.cutter import Cutter, open_cutter
@@ -117,13 +118,14 @@ def report(found: dict[str, dict[str, list[float]]], worst: dict[str, tuple[floa
     every = {way: [one for off in found.values() for one in off[way]] for way in ways}
     rows.append(["**all**", *(f"**{mean(every[way]):.2f} / {max(every[way]):.2f}**" for way in ways)])
     over = {way: sum(one > BOUND for one in every[way]) for way in ways}
-    body = table(["difference to rembg's mask in 255ths, mean / worst of 5 photos", *ways], rows) + (
-        f"\n\n{len(every[ways[0]])} files. The bound is {BOUND:g}; over it: "
-        + "; ".join(f"{way}: {over[way]} (worst {worst[way][0]:.2f}, {worst[way][1]})" for way in ways)
-        + "."
-    )
-    print(body)
-    write_section("Masks against rembg", body.splitlines())
+    told = "; ".join(f"{way}: {over[way]} (worst {worst[way][0]:.2f}, {worst[way][1]})" for way in ways)
+    lines = [
+        *table(["difference to rembg's mask in 255ths, mean / worst of 5 photos", *ways], rows),
+        "",
+        f"{len(every[ways[0]])} files. The bound is {BOUND:g}; over it: {told}.",
+    ]
+    print("\n".join(lines))
+    write_section("Masks against rembg", lines)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.rembg import PHOTOS, PLOTS, rembg_python, start_rembg, table
+from bench.rembg import PHOTOS, PLOTS, rembg_python, start_rembg
 from bench.results import write_section
+from bench.tables import table
 from workers.foreground import despilled
 from workers.refine import refined
 
@@ -236,7 +237,7 @@ def report(means: dict[str, dict[str, float]]) -> None:
     colour = 1 - ours["edge colour"] / clean["edge colour"]
     head = ["errors, mean of 6 subjects × 5 backgrounds", *MEASURES]
     lines = [
-        *table(head, rows).splitlines(),
+        *table(head, rows),
         "",
         f"Refined and despilled, the gradient error is {gradient:.0%} below rembg's default (goal 25 %), and the edge "
         f"colour error {colour:.0%} below its decontamination. 800 × 600 pixels; CPU-ms without the mask's resize.",

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from bench.results import write_section
+from bench.tables import table
 from schemas.options import Channels, CutoutOptions, Format
 from store.settings import Settings
 from workers.cutter import Cutter, open_cutter
@@ -223,23 +224,19 @@ def report(
         "ratio without network",
     ]
     worst = max(differences, key=lambda name: differences[name])
-    body = table(head, rows) + (
-        f"\n\nFive photos, each enlarged to both sizes. Our network: {'32 bits' if exact else 'as shipped'}. "
+    lines = [
+        *table(head, rows),
+        "",
+        f"Five photos, each enlarged to both sizes. Our network: {'32 bits' if exact else 'as shipped'}. "
         f"Masks differ from rembg's own by {mean(differences.values()):.2f}/255 on average, "
         f"{differences[worst]:.2f}/255 on the worst ({worst}); the bound is 2. "
         f"Our PNG has {mean(sizes.values()):.2f} times the bytes of pillow's default on identical pixels, "
-        f"{max(sizes.values()):.2f} at most; the bound is 1.2."
-    )
-    print(body)
-    write_section("Against rembg" + (", our network in 32 bits" if exact else ""), body.splitlines())
+        f"{max(sizes.values()):.2f} at most; the bound is 1.2.",
+    ]
+    print("\n".join(lines))
+    write_section("Against rembg" + (", our network in 32 bits" if exact else ""), lines)
     if not exact:
         draw(cases)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def draw(cases: dict[tuple[str, str], Case]) -> None:
