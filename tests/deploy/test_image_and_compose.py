@@ -86,7 +86,7 @@ def test_on_gpus_the_driver_asks_for_them_and_the_workers_may_load_what_they_com
     assert set(over) <= set(SERVICES)
     asked = {key.removeprefix("BGBATCH_").lower(): value for key, value in over["work"]["environment"].items()}
     settings = Settings(**asked)
-    assert (settings.device, settings.gpu_share, settings.shard_items) == ("cuda", 0.25, 64)
+    assert (settings.device, settings.gpu_share, settings.items_per_call) == ("cuda", 0.25, 64)
     assert re.sub(r"\$\{\w+:-(.*)\}", r"\1", over["ray"]["image"]) in DOCKERFILE
     assert over["ray"]["tmpfs"] == [f"{each}:exec" for each in COMPOSE["services"]["ray"]["tmpfs"]]
     (device,) = over["ray"]["deploy"]["resources"]["reservations"]["devices"]
