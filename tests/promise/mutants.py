@@ -171,10 +171,10 @@ def _readers_do_not_ask(self: World) -> list[object]:
 
 MUTANTS = [
     Mutant("versions and markers are objects too", Bucket, "find", _find_latest_only),
-    Mutant("unfinished uploads are objects too", Bucket, "find", _find_no_uploads, 45),
+    Mutant("unfinished uploads are objects too", Bucket, "find", _find_no_uploads, 90),
     Mutant("the deadline counts from receipt, not from each object's birth", Purge, "run", _count_from_birth),
     Mutant("purging needs no bookkeeping", Purge, "run", _trust_the_database, 3),
-    Mutant("expired hours are swept again", Purge, "_erase", _sweep_once, 44),
+    Mutant("expired hours are swept again", Purge, "_erase", _sweep_once, 65),
     Mutant("a batch goes by its own age, not by its hour's end", store.purge, "is_due", _whole_hours_only, 16),
     Mutant("purge time leaves room before the deadline", store.purge, "is_due", _an_hour_too_late, 3),
     Mutant("what is not due stays", Purge, "_erase", _everything_at_once, 23),
