@@ -7,7 +7,6 @@ Everything is torch with the device as it comes, so that the tests run the very 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from workers.png import PAETH, UP
+from workers.reduce import bands
 from workers.reduce import halving as halving_of
-from workers.reduce import lanczos
 from workers.streams import used_here
 
 _OUTPUTS = 64
@@ -66,8 +65,8 @@ def squeezed(photo: Tensor, side: int) -> Tensor:
     """As `reduce.squeezed`: side × side × 3."""
     across, down = (_bands(size, side, photo.device) for size in (photo.shape[-1], photo.shape[-2]))
     values = photo.float()
-    narrow = _rounded(torch.cat([values[..., each.inputs] @ used_here(each.weights).T for each in across], -1))
-    small = _as_bytes(torch.cat([used_here(each.weights) @ narrow[..., each.inputs, :] for each in down], -2))
+    narrow = _rounded(torch.cat([values[..., inputs] @ used_here(weights).T for inputs, weights in across], -1))
+    small = _as_bytes(torch.cat([used_here(weights) @ narrow[..., inputs, :] for inputs, weights in down], -2))
     return small.movedim(-3, -1)
 
 
@@ -127,24 +126,11 @@ def _as_bytes(values: Tensor) -> Tensor:
     return (values + 0.5).clamp(0, 255).to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class _Band:
-    """Some neighbouring outputs of a resize, the inputs that any of them needs, and outputs × inputs of weights."""
-
-    inputs: slice
-    weights: Tensor
-
-
 @lru_cache(maxsize=512)
-def _bands(size: int, target: int, device: torch.device) -> list[_Band]:
-    """The taps of `reduce.lanczos` as small matrices: one large one would be nearly all zeros."""
-    taps = lanczos(size, target)
-    places = torch.from_numpy(taps.first)[:, None] + torch.arange(taps.weights.shape[1])
-    rows = torch.zeros(target, size + taps.weights.shape[1])
-    rows.scatter_(1, places, torch.from_numpy(taps.weights))
-    bands = []
-    for first in range(0, target, _OUTPUTS):
-        last = min(target, first + _OUTPUTS) - 1
-        inputs = slice(int(places[first, 0]), min(size, int(places[last, -1]) + 1))
-        bands.append(_Band(inputs, rows[first : last + 1, inputs].contiguous().to(device)))
-    return bands
+def _bands(size: int, target: int, device: torch.device) -> list[tuple[slice, Tensor]]:
+    """Which inputs each band of outputs needs, and its weights, outputs × inputs."""
+    found = bands(size, target, _OUTPUTS)
+    return [
+        (slice(first, first + len(weights)), torch.from_numpy(weights).T.contiguous().to(device))
+        for first, weights in found
+    ]

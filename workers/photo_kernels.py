@@ -13,13 +13,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from workers.reduce import lanczos
+from workers.reduce import bands, lanczos
 from workers.streams import used_here
 
 _COLUMNS = 512
@@ -36,17 +35,17 @@ def squeezed(photo: Tensor, side: int) -> Tensor:
     narrow = torch.empty((many, channels, height, side), dtype=torch.uint8, device=photo.device)
     small = torch.empty((many, side, side, channels), dtype=torch.uint8, device=photo.device)
     rows = many * channels * height
-    bands = _bands(width, side, photo.device)
-    _across[(triton.cdiv(rows, _ROWS), len(bands.first))](
+    across = _bands(width, side, photo.device)
+    _across[(triton.cdiv(rows, _ROWS), len(across.first))](
         photo,
         narrow,
-        used_here(bands.first),
-        used_here(bands.weights),
-        used_here(bands.rest),
+        used_here(across.first),
+        used_here(across.weights),
+        used_here(across.rest),
         rows,
         width,
         side,
-        bands.weights.shape[1],
+        across.weights.shape[1],
         ROWS=_ROWS,
         BAND=_BAND,
         STEP=_STEP,
@@ -88,9 +87,9 @@ def _taps(size: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 class _Bands(NamedTuple):
-    """The taps of some neighbouring outputs as a matrix, inputs × outputs: one for all outputs would be mostly zeros.
+    """Those of `reduce.bands`, filled up to one size: the first input of each, and bands × inputs × outputs of weights.
 
-    `first`: the first input of each; `weights` and `rest`, in 16 bits each, are together as exact as 22 bits.
+    `weights` and `rest`, in 16 bits each, are together as exact as 22 bits.
     """
 
     first: Tensor
@@ -100,18 +99,15 @@ class _Bands(NamedTuple):
 
 @lru_cache(maxsize=512)
 def _bands(size: int, target: int, device: torch.device) -> _Bands:
-    taps = lanczos(size, target)
-    count, bands = taps.weights.shape[1], triton.cdiv(target, _BAND)
-    first = taps.first[::_BAND]
-    band, column = np.divmod(np.arange(target), _BAND)
-    inputs = triton.cdiv(int((taps.first - first[band]).max()) + count, _STEP) * _STEP
-    weights = np.zeros((bands, inputs, _BAND), np.float32)
-    for tap in range(count):
-        weights[band, taps.first - first[band] + tap, column] = taps.weights[:, tap]
-    exact = torch.from_numpy(weights)
+    found = bands(size, target, _BAND)
+    inputs = triton.cdiv(max(len(weights) for _, weights in found), _STEP) * _STEP
+    exact = torch.zeros(len(found), inputs, _BAND)
+    for band, (_, weights) in enumerate(found):
+        exact[band, : weights.shape[0], : weights.shape[1]] = torch.from_numpy(weights)
     half = exact.half()
     rest = (exact - half.float()).half()
-    return _Bands(torch.from_numpy(first).int().to(device), half.to(device), rest.to(device))
+    first = torch.tensor([first for first, _ in found], dtype=torch.int32)
+    return _Bands(first.to(device), half.to(device), rest.to(device))
 
 
 @triton.jit

@@ -98,6 +98,22 @@ def lanczos(size: int, target: int) -> Taps:
     return Taps(first, (weights / weights.sum(1, keepdims=True)).astype(np.float32))
 
 
+def bands(size: int, target: int, width: int) -> list[tuple[int, Floats]]:
+    """The same for `width` outputs at a time: the first input of each band, and its weights as inputs × outputs.
+
+    One matrix for all outputs would be nearly all zeros.
+    """
+    taps = lanczos(size, target)
+    found = []
+    for place in range(0, target, width):
+        first, weights = taps.first[place : place + width], taps.weights[place : place + width]
+        matrix = np.zeros((int(first[-1] - first[0]) + weights.shape[1], len(first)), np.float32)
+        inputs = (first - first[0])[:, None] + np.arange(weights.shape[1])
+        matrix[inputs, np.arange(len(first))[:, None]] = weights
+        found.append((int(first[0]), matrix[: size - int(first[0])]))
+    return found
+
+
 @njit(cache=True, nogil=True)
 def _halved_across(photo):  # type: ignore[no-untyped-def]
     height, width = photo.shape[0], photo.shape[1] // 2
