@@ -42,7 +42,7 @@ def places(settings: Settings) -> list[Place]:
     return [
         Place(
             "transient store",
-            "photos, cutouts, masks, reports, file names (in the manifest)",
+            "photos, cutouts, masks, reports, file names",
             PROMISED_LIFE,
             "`store.purge`, every 10 minutes: every object, version, delete marker and unfinished upload by its path",
             "a listing after the deletion; `store.health.oldest_byte`; canaries: by their paths",
