@@ -33,10 +33,9 @@ from schemas.batch import Counts, Stamp
 from schemas.clock import ShiftedClock, system_clock
 from schemas.errors import BgbatchError
 from schemas.ids import AccountId
-from schemas.naming import delivery_paths
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
-from schemas.results import Done, Failed, results_by_number
+from schemas.results import Done, Failed
 from store import people
 from store.objects import open_store
 from store.receipts import list_receipts, verify_receipts
@@ -96,15 +95,14 @@ class Story:
         write_photos(customer, photos)
         options = CutoutOptions()
         stamp = stamp_batch(self._parts, self._accounts[customer.name], customer.industry, options)
-        manifest = upload(self._parts, stamp, find_photos(photos).photos, on_item=lambda: None)
+        upload(self._parts, stamp, find_photos(photos).photos, on_item=lambda: None)
         with using(self._parts):
             counts = process_batch(stamp.batch_id)
-        results = results_by_number(self._parts.transient.reports(stamp.batch_id))
-        paths = {item.number: item.path for item in manifest.items}
+        results = read_results(self._parts.transient, stamp.batch_id)
         failures = tuple(
-            (paths[number], result.code, result.sentence)
-            for number, result in sorted(results.items())
-            if isinstance(result, Failed)
+            (item.path, result.code, result.sentence)
+            for item in results.manifest.items
+            if isinstance(result := results.by_number[item.number], Failed)
         )
         return Sent(customer, stamp, counts, failures)
 
@@ -115,14 +113,12 @@ class Story:
         for sent in batches:
             name = sent.customer.name.lower().replace(" ", "-")
             cutouts = self.folder / "cutouts" / name
-            deliver(transient, read_results(transient, sent.stamp.batch_id), cutouts, lambda: None)
-            manifest = transient.manifest(sent.stamp.batch_id)
-            results = results_by_number(transient.reports(sent.stamp.batch_id))
-            names = delivery_paths(manifest.items, sent.stamp.options.format.suffix)
-            for item in manifest.items:
-                is_done = isinstance(results[item.number], Done)
+            results = read_results(transient, sent.stamp.batch_id)
+            deliver(transient, results, cutouts, lambda: None)
+            for item in results.manifest.items:
+                is_done = isinstance(results.by_number[item.number], Done)
                 photo = (self.folder / "photos" / name / item.path).read_bytes()
-                cutout = (cutouts / names[item.number]).read_bytes() if is_done else None
+                cutout = (cutouts / results.names[item.number]).read_bytes() if is_done else None
                 pairs.append((f"{sent.customer.name}: {item.path}", photo, cutout))
         sheet = self.folder / "contact-sheet.png"
         sheet.write_bytes(contact_sheet(pairs))
