@@ -48,7 +48,7 @@ WORKS = (
 )
 CPU_ONLY_MS = {"PNG, 2 MP": 255.0, "PNG, 12 MP": 332.0}  # bench/RESULTS.md, "Against rembg": whole call, one thread
 
-OVERHEAD = 1.016  # dispatch, bench.scale
+OVERHEAD = 1.012  # dispatch, bench.scale
 SPOT_LOSS_PER_HOUR = 0.05  # assumed: of machines; each takes its calls in flight with it
 START_MINUTES = 5.0  # assumed: a machine with a GPU, its image and the network compiled
 PREFECT_REQUESTS_PER_BATCH = 61  # bench.scale, 400 photos
@@ -171,7 +171,7 @@ def page() -> str:
         "- Ray's head without an external store is one machine: when it dies, runs end, say so, and go on where they "
         "stood once a new cluster is up.",
         "- Of a GPU node's cold start only the actor's part was measured (20 s where its network was compiled before, "
-        "80 where not); what a cloud takes to give a machine, and a warm pool costs, was not.",
+        "most of a minute where not); what a cloud takes to give a machine, and a warm pool costs, was not.",
         "",
     ]
     return "\n".join(lines)
