@@ -1,7 +1,8 @@
 """From outputs to candidates: the gate picks rows, workers write files, a transaction admits each file.
 
 The order makes a crash harmless: an object without an admission is read by nobody and erased by the next reconcile.
-A file is named for its bytes, so a write of an earlier try that comes late changes no admitted file.
+A file is named for its bytes, so a write of an earlier try that comes late changes no admitted file; and who has lost
+the batch's lease admits nothing more, so one worker alone says which file is its batch's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 from consent.gate import confirm, gate
 from consent.ledger import find_grant
 from consent.policy import LedgerUnreadable
+from flows.lease import batch_fenced, require_lease
 from flows.parts import Parts
 from lake.admission import Seen, admit, discard, look
 from lake.layout import Place, place_of
@@ -52,7 +54,7 @@ def admit_outputs(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: 
     """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in.
 
     Which grant there was at receipt the records say, where workers cannot write; the manifest is not asked. Raises
-    `StoreFault`, `NotFound` for a batch that the records do not know.
+    `LeaseLost`, `StoreFault`, `NotFound` for a batch that the records do not know.
     """
     with parts.records.reading() as connection:
         batch = get_batch(connection, batch_id)
@@ -75,7 +77,7 @@ def admit_outputs(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: 
                 refusals[reason] += file.rows
                 with parts.records.transaction() as connection:
                     discard(connection, file.key, parts.lake)
-    with parts.records.transaction() as connection:
+    with batch_fenced(parts, stamp.batch_id) as connection:
         set_refusals(connection, stamp.batch_id, refusals)
     return Admitted(rows, files, dict(refusals))
 
@@ -92,6 +94,7 @@ def _admit(parts: Parts, stamp: Stamp, file: LakeFile, seen: Seen) -> str | None
         decision = confirm(connection, stamp.grant_id, stamp.industry, stamp.received_at, now)
         if decision.reason is not None:
             return decision.reason.value
+        require_lease(connection, parts, stamp.batch_id)  # here: closing an account ends grants first, then its batches
         is_new = admit(connection, file, now, parts.lake, seen)
     if is_new:
         seen.take(file)

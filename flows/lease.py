@@ -69,9 +69,14 @@ def batch_fenced(parts: Parts, batch_id: BatchId) -> Iterator[Connection]:
     Who stood still for longer than its lease may find that another has brought the batch to its end.
     """
     with parts.records.transaction() as connection:
-        if not line.holds(connection, batch_id, parts.holder, parts.clock()):
-            raise LeaseLost
+        require_lease(connection, parts, batch_id)
         yield connection
+
+
+def require_lease(connection: Connection, parts: Parts, batch_id: BatchId) -> None:
+    """The same inside a transaction: until its end nobody else takes the lease. Raises `LeaseLost`."""
+    if not line.holds(connection, batch_id, parts.holder, parts.clock()):
+        raise LeaseLost
 
 
 def under_lease(parts: Parts, holder: str, lost: threading.Event) -> Parts:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from sqlalchemy import select, update
 
+from consent import ledger
 from flows import steps
+from flows.admission import admit_outputs
+from flows.candidates import lake_of
+from flows.lease import LeaseLost
 from flows.parts import Parts, open_parts
+from lake.audit import audit
 from lake.layout import Place
+from lake.strip import strip_metadata
 from lake.write import LakeFile, write_candidates
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.results import ShardReport
+from store import line
+from store.batches import get_batch
+from store.line import LEASE_LIFE
+from store.objects import ObjectStore
 from store.settings import Settings
-from store.tables import admissions, batches
-from store.transient import manifest_key
+from store.tables import admissions, batches, submissions
+from store.transient import manifest_key, source_key
 from tests.batches import lay_out, send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
+from tests.consent.postgres import new_database
 from tests.lake.conftest import a_photo
 from tests.promise.world import StandInCutter
 from workers.shard import process_shard
@@ -113,3 +127,101 @@ def test_a_file_that_a_worker_wrote_for_another_permission_is_not_admitted(
     with pytest.raises(StoreFault, match="another permission"):
         process(parts, batch_id, said)
     assert admitted(parts) == []
+
+
+class LateStore(ObjectStore):
+    """A lake whose writer stands still before its bytes come."""
+
+    def __init__(self, lake: ObjectStore) -> None:
+        super().__init__(lake.storage)
+        self.reached, self.go_on = Event(), Event()
+
+    def write(self, key: str, data: bytes) -> None:
+        self.reached.set()
+        assert self.go_on.wait(30)
+        super().write(key, data)
+
+
+@pytest.mark.parametrize("stands_still", ["before its bytes come", "before it offers them"])
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_a_worker_that_was_taken_over_while_it_wrote_changes_nothing_in_the_lake(
+    tmp_path: Path, records_on: str, stands_still: str
+) -> None:
+    """Two workers at once on one batch, whose first photo is another by the time that the second reads it."""
+    url = "" if records_on == "sqlite" else new_database()
+    now = [NOON]
+    parts = open_parts(Settings(home=tmp_path / "home", records_url=url), lambda: now[0])
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+    late = LateStore(parts.lake)
+    first = replace(parts, holder="first", lake=late if stands_still == "before its bytes come" else parts.lake)
+    second = replace(parts, holder="second")
+    claim(parts, batch_id, "first")
+    outcome: list[Exception] = []
+
+    def offered(file: LakeFile) -> LakeFile:
+        if stands_still == "before it offers them":
+            late.reached.set()
+            assert late.go_on.wait(30)
+        return file
+
+    def work() -> None:
+        try:
+            process(first, batch_id, offered)
+        except LeaseLost as lost:
+            outcome.append(lost)
+
+    working = Thread(target=work)
+    working.start()
+    assert late.reached.wait(30)
+    now[0] += LEASE_LIFE
+    claim(parts, batch_id, "second")
+    parts.transient.objects.write(source_key(batch_id, 1), a_photo(3, (16, 16)))
+    assert process(second, batch_id) == []
+    late.go_on.set()
+    working.join(30)
+    assert [type(each) for each in outcome] == [LeaseLost]
+    lake = lake_of(parts)
+    assert audit(lake).faults == []
+    hashes = {each["item"]: each["image_sha256"] for each in lake.labels(AUTO, ("item", "image_sha256")).to_pylist()}
+    expected = strip_metadata(a_photo(3, (16, 16)))
+    assert expected is not None
+    assert hashes[1] == hashlib.sha256(expected).hexdigest(), "what the second read"
+    (admitted_key,) = [each.key for each in lake.snapshot(AUTO).files]
+    assert len(list(parts.lake.walk(""))) == 2, "what the first wrote lies beside it, and is no candidate"
+    now[0] += timedelta(hours=23)
+    steps.reconcile(parts)
+    assert [each.key for each in parts.lake.walk("")] == [admitted_key]
+    parts.records.engine.dispose()
+
+
+def test_who_was_taken_over_before_it_has_a_file_admits_none_and_says_nothing_of_refusals(
+    parts: Parts, tmp_path: Path
+) -> None:
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+    claim(parts, batch_id, "first")
+    first = replace(parts, holder="first")
+
+    def taken_over(file: LakeFile) -> LakeFile:
+        with parts.records.transaction() as connection:
+            connection.execute(update(submissions).values(lease_holder="second"))
+        return file
+
+    with pytest.raises(LeaseLost):
+        process(first, batch_id, taken_over)
+    assert admitted(parts) == []
+    with parts.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(), AUTO, NOON)
+    assert process(replace(parts, holder="second"), batch_id) == ["withdrawn"]
+    with pytest.raises(LeaseLost):
+        admit_outputs(first, batch_id, [], lambda portions, admitted_at: iter(()))
+    with parts.records.reading() as connection:
+        assert get_batch(connection, batch_id).refusals == {"withdrawn": 2}
+
+
+def claim(parts: Parts, batch_id: BatchId, holder: str) -> None:
+    with parts.records.transaction() as connection:
+        assert line.claim(connection, batch_id, holder, parts.clock())
