@@ -112,9 +112,9 @@ def pull(
         plan = _new_plan(reader, query, order, clock, randomness)
         if old is not None:
             _clear(copy, records, old, clock)
+        copy.write(PLAN, plan.model_dump_json().encode())  # first: who is killed here is on record once it goes on
         with records.transaction() as connection:
             record_pull(connection, plan, order.place)
-        copy.write(PLAN, plan.model_dump_json().encode())
     else:
         live_now = reader.live()
         with records.transaction() as connection:
@@ -175,7 +175,7 @@ def _old_copy(copy: ObjectStore) -> Manifest | None:
 
 def _clear(copy: ObjectStore, records: Records, old: Manifest, clock: Clock) -> None:
     """The manifest goes last: whoever finds it does all of this again."""
-    for top in ("data", PLOTS):
+    for top in (DONE, "data", PLOTS):  # a pull that was killed at its very end left word of what it had done
         copy.delete_folder(top)
     copy.delete([CARD])
     with records.transaction() as connection:

@@ -1,4 +1,7 @@
-"""The record of copies: who took what. Written before a copy's first byte, so that a withdrawal finds every copy."""
+"""The record of copies: who took what. Written before a copy's first image, so that a withdrawal finds every copy.
+
+It is written after the copy's plan, so that it speaks of no copy that nobody could go on with.
+"""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ pulls = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("finished_at", UtcTime),
 )
-"""Copies of candidates that somebody took. Recorded before their first byte, so that none is unknown."""
+"""Copies of candidates that somebody took. Recorded before their first image, so that none is unknown."""
 
 pulled_grants = Table(
     "pulled_grants",

@@ -6,19 +6,22 @@ import hashlib
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete
 
 import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
-from lake.copies.manifest import MANIFEST, Kind, Split
+from lake.copies.manifest import MANIFEST, PLAN, Kind, Split
 from lake.pull import Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls, mark_gone
 from lake.query import Query
@@ -28,8 +31,10 @@ from schemas.candidate import LICENCE
 from schemas.errors import BadQuery, CopyInTheWay, StoreFault, UserError
 from schemas.ids import new_grant_id
 from schemas.industries import Industry
+from store.erase import Erasure
 from store.folder import Folder
 from store.objects import ObjectStore, open_store
+from store.records import Records
 from store.settings import Settings
 from store.tables import pulled_grants, pulls
 from tests.lake.conftest import AUTO, World, a_photo
@@ -290,6 +295,81 @@ def test_a_pull_that_is_gone_on_with_is_on_record_with_all_that_it_holds(
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
     assert (known.must_go(world.live()), known.place) == ({grants[0].grant_id: 1}, order.place)
+
+
+class Mortal(ObjectStore):
+    """A copy's place, and the records, of a pull that is killed before its `steps`th change of either."""
+
+    def __init__(self, folder: Path, steps: int) -> None:
+        super().__init__(Folder(str(folder)))
+        self.left, self.lock = steps, Lock()
+
+    def live_on(self) -> None:
+        with self.lock:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    def write(self, key: str, data: bytes) -> None:
+        self.live_on()
+        super().write(key, data)
+
+    def erase(self, *how: Any, **more: Any) -> Erasure:
+        self.live_on()
+        return super().erase(*how, **more)
+
+    def of(self, records: Records) -> Records:
+        """The records, in whose transactions it can be killed, too."""
+        mortal = Records(records.engine)
+
+        @contextmanager
+        def transaction() -> Iterator[Connection]:
+            self.live_on()
+            with records.transaction() as connection:
+                yield connection
+
+        mortal.transaction = transaction  # type: ignore[method-assign]
+        return mortal
+
+
+@pytest.mark.parametrize("there", ["nothing", "an older copy"])
+def test_wherever_a_pull_is_killed_the_records_know_the_copies_that_are_and_no_other(
+    world: World, tmp_path: Path, there: str
+) -> None:
+    world.give(world.grant(), 1)
+    for steps in range(100):
+        folder, order = tmp_path / str(steps), Order(place=str(steps))
+        grant = world.grant()
+        world.give(grant, 1)
+        if there == "an older copy":
+            pull(world.lake, world.records, world.live, ALL, folder, world.clock, order=order)
+        copy = Mortal(folder, steps)
+        try:
+            pull(world.lake, copy.of(world.records), world.live, ALL, copy, world.clock, order=order)
+            was_killed = False
+        except KeyboardInterrupt:
+            was_killed = True
+        assert _held(folder) <= _on_record(world, order).keys()
+        if not (folder / PLAN).exists() and not (folder / MANIFEST).exists():
+            assert _on_record(world, order) == {}
+        world.withdraw(grant)
+        assert pull(world.lake, world.records, world.live, ALL, folder, world.clock, order=order).rows == 1
+        assert _held(folder) == _on_record(world, order).keys() == set(world.live())
+        if not was_killed:
+            break
+    assert steps > 10
+
+
+def _held(folder: Path) -> set[str]:
+    """The grants whose images lie in a copy."""
+    return {path.name[:33] for path in (folder / "data").rglob("*.parquet")}
+
+
+def _on_record(world: World, order: Order) -> dict[str, int]:
+    """What must go from a place, as the records have it, if all grants end."""
+    with world.records.reading() as connection:
+        found = [each.must_go([]) for each in list_pulls(connection) if each.place == order.place]
+    return {str(grant_id): rows for each in found for grant_id, rows in each.items()}
 
 
 @pytest.mark.parametrize("kind", list(Kind))
