@@ -6,7 +6,7 @@ It is written after the copy's plan, so that it speaks of no copy that nobody co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -109,18 +109,26 @@ def mark_gone(connection: Connection, pull_id: str, now: datetime) -> None:
     mark_cleared(connection, pull_id, None, now)
 
 
-def hold_place(connection: Connection, place: str, holder: str, now: datetime) -> str | None:
-    """Begin to make a copy there. None: nobody else does; else who does, and nothing is changed.
+def hold_place(
+    connection: Connection,
+    place: str,
+    holder: str,
+    now: datetime,
+    is_gone: Callable[[str], bool] = lambda holder: False,
+) -> str | None:
+    """Begin to make a copy there. None: nobody else does, nor inside it or around it; else who does.
 
-    `place`: a name for it that no other place has, be it on another machine.
+    `place`: a name for it that no other place has, be it on another machine. `is_gone`: whether a holder is known to
+    be dead, so that nobody waits for its lease to end.
     """
-    key = _key(place)
-    serialise_appends(connection, f"copy:{key}")
-    known = connection.execute(select(copies_under_way).where(copies_under_way.c.place_sha256 == key)).first()
-    if known is not None and known.lease_until > now:
-        return str(known.lease_holder)
-    connection.execute(delete(copies_under_way).where(copies_under_way.c.place_sha256 == key))
-    row = {"place_sha256": key, "lease_holder": holder, "lease_until": now + LEASE_LIFE}
+    serialise_appends(connection, "copies under way")
+    for known in connection.execute(select(copies_under_way)).all():
+        if known.place_sha256 != _key(place) and not _lie_in_each_other(place, known.place):
+            continue
+        if known.lease_until > now and not is_gone(known.lease_holder):
+            return str(known.lease_holder)
+        connection.execute(delete(copies_under_way).where(copies_under_way.c.place_sha256 == known.place_sha256))
+    row = {"place_sha256": _key(place), "place": place, "lease_holder": holder, "lease_until": now + LEASE_LIFE}
     connection.execute(insert(copies_under_way).values(row))
     return None
 
@@ -136,6 +144,12 @@ def leave_place(connection: Connection, place: str, holder: str) -> None:
     """The copy is made, or will not be."""
     own = (copies_under_way.c.place_sha256 == _key(place)) & (copies_under_way.c.lease_holder == holder)
     connection.execute(delete(copies_under_way).where(own))
+
+
+def _lie_in_each_other(one: str, other: str | None) -> bool:
+    """Whether one of two places is inside the other. None: it is not known where that one is."""
+    inside, outside = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/" if other else "?"
+    return inside.startswith(outside) or outside.startswith(inside)
 
 
 def _key(place: str) -> str:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
     UniqueConstraint,
     false,
@@ -260,8 +261,9 @@ copies_under_way = Table(
     Column("place_sha256", String(64), primary_key=True),
     Column("lease_holder", String(128), nullable=False),
     Column("lease_until", UtcTime, nullable=False),
+    Column("place", Text),
 )
-"""Where a copy is being made just now, and by whom: until then no other pull begins there."""
+"""Where a copy is being made just now, and by whom: until then no other pull begins there, inside it or around it."""
 
 receipts = Table(
     "receipts",

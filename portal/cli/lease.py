@@ -2,7 +2,7 @@
 
 A dispatcher that lives is let go first, because its workers are warm: the command would start Ray and a network of its
 own beside them, and the two would fight for the machine. The command then watches: who asked wants the batch done, by
-whomever. Of two pulls into one place the second is refused.
+whomever. Of two pulls into one place, or into two of which one is inside the other, the second is refused.
 """
 
 from __future__ import annotations
@@ -116,14 +116,11 @@ def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
             return pulls.keep_place(connection, name, holder, parts.clock())
 
     with parts.records.transaction() as connection:
-        other = pulls.hold_place(connection, name, holder, parts.clock())
-        if other is not None and _is_gone(other):
-            pulls.leave_place(connection, name, other)
-            other = pulls.hold_place(connection, name, holder, parts.clock())
+        other = pulls.hold_place(connection, name, holder, parts.clock(), _is_gone)
     if other is not None:
         raise CopyInTheWay(
-            "Another pull writes into this place just now. Wait for its end, or choose another place. If it was killed "
-            "on another machine, the place is free a minute later."
+            "Another pull writes into this place just now, or into one inside or around it. Wait for its end, or "
+            "choose another place. If it was killed on another machine, the place is free a minute later."
         )
     try:
         with renewed(pulls.LEASE_LIFE, renew) as lost:

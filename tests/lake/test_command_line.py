@@ -19,7 +19,7 @@ from flows.parts import open_parts
 from lake.pictures import gray, rgb
 from lake.pulls import LEASE_LIFE, hold_place
 from portal.cli.lake import app
-from portal.cli.lease import holding, holding_place
+from portal.cli.lease import _host, holding, holding_place
 from portal.training import open_lake
 from schemas.consent import Grant
 from schemas.errors import CopyInTheWay
@@ -232,6 +232,49 @@ def test_a_pull_whose_place_another_has_by_now_writes_no_more_there(tmp_path: Pa
     with parts.records.transaction() as connection:
         assert hold_place(connection, "s3://copies/one", "a third", now[0]) == "another", "whose place it stays"
     parts.records.engine.dispose()
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("first", "second", "may_both"),
+    [
+        ("/copies/one", "/copies/one/data/inside", False),
+        ("/copies/one/data/inside", "/copies/one", False),
+        ("/copies/one", "/", False),
+        ("s3://copies", "s3://copies/one", False),
+        ("s3://copies/one/two", "s3://copies/one", False),
+        ("/copies/one", "/copies/one-more", True),
+        ("/copies/one", "/copies/two", True),
+        ("s3://copies/one", "/copies/one", True),
+    ],
+)
+def test_of_two_pulls_at_once_neither_lies_inside_the_other(
+    tmp_path: Path, records_on: str, first: str, second: str, may_both: bool
+) -> None:
+    url = "" if records_on == "sqlite" else new_database()
+    parts = open_parts(Settings(home=tmp_path, records_url=url), lambda: NOON)
+    with holding_place(parts, first) as require_ours:
+        if may_both:
+            with holding_place(parts, second):
+                require_ours()
+        else:
+            with pytest.raises(CopyInTheWay, match="inside or around"), holding_place(parts, second):
+                pass
+        require_ours()
+    with holding_place(parts, second):
+        pass
+    dead = f"{_host()} {_a_dead_process()} command"
+    with parts.records.transaction() as connection:
+        assert hold_place(connection, f"{_host()} /copies/one/killed", dead, NOON) is None
+    with holding_place(parts, "/copies/one"):
+        pass
+    parts.records.engine.dispose()
+
+
+def _a_dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
 
 
 def test_a_host_of_a_long_name_can_hold_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
