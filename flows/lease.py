@@ -15,13 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.parts import Parts
 from schemas.ids import BatchId
 from store import line
+from store.logs import ToldAnyway
 from store.records import Records
 
 _log = logging.getLogger(__name__)
 
 
-class LeaseLost(Exception):
-    """Another process has the work by now, or it is over: whoever hears that leaves all of it as it is."""
+class LeaseLost(ToldAnyway):
+    """Another process has the work by now, or it is over: whoever hears that says so, and leaves all of it as it is."""
 
 
 @contextmanager

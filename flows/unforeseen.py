@@ -11,9 +11,8 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from flows.lease import LeaseLost
 from schemas.errors import BgbatchError
-from store.logs import Unforeseen, kind_and_place, log_trace
+from store.logs import ToldAnyway, Unforeseen, kind_and_place, log_trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +28,7 @@ def without_its_text(step: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return step(*args, **kwargs)
-        except (BgbatchError, LeaseLost, Unforeseen, OperationalError, InterfaceError):
+        except (BgbatchError, ToldAnyway, OperationalError, InterfaceError):
             raise
         except Exception as fault:  # noqa: BLE001 - all that is not named above
             if isinstance(fault, OSError) and fault.errno is not None:  # such as a full disk: all but which file it was

@@ -31,7 +31,11 @@ _ROOT = Path(__file__).parent.parent
 _about: ContextVar[dict[str, str]] = ContextVar("about")
 
 
-class Unforeseen(Exception):
+class ToldAnyway(Exception):
+    """What whoever waits for a flow says in a line of its own, so that no trace of an engine need say it, too."""
+
+
+class Unforeseen(ToldAnyway):
     """What nobody foresaw: the kind of an exception and its place in the code, and nothing of what it said.
 
     It is no `BgbatchError`: trying again may not help, and who gets one after the other makes room for a new process.
@@ -143,7 +147,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """
     message = record.getMessage()
     fault = record.exc_info[1] if record.exc_info else None
-    if message.startswith(_SAID_ALREADY) and (fault is None or isinstance(fault, BgbatchError | Unforeseen)):
+    if message.startswith(_SAID_ALREADY) and (fault is None or isinstance(fault, BgbatchError | ToldAnyway)):
         return "will start" in message  # another try
     if message.startswith("Token authentication is enabled"):
         return False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +23,7 @@ from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
+from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import set_progress
 from store.tables import submissions
@@ -287,3 +291,43 @@ def test_a_command_leaves_a_batch_whose_photos_are_still_coming_to_its_upload(pl
 
 def comes(what: Callable[[], bool]) -> bool:
     return any(what() or threading.Event().wait(0.01) for _ in range(1000))
+
+
+_TAKEN_OVER = """
+import sys, threading
+from dataclasses import replace
+from sqlalchemy import update
+from flows import engine
+from flows.parts import open_parts, using
+from schemas.clock import system_clock
+from store import logs
+from store.settings import Settings
+from store.tables import submissions
+
+settings = Settings()
+engine.prepare(settings)
+logs.set_up("text")
+from flows.dispatch import Dispatcher
+from flows.process_batch import process_batch
+
+def process(parts, batch_id):
+    with parts.records.transaction() as connection:
+        connection.execute(update(submissions).values(lease_holder="another"))
+    with using(parts):
+        return process_batch(batch_id)
+
+Dispatcher(open_parts(settings, system_clock), "one", process, threading.Event()).take_turn()
+"""
+
+
+def test_a_turn_that_another_process_has_taken_over_is_told_in_one_line(place: Place, prefect_server: str) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    result = Failed(number=1, code="not_an_image", sentence="No.", finished_at=place.parts.clock())
+    place.parts.transient.write_report(stamp, ShardReport(first=1, last=1, results=(result,)))  # only its end is left
+    settings = {"BGBATCH_HOME": str(place.parts.settings.home), "PREFECT_API_URL": prefect_server}
+    command = (sys.executable, "-W", "ignore", "-c", _TAKEN_OVER)
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "WARNING flows.dispatch: the turn ended: it stood still for so long that another process has the batch by now"
+    ]

@@ -56,7 +56,7 @@ def test_prefects_lines_of_a_failure_that_is_told_anyway_are_left_out() -> None:
     written = io.StringIO()
     logs.set_up("text", written)
     logger = logging.getLogger("prefect.task_runs")
-    for fault in (Unforeseen("KeyError at x.py:1"), StoreFault("Full.")):
+    for fault in (Unforeseen("KeyError at x.py:1"), StoreFault("Full."), LeaseLost()):
         try:
             raise fault
         except Exception:
@@ -66,4 +66,4 @@ def test_prefects_lines_of_a_failure_that_is_told_anyway_are_left_out() -> None:
     logs.set_up("text")
     assert [line.rpartition(" - ")[2] for line in written.getvalue().splitlines()] == [
         "Retry 1/2 will start 10 second(s) from now"
-    ] * 2
+    ] * 3
