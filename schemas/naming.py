@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
 
-from schemas.batch import Item
+from schemas.batch import Item, Manifest, SealedItems
 
 PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
@@ -28,33 +27,62 @@ def shown(name: str, most: int = 60) -> str:
 
 def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
     """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot; an item's own wins."""
-    suffixes = {item.number: item.options.format.suffix if item.options else suffix for item in items}
-    short = {item.number: str(PurePosixPath(item.path).with_suffix(suffixes[item.number])) for item in items}
-    long = {item.number: f"{item.path}{suffixes[item.number]}" for item in items}
-    folders = {_on_any_disk(str(folder)) for item in items for folder in PurePosixPath(item.path).parents}
-    short_uses = Counter(map(_on_any_disk, short.values()))
-    long_uses = Counter(map(_on_any_disk, long.values()))
-    taken = folders | {name for name, uses in short_uses.items() if uses == 1}
-    chosen: dict[int, str] = {}
-    for item in items:
-        path = short[item.number]
-        if short_uses[_on_any_disk(path)] == 1 and _on_any_disk(path) not in folders:
-            chosen[item.number] = path
-            continue
-        path = long[item.number]
+    own = {item.number: item.options.format.suffix for item in items if item.options}
+    return _named({item.number: item.path for item in items}, own, suffix)
+
+
+def names_of(manifest: Manifest) -> dict[int, str]:
+    """The same for a sealed batch, whose items are not read one by one for it unless some have options of their own."""
+    if not isinstance(manifest.items, SealedItems) or manifest.items.hold(b'"options":{'):
+        return delivery_paths(tuple(manifest.items), manifest.stamp.options.format.suffix)
+    return _named(dict(enumerate(manifest.paths, start=1)), {}, manifest.stamp.options.format.suffix)
+
+
+def _named(paths: Mapping[int, str], own: Mapping[int, str], suffix: str) -> dict[int, str]:
+    short = {number: f"{_without_suffix(path)}{own.get(number, suffix)}" for number, path in paths.items()}
+    folders = {_on_any_disk(folder) for inside in {_folder(path) for path in paths.values()} for folder in _up(inside)}
+    folded = {number: _on_any_disk(path) for number, path in short.items()}
+    uses = Counter(folded.values())
+    clashing = [number for number, path in folded.items() if uses[path] > 1 or path in folders]
+    if not clashing:
+        return short
+    long = {number: f"{paths[number]}{own.get(number, suffix)}" for number in clashing}
+    long_uses = Counter(map(_on_any_disk, long.values()))  # who has the same long name has the same short one, too
+    taken = folders | {name for name, count in uses.items() if count == 1}
+    for number in clashing:
+        path = long[number]
         if long_uses[_on_any_disk(path)] > 1 or _on_any_disk(path) in taken:
-            path = _numbered(item, suffixes[item.number], taken)
+            path = _numbered(paths[number], number, own.get(number, suffix), taken)
         taken.add(_on_any_disk(path))
-        chosen[item.number] = path
-    return chosen
+        short[number] = path
+    return short
 
 
-def _numbered(item: Item, suffix: str, taken: set[str]) -> str:
-    path = f"{item.path}.{item.number}{suffix}"
+def _without_suffix(path: str) -> str:
+    """As `PurePosixPath` has it: a dot at the start or at the end of a name begins no suffix."""
+    start, dot = path.rfind("/") + 1, path.rfind(".")
+    return path[:dot] if start < dot < len(path) - 1 else path
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _up(folder: str) -> Iterator[str]:
+    """A folder, and those that it lies in."""
+    while folder:
+        yield folder
+        folder = _folder(folder)
+
+
+def _numbered(own_path: str, number: int, suffix: str, taken: set[str]) -> str:
+    path = f"{own_path}.{number}{suffix}"
     while _on_any_disk(path) in taken:
-        path = f"{path.removesuffix(suffix)}.{item.number}{suffix}"
+        path = f"{path.removesuffix(suffix)}.{number}{suffix}"
     return path
 
 
 def _on_any_disk(path: str) -> str:
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

@@ -303,7 +303,7 @@ def _is_due(parts: Parts, record: BatchRecord) -> bool:
 
 def _became(transient: TransientStore, record: BatchRecord) -> _Became:
     """The names are read from the transient store and shown, not kept."""
-    paths = {item.number: item.path for item in transient.manifest(record.stamp.batch_id).items}
+    paths = dict(enumerate(transient.manifest(record.stamp.batch_id).paths, start=1))
     results = sorted(results_by_number(transient.reports(record.stamp.batch_id)).items())
     return _Became(
         [

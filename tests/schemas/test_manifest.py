@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from schemas.batch import Item, Manifest, Stamp
 from schemas.ids import new_batch_id, received_at
+from schemas.naming import delivery_paths, names_of
 from schemas.options import CutoutOptions, Format
 from schemas.results import Done, Failed, Scores, ShardReport, results_by_number, standing
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-_NAMES = st.text(st.sampled_from('aä"{}[]:,1 nuber'), min_size=1, max_size=30)
+_NAMES = st.text(st.sampled_from('aä"\n{}[]:,1 nuberpth'), min_size=1, max_size=30)
 
 
 def stamp() -> Stamp:
@@ -42,6 +43,8 @@ def test_what_was_sealed_is_read_back_whatever_the_names_are(names: list[tuple[s
     assert read.stamp == sealed.stamp
     assert (len(read.items), tuple(read.items), read.items[-1]) == (len(items), items, items[-1])
     assert read.items[:2] == items[:2]
+    assert sealed.paths == read.paths == [item.path for item in items]
+    assert names_of(sealed) == names_of(read) == delivery_paths(items, ".jpg")
     for manifest in (sealed, read):
         firsts = {item.path: item for item in reversed(items)}
         assert all(manifest.item_at(path) == item for path, item in firsts.items())
