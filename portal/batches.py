@@ -7,12 +7,11 @@ from contextlib import suppress
 from datetime import datetime
 
 from flows import steps
-from portal.delivery import read_results
 from schemas.batch import BatchState
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
-from schemas.results import Failed
+from schemas.results import standing
 from store import line
 from store.batches import BatchRecord, get_batch
 from store.logs import note
@@ -60,8 +59,7 @@ def ask_again(
     """
     if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-    results = read_results(transient, record.stamp.batch_id)
-    failed = {each.code for each in results.by_number.values() if isinstance(each, Failed)}
+    failed = {each.code for each in standing(transient.each_report(record.stamp.batch_id)).failed.values()}
     chosen = failed if codes is None else failed & set(codes)
     if not chosen and record.counts.done + record.counts.failed == record.counts.items:
         raise UserError("No photo failed with such a code, so there is nothing to try again.")

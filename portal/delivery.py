@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from schemas.batch import Manifest, Stamp
 from schemas.ids import BatchId
-from schemas.naming import delivery_paths
+from schemas.naming import names_of
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
 from store.folder import write_whole
@@ -53,24 +53,7 @@ class Results:
 def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
     """What has become of a batch so far. Raises `BatchNotSealed`, `StoreFault`."""
     manifest = transient.manifest(batch_id)
-    names = delivery_paths(manifest.items, manifest.stamp.options.format.suffix)
-    return Results(manifest, results_by_number(transient.reports(batch_id)), names)
-
-
-def results_in_portions(
-    transient: TransientStore, batch_id: BatchId, after: int, portion: int
-) -> Iterator[tuple[range, Results]]:
-    """The same for the items after this one, so many at first and then four times as many: item numbers, and results.
-
-    A batch has thousands of reports; only those of a portion are read for it.
-    """
-    manifest = transient.manifest(batch_id)
-    names = delivery_paths(manifest.items, manifest.stamp.options.format.suffix)
-    left = range(after + 1, len(manifest.items) + 1)
-    while left:
-        some, left = left[:portion], left[portion:]
-        yield some, Results(manifest, results_by_number(transient.each_report(batch_id, some)), names)
-        portion *= 4
+    return Results(manifest, results_by_number(transient.reports(batch_id)), names_of(manifest))
 
 
 def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:

@@ -111,7 +111,13 @@ def report_key(batch_id: BatchId, numbers: Sequence[int]) -> str:
     First and last alone would not tell items 1 and 8, run again, from items 1 to 8.
     """
     digest = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
-    return f"{batch_prefix(batch_id)}/report/{numbers[0]:06d}-{numbers[-1]:06d}-{digest}.json"
+    return f"{_reports_prefix(batch_id)}/{numbers[0]:06d}-{numbers[-1]:06d}-{digest}.json"
+
+
+def first_and_last(report: str) -> tuple[int, int]:
+    """The items that a report is named for: it speaks of none before or after them."""
+    first, last, _ = report.split("-")
+    return int(first), int(last)
 
 
 def manifest_key(batch_id: BatchId) -> str:
@@ -238,27 +244,29 @@ class TransientStore:
         """All reports that were written so far, in order of their first item."""
         return list(self.each_report(batch_id))
 
-    def each_report(self, batch_id: BatchId, of: range | None = None) -> Iterator[ShardReport]:
-        """The same, with few of them in memory at once. `of`: only those that may speak of these items.
+    def each_report(self, batch_id: BatchId) -> Iterator[ShardReport]:
+        """The same, with few of them in memory at once."""
+        yield from (report for _, report in self.read_reports(batch_id, self.report_names(batch_id)))
 
-        A damaged one says nothing, so its items are done again.
-        """
-        folder = f"{batch_prefix(batch_id)}/report"
-        names = [name for name in self.objects.files(folder) if name.endswith(".json")]
-        keys = [f"{folder}/{name}" for name in names if of is None or _may_speak_of(name, of)]
-        for first in range(0, len(keys), _REPORTS_AT_ONCE):
-            some = keys[first : first + _REPORTS_AT_ONCE]
-            for report in in_parallel(self.objects.storage.AT_ONCE, self.read, some):
+    def report_names(self, batch_id: BatchId) -> list[str]:
+        """What the reports that were written so far are called, in order of their first item."""
+        return [name for name in self.objects.files(_reports_prefix(batch_id)) if name.endswith(".json")]
+
+    def read_reports(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+        """The reports of these names, with them. A damaged one says nothing, so its items are done again."""
+        folder = _reports_prefix(batch_id)
+        for first in range(0, len(names), _REPORTS_AT_ONCE):
+            some = names[first : first + _REPORTS_AT_ONCE]
+            keys = [f"{folder}/{name}" for name in some]
+            for name, report in zip(some, in_parallel(self.objects.storage.AT_ONCE, self.read, keys), strict=True):
                 try:
-                    yield ShardReport.model_validate_json(report)
+                    yield name, ShardReport.model_validate_json(report)
                 except ValidationError:
                     _log.warning("a report of batch %s is damaged; its photos count as not begun", batch_id)
 
 
-def _may_speak_of(report: str, numbers: range) -> bool:
-    """Whether one of these items lies between the first and the last that a report is named for."""
-    first, last, _ = report.split("-")
-    return int(first) < numbers.stop and numbers.start <= int(last)
+def _reports_prefix(batch_id: BatchId) -> str:
+    return f"{batch_prefix(batch_id)}/report"
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

@@ -30,12 +30,14 @@ from portal.api.shapes import (
     with_headers,
 )
 from portal.batches import ask_again, call_off
-from portal.delivery import Results, results_in_portions
+from portal.delivery import Results
 from portal.fetched import zip_answer
+from portal.outcomes import Kind
 from schemas.batch import BatchState
 from schemas.errors import NotFound, WrongState
+from schemas.naming import names_of
 from schemas.receipt import Receipt
-from schemas.results import Done, Failed, results_by_number
+from schemas.results import Done, Failed
 from store.batches import page_of
 from store.receipts import list_receipts
 from store.transient import cutout_key
@@ -133,16 +135,18 @@ def list_items(
     outcome: Annotated[str | None, Query(pattern="^(done|failed|waiting)$")] = None,
 ) -> Items:
     """The photos of a sealed batch and what became of each, by number."""
-    stamp = sender.batch_with_results(batch_id).stamp
-    portions = results_in_portions(sender.portal.transient, stamp.batch_id, after, limit + 1)
-    found = (item_answer(results, number) for numbers, results in portions for number in numbers)
-    page: list[ItemAnswer] = []
-    for each in found:
-        if outcome in (None, each.outcome):
-            page.append(each)
-        if len(page) > limit:
-            break
-    return Items(items=tuple(page[:limit]), next=page[limit - 1].number if len(page) > limit else None)
+    portal, record = sender.portal, sender.batch_with_results(batch_id)
+    manifest = portal.transient.manifest(record.stamp.batch_id)
+    left, portion = range(after + 1, len(manifest.items) + 1), limit + 1
+    became, found = portal.outcomes.of(record, left[:0]), list[int]()
+    while left and len(found) <= limit:
+        some, left, portion = left[:portion], left[portion:], 4 * portion
+        became = portal.outcomes.of(record, some)
+        found += [number for number in some if _is_asked_for(became.kind(number), outcome)]
+    shown = found[:limit]
+    results = Results(manifest, portal.outcomes.results(record, became, shown), names_of(manifest))
+    items = tuple(item_answer(results, number) for number in shown)
+    return Items(items=items, next=shown[-1] if len(found) > limit else None)
 
 
 @router.get(
@@ -152,16 +156,16 @@ def list_items(
 )
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""
-    transient, stamp = sender.portal.transient, sender.batch_with_results(batch_id).stamp
-    results = results_by_number(transient.each_report(stamp.batch_id, of=range(number, number + 1)))
-    if not isinstance(results.get(number), Done):
+    portal, record = sender.portal, sender.batch_with_results(batch_id)
+    stamp, is_there = record.stamp, 0 < number <= record.counts.items
+    if not is_there or not portal.outcomes.of(record, range(number, number + 1)).kind(number).is_done:
         raise NotFound("There is no cutout of that number.")
-    options = transient.manifest(stamp.batch_id).items[number - 1].options or stamp.options
+    options = portal.transient.manifest(stamp.batch_id).items[number - 1].options or stamp.options
     key = cutout_key(stamp.batch_id, number, options.format.suffix)
-    address = transient.link(stamp, key, _PRESENT_FOR) if link else None
+    address = portal.transient.link(stamp, key, _PRESENT_FOR) if link else None
     if address is not None:
         return Response(status_code=307, headers={"Location": address})
-    return Response(transient.read(key), media_type=options.format.media_type)
+    return Response(portal.transient.read(key), media_type=options.format.media_type)
 
 
 @router.get(
@@ -223,6 +227,10 @@ def item_answer(results: Results, number: int) -> ItemAnswer:
     if isinstance(result, Failed):
         return answer.model_copy(update={"outcome": "failed", "code": result.code, "sentence": result.sentence})
     return answer
+
+
+def _is_asked_for(kind: Kind, outcome: str | None) -> bool:
+    return outcome in (None, "done" if kind.is_done else kind.outcome)
 
 
 async def _events(sender: Sender, batch_id: str, request: Request) -> AsyncIterator[str]:

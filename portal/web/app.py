@@ -16,6 +16,7 @@ from portal.api.app import create_api
 from portal.api.uploads import Tus
 from portal.mail import open_post
 from portal.oidc import open_provider
+from portal.outcomes import Outcomes
 from portal.web import (
     account,
     account_close,
@@ -91,6 +92,7 @@ def create_app(
         open_templates(),
         post=open_post(settings),
         provider=open_provider(settings, clock),
+        outcomes=Outcomes(records, transient),
     )
     app.state.drawing = asyncio.Semaphore(1)
     app.state.drawer = Drawer()

@@ -12,14 +12,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from portal.batches import ask_again, call_off, has_results, own_batch, with_results
 from portal.fetched import zip_answer
-from portal.web.batch_view import Asked, Listing, Outcome, list_items
+from portal.outcomes import Outcome
+from portal.web.batch_view import Asked, Listing, list_items
 from portal.web.limits import limited_posts
 from portal.web.portal import CheckedForm, Portal, SignedIn, ThePortal
 from schemas.errors import NotAllowed
 from schemas.ids import parse_batch_id
 from schemas.left_out import told
 from schemas.naming import delivery_paths
-from schemas.results import results_by_number
 from store.batches import BatchRecord, page_of
 from store.people import Role, Session
 from store.receipts import list_receipts
@@ -118,6 +118,7 @@ def cancel(portal: ThePortal, session: Changer, batch_id: str) -> RedirectRespon
 def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> tuple[Listing, dict[int, str]]:
     """What is shown, and what each cutout on the page is called when it is saved."""
     manifest = portal.transient.manifest(record.stamp.batch_id)
-    listing = list_items(manifest.items, results_by_number(portal.transient.reports(record.stamp.batch_id)), asked)
+    became = portal.outcomes.of(record)
+    listing = list_items(manifest.paths, became, asked, lambda some: portal.outcomes.results(record, became, some))
     shown = [manifest.items[each.number - 1] for each in listing.items]  # naming all of a large batch takes long
     return listing, delivery_paths(shown, manifest.stamp.options.format.suffix)

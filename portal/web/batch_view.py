@@ -1,30 +1,21 @@
 """What the page of a batch lists, as a value: what needs a look first, by outcome, code and name, page by page.
 
-Pure. Paths are the customer's own names for their photos; they are shown and not kept.
+Pure, but for the look at what is known of the few that are shown. Paths are the customer's own names for their photos;
+they are shown and not kept.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from schemas.batch import Item
+from portal.outcomes import Became, Kind, Outcome
 from schemas.results import Done, Failed
 
 PAGE = 24
-
-
-class Outcome(StrEnum):
-    """What became of a photo, in the order in which people want to see them. `check`: done, but have a look."""
-
-    FAILED = "failed"
-    CHECK = "check"
-    WAITING = "waiting"
-    GOOD = "good"
-
-
+Look = Callable[[Sequence[int]], Mapping[int, Done | Failed]]
+"""All that is known of these few photos."""
 _ORDER = list(Outcome)
 
 
@@ -71,46 +62,66 @@ class Listing:
     folders: tuple[str, ...]
 
 
-def list_items(items: Iterable[Item], results: Mapping[int, Done | Failed], asked: Asked) -> Listing:
+def list_items(paths: Sequence[str], became: Became, asked: Asked, results: Look) -> Listing:
     """The page that was asked for; the last one when there are fewer."""
-    views = [_view(item, results.get(item.number)) for item in items]
-    letters = asked.find.casefold().strip()
-    found = [
-        view
-        for view in views
-        if asked.outcome in (None, view.outcome)
-        and (not asked.code or asked.code in view.codes)
-        and letters in view.path.casefold()
-    ]
-    found.sort(key=lambda view: (_ORDER.index(view.outcome), view.number))
-    pages = max(1, -(-len(found) // PAGE))
+    numbers = _in_order(became, _found(paths, became, asked))
+    pages = max(1, -(-len(numbers) // PAGE))
     page = min(asked.page, pages)
+    shown = numbers[(page - 1) * PAGE : page * PAGE]
+    known = results(shown)
+    counts = {became.kinds[place]: count for place, count in Counter(became.kind_of).items()}
+    outcomes: Counter[Outcome] = Counter()
+    for kind, count in counts.items():
+        outcomes[kind.outcome] += count
     return Listing(
-        items=tuple(found[(page - 1) * PAGE : page * PAGE]),
-        found=len(found),
+        items=tuple(_view(number, paths[number - 1], known.get(number)) for number in shown),
+        found=len(numbers),
         page=page,
         pages=pages,
-        outcomes=Counter(view.outcome for view in views),
-        codes=_counted(view for view in views if view.outcome is Outcome.FAILED),
-        flags=_counted(view for view in views if view.outcome is Outcome.CHECK),
-        folders=tuple(sorted({folder for view in views if (folder := view.path.rpartition("/")[0])})),
+        outcomes=outcomes,
+        codes=_by_code(counts, Outcome.FAILED),
+        flags=_by_code(counts, Outcome.CHECK),
+        folders=tuple(sorted({folder for path in paths if (folder := path.rpartition("/")[0])})),
     )
 
 
-def _counted(views: Iterable[ItemView]) -> dict[str, int]:
+def _found(paths: Sequence[str], became: Became, asked: Asked) -> Iterable[int]:
+    """The numbers of the photos that were asked for."""
+    letters = asked.find.casefold().strip()
+    wanted = {
+        place
+        for place, kind in enumerate(became.kinds)
+        if asked.outcome in (None, kind.outcome) and (not asked.code or asked.code in kind.codes)
+    }
+    numbers: Iterable[int] = range(1, len(paths) + 1)
+    if len(wanted) < len(became.kinds):
+        numbers = [number for number, place in enumerate(became.kind_of, start=1) if place in wanted]
+    return [number for number in numbers if letters in paths[number - 1].casefold()] if letters else numbers
+
+
+def _in_order(became: Became, numbers: Iterable[int]) -> list[int]:
+    rank = [_ORDER.index(kind.outcome) for kind in became.kinds]
+    return sorted(numbers, key=lambda number: rank[became.kind_of[number - 1]])  # by number within each, as they come
+
+
+def _by_code(counts: Mapping[Kind, int], outcome: Outcome) -> dict[str, int]:
     """Code -> photos, the most frequent first."""
-    return dict(Counter(code for view in views for code in view.codes).most_common())
+    found: Counter[str] = Counter()
+    for kind, count in counts.items():
+        if kind.outcome is outcome:
+            found.update(dict.fromkeys(kind.codes, count))
+    return dict(found.most_common())
 
 
-def _view(item: Item, result: Done | Failed | None) -> ItemView:
+def _view(number: int, path: str, result: Done | Failed | None) -> ItemView:
     if result is None:
-        return ItemView(item.number, item.path, Outcome.WAITING)
+        return ItemView(number, path, Outcome.WAITING)
     if isinstance(result, Failed):
-        return ItemView(item.number, item.path, Outcome.FAILED, (result.code,), result.sentence)
+        return ItemView(number, path, Outcome.FAILED, (result.code,), result.sentence)
     across, down = result.width * result.source_height, result.height * result.source_width
     return ItemView(
-        item.number,
-        item.path,
+        number,
+        path,
         Outcome.CHECK if result.flags else Outcome.GOOD,
         result.flags,
         width=result.source_width,

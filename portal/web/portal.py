@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from portal.mail import Post
 from portal.oidc import Provider
+from portal.outcomes import Outcomes
 from portal.web.account_view import time_left
 from schemas.clock import Clock
 from schemas.errors import NotAllowed, SignInNeeded
@@ -32,7 +33,10 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Portal:
-    """The open parts that pages work with. `post`: how letters are sent, `provider`: who vouches for people, if any."""
+    """The open parts that pages work with. `post`: how letters are sent, `provider`: who vouches for people, if any.
+
+    `outcomes`: what became of the photos of the batches that are looked at.
+    """
 
     settings: Settings
     records: Records
@@ -42,6 +46,7 @@ class Portal:
     templates: Environment
     post: Post | None
     provider: Provider | None
+    outcomes: Outcomes
 
     @property
     def is_https(self) -> bool:

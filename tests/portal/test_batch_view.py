@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from portal.web.batch_view import PAGE, Asked, Listing, Outcome, list_items
-from schemas.batch import Item
-from schemas.results import Done, Failed, Scores
+from portal.outcomes import Became, Outcome
+from portal.web.batch_view import PAGE, Asked, Listing, list_items
+from schemas.results import Done, Failed, Scores, ShardReport
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SCORES = Scores(coverage=0.3, edge_uncertainty=0, pieces=1, cut_by_frame=0, sharpness=1, exposure=0.5)
-ITEMS = [Item(number=n, path=f"VIN{n % 2}/{n}.jpg", size=1) for n in range(1, 101)]
+PATHS = [f"VIN{n % 2}/{n}.jpg" for n in range(1, 101)]
 
 
 def done(number: int, *flags: str, size: tuple[int, int] = (400, 300)) -> Done:
@@ -36,7 +36,7 @@ def failed(number: int, code: str) -> Failed:
     return Failed(number=number, code=code, sentence="It failed.", finished_at=NOON)
 
 
-RESULTS = {n: done(n) for n in range(1, 91)} | {
+RESULTS: dict[int, Done | Failed] = {n: done(n) for n in range(1, 91)} | {
     7: done(7, "cut_by_frame"),
     8: done(8, "cut_by_frame", "blurred"),
     50: failed(50, "not_an_image"),
@@ -45,8 +45,13 @@ RESULTS = {n: done(n) for n in range(1, 91)} | {
 }
 
 
+def became_of(results: dict[int, Done | Failed], items: int) -> Became:
+    report = ShardReport(first=min(results), last=max(results), results=tuple(results.values()))
+    return Became.of(items, [("report", report)])
+
+
 def listed(**asked: object) -> Listing:
-    return list_items(ITEMS, RESULTS, Asked(**asked))  # type: ignore[arg-type]
+    return list_items(PATHS, became_of(RESULTS, 100), Asked(**asked), lambda some: RESULTS)  # type: ignore[arg-type]
 
 
 def test_what_failed_stands_first_then_what_needs_a_look_then_what_waits() -> None:
@@ -80,5 +85,6 @@ def test_pages_hold_each_photo_once_and_there_is_none_beyond_the_last() -> None:
 
 
 def test_a_cutout_lies_over_its_photo_only_when_it_has_the_same_shape() -> None:
-    views = list_items(ITEMS[:3], {1: done(1), 2: done(2, size=(300, 300)), 3: done(3, size=(133, 100))}, Asked()).items
+    results: dict[int, Done | Failed] = {1: done(1), 2: done(2, size=(300, 300)), 3: done(3, size=(133, 100))}
+    views = list_items(PATHS[:3], became_of(results, 3), Asked(), lambda some: results).items
     assert [view.lies_over for view in views] == [True, False, True]

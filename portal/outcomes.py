@@ -1,0 +1,194 @@
+"""What became of each photo of a batch: read from its reports once, and kept in this process as numbers and codes.
+
+A batch of 100,000 photos has 12,500 reports, and a page shows 24 photos. What is kept holds no name, no address and no
+pixel; it is of use to nobody once the batch is purged, and goes when other batches are looked at.
+
+A report with a cutout in it never changes, because what is done is not done again. One of failures alone is written
+anew when just these photos are tried again, so it is read again whenever the records say something new of the batch.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from threading import Lock
+
+from schemas.ids import BatchId
+from schemas.results import Done, Failed, ShardReport, results_by_number
+from store import line
+from store.batches import BatchRecord
+from store.records import Records
+from store.transient import TransientStore, first_and_last
+
+_BATCHES = 32
+"""So many are kept, those that were looked at last. One of a million photos takes 6 MB."""
+
+
+class Outcome(StrEnum):
+    """What became of a photo, in the order in which people want to see them. `check`: done, but have a look."""
+
+    FAILED = "failed"
+    CHECK = "check"
+    WAITING = "waiting"
+    GOOD = "good"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What became of some photos. `codes`: of a failure, or the flags of a cutout to look at."""
+
+    outcome: Outcome
+    codes: tuple[str, ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is a cutout."""
+        return self.outcome in (Outcome.CHECK, Outcome.GOOD)
+
+
+_WAITING = Kind(Outcome.WAITING)
+
+
+@dataclass
+class Became:
+    """What became of every photo. `kind_of`: by number less 1, a place in `kinds`; `report_of`: one in `reports`."""
+
+    kinds: list[Kind]
+    kind_of: array[int]
+    report_of: array[int]
+    reports: list[str]
+    _places: dict[str, int] = field(default_factory=dict)
+    _failed_at: dict[int, datetime] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: int, reports: Iterable[tuple[str, ShardReport]] = ()) -> Became:
+        """Of a batch of so many photos. `reports`: with their names."""
+        became = cls([_WAITING], array("H", bytes(2 * items)), array("I", bytes(4 * items)), [])
+        for name, report in reports:
+            became.take(name, report)
+        return became
+
+    def kind(self, number: int) -> Kind:
+        """What became of one photo."""
+        return self.kinds[self.kind_of[number - 1]]
+
+    def reports_of(self, numbers: Collection[int]) -> list[str]:
+        """The names of the reports that tell more of these photos."""
+        places = {self.report_of[number - 1] for number in numbers if self.kind(number) is not _WAITING}
+        return [self.reports[place] for place in sorted(places)]
+
+    def take(self, name: str, report: ShardReport) -> None:
+        """Learn of a report, by the rule of `schemas.results`: a cutout beats a failure, a later failure an earlier."""
+        if name not in self._places:
+            self._places[name] = len(self.reports)
+            self.reports.append(name)
+        for result in report.results:
+            if not 0 < result.number <= len(self.kind_of):
+                continue  # nothing that we wrote: there is no such photo
+            known, at = self.kind(result.number), self._failed_at.get(result.number)
+            if isinstance(result, Done):
+                is_news = known is _WAITING or at is not None
+                self._failed_at.pop(result.number, None)
+            else:
+                is_news = known is _WAITING or (at is not None and result.finished_at > at)
+                if is_news:
+                    self._failed_at[result.number] = result.finished_at
+            if is_news:
+                self.kind_of[result.number - 1] = self._place_of(_kind_of(result))
+                self.report_of[result.number - 1] = self._places[name]
+
+    def as_it_is(self) -> Became:
+        """The same, which changes no more."""
+        return Became(self.kinds.copy(), self.kind_of[:], self.report_of[:], self.reports.copy())
+
+    def _place_of(self, kind: Kind) -> int:
+        if kind not in self.kinds:
+            self.kinds.append(kind)
+        return self.kinds.index(kind)
+
+
+def _kind_of(result: Done | Failed) -> Kind:
+    if isinstance(result, Failed):
+        return Kind(Outcome.FAILED, (result.code,))
+    return Kind(Outcome.CHECK, result.flags) if result.flags else Kind(Outcome.GOOD)
+
+
+@dataclass
+class _Known:
+    """A batch as far as its reports are read. `said`: what the records said of it when the reports were listed."""
+
+    became: Became
+    lock: Lock = field(default_factory=Lock)
+    said: object = None
+    listed: list[tuple[int, int, str]] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)
+    may_change: set[str] = field(default_factory=set)
+
+    def list_anew(self, names: Iterable[str], said: object) -> None:
+        """These are the reports by now."""
+        self.read -= self.may_change
+        self.listed = [(*first_and_last(name), name) for name in names]
+        self.said = said
+
+    def to_read(self, numbers: range) -> list[str]:
+        """The reports that may speak of these photos, and are not known as they are."""
+        return [
+            name
+            for first, last, name in self.listed
+            if first < numbers.stop and numbers.start <= last and name not in self.read
+        ]
+
+    def take(self, name: str, report: ShardReport) -> None:
+        """Learn of a report."""
+        self.became.take(name, report)
+        self.read.add(name)
+        if all(isinstance(result, Failed) for result in report.results):
+            self.may_change.add(name)
+        else:
+            self.may_change.discard(name)
+
+
+class Outcomes:
+    """Those of the batches that somebody looks at, each brought up to date when the records say something new of it."""
+
+    def __init__(self, records: Records, transient: TransientStore) -> None:
+        self._records = records
+        self._transient = transient
+        self._known: OrderedDict[BatchId, _Known] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, record: BatchRecord, numbers: range | None = None) -> Became:
+        """What became of a sealed batch's photos: of all, or at least of these; no more reports are read for it.
+
+        Raises `StoreFault`, `NotFound` when it is being purged.
+        """
+        batch_id = record.stamp.batch_id
+        with self._records.reading() as connection:  # before the reports: what comes while they are read is news
+            stands = line.find_submission(connection, batch_id)
+        said = (record.counts, record.state, stands and (stands.ready_at, stands.ended_at))
+        known = self._kept(batch_id, record.counts.items)
+        with known.lock:
+            if known.said != said:
+                known.list_anew(self._transient.report_names(batch_id), said)
+            wanted = known.to_read(range(1, record.counts.items + 1) if numbers is None else numbers)
+            for name, report in self._transient.read_reports(batch_id, wanted):
+                known.take(name, report)
+            return known.became.as_it_is()
+
+    def results(self, record: BatchRecord, became: Became, numbers: Collection[int]) -> Mapping[int, Done | Failed]:
+        """All that is known of a few photos: as many reports are read."""
+        read = self._transient.read_reports(record.stamp.batch_id, became.reports_of(numbers))
+        found = results_by_number(report for _, report in read)
+        return {number: found[number] for number in numbers if number in found}
+
+    def _kept(self, batch_id: BatchId, items: int) -> _Known:
+        with self._lock:
+            known = self._known.setdefault(batch_id, _Known(Became.of(items)))
+            self._known.move_to_end(batch_id)
+            while len(self._known) > _BATCHES:
+                self._known.popitem(last=False)
+            return known

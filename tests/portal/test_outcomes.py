@@ -1,0 +1,152 @@
+"""What is kept of a batch's outcomes is always what its reports say, and no report is read twice for nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from flows import steps
+from flows.dispatch import Dispatcher
+from flows.parts import Parts, open_parts
+from portal.batches import ask_again, call_off
+from portal.outcomes import Became, Kind, Outcome, Outcomes
+from schemas.batch import Counts
+from schemas.ids import BatchId
+from schemas.results import Done, Failed, ShardReport
+from store.batches import BatchRecord, get_batch
+from store.people import create_account
+from store.settings import Settings
+from store.transient import TransientStore
+from tests.batches import lay_out, send_folder
+from tests.portal.conftest import NOON
+from tests.portal.test_batch_view import done, failed
+
+CODES = ("not_an_image", "empty_file", "worker_lost")
+PHOTOS = 12
+
+
+class Watched(TransientStore):
+    """Remembers the reports that were read."""
+
+    def __init__(self, store: TransientStore) -> None:
+        super().__init__(store.objects, lambda: NOON)
+        self.read_by_now: list[str] = []
+
+    def read_reports(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+        self.read_by_now += names
+        return super().read_reports(batch_id, names)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    parts = open_parts(Settings(home=tmp_path / "home", shard_items=3), lambda: NOON)
+    yield parts
+    parts.records.engine.dispose()
+
+
+@pytest.fixture
+def batch_id(parts: Parts, tmp_path: Path) -> BatchId:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, Random(1).randbytes)
+    photos = lay_out(tmp_path / "photos", {f"{number}.jpg": b"x" for number in range(PHOTOS)})
+    return send_folder(parts, account_id, photos).batch_id
+
+
+def record_of(parts: Parts, batch_id: BatchId) -> BatchRecord:
+    with parts.records.reading() as connection:
+        return get_batch(connection, batch_id)
+
+
+def kinds(became: Became) -> list[Kind]:
+    return [became.kind(number) for number in range(1, PHOTOS + 1)]
+
+
+def as_reported(parts: Parts, batch_id: BatchId) -> list[Kind]:
+    """What all reports say, read anew."""
+    return kinds(Became.of(PHOTOS, [("report", each) for each in parts.transient.reports(batch_id)]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_through_turns_retries_and_cancels_it_is_what_the_reports_say(
+    parts: Parts, batch_id: BatchId, seed: int
+) -> None:
+    random, moments = Random(seed), iter(range(10_000))
+    clock = lambda: NOON.replace(microsecond=next(moments))  # noqa: E731 - each result has a moment of its own
+    parts = replace(parts, clock=clock)
+    known = Outcomes(parts.records, parts.transient)
+
+    def cut(parts: Parts, batch_id: BatchId) -> Counts:
+        def run(batch_id, shards, clock, keep, stopped):  # type: ignore[no-untyped-def]
+            for shard in shards:
+                if stopped() or random.random() < 0.1:
+                    return
+                all_fail = random.random() < 0.5
+                results: list[Done | Failed] = [
+                    failed(number, random.choice(CODES)).model_copy(update={"finished_at": clock()})
+                    if all_fail or random.random() < 0.3
+                    else done(number, *random.sample(["blurred", "cut_by_frame"], random.randrange(3)))
+                    for number in shard
+                ]
+                report = ShardReport(first=shard[0], last=shard[-1], results=tuple(results))
+                keep(report)
+                yield report
+                if random.random() < 0.1:
+                    call_off(parts.records, clock, record_of(parts, batch_id))
+
+        steps.cut(replace(parts, watch=look), batch_id, steps.plan(parts, batch_id), run)
+        return steps.finish(parts, batch_id)
+
+    def look(_counts: Counts) -> None:
+        """While it is being worked on, a code may be that of the failure before; nothing else is old."""
+        if random.random() < 0.5:
+            record = record_of(parts, batch_id)
+            some = range(1, PHOTOS + 1) if random.random() < 0.5 else range(4, 8)
+            became, real = known.of(record, some), as_reported(parts, batch_id)
+            assert [became.kind(n).outcome for n in some] == [real[n - 1].outcome for n in some]
+
+    for _ in range(12):
+        Dispatcher(parts, "one", cut, threading.Event()).take_turn()
+        record = record_of(parts, batch_id)
+        assert kinds(known.of(record)) == as_reported(parts, batch_id)
+        if record.state.has_ended and record.counts.done < PHOTOS:
+            ask_again(parts.records, parts.transient, clock, record, None)
+
+
+def test_no_report_is_read_twice_but_those_of_what_is_shown_and_those_that_may_be_others_by_now(
+    parts: Parts, batch_id: BatchId
+) -> None:
+    stamp = parts.transient.manifest(batch_id).stamp
+    watched = Watched(parts.transient)
+    known = Outcomes(parts.records, watched)
+
+    def write(*results: Done | Failed) -> str:
+        numbers = [each.number for each in results]
+        parts.transient.write_report(stamp, ShardReport(first=numbers[0], last=numbers[-1], results=results))
+        steps.finish(parts, batch_id)
+        (name,) = [each for each in parts.transient.report_names(batch_id) if each.startswith(f"{numbers[0]:06d}")]
+        return name
+
+    def read(numbers: range | None = None) -> list[str]:
+        watched.read_by_now.clear()
+        known.of(record_of(parts, batch_id), numbers)
+        return list(watched.read_by_now)
+
+    first, second = write(done(1), failed(2, "empty_file")), write(failed(4, "empty_file"), failed(5, "empty_file"))
+    assert read(range(4, 5)) == [second], "what one photo needs"
+    assert read() == [first]
+    assert read() == []
+    third = write(done(7))
+    assert read() == [second, third], "where all failed, the same may have been tried again"
+    later = replace(parts, clock=lambda: NOON.replace(minute=1))
+    Dispatcher(later, "one", steps.finish, threading.Event()).take_turn()
+    assert read() == [second], "also when they failed again"
+    became = known.of(record_of(parts, batch_id))
+    watched.read_by_now.clear()
+    found = known.results(record_of(parts, batch_id), became, [1, 2, 7, 9])
+    assert (sorted(found), watched.read_by_now) == ([1, 2, 7], [first, third])
+    assert became.kind(9) == Kind(Outcome.WAITING)
