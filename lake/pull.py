@@ -10,12 +10,15 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from lake.copies.card import card, plot
 from lake.copies.choose import choose, cut, summarise
@@ -43,11 +46,14 @@ from lake.query import Query, as_filter, columns_of
 from lake.reading import Lake, LiveGrants, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
-from schemas.errors import CopyInTheWay, NotFound, UserError
+from schemas.errors import CopyInTheWay, NotFound, StoreFault, UserError
 from schemas.ids import GrantId, Randomness
+from schemas.record import Record
 from store.folder import Folder
 from store.objects import ObjectStore
 from store.records import Records
+
+R = TypeVar("R", bound=Record)
 
 _LONGEST_RECIPIENT, _LONGEST_PLACE = 200, 1000  # that the records hold
 _AT_ONCE = 4
@@ -141,11 +147,34 @@ def pull(
 
 
 def read_manifest(copy: ObjectStore) -> Manifest | None:
-    """What a finished copy says of itself; None where there is none."""
+    """What a finished copy says of itself; None where there is none. Raises `CopyInTheWay` for what is none of ours."""
+    return _read(copy, MANIFEST, Manifest)
+
+
+def read_plan(copy: ObjectStore) -> Plan | None:
+    """What an unfinished copy is to become; None where there is none. Raises `CopyInTheWay` as above."""
+    return _read(copy, PLAN, Plan)
+
+
+def is_copy(place: ObjectStore) -> bool:
+    """Whether a copy is there, finished or not, as far as one may look."""
+    for look in (read_manifest, read_plan):
+        with suppress(CopyInTheWay, StoreFault):
+            if look(place) is not None:
+                return True
+    return False
+
+
+def _read(copy: ObjectStore, name: str, kind: type[R]) -> R | None:
     try:
-        return Manifest.model_validate_json(copy.read(MANIFEST))
+        return kind.model_validate_json(copy.read(name))
     except NotFound:
         return None
+    except ValidationError:
+        raise CopyInTheWay(
+            f"There is a {name} that no pull wrote, or that was changed since. Choose an empty place. If a copy was "
+            "there, delete all of it and note that with `bgbatch lake pulls --gone`."
+        ) from None
 
 
 def write_manifest(copy: ObjectStore, manifest: Manifest) -> None:
@@ -155,9 +184,8 @@ def write_manifest(copy: ObjectStore, manifest: Manifest) -> None:
 
 
 def _unfinished(copy: ObjectStore, query: Query, order: Order) -> Plan | None:
-    try:
-        plan = Plan.model_validate_json(copy.read(PLAN))
-    except NotFound:
+    plan = read_plan(copy)
+    if plan is None:
         return None
     if (plan.wanted, plan.kind, plan.recipient) != (_wanted(query, order), order.kind, order.recipient):
         raise CopyInTheWay(

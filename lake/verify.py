@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lake.copies.manifest import CARD, DONE, MANIFEST, PLAN, PLOTS, DonePart, Manifest, Plan, TakenBack
-from lake.pull import read_manifest, write_manifest
+from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, TakenBack
+from lake.pull import read_manifest, read_plan, write_manifest
 from lake.pulls import mark_cleared
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError
@@ -88,10 +88,9 @@ def _verify_unfinished(
     copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool
 ) -> Verified:
     """A pull that was interrupted holds images, too."""
-    try:
-        plan = Plan.model_validate_json(copy.read(PLAN))
-    except NotFound:
-        raise UserError("There is no copy of candidates there: neither manifest.json nor plan.json.") from None
+    plan = read_plan(copy)
+    if plan is None:
+        raise UserError("There is no copy of candidates there: neither manifest.json nor plan.json.")
     ended = {part.grant_id for part in plan.parts if part.grant_id not in live}
     gone = [found.key for found in copy.walk("data") if any(grant_id in found.key for grant_id in ended)]
     if erase and ended:

@@ -23,7 +23,7 @@ from portal.cli.terminal import (
     show_json,
     show_table,
 )
-from schemas.errors import UserError
+from schemas.errors import CopyInTheWay, UserError
 from schemas.industries import Industry, parse_industry
 from store.objects import ObjectStore, open_store
 from store.settings import Settings
@@ -60,7 +60,7 @@ def pull(
     with exit_codes("What is copied stays: run the same command again to go on with the rest."):
         from flows.candidates import lake_of
         from lake.copies.manifest import Kind
-        from lake.pull import Order
+        from lake.pull import Order, is_copy
         from lake.pull import pull as pull_copy
         from lake.query import Query
 
@@ -73,6 +73,8 @@ def pull(
         order = Order(Kind(as_kind), recipient, place=_whole(to), shares=_shares(split))
         copy = _place(to, parts.settings)
         with holding_place(parts, order.place) as require_ours, _bar("Pulling") as show:
+            if any(is_copy(open_store(above, parts.settings)) for above in _above(order.place)):
+                raise CopyInTheWay("This place lies inside another copy of candidates. Choose one outside of it.")
 
             def on_part(done: int, of: int) -> None:
                 require_ours()
@@ -261,6 +263,17 @@ def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStor
         if f"{asked}/".startswith(f"{_whole(root)}/"):
             raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")
     return open_store(asked, settings)
+
+
+def _above(place: str) -> Iterator[str]:
+    """The places that one lies in, up to the bucket or the root of the disk."""
+    if place.startswith("s3://"):
+        inside = place.removeprefix("s3://")
+        while "/" in inside:
+            inside = inside.rpartition("/")[0]
+            yield f"s3://{inside}"
+    else:
+        yield from map(str, Path(place).parents)
 
 
 def _whole(url: str) -> str:

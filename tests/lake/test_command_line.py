@@ -99,6 +99,43 @@ def test_no_name_of_the_lake_lets_a_copy_into_it(customer: tuple[World, Owner, G
     assert not (tmp_path / "lake" / "copy").exists()
 
 
+@pytest.mark.parametrize("inside", ["more", "data/train/more"])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_no_copy_lies_inside_another(
+    customer: tuple[World, Owner, Grant],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    inside: str,
+    is_finished: bool,
+) -> None:
+    copy = ("pull", "--industry", "automotive", "--to", str(tmp_path / "copy"))
+    with monkeypatch.context() as killed:
+        if not is_finished:
+            killed.setattr("lake.pull._finish", lambda *_: exec("raise KeyboardInterrupt"))
+        assert run(*copy).exit_code == (0 if is_finished else 130)
+    done = run(*copy[:-1], str(tmp_path / "copy" / inside))
+    assert done.exit_code == 2
+    assert "inside another copy" in done.stderr
+    assert run(*copy).exit_code == 0
+    assert told("verify", str(tmp_path / "copy"))["is_good"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "plan.json"])
+@pytest.mark.parametrize("text", ['{"name": "a web page"}', "", "\x00"])
+def test_a_file_of_others_that_is_called_as_a_copys_is_left_alone(
+    customer: tuple[World, Owner, Grant], tmp_path: Path, name: str, text: str
+) -> None:
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / name).write_text(text)
+    for arguments in (("pull", "--industry", "automotive", "--to", str(page)), ("verify", str(page))):
+        done = run(*arguments)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"There is a {name} that no pull wrote" in done.stderr
+    assert [(each.name, each.read_text()) for each in page.iterdir()] == [(name, text)]
+    assert run("pull", "--industry", "automotive", "--to", str(page / "copy")).exit_code == 0, "beside it there is room"
+
+
 def test_stats_with_a_contact_sheet_and_the_audit(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
     sheet = tmp_path / "look.png"
     (line,) = told("stats", "--sheet", str(sheet))
