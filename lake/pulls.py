@@ -24,7 +24,7 @@ LEASE_LIFE = timedelta(seconds=60)
 
 
 class Pull(Record):
-    """A copy. `grants`: rows that it holds of each grant; `cleared`: those that were erased from it."""
+    """A copy. `grants`: rows that it took of each grant; `cleared`: those that were erased from it."""
 
     pull_id: str
     industry: Industry
@@ -36,6 +36,11 @@ class Pull(Record):
     finished_at: Moment | None
     grants: dict[GrantId, int]
     cleared: dict[GrantId, Moment]
+
+    @property
+    def rows(self) -> int:
+        """How many it holds still."""
+        return sum(self.must_go(()).values())
 
     def must_go(self, live: Collection[GrantId]) -> dict[GrantId, int]:
         """Rows of grants that have ended and were not erased from this copy yet."""

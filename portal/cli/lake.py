@@ -146,7 +146,8 @@ def pulls(
                 mark_gone(connection, gone, parts.clock())
             found = list_pulls(connection)
         if as_json:
-            show_json([each.model_dump(mode="json") | {"must_go": each.must_go(live)} for each in found])
+            more = [{"rows": each.rows, "must_go": each.must_go(live)} for each in found]
+            show_json([each.model_dump(mode="json") | facts for each, facts in zip(found, more, strict=True)])
             return
         rows = [
             (
@@ -154,7 +155,7 @@ def pulls(
                 each.recipient,
                 each.industry,
                 each.kind,
-                sum(each.grants.values()),
+                each.rows,
                 sum(each.must_go(live).values()) or "",
                 each.place,
                 each.pull_id,

@@ -69,10 +69,11 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     assert grant.grant_id in found.stdout
     assert copy in run("pulls").stdout  # whole, however long: nobody's window breaks it
     (known,) = told("pulls")
-    assert (known["recipient"], known["must_go"]) == ("the matting team", {grant.grant_id: 3})
+    assert (known["recipient"], known["rows"], known["must_go"]) == ("the matting team", 3, {grant.grant_id: 3})
     assert "3 candidates erased; 0 are left" in run("verify", copy, "--erase").stdout
     assert not list((tmp_path / "copy").rglob("*.jpg"))
-    assert told("pulls")[0]["must_go"] == {}
+    (known,) = told("pulls")
+    assert (known["rows"], known["must_go"], known["grants"]) == (0, {}, {grant.grant_id: 3})
     assert told("pull", "--industry", "automotive", "--to", str(tmp_path / "other"))["rows"] == 0
 
 
