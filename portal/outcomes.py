@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -119,10 +120,14 @@ def _kind_of(result: Done | Failed) -> Kind:
 
 @dataclass
 class _Known:
-    """A batch as far as its reports are read. `said`: what the records said of it when the reports were listed."""
+    """A batch as far as its reports are read. `said`: what the records said of it when the reports were listed.
+
+    `whole`: held while all of it is read, so that of many who look one reads; who asks for a few photos waits for none.
+    """
 
     became: Became
     lock: Lock = field(default_factory=Lock)
+    whole: Lock = field(default_factory=Lock)
     said: object = None
     listed: list[tuple[int, int, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
@@ -142,10 +147,11 @@ class _Known:
             if first < numbers.stop and numbers.start <= last and name not in self.read
         ]
 
-    def take(self, name: str, report: ShardReport) -> None:
-        """Learn of a report."""
+    def take(self, name: str, report: ShardReport, said: object) -> None:
+        """Learn of a report that was to be read when the records said `said`; by now there may be another to read."""
         self.became.take(name, report)
-        self.read.add(name)
+        if said == self.said:
+            self.read.add(name)
         if all(isinstance(result, Failed) for result in report.results):
             self.may_change.add(name)
         else:
@@ -171,12 +177,15 @@ class Outcomes:
             stands = line.find_submission(connection, batch_id)
         said = (record.counts, record.state, stands and (stands.ready_at, stands.ended_at))
         known = self._kept(batch_id, record.counts.items)
-        with known.lock:
-            if known.said != said:
-                known.list_anew(self._transient.report_names(batch_id), said)
-            wanted = known.to_read(range(1, record.counts.items + 1) if numbers is None else numbers)
+        with known.whole if numbers is None else nullcontext():
+            with known.lock:
+                if known.said != said:
+                    known.list_anew(self._transient.report_names(batch_id), said)
+                wanted = known.to_read(range(1, record.counts.items + 1) if numbers is None else numbers)
             for name, report in self._transient.read_reports(batch_id, wanted):
-                known.take(name, report)
+                with known.lock:
+                    known.take(name, report, said)
+        with known.lock:
             return known.became.as_it_is()
 
     def results(self, record: BatchRecord, became: Became, numbers: Collection[int]) -> Mapping[int, Done | Failed]:

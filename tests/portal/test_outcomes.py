@@ -150,3 +150,61 @@ def test_no_report_is_read_twice_but_those_of_what_is_shown_and_those_that_may_b
     found = known.results(record_of(parts, batch_id), became, [1, 2, 7, 9])
     assert (sorted(found), watched.read_by_now) == ([1, 2, 7], [first, third])
     assert became.kind(9) == Kind(Outcome.WAITING)
+
+
+def test_of_two_who_look_at_a_whole_batch_one_reads_it_and_who_asks_for_a_photo_waits_for_neither(
+    parts: Parts, batch_id: BatchId
+) -> None:
+    stamp = parts.transient.manifest(batch_id).stamp
+    for number in (1, 2):
+        parts.transient.write_report(stamp, ShardReport(first=number, last=number, results=(done(number),)))
+    steps.finish(parts, batch_id)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Watched):
+        def read_reports(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+            for name, report in super().read_reports(batch_id, names):
+                if len(names) > 1:
+                    begun.set()
+                    assert go_on.wait(30)
+                yield name, report
+
+    slow = Slow(parts.transient)
+    known, record = Outcomes(parts.records, slow), record_of(parts, batch_id)
+    both = [threading.Thread(target=known.of, args=(record,)) for _ in range(2)]
+    for each in both:
+        each.start()
+    assert begun.wait(30)
+    assert known.of(record, range(2, 3)).kind(2).is_done
+    assert len(slow.read_by_now) == 3, "one for the photo"
+    go_on.set()
+    for each in both:
+        each.join(30)
+    assert len(slow.read_by_now) == 3
+    assert kinds(known.of(record)) == as_reported(parts, batch_id)
+
+
+def test_a_report_that_was_read_before_the_records_said_something_new_is_read_again(
+    parts: Parts, batch_id: BatchId
+) -> None:
+    stamp = parts.transient.manifest(batch_id).stamp
+    old, new = (
+        ShardReport(first=4, last=5, results=(result, failed(5, "empty_file")))
+        for result in (failed(4, "empty_file"), done(4))
+    )
+    parts.transient.write_report(stamp, old)
+
+    class Slow(Watched):
+        """Meanwhile the same photos are tried again, and somebody asks for others."""
+
+        def read_reports(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
+            found = list(super().read_reports(batch_id, names))
+            if names and len(self.read_by_now) == 1:
+                parts.transient.write_report(stamp, new)
+                steps.finish(parts, batch_id)
+                known.of(record_of(parts, batch_id), range(1, 2))
+            yield from found
+
+    known = Outcomes(parts.records, Slow(parts.transient))
+    known.of(record_of(parts, batch_id))
+    assert kinds(known.of(record_of(parts, batch_id))) == as_reported(parts, batch_id)
