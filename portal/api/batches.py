@@ -160,7 +160,8 @@ def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[
     stamp, is_there = record.stamp, 0 < number <= record.counts.items
     if not is_there or not portal.outcomes.of(record, range(number, number + 1)).kind(number).is_done:
         raise NotFound("There is no cutout of that number.")
-    options = portal.transient.manifest(stamp.batch_id).items[number - 1].options or stamp.options
+    manifest = portal.transient.manifest(stamp.batch_id)
+    options = manifest.options_of(manifest.items[number - 1])
     key = cutout_key(stamp.batch_id, number, options.format.suffix)
     address = portal.transient.link(stamp, key, _PRESENT_FOR) if link else None
     if address is not None:
