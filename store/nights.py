@@ -25,6 +25,8 @@ NightId = NewType("NightId", str)
 LEASE_LIFE = timedelta(seconds=60)
 """A process that works on a night says so well within this; after it, the night is anybody's."""
 
+_IS_WANTED = exists().where(schedules.c.schedule_id == nights.c.schedule_id)
+
 
 class NightState(StrEnum):
     """How a night stands, or ended. `skipped`: its time came while the one before was still going."""
@@ -151,11 +153,11 @@ def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetim
 
 
 def hold(connection: Connection, night_id: NightId, holder: str, now: datetime) -> bool:
-    """Take the lease of a running night. False when another process has it, or when the night is over."""
+    """Take the lease of a running night. False when another process has it, or night or schedule are no more."""
     is_free = or_(nights.c.lease_until.is_(None), nights.c.lease_until <= now, nights.c.lease_holder == holder)
     taken = connection.execute(
         update(nights)
-        .where(nights.c.night_id == night_id, nights.c.state == NightState.RUNNING, is_free)
+        .where(nights.c.night_id == night_id, nights.c.state == NightState.RUNNING, is_free, _IS_WANTED)
         .values(lease_holder=holder, lease_until=now + LEASE_LIFE)
     )
     return taken.rowcount == 1
@@ -164,10 +166,9 @@ def hold(connection: Connection, night_id: NightId, holder: str, now: datetime) 
 def renew(connection: Connection, night_id: NightId, holder: str, now: datetime) -> bool:
     """Keep the lease. False when it was lost, or night or schedule are no more: whoever hears that must stop."""
     is_ours = (nights.c.night_id == night_id) & (nights.c.lease_holder == holder)
-    is_wanted = exists().where(schedules.c.schedule_id == nights.c.schedule_id)
     kept = connection.execute(
         update(nights)
-        .where(is_ours, nights.c.state == NightState.RUNNING, is_wanted)
+        .where(is_ours, nights.c.state == NightState.RUNNING, _IS_WANTED)
         .values(lease_until=now + LEASE_LIFE)
     )
     return kept.rowcount == 1

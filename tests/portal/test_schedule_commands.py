@@ -174,3 +174,24 @@ def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "running"' in run("schedule", "run", schedule, "--json", code=1)
     assert asked == [False]
+
+
+def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_ends_and_delivers_nothing(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def is_removed(_seconds: float) -> None:
+        looks.append(0)
+        assert len(looks) < 4, "nobody waits for a night that nobody wants"
+        if len(looks) == 1:
+            with desk.parts.records.transaction() as connection:
+                (waiting,) = line.in_line(connection, desk.parts.clock())
+                schedules.remove(connection, schedules.find(connection, schedule).schedule_id)
+            desk.work(waiting.batch_id)
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_removed)
+    said = run("schedule", "run", schedule, code=2)
+    assert "not_found: The schedule was removed meanwhile. What was delivered stays; nothing more is.\n" in said
+    assert list((tmp_path / "cutouts").iterdir()) == []
