@@ -30,7 +30,7 @@ def left_to_dispatchers(
     night = night_steps.run_now(parts, schedule, worker) if _is_one_at_work(parts) else None
     quiet = 0
     while night is not None and night.state is NightState.RUNNING and quiet < _MOST_QUIET:
-        if _watches(parts, night):
+        if _waits(parts, night):
             tell_that_it_waits()
         time.sleep(_LOOK_EVERY)
         night = fresh(parts, night)
@@ -39,7 +39,7 @@ def left_to_dispatchers(
             _require_schedule(parts, schedule)
             night = night_steps.go_on(parts, schedule, night, worker) or fresh(parts, night)
     if night is not None:
-        _watches(parts, night)
+        _waits(parts, night)
     return night
 
 
@@ -57,12 +57,14 @@ def _require_schedule(parts: Parts, schedule: Schedule) -> None:
         raise NotFound("The schedule was removed meanwhile. What was delivered stays; nothing more is.") from None
 
 
-def _watches(parts: Parts, night: Night) -> bool:
-    """Show how far its batch is. False where it has none."""
-    if night.batch_id is not None:
-        with parts.records.reading() as connection:
-            parts.watch(get_batch(connection, night.batch_id).counts)
-    return night.batch_id is not None
+def _waits(parts: Parts, night: Night) -> bool:
+    """Show how far its batch is, and say whether that stands in line while nobody has it."""
+    if night.batch_id is None:
+        return False
+    now = parts.clock()
+    with parts.records.reading() as connection:
+        parts.watch(get_batch(connection, night.batch_id).counts)
+        return night.batch_id in {each.batch_id for each in line.in_line(connection, now)}
 
 
 def _is_one_at_work(parts: Parts) -> bool:

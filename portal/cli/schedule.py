@@ -179,7 +179,11 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
             def tell_that_it_waits() -> None:
                 if not told:
                     told.append(found.schedule_id)
-                    err.print("Other batches are being cut just now, so this night stands in line.", soft_wrap=True)
+                    err.print(
+                        "Other batches are being cut just now, so this night stands in line for its turn. Ctrl-C "
+                        "leaves it there; the same command goes on with it.",
+                        soft_wrap=True,
+                    )
 
             watched = replace(parts, watch=watch)
             last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits)

@@ -18,6 +18,7 @@ from portal.cli.app import app
 from schemas.ids import BatchId
 from store import line, nights, outside, schedules
 from store.nights import NightState
+from store.schedules import Schedule
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 
@@ -35,6 +36,11 @@ def add(place: Path, *options: str, code: int = 0) -> str:
 
 def added(place: Path, *options: str) -> str:
     return str(json.loads(add(place, *options, "--json"))["schedule_id"])
+
+
+def all_of(desk: Desk) -> list[Schedule]:
+    with desk.parts.records.reading() as connection:
+        return schedules.list_all(connection)
 
 
 def begin(desk: Desk, schedule_id: str, due: datetime, state: NightState = NightState.COMPLETED) -> str:
@@ -195,3 +201,27 @@ def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_ends_and_deli
     said = run("schedule", "run", schedule, code=2)
     assert "not_found: The schedule was removed meanwhile. What was delivered stays; nothing more is.\n" in said
     assert list((tmp_path / "cutouts").iterdir()) == []
+
+
+def test_a_night_is_not_called_waiting_while_its_own_photos_are_cut(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+    (begun,) = [night_steps.run_now(desk.parts, each, Worker("serve", os.urandom, None)) for each in all_of(desk)]
+    assert begun is not None
+    assert begun.batch_id is not None
+    with desk.parts.records.transaction() as connection:
+        line.release(connection, busy, BUSY, desk.parts.clock())
+        assert line.claim(connection, begun.batch_id, BUSY, desk.parts.clock())
+
+    def is_cut(_seconds: float) -> None:
+        looks.append(0)
+        with desk.parts.records.transaction() as connection:
+            line.release(connection, BatchId(str(begun.batch_id)), BUSY, desk.parts.clock())
+        desk.work(str(begun.batch_id))
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    done = CliRunner().invoke(app, ["schedule", "run", schedule])
+    assert (done.exit_code, len(looks), "1/1" in done.stderr) == (0, 1, True)
+    assert "stands in line" not in done.stderr
