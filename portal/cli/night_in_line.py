@@ -27,7 +27,9 @@ def left_to_dispatchers(
     night that is still running is given back when there has been no dispatcher for a while. Raises `NotFound` once the
     schedule is removed: nobody brings its night to an end.
     """
-    night = night_steps.run_now(parts, schedule, worker) if _is_one_at_work(parts) else None
+    night = None
+    if _is_one_at_work(parts):
+        night = night_steps.run_now(parts, schedule, worker) or _running(parts, schedule)
     quiet = 0
     while night is not None and night.state is NightState.RUNNING and quiet < _MOST_QUIET:
         if _waits(parts, night):
@@ -47,6 +49,12 @@ def fresh(parts: Parts, night: Night) -> Night:
     """The night as it stands now."""
     with parts.records.reading() as connection:
         return nights.find(connection, night.night_id)
+
+
+def _running(parts: Parts, schedule: Schedule) -> Night | None:
+    """The night that another process works on just now."""
+    with parts.records.reading() as connection:
+        return nights.running(connection, schedule.schedule_id)
 
 
 def _require_schedule(parts: Parts, schedule: Schedule) -> None:

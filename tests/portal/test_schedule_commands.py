@@ -225,3 +225,27 @@ def test_a_night_is_not_called_waiting_while_its_own_photos_are_cut(
     done = CliRunner().invoke(app, ["schedule", "run", schedule])
     assert (done.exit_code, len(looks), "1/1" in done.stderr) == (0, 1, True)
     assert "stands in line" not in done.stderr
+
+
+def test_a_night_that_serve_works_on_at_that_moment_is_waited_for_beside_a_busy_dispatcher(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    """With a process of one's own it would be cut here as soon as serve has let go of it."""
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+    (here,) = all_of(desk)
+    begun = night_steps.run_now(desk.parts, here, Worker("serve", os.urandom, None))
+    assert begun is not None
+    with desk.parts.records.transaction() as connection:
+        assert nights.hold(connection, begun.night_id, "serve", desk.parts.clock())
+
+    def is_ended(_seconds: float) -> None:
+        looks.append(0)
+        desk.work(str(begun.batch_id))
+        night_steps.run_due(desk.parts, Worker("serve", os.urandom, None))
+        with desk.parts.records.transaction() as connection:
+            nights.let_go(connection, begun.night_id, "serve")
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_ended)
+    report = json.loads(run("schedule", "run", schedule, "--json"))
+    assert (report["night_id"], report["state"], len(looks)) == (begun.night_id, "completed", 1)
