@@ -189,6 +189,8 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
             last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits)
             if last is None or last.state is NightState.RUNNING:
                 last = _run_here(watched, found, last)
+            if last.state is NightState.RUNNING:  # a dispatcher without work was quicker to take its batch
+                last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits) or last
         _send_webhooks(parts)
         _print_report(report_of(last, parts.clock()), found, as_json)
         exit_for(BatchState(last.state) if last.state is not NightState.SKIPPED else BatchState.COMPLETED)

@@ -17,6 +17,7 @@ from flows.night_worker import Worker
 from portal.cli.app import app
 from schemas.ids import BatchId
 from store import line, nights, outside, schedules
+from store.batches import list_batches
 from store.nights import NightState
 from store.schedules import Schedule
 from tests.api.conftest import Desk, jpeg
@@ -249,3 +250,33 @@ def test_a_night_that_serve_works_on_at_that_moment_is_waited_for_beside_a_busy_
     monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_ended)
     report = json.loads(run("schedule", "run", schedule, "--json"))
     assert (report["night_id"], report["state"], len(looks)) == (begun.night_id, "completed", 1)
+
+
+def test_a_night_whose_batch_an_idle_dispatcher_takes_first_is_waited_for(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks every second, so it may be quicker than the command that has just sealed the batch."""
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def night(_schedule_id: str, out_of_turn: bool) -> list[str]:
+        (here,) = all_of(desk)
+        begun = night_steps.run_now(desk.parts, here, Worker("command", os.urandom, None))
+        assert begun is not None
+        assert begun.batch_id is not None
+        with desk.parts.records.transaction() as connection:
+            assert line.claim(connection, begun.batch_id, BUSY, desk.parts.clock())
+        return [begun.state]
+
+    def is_cut(_seconds: float) -> None:
+        looks.append(0)
+        with desk.parts.records.transaction() as connection:
+            (ours,) = list_batches(connection)
+            line.release(connection, ours.stamp.batch_id, BUSY, desk.parts.clock())
+        desk.work(ours.stamp.batch_id)
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    assert '"state": "completed"' in run("schedule", "run", schedule, "--json")
+    assert (len(looks), (tmp_path / "cutouts/1.png").exists()) == (1, True)
