@@ -82,7 +82,8 @@ def _falls_to_us(
             record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
             is_busy = line.has_dispatcher_at_work(connection, now)
         parts.watch(record.counts)
-        if record.state.has_ended or (stands is not None and stands.ended_at is not None):  # or its time is over
+        is_over = record.stamp.purge_at <= now or (stands is not None and stands.ended_at is not None)
+        if record.state.has_ended or is_over:  # after its time nobody takes it from the line
             return False
         if stands is None:
             return True

@@ -238,6 +238,28 @@ def test_a_command_does_not_wait_for_a_batch_whose_time_is_over(place: Place, mo
         assert held is None
 
 
+def test_a_command_waits_for_no_turn_beyond_the_purge_time_though_the_cleanup_is_late(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From then on no dispatcher takes it, however many turns there are."""
+    stamp, other, looks = place.send({"1.jpg": b"x"}), place.send({"1.jpg": b"x"}), []
+    assert stamp.purge_at < other.purge_at
+    now = [place.parts.clock()]
+
+    def time_goes_by(_seconds: float) -> None:
+        looks.append(0)
+        assert len(looks) < 4
+        now[0] = stamp.purge_at
+        with place.parts.records.transaction() as connection:
+            assert line.renew(connection, other.batch_id, f"{line.DISPATCHER}one", now[0])
+
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}one", now[0])
+    monkeypatch.setattr("portal.cli.lease.time.sleep", time_goes_by)
+    with holding(replace(place.parts, clock=lambda: now[0]), stamp.batch_id) as held:
+        assert held is None
+
+
 def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
