@@ -88,7 +88,7 @@ def _falls_to_us(
         if stands is None:
             return True
         is_free = stands.lease_until is None or stands.lease_until <= now or _is_gone(stands.lease_holder or "")
-        tell_whether_it_waits(is_free and is_busy)
+        tell_whether_it_waits(is_free and is_busy and before is not None)  # a second dispatcher may have no work
         stood = (stands.ready_at, record.counts)
         if is_busy or not is_free:
             since = time.monotonic()

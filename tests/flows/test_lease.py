@@ -147,7 +147,7 @@ def test_a_batch_that_is_sent_beside_a_busy_dispatcher_waits_for_its_turn_there(
         with holding(place.parts, stamp.batch_id, tell_whether_it_waits=hear) as held:
             assert held is None
         assert order == [other.batch_id, stamp.batch_id]
-        assert told[:2] == [True, True]
+        assert told[:3] == [False, True, True], "another dispatcher, without work, may take it within a second"
     finally:
         goes_on.set()
         busy._ending.set()
