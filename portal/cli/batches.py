@@ -193,10 +193,9 @@ def download(
         parts = get_ready()
         with parts.records.reading() as connection:
             record = get_batch(connection, batch)
-        if record.purged_at is not None:
-            raise NotFound(f"Batch {batch} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again.")
-        if _is_due(parts, record):
-            raise NotFound(f"The purge time of batch {batch} has come: nothing of it is handed out. Submit it again.")
+        gone = _gone(parts, record)
+        if gone is not None:
+            raise NotFound(gone)
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)
@@ -238,7 +237,9 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_mo
             record = get_batch(connection, batch_id)
         watch(record.counts)
     _show_one(parts, record, as_json)
-    if to is not None:
+    if to is not None and (gone := _gone(parts, record)) is not None:
+        err.print(gone, soft_wrap=True)
+    elif to is not None:
         with _what_is_left_to_fetch(batch_id):
             _download(parts, record, to, as_json=False, to_stderr=as_json)
     exit_for(record.state)
@@ -299,6 +300,16 @@ class _Became:
 def _is_due(parts: Parts, record: BatchRecord) -> bool:
     """Whether its purge time has come and its receipt has not: it may be gone, or lie there for minutes more."""
     return record.purged_at is None and record.stamp.purge_at <= parts.clock()
+
+
+def _gone(parts: Parts, record: BatchRecord) -> str | None:
+    """Why nothing of it is handed out any more, if so."""
+    batch_id = record.stamp.batch_id
+    if record.purged_at is not None:
+        return f"Batch {batch_id} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again."
+    if _is_due(parts, record):
+        return f"The purge time of batch {batch_id} has come: nothing of it is handed out. Submit it again."
+    return None
 
 
 def _became(transient: TransientStore, record: BatchRecord) -> _Became:

@@ -194,6 +194,30 @@ def test_who_submits_beside_a_busy_dispatcher_is_told_that_the_batch_waits_and_g
     assert "0 cutouts in" in said
 
 
+@pytest.mark.parametrize("cleanup", ["was there", "is late"])
+def test_who_waited_until_the_batch_was_gone_is_told_so_and_to_fetch_nothing(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cleanup: str
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+    other = BatchId(desk.send({"1.jpg": b"no photo"}))
+    with desk.parts.records.transaction() as connection:
+        assert line.claim(connection, other, f"{line.DISPATCHER}one", desk.parts.clock())
+
+    def its_time_is_over(_seconds: float) -> None:
+        with desk.parts.records.transaction() as connection:
+            (ours,) = [each for each in list_batches(connection) if each.stamp.batch_id != other]
+            hasten(connection, ours.stamp.batch_id, desk.parts.clock())
+        if cleanup == "was there":
+            clean_up(cleaning(desk.parts))
+
+    monkeypatch.setattr("portal.cli.lease.time.sleep", its_time_is_over)
+    said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=1)
+    assert "can still be fetched" not in said
+    assert "cutouts in" not in said
+    assert ("was purged at" if cleanup == "was there" else "The purge time of batch ") in said
+    assert "Submit it again." in said
+
+
 def test_who_stops_waiting_leaves_the_batch_in_line(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
