@@ -21,6 +21,9 @@ from store.records import Records, serialise_appends
 from store.schedules import Overlap, Schedule, ScheduleId
 from store.settings import Settings
 
+MOST_MINUTES = 100_000
+"""Of a deadline: ten weeks."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -113,8 +116,8 @@ def retime(connection: Connection, schedule_id: ScheduleId, clock: Clock, **time
 
 
 def _check_deadline(minutes: int | None) -> None:
-    if minutes is not None and minutes < 1:
-        raise UserError("A deadline is some minutes after the run's time, at least one.")
+    if minutes is not None and not 1 <= minutes <= MOST_MINUTES:
+        raise UserError(f"A deadline is 1 to {MOST_MINUTES} minutes after the run's time.")
 
 
 def _keep_apart(other: Schedule, source: str, deliver: str | None, format: Format) -> None:

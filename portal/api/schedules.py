@@ -29,7 +29,7 @@ class NewSchedule(Record):
     industry: Industry | None = None
     options: CutoutOptions = CutoutOptions()
     overlap: Overlap = Overlap.SKIP
-    deadline_minutes: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES)] = None
 
 
 class NewTimes(Record):
@@ -38,7 +38,7 @@ class NewTimes(Record):
     cron: Annotated[str, Field(max_length=100)] = ""
     timezone: Annotated[str, Field(max_length=64)] = ""
     overlap: Overlap = Overlap.SKIP
-    deadline_minutes: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES)] = None
 
 
 class ScheduleAnswer(NewSchedule):

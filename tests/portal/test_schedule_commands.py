@@ -280,3 +280,11 @@ def test_a_night_whose_batch_an_idle_dispatcher_takes_first_is_waited_for(
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "completed"' in run("schedule", "run", schedule, "--json")
     assert (len(looks), (tmp_path / "cutouts/1.png").exists()) == (1, True)
+
+
+def test_a_deadline_that_no_calendar_holds_is_refused_before_it_ends_every_night(desk: Desk, tmp_path: Path) -> None:
+    for minutes in ("100001", "5000000000", "99999999999999999999"):
+        said = add(tmp_path, "--deadline", minutes, code=2)
+        assert "bad_request: A deadline is 1 to 100000 minutes after the run's time." in said
+    schedule = added(tmp_path, "--deadline", "100000")
+    assert "A deadline is 1 to 100000 minutes" in run("schedule", "retime", schedule, "--deadline", "100001", code=2)
