@@ -108,10 +108,14 @@ def retime(connection: Connection, schedule_id: ScheduleId, clock: Clock, **time
 
     Raises `NotFound`, `UserError`.
     """
-    changed = schedules.find(connection, schedule_id).model_copy(update=times)
-    timetable.check(changed.cron, changed.timezone)
-    _check_deadline(changed.deadline_minutes)
-    schedules.retime(connection, changed, clock())
+    known = schedules.find(connection, schedule_id)
+    changed = known.model_copy(update=times)
+    is_other_clock = (known.cron, known.timezone) != (changed.cron, changed.timezone)
+    if is_other_clock:
+        timetable.check(changed.cron, changed.timezone)
+    if "deadline_minutes" in times:  # what stays may be older than its limit
+        _check_deadline(changed.deadline_minutes)
+    schedules.retime(connection, schedule_id, times, clock() if is_other_clock else None)
     return schedules.find(connection, schedule_id)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import NewType
@@ -92,18 +93,14 @@ def resume(connection: Connection, schedule_id: ScheduleId, now: datetime) -> No
         _set(connection, schedule_id, paused_at=None, resumed_at=now)
 
 
-def retime(connection: Connection, schedule: Schedule, now: datetime) -> None:
-    """Record its times as they are in `schedule`. Due times of another clock that have passed are not caught up.
+def retime(
+    connection: Connection, schedule_id: ScheduleId, times: Mapping[str, object], other_clock_at: datetime | None
+) -> None:
+    """Record these of its times, and no other: somebody else may change those meanwhile. Raises `NotFound`.
 
-    Raises `NotFound`.
+    `other_clock_at`: from when on it goes by another clock, whose due times before are not caught up.
     """
-    known = find(connection, schedule.schedule_id)
-    values: dict[str, object] = {
-        name: getattr(schedule, name) for name in ("cron", "timezone", "overlap", "deadline_minutes")
-    }
-    if (known.cron, known.timezone) != (schedule.cron, schedule.timezone):
-        values["resumed_at"] = now
-    _set(connection, schedule.schedule_id, **values)
+    _set(connection, schedule_id, **times, **({} if other_clock_at is None else {"resumed_at": other_clock_at}))
 
 
 def remove(connection: Connection, schedule_id: ScheduleId) -> None:

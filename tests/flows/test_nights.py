@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, update
 
-from flows import night_look, night_steps
+from flows import night_look, night_steps, timetable
 from flows.night_report import REPORTS, report_of
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
@@ -989,3 +989,24 @@ def test_a_deployment_starts_by_cron_and_time_zone_and_knows_only_an_id(market: 
 def test_the_page_on_nights_names_all_that_passes_for_a_photo() -> None:
     page = (Path(__file__).parents[2] / "docs/marketplaces.md").read_text()
     assert [each for each in sorted(PHOTO_SUFFIXES) if f"`{each}`" not in page] == []
+
+
+def test_of_two_that_change_its_times_at_once_neither_undoes_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite one waits for the other."""
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", records_url=new_database())
+    schedule, check, others = market.schedule(), timetable.check, []
+
+    def meanwhile(cron: str, timezone: str) -> None:
+        check(cron, timezone)
+        if not others:
+            others.append("")
+            with market.parts.records.transaction() as connection:
+                retime(connection, schedule.schedule_id, market.parts.clock, deadline_minutes=240)
+
+    monkeypatch.setattr(timetable, "check", meanwhile)
+    with market.parts.records.transaction() as connection:
+        changed = retime(connection, schedule.schedule_id, market.parts.clock, cron="0 4 * * *")
+    assert (changed.cron, changed.deadline_minutes, changed.resumed_at) == ("0 4 * * *", 240, EVENING)
+    market.parts.records.engine.dispose()
