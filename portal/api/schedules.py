@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -32,13 +32,21 @@ class NewSchedule(Record):
     deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES)] = None
 
 
-class NewTimes(Record):
-    """Other times of a schedule; what is left out stays as it is."""
+def _without_default(described: dict[str, Any]) -> None:
+    described.pop("default", None)
 
-    cron: Annotated[str, Field(max_length=100)] = ""
-    timezone: Annotated[str, Field(max_length=64)] = ""
-    overlap: Overlap = Overlap.SKIP
-    deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES)] = None
+
+_Stays = Field(json_schema_extra=_without_default)
+"""When it is left out: a client that is told of a default might send it."""
+
+
+class NewTimes(Record):
+    """Other times of a schedule; what is left out stays as it is. `deadline_minutes`: null takes the deadline away."""
+
+    cron: Annotated[str, Field(max_length=100), _Stays] = ""
+    timezone: Annotated[str, Field(max_length=64), _Stays] = ""
+    overlap: Annotated[Overlap, _Stays] = Overlap.SKIP
+    deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES), _Stays] = None
 
 
 class ScheduleAnswer(NewSchedule):

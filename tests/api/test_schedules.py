@@ -73,3 +73,10 @@ def test_an_owner_gives_a_schedule_other_times_and_what_is_left_out_stays(desk: 
         assert desk.call("PATCH", path, json=wrong).status_code in (400, 422)
     assert desk.call("PATCH", path, "Bazaar", json={"cron": "0 1 * * *"}).status_code == 404
     assert changed == desk.call("GET", path).json()
+
+
+def test_the_description_names_no_default_for_what_stays_as_it_is_when_it_is_left_out(desk: Desk) -> None:
+    """A client that is made from it would send the default, and change what nobody asked it to."""
+    schemas = desk.client.get("/v1/openapi.json").json()["components"]["schemas"]
+    assert [name for name, field in schemas["NewTimes"]["properties"].items() if "default" in field] == []
+    assert "required" not in schemas["NewTimes"]
