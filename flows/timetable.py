@@ -19,6 +19,8 @@ from cronsim import CronSim, CronSimError
 from schemas.errors import UserError
 from store.schedules import Overlap
 
+MOST_OF_CRON = 100
+"""Characters: the records hold no more."""
 _SECOND = timedelta(seconds=1)
 
 
@@ -65,6 +67,8 @@ def check(cron: str, timezone: str) -> None:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
         raise UserError("There is no time zone of that name. Give one such as Europe/Berlin or UTC.") from None
+    if len(cron) > MOST_OF_CRON:
+        raise UserError(f"A cron line has at most {MOST_OF_CRON} characters.")
     if len(cron.split()) != 5:
         raise UserError('A cron line has five fields, such as "0 2 * * *" for two o\'clock each night.')
     try:

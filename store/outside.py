@@ -31,6 +31,7 @@ ReadOutside = Callable[[str], bytes]
 IN_PLACE = ("s3://", "file://")
 FETCHED = ("http://", "https://")
 _REFUSED = "The photo's own place refused to give it. Check that it may be read."
+_MOST_OF_PLACE = 500  # characters: the records hold no more
 _ONLY_LOOKED_UP = getattr(os, "O_PATH", 0)  # a folder may let us through that does not let us list it
 
 
@@ -47,6 +48,8 @@ def normal_place(url: str) -> str:
 def allow(connection: Connection, account_id: AccountId, url: str, now: datetime) -> None:
     """Let an account name this place and all below it. Raises `UserError`, `NotFound` for a closed account."""
     place = normal_place(url)
+    if len(place) > _MOST_OF_PLACE:
+        raise UserError(f"The address of a place has at most {_MOST_OF_PLACE} characters.")
     require_open(connection, account_id)
     if place not in allowed(connection, account_id):
         connection.execute(insert(account_places).values(account_id=account_id, url=place, created_at=now))

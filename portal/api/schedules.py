@@ -49,9 +49,17 @@ class NewTimes(Record):
     deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES), _Stays] = None
 
 
-class ScheduleAnswer(NewSchedule):
-    """A schedule of the account."""
+class ScheduleAnswer(Record):
+    """A schedule of the account, as it stands: it may be older than the limits of a new one."""
 
+    cron: str
+    timezone: str
+    source: str
+    deliver: str | None
+    industry: Industry | None
+    options: CutoutOptions
+    overlap: Overlap
+    deadline_minutes: int | None
     schedule_id: str
     created_at: Moment
     paused_at: Moment | None

@@ -6,7 +6,9 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from store import nights, schedules
+from sqlalchemy import update
+
+from store import nights, schedules, tables
 from store.nights import Night, NightState
 from store.outside import allow
 from tests.api.conftest import Desk
@@ -80,3 +82,19 @@ def test_the_description_names_no_default_for_what_stays_as_it_is_when_it_is_lef
     schemas = desk.client.get("/v1/openapi.json").json()["components"]["schemas"]
     assert [name for name, field in schemas["NewTimes"]["properties"].items() if "default" in field] == []
     assert "required" not in schemas["NewTimes"]
+
+
+def test_a_schedule_from_before_there_were_limits_is_shown_and_can_be_given_times_within_them(desk: Desk) -> None:
+    """By command any deadline was taken, and on SQLite a cron line of any length."""
+    with desk.parts.records.transaction() as connection:
+        allow(connection, desk.accounts["Acme"][0], "s3://shop", desk.parts.clock())
+    own = desk.call("POST", "/schedules", json={"cron": "0 2 * * *", "source": "s3://shop/photos"}).json()
+    long = f"{','.join(map(str, range(60)))} * * * *"
+    with desk.parts.records.transaction() as connection:
+        connection.execute(update(tables.schedules).values(deadline_minutes=200_000, cron=long))
+    path = f"/schedules/{own['schedule_id']}"
+    for answer in (desk.call("GET", path), *map(desk.call, ["POST"], [f"{path}/pause"])):
+        assert (answer.status_code, answer.json()["deadline_minutes"], answer.json()["cron"]) == (200, 200_000, long)
+    assert desk.call("GET", "/schedules").status_code == 200
+    for times in ({"overlap": "wait"}, {"cron": "0 3 * * *"}, {"deadline_minutes": 60}):
+        assert desk.call("PATCH", path, json=times).status_code == 200

@@ -288,3 +288,13 @@ def test_a_deadline_that_no_calendar_holds_is_refused_before_it_ends_every_night
         assert "bad_request: A deadline is 1 to 100000 minutes after the run's time." in said
     schedule = added(tmp_path, "--deadline", "100000")
     assert "A deadline is 1 to 100000 minutes" in run("schedule", "retime", schedule, "--deadline", "100001", code=2)
+
+
+def test_a_cron_line_or_place_that_the_records_cannot_hold_is_refused_in_a_sentence(desk: Desk, tmp_path: Path) -> None:
+    long = f"{','.join(map(str, range(60)))} * * * *"
+    assert "bad_request: A cron line has at most 100 characters." in add(tmp_path, "--cron", long, code=2)
+    place = f"s3://shop/{'x' * 500}"
+    assert "bad_request: The address of a place has at most 500 characters." in add(tmp_path, "--source", place, code=2)
+    schedule = added(tmp_path)
+    assert "A cron line has at most 100" in run("schedule", "retime", schedule, "--cron", long, code=2)
+    assert "at most 500 characters" in run("place", "allow", "Acme", place, code=2)
