@@ -159,6 +159,8 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
     with parts.records.transaction() as connection:
         night = nights.running(connection, schedule.schedule_id)
         if action.step is Step.BEGIN and action.due_at is not None:
+            if night is not None:  # somebody began one by hand since that was decided
+                return None
             night = nights.begin(connection, schedule, action.due_at, now, worker.randomness)
         elif action.step is Step.SKIP and action.due_at is not None:
             state = NightState.SKIPPED

@@ -1010,3 +1010,24 @@ def test_of_two_that_change_its_times_at_once_neither_undoes_the_other(
         changed = retime(connection, schedule.schedule_id, market.parts.clock, cron="0 4 * * *")
     assert (changed.cron, changed.deadline_minutes, changed.resumed_at) == ("0 4 * * *", 240, EVENING)
     market.parts.records.engine.dispose()
+
+
+def test_a_night_by_hand_at_the_very_moment_of_a_due_time_stays_the_only_one(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two at once each would cut and deliver all photos."""
+    fill(market, 3)
+    schedule, decide, by_hand = market.schedule(), night_steps.decide, []
+
+    def decide_and_be_late(*facts: object) -> object:
+        actions = decide(*facts)  # type: ignore[arg-type]
+        if not by_hand:
+            by_hand.append(night_steps.run_now(market.parts, schedule, Worker("by hand", os.urandom, None)))
+        return actions
+
+    monkeypatch.setattr(night_steps, "decide", decide_and_be_late)
+    market.run_due(FIRST + timedelta(seconds=3), cuts=False)
+    with market.parts.records.reading() as connection:
+        (only,) = nights.of_schedule(connection, schedule.schedule_id)
+    assert by_hand[0] is not None
+    assert only.night_id == by_hand[0].night_id
