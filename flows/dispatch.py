@@ -192,6 +192,5 @@ class Dispatcher:
             if is_over:
                 line.leave(connection, turn.batch.batch_id, now)
             line.release(connection, turn.batch.batch_id, self._holder, now)
-            if items:
-                share = line.share_to_charge(connection, turn.batch.account_id)
-                line.charge(connection, charged(share, items, now))
+            share = line.share_to_charge(connection, turn.batch.account_id)
+            line.charge(connection, charged(share, seconds, now))

@@ -2,7 +2,8 @@
 
 Each account's use fades with a half-life, so that a dealer with 40 photos is not stuck behind a marketplace with
 200,000, a newcomer waits for nobody's past, and nobody starves. Use is one number that needs no clock to compare:
-forward decay (Cormode et al., "Forward Decay", ICDE 2009), the logarithm of sum(photos * 2^(time / half-life)).
+forward decay (Cormode et al., "Forward Decay", ICDE 2009), the logarithm of sum(seconds * 2^(time / half-life)), where
+the seconds are the workers': a turn takes some to begin, so many batches of one photo cost more than one of them all.
 Every other turn is for deadlines: a batch that would miss its own goes first there, the tightest before the others. It
 is reckoned to need twice its time, so half of the turns is enough, and the other half is left to be fair.
 """
@@ -22,11 +23,11 @@ TURN_ITEMS = 40
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def charged(share: Share, items: int, now: datetime) -> Share:
-    """The account's share after `items` more photos were done for it."""
-    if items <= 0:
+def charged(share: Share, seconds: float, now: datetime) -> Share:
+    """The account's share after the workers were its own for so long."""
+    if seconds <= 0:
         return share
-    new = math.log2(items) + (now - _EPOCH) / HALF_LIFE
+    new = math.log2(seconds) + (now - _EPOCH) / HALF_LIFE
     high, low = max(share.finish_tag, new), min(share.finish_tag, new)
     return share.model_copy(update={"finish_tag": high + math.log2(1.0 + 2.0 ** max(low - high, -1000.0))})
 

@@ -129,6 +129,30 @@ def test_a_large_batch_does_not_take_turns_with_another_large_one_of_its_account
     assert turns == 2
 
 
+def test_an_account_of_many_tiny_batches_has_no_more_of_the_workers_time_than_one_of_a_large_batch(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn takes its time to begin, however few photos it is of."""
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    spent, other = [0.0], another_account(place)
+    monkeypatch.setattr("flows.dispatch.time.monotonic", lambda: spent[0])
+    for _ in range(20):
+        other.send({"1.jpg": b"x"})
+    large = place.send({f"{n}.jpg": b"x" for n in range(4 * TURN_ITEMS)})
+    is_large: list[bool] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        spent[0] += 1
+        is_large.append(batch_id == large.batch_id)
+        return pretend(parts, batch_id)
+
+    one = dispatcher(place, process)
+    while one.take_turn():
+        pass
+    assert is_large.count(True) == 4
+    assert is_large[:8].count(True) == 4, "turn and turn about"
+
+
 @pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("stands_still_in", ["a shard", "the end"])
 @pytest.mark.parametrize("asked_again", [False, True], ids=["ended", "asked_again"])
@@ -370,12 +394,15 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
     if not is_new:
         busy.send({"0.jpg": b"x"})
         assert dispatcher(busy).take_turn()
-    both = threading.Barrier(2)
+    with busy.parts.records.reading() as connection:
+        before = line.read_shares(connection).get(busy.account_id, Share(account_id=busy.account_id))
+    both, spent = threading.Barrier(2), []
 
-    def charged_together(share: Share, items: int, now: datetime) -> Share:
+    def charged_together(share: Share, seconds: float, now: datetime) -> Share:
+        spent.append(seconds)
         with suppress(threading.BrokenBarrierError):
             both.wait(0.3)  # who waits for the other's end finds nobody here
-        return charged(share, items, now)
+        return charged(share, seconds, now)
 
     def take_turn(holder: str) -> None:
         while not dispatcher(busy, holder=holder).take_turn():
@@ -389,7 +416,7 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
     with busy.parts.records.reading() as connection:
         share = line.read_shares(connection)[busy.account_id]
     busy.parts.records.engine.dispose()
-    once = charged(Share(account_id=busy.account_id), 4 if is_new else 5, now)
+    once = charged(before, sum(spent), now)
     assert share.finish_tag == pytest.approx(once.finish_tag, rel=1e-9)
 
 
