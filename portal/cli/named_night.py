@@ -42,10 +42,11 @@ def _times(which: str, zone: ZoneInfo) -> tuple[datetime, datetime] | None:
     try:
         try:
             day = date.fromisoformat(which)
-            since, length = datetime(day.year, day.month, day.day, tzinfo=zone), timedelta(days=1)
+            begins = datetime(day.year, day.month, day.day, tzinfo=zone)
+            return begins.astimezone(UTC), (begins + timedelta(days=1)).astimezone(UTC)  # of 23 or 25 hours
         except ValueError:
-            since, length = datetime.fromisoformat(which), timedelta(minutes=1)
-            since = since if since.tzinfo is not None else since.replace(tzinfo=zone)
-        return since.astimezone(UTC), (since + length).astimezone(UTC)
+            time = datetime.fromisoformat(which)
+            since = (time if time.tzinfo is not None else time.replace(tzinfo=zone)).astimezone(UTC)
+            return since, since + timedelta(minutes=1)
     except (ValueError, OverflowError):
         return None

@@ -298,3 +298,10 @@ def test_a_cron_line_or_place_that_the_records_cannot_hold_is_refused_in_a_sente
     schedule = added(tmp_path)
     assert "A cron line has at most 100" in run("schedule", "retime", schedule, "--cron", long, code=2)
     assert "at most 500 characters" in run("place", "allow", "Acme", place, code=2)
+
+
+def test_a_night_is_found_by_its_minute_also_before_the_clocks_go_back(desk: Desk, tmp_path: Path) -> None:
+    schedule = added(tmp_path)
+    first = begin(desk, schedule, datetime(2026, 10, 25, 0, 59, tzinfo=UTC))  # 02:59 in Berlin, and an hour later again
+    begin(desk, schedule, datetime(2026, 10, 25, 1, 30, tzinfo=UTC))
+    assert json.loads(run("schedule", "report", schedule, "--night", "2026-10-25T02:59", "--json"))["night_id"] == first
