@@ -30,10 +30,11 @@ def left_to_dispatchers(
     night = None
     if _is_one_at_work(parts):
         night = night_steps.run_now(parts, schedule, worker) or _running(parts, schedule)
-    quiet = 0
+    quiet, is_new = 0, True
     while night is not None and night.state is NightState.RUNNING and quiet < _MOST_QUIET:
-        if _waits(parts, night):
+        if _waits(parts, night) and not is_new:  # a second dispatcher may have no work
             tell_that_it_waits()
+        is_new = False
         time.sleep(_LOOK_EVERY)
         night = fresh(parts, night)
         quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1

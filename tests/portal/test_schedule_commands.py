@@ -305,3 +305,19 @@ def test_a_night_is_found_by_its_minute_also_before_the_clocks_go_back(desk: Des
     first = begin(desk, schedule, datetime(2026, 10, 25, 0, 59, tzinfo=UTC))  # 02:59 in Berlin, and an hour later again
     begin(desk, schedule, datetime(2026, 10, 25, 1, 30, tzinfo=UTC))
     assert json.loads(run("schedule", "report", schedule, "--night", "2026-10-25T02:59", "--json"))["night_id"] == first
+
+
+def test_a_night_that_a_second_dispatcher_takes_at_once_is_not_called_waiting(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    schedule = added(tmp_path)
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def is_cut(_seconds: float) -> None:
+        with desk.parts.records.reading() as connection:
+            (waiting,) = line.in_line(connection, desk.parts.clock())
+        desk.work(waiting.batch_id)
+
+    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    done = CliRunner().invoke(app, ["schedule", "run", schedule])
+    assert (done.exit_code, "1/1" in done.stderr, "stands in line" in done.stderr) == (0, True, False)
