@@ -118,7 +118,7 @@ class Archive:
 
 
 def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callable[[], None]) -> Manifest:
-    """Unpack the photos into the transient store and seal the batch. Raises `PastDeadline`."""
+    """Unpack the photos into the transient store and seal the batch. Raises `PastDeadline`, `BadArchive`."""
     items: list[Item] = []
     for path, size, data in archive.read():
         number = len(items) + 1
@@ -127,6 +127,10 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
         source = DAMAGED_IN_ZIP if path in archive.damaged[-1:] else ""
         items.append(Item(number=number, path=path, size=size, source=source))
         on_item()
+    if stamp.options.bg_image in archive.damaged:  # else each of the others would be told that it is damaged
+        raise BadArchive(
+            "The photo that bg_image names is damaged in the zip file. Pack it again from the original, and send that."
+        )
     return seal(parts, stamp, items, archive.left_out.counts)
 
 

@@ -11,6 +11,7 @@ import pytest
 from portal.cli.sending import send
 from portal.intake.folder import find_photos
 from portal.intake.tally import Tally
+from schemas.errors import BadArchive
 from schemas.left_out import LeftOut
 from schemas.naming import shown
 from schemas.options import CutoutOptions
@@ -84,6 +85,17 @@ def test_a_photo_that_is_damaged_in_its_zip_says_so_and_that_the_zip_is_to_be_pa
     assert (failure["path"], failure["code"]) == ("VIN1/1.jpg", "damaged_in_zip")
     assert "Pack it again" in failure["sentence"]
     assert desk.call("GET", f"/batches/{batch}").json()["done"] == 1
+
+
+def test_a_background_that_is_damaged_in_its_zip_is_told_once_and_not_of_every_other_photo(
+    desk: Desk, tmp_path: Path
+) -> None:
+    path = packed(tmp_path, ("wall.jpg", jpeg("red")), ("VIN1/1.jpg", jpeg("blue")), ("VIN1/2.jpg", jpeg("green")))
+    path.write_bytes(path.read_bytes().replace(jpeg("red")[-9:], b"no longer", 1))
+    with pytest.raises(BadArchive, match=r"^The photo that bg_image names is damaged in the zip file\. Pack it again"):
+        send(desk.parts, str(path), desk.accounts["Acme"][0], None, CutoutOptions(bg_image="wall.jpg"))
+    (batch,) = json.loads(run("status", "--json"))
+    assert batch["state"] == "cancelled", "nobody waits for cutouts that could not be made"
 
 
 def test_a_key_that_no_folder_can_hold_is_counted_on_a_real_s3_server(tmp_path: Path) -> None:
