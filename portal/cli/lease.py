@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import OperationalError
+
 from flows.lease import LeaseLost, batch_renewed, renewed, under_lease
 from flows.parts import Parts
 from lake import pulls
@@ -30,6 +32,7 @@ _MOST_OF_HOST = 40  # letters of its name: with all of them, a holder might be l
 _LOOK_EVERY = 1.0  # seconds
 _FOR_THE_IDLE = 2.0  # a dispatcher without work looks every second
 _A_MOMENT = 0.1  # seconds
+_MOST_AWAY = 60.0  # seconds; records that are started anew are there within it
 
 
 @contextmanager
@@ -76,11 +79,19 @@ def _falls_to_us(
     `at_once`: take it as soon as nobody has it.
     """
     since, before = time.monotonic(), None
+    answered = since
     while True:
         now = parts.clock()
-        with parts.records.reading() as connection:
-            record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
-            is_busy = line.has_dispatcher_at_work(connection, now)
+        try:
+            with parts.records.reading() as connection:
+                record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
+                is_busy = line.has_dispatcher_at_work(connection, now)
+        except OperationalError:
+            if time.monotonic() - answered >= _MOST_AWAY:
+                raise
+            time.sleep(_LOOK_EVERY)
+            continue
+        answered = time.monotonic()
         parts.watch(record.counts)
         is_over = record.stamp.purge_at <= now or (stands is not None and stands.ended_at is not None)
         if record.state.has_ended or is_over:  # after its time nobody takes it from the line

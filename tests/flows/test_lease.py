@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
 from flows.lease import LeaseLost, batch_fenced, renewed
@@ -152,6 +154,30 @@ def test_a_batch_that_is_sent_beside_a_busy_dispatcher_waits_for_its_turn_there(
         goes_on.set()
         busy._ending.set()
         running.join()
+
+
+@pytest.mark.parametrize("seconds", [2, 1000])
+def test_a_command_that_waits_outlasts_records_that_are_away_for_a_moment_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    stamp, slept, look = place.send({"1.jpg": b"x"}), [0.0], line.find_submission
+    started = time.monotonic()
+
+    def find(connection: Connection, batch_id: str) -> line.Submission | None:
+        if 0 < slept[0] <= seconds:
+            raise OperationalError("SELECT", None, Exception("the server is starting up"))
+        return look(connection, batch_id)
+
+    def sleep(length: float) -> None:
+        slept[0] += length
+
+    monkeypatch.setattr(line, "find_submission", find)
+    monkeypatch.setattr("portal.cli.lease.time.sleep", sleep)
+    monkeypatch.setattr("portal.cli.lease.time.monotonic", lambda: started + slept[0])
+    with pytest.raises(OperationalError) if seconds == 1000 else nullcontext():  # noqa: SIM117 - the first may be raised
+        with holding(place.parts, stamp.batch_id) as held:
+            assert held is not None
+    assert slept[0] < 100
 
 
 @pytest.mark.parametrize("holder", ["host 1 command", "123-abc", f"{line.DISPATCHER}that died"])
