@@ -49,19 +49,22 @@ def stamp_batch(
     """
     admit_intake(cleaning(parts, randomness), parts.settings)
     batch_id = new_batch_id(parts.clock(), randomness)
+    stamp = Stamp(
+        batch_id=batch_id,
+        received_at=received_at(batch_id),
+        purge_at=received_at(batch_id) + parts.settings.purge_after,
+        industry=industry,
+        grant_id=None,
+        options=options,
+    )
+    note_name(parts.transient, stamp)  # before the transaction: the store may be slow, and others wait for their turn
     with parts.records.transaction() as connection:
         require_open(connection, account_id)
         grant = live_grant(connection, account_id, industry) if industry is not None else None
-        stamp = Stamp(
-            batch_id=batch_id,
-            received_at=received_at(batch_id),
-            purge_at=received_at(batch_id) + life_of(connection, account_id, parts.settings.purge_after),
-            industry=industry,
-            grant_id=grant.grant_id if grant else None,
-            options=options,
-        )
+        life = life_of(connection, account_id, parts.settings.purge_after)
+        found = {"purge_at": stamp.received_at + life, "grant_id": grant.grant_id if grant else None}
+        stamp = stamp.model_copy(update=found)
         batches.open_batch(connection, stamp, account_id)
-        note_name(parts.transient, stamp)
         upload_key = randomness(32).hex() if takes_uploads else None
         line.enter(connection, stamp.batch_id, account_id, upload_key, due_at)
         note(connection, stamp)
