@@ -83,6 +83,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item], left_out: Mapping[Le
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
         with parts.records.transaction() as connection:
+            line.stand_still(connection, stamp.batch_id)
             if batches.seal(connection, stamp.batch_id, len(items), left_out):
                 line.make_ready(connection, stamp.batch_id, parts.clock())
     return manifest

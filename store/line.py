@@ -76,6 +76,14 @@ def find_submission(connection: Connection, batch_id: str) -> Submission | None:
     return None if row is None else Submission.model_validate(dict(row))
 
 
+def stand_still(connection: Connection, batch_id: BatchId) -> None:
+    """Until this transaction ends nobody else changes how the batch stands in line.
+
+    Before its row in `batches` is changed: whoever calls it off takes the two in this order.
+    """
+    connection.execute(select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id).with_for_update())
+
+
 def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None:
     """The batch is sealed: it waits for workers. The key that named its uploads is forgotten."""
     connection.execute(

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from threading import Thread
 
+import pytest
+from sqlalchemy import Connection
+
+from flows import steps
+from flows.parts import open_parts
 from flows.receive import seal, stamp_batch
-from schemas.batch import Item
+from schemas.batch import BatchState, Item
+from schemas.clock import system_clock
+from schemas.ids import BatchId
 from schemas.options import CutoutOptions
+from store import batches
 from store.batches import get_batch
 from store.objects import ObjectStore
+from store.people import create_account
+from store.settings import Settings
 from store.transient import TransientStore, source_key
+from tests.consent.postgres import new_database
 from tests.flows.conftest import Place
 
 ON_BRICK = CutoutOptions(bg_image="walls/brick.jpg")
@@ -49,3 +62,33 @@ def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Pla
     slow = TransientStore(Slow(parts.transient.objects.storage), parts.clock)
     stamp_batch(replace(parts, transient=slow), place.account_id, None, ON_BRICK)
     assert len(waited) == 1
+
+
+def test_who_seals_a_batch_and_who_calls_it_off_do_not_wait_for_each_other_in_a_circle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), system_clock)
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    stamp = stamp_batch(parts, account_id, None, CutoutOptions())
+    ended: list[str] = []
+
+    def call_off() -> None:
+        with parts.records.transaction() as connection:
+            steps.call_off(connection, stamp.batch_id, parts.clock())
+        ended.append("called off")
+
+    calling_off, sealed = Thread(target=call_off), batches.seal
+
+    def meanwhile(connection: Connection, batch_id: BatchId, items: int, left_out: None) -> bool:
+        is_new = sealed(connection, batch_id, items, left_out)
+        calling_off.start()
+        calling_off.join(0.5)  # it comes as far as it can
+        return is_new
+
+    monkeypatch.setattr(batches, "seal", meanwhile)
+    seal(parts, stamp, [Item(number=1, path="a.jpg", size=1)])
+    calling_off.join(30)
+    with parts.records.reading() as connection:
+        assert (ended, get_batch(connection, stamp.batch_id).state) == (["called off"], BatchState.CANCELLED)
+    parts.records.engine.dispose()
