@@ -45,15 +45,22 @@ def test_an_upgrade_forgets_the_names_of_photos_that_lie_behind_subjects(tmp_pat
         {"batch_id": str(number), "options": {"bg_image": name, "shadow": True}, "done": 1, "failed": 0} | told
         for number, name in enumerate((None, "walls/brick.jpg"))
     ]
+    schedules = [
+        {"schedule_id": each["batch_id"], "account_id": "a1", "options": each["options"], "created_at": now}
+        | dict.fromkeys(("cron", "timezone", "source", "overlap", "fingerprint_key"), "")
+        for each in batches
+    ]
     with unopened_records(settings).engine.begin() as connection:
         old.attributes["connection"] = connection
         command.upgrade(old, "0014")
-        tables.reflect(connection, only=["accounts", "batches"])
+        tables.reflect(connection, only=["accounts", "batches", "schedules"])
         connection.execute(insert(tables.tables["accounts"]).values(account_id="a1", name="Acme", created_at=now))
         connection.execute(insert(tables.tables["batches"]), batches)
+        connection.execute(insert(tables.tables["schedules"]), schedules)
         command.upgrade(old, "head")
-        kept = connection.execute(select(tables.tables["batches"].c.options).order_by("batch_id")).scalars().all()
-    assert kept == [{"bg_image": None, "shadow": True}, {"bg_image": A_PHOTO_OF_THE_BATCH, "shadow": True}]
+        for table, key in (("batches", "batch_id"), ("schedules", "schedule_id")):
+            kept = connection.execute(select(tables.tables[table].c.options).order_by(key)).scalars().all()
+            assert kept == [{"bg_image": None, "shadow": True}, {"bg_image": A_PHOTO_OF_THE_BATCH, "shadow": True}]
 
 
 def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_the_address_says_so() -> None:

@@ -1,4 +1,7 @@
-"""Which photo lies behind a batch's subjects is not told by its name any more."""
+"""Which photo lies behind a batch's subjects is not told by its name any more.
+
+Nor by a schedule that was added with one: its nights fail, whatever that photo is called.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    batches = sa.table("batches", sa.column("batch_id", sa.String), sa.column("options", sa.JSON))
-    named = sa.cast(batches.c.options, sa.Text).like('%"bg_image": "%')
     connection = op.get_bind()
-    for batch_id, options in connection.execute(sa.select(batches).where(named)).all():
-        nameless = options | {"bg_image": "(a photo of the batch)"}
-        connection.execute(sa.update(batches).where(batches.c.batch_id == batch_id).values(options=nameless))
+    for name, key in (("batches", "batch_id"), ("schedules", "schedule_id")):
+        table = sa.table(name, sa.column(key, sa.String), sa.column("options", sa.JSON))
+        named = sa.cast(table.c.options, sa.Text).like('%"bg_image": "%')
+        for row_id, options in connection.execute(sa.select(table).where(named)).all():
+            nameless = options | {"bg_image": "(a photo of the batch)"}
+            connection.execute(sa.update(table).where(table.c[key] == row_id).values(options=nameless))
