@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Table, select
 from consent.append import Draft, append, select_events
 from consent.ledger import Refusal, live_grants, withdraw_all
 from consent.locks import lock_grant, lock_ledger
-from schemas.consent import Act, ConsentEvent, Grant, Method
+from schemas.consent import Act, Grant, Method
 from schemas.errors import LedgerBroken, NotFound, StoreFault
 from schemas.ids import AccountId, BatchId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
@@ -54,7 +54,7 @@ class _Closing(Record):
 
 
 class _Withdrawal(BaseModel):
-    """What `replay` needs of an event that was noted."""
+    """What is noted of an event: what `replay` needs. Earlier versions noted more."""
 
     actor: PersonId | None
     received_at: Moment
@@ -131,8 +131,9 @@ def _note_withdrawals(connection: Connection, objects: ObjectStore) -> int:
         if parse_grant_id(row["grant_id"]) and f"{row['grant_id']}.json" not in noted
     ]
     for row in missing:
-        event = ConsentEvent.model_construct(**row)  # not checked: a damaged withdrawal is one
-        objects.write(f"{_GRANTS}/{row['grant_id']}.json", event.model_dump_json(warnings=False).encode())
+        # Not checked: a damaged withdrawal is one. Without its reason, in whose words there may be anything.
+        withdrawal = _Withdrawal.model_construct(actor=row["actor"], received_at=row["received_at"])
+        objects.write(f"{_GRANTS}/{row['grant_id']}.json", withdrawal.model_dump_json(warnings=False).encode())
     return len(missing)
 
 

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import select
 
 from consent import ledger
+from consent.ledger import Refusal
 from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
 from schemas.batch import Stamp
+from schemas.consent import Method
 from schemas.errors import LedgerBroken, StoreFault
 from schemas.ids import new_batch_id, received_at
 from schemas.industries import Industry
@@ -77,6 +79,19 @@ def test_a_withdrawal_survives_the_restore_of_an_older_database(home: Settings, 
     with records.transaction() as connection:
         assert replay(connection, objects, later(99)) == [], "a later yes is another grant and stays"
         assert again in ledger.live_grants(connection)
+
+
+def test_what_somebody_wrote_as_a_reason_is_not_noted_outside_the_records(home: Settings, objects: ObjectStore) -> None:
+    """The place is open to every role that opens the records, and nothing is ever deleted from it."""
+    records = open_records(home)
+    owner = new_owner(records)
+    owner.press(AUTO)
+    with records.transaction() as connection:
+        asked = Refusal(owner.account_id, Method.OPERATOR, later(1), reason="asked by Jo Doe")
+        ledger.withdraw(connection, asked, AUTO, later(1))
+        assert note(connection, objects) == 1
+    assert not any(b"Doe" in objects.read(each.key) for each in objects.walk(""))
+    records.engine.dispose()
 
 
 def new_press(records: Records, owner: Owner, industry: Industry = AUTO):
