@@ -25,8 +25,9 @@ from store.batches import BatchRecord
 from store.records import Records
 from store.transient import TransientStore, first_and_last
 
-_BATCHES = 32
-"""So many are kept, those that were looked at last. One of a million photos takes 6 MB."""
+_BATCHES, _PHOTOS = 32, 5_000_000
+"""So many are kept, and with so many photos in all: those that were looked at last. A million take 30 MB, or 180 if
+all failed."""
 
 
 class Outcome(StrEnum):
@@ -123,6 +124,7 @@ class _Known:
     """A batch as far as its reports are read. `said`: what the records said of it when the reports were listed.
 
     `whole`: held while all of it is read, so that of many who look one reads; who asks for a few photos waits for none.
+    `listed`: those that were not read by then.
     """
 
     became: Became
@@ -136,7 +138,7 @@ class _Known:
     def list_anew(self, names: Iterable[str], said: object) -> None:
         """These are the reports by now."""
         self.read -= self.may_change
-        self.listed = [(*first_and_last(name), name) for name in names]
+        self.listed = [(*first_and_last(name), name) for name in names if name not in self.read]
         self.said = said
 
     def to_read(self, numbers: range) -> list[str]:
@@ -196,8 +198,10 @@ class Outcomes:
 
     def _kept(self, batch_id: BatchId, items: int) -> _Known:
         with self._lock:
-            known = self._known.setdefault(batch_id, _Known(Became.of(items)))
-            self._known.move_to_end(batch_id)
-            while len(self._known) > _BATCHES:
-                self._known.popitem(last=False)
+            known = self._known.pop(batch_id, None) or _Known(Became.of(items))
+            self._known[batch_id] = known
+            photos = sum(len(each.became.kind_of) for each in self._known.values())
+            while len(self._known) > _BATCHES or (photos > _PHOTOS and len(self._known) > 1):
+                _, dropped = self._known.popitem(last=False)
+                photos -= len(dropped.became.kind_of)
             return known

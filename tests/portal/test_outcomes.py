@@ -13,6 +13,7 @@ import pytest
 from flows import steps
 from flows.dispatch import Dispatcher
 from flows.parts import Parts, open_parts
+from portal import outcomes
 from portal.batches import ask_again, call_off
 from portal.outcomes import Became, Kind, Outcome, Outcomes
 from schemas.batch import Counts
@@ -150,6 +151,23 @@ def test_no_report_is_read_twice_but_those_of_what_is_shown_and_those_that_may_b
     found = known.results(record_of(parts, batch_id), became, [1, 2, 7, 9])
     assert (sorted(found), watched.read_by_now) == ([1, 2, 7], [first, third])
     assert became.kind(9) == Kind(Outcome.WAITING)
+
+
+@pytest.mark.parametrize("photos", [PHOTOS, 2 * PHOTOS])
+def test_of_more_photos_than_it_may_know_it_forgets_those_of_the_batch_that_nobody_looked_at_for_longest(
+    parts: Parts, batch_id: BatchId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: int
+) -> None:
+    monkeypatch.setattr(outcomes, "_PHOTOS", photos)
+    first = record_of(parts, batch_id)
+    second = record_of(parts, send_folder(parts, first.account_id, tmp_path / "photos").batch_id)
+    watched = Watched(parts.transient)
+    for each in (first, second):
+        manifest = parts.transient.manifest(each.stamp.batch_id)
+        parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=1, results=(done(1),)))
+    known = Outcomes(parts.records, watched)
+    for each in (first, second, first):
+        assert known.of(each).kind(1).is_done
+    assert len(watched.read_by_now) == (3 if photos == PHOTOS else 2)
 
 
 def test_of_two_who_look_at_a_whole_batch_one_reads_it_and_who_asks_for_a_photo_waits_for_neither(
