@@ -242,6 +242,9 @@ def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:
                     path=path, sha256=digest, bytes=len(data), rows=count, grant_id=part.grant_id, split=part.split
                 )
             )
+        if part.grant_id not in lake.live():  # who erases from copies may have looked while this was being written
+            copy.delete([file.path for file in files])
+            files = []
     done = DonePart(name=part.name, rows=rows.labels.num_rows if rows is not None and files else 0, files=tuple(files))
     copy.write(f"{DONE}/{part.name}.json", done.model_dump_json().encode())
 

@@ -360,6 +360,28 @@ def test_wherever_a_pull_is_killed_the_records_know_the_copies_that_are_and_no_o
     assert steps > 10
 
 
+def test_what_was_being_written_while_its_grant_was_erased_from_the_copy_is_not_left_there(
+    world: World, tmp_path: Path
+) -> None:
+    grant, folder, order = world.grant(), tmp_path / "copy", Order(place="here")
+    world.give(grant, 1)
+
+    class Slow(ObjectStore):
+        def write(self, key: str, data: bytes) -> None:
+            if key.startswith("data"):
+                world.withdraw(grant)
+                verify(self, world.records, world.live(), world.clock, erase=True)
+            super().write(key, data)
+
+    def stood_still(done: int, of: int) -> None:
+        raise CopyInTheWay("Another pull has begun in its place.")
+
+    with pytest.raises(CopyInTheWay):
+        pull(world.lake, world.records, world.live, ALL, Slow(Folder(str(folder))), world.clock, stood_still, order)
+    assert _on_record(world, order) == {}
+    assert _held(folder) == set()
+
+
 def _held(folder: Path) -> set[str]:
     """The grants whose images lie in a copy."""
     return {path.name[:33] for path in (folder / "data").rglob("*.parquet")}
