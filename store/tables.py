@@ -1,4 +1,5 @@
-"""The records: everything that is remembered longer than a batch lives. No customer's file name, URL or pixel is here.
+"""The records: everything that is remembered longer than a batch lives. No customer's file name or pixel is here,
+and of addresses only those that an account set up: its places and webhooks.
 
 What is deleted when: a batch's row keeps numbers only and stays as history; sign-in links and sessions go when they
 expire; consent events and receipts are append-only (database rules refuse UPDATE and DELETE) and stay.
