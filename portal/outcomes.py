@@ -180,10 +180,8 @@ class Outcomes:
         said = (record.counts, record.state, stands and (stands.ready_at, stands.ended_at))
         known = self._kept(batch_id, record.counts.items)
         with known.whole if numbers is None else nullcontext():
-            with known.lock:
-                if known.said != said:
-                    known.list_anew(self._transient.report_names(batch_id), said)
-                wanted = known.to_read(range(1, record.counts.items + 1) if numbers is None else numbers)
+            asked = range(1, record.counts.items + 1) if numbers is None else numbers
+            wanted = self._to_read(known, batch_id, said, asked)
             for name, report in self._transient.read_reports(batch_id, wanted):
                 with known.lock:
                     known.take(name, report, said)
@@ -195,6 +193,16 @@ class Outcomes:
         read = self._transient.read_reports(record.stamp.batch_id, became.reports_of(numbers))
         found = results_by_number(report for _, report in read)
         return {number: found[number] for number in numbers if number in found}
+
+    def _to_read(self, known: _Known, batch_id: BatchId, said: object, numbers: range) -> list[str]:
+        """The reports to read. Listed without the lock: whom the store lets wait keeps nobody else waiting."""
+        with known.lock:
+            if known.said == said:
+                return known.to_read(numbers)
+        names = self._transient.report_names(batch_id)
+        with known.lock:
+            known.list_anew(names, said)
+            return known.to_read(numbers)
 
     def _kept(self, batch_id: BatchId, items: int) -> _Known:
         with self._lock:

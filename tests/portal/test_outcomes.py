@@ -202,6 +202,33 @@ def test_of_two_who_look_at_a_whole_batch_one_reads_it_and_who_asks_for_a_photo_
     assert kinds(known.of(record)) == as_reported(parts, batch_id)
 
 
+def test_nobody_waits_for_whom_the_store_lets_wait(parts: Parts, batch_id: BatchId) -> None:
+    parts.transient.write_report(
+        parts.transient.manifest(batch_id).stamp, ShardReport(first=1, last=1, results=(done(1),))
+    )
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Watched):
+        def report_names(self, batch_id: BatchId) -> list[str]:
+            if not begun.is_set():
+                begun.set()
+                assert go_on.wait(30)
+            return super().report_names(batch_id)
+
+    known, record, heard = Outcomes(parts.records, Slow(parts.transient)), record_of(parts, batch_id), list[bool]()
+    first, second = (
+        threading.Thread(target=lambda: heard.append(known.of(record, range(1, 2)).kind(1).is_done)) for _ in range(2)
+    )
+    first.start()
+    assert begun.wait(30)
+    second.start()
+    second.join(5)
+    assert heard == [True]
+    go_on.set()
+    first.join(30)
+    assert heard == [True, True]
+
+
 def test_a_report_that_was_read_before_the_records_said_something_new_is_read_again(
     parts: Parts, batch_id: BatchId
 ) -> None:
