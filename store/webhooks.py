@@ -98,9 +98,9 @@ def find(connection: Connection, account_id: AccountId, webhook_id: str) -> Webh
 
 def end(connection: Connection, webhook_id: WebhookId, now: datetime) -> None:
     """Tell this address nothing more, and forget the address and its secret."""
+    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id == webhook_id))  # first, as a closing
     own = webhooks.c.webhook_id == webhook_id
     connection.execute(update(webhooks).where(own).values(ended_at=now, secret="", url=""))
-    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id == webhook_id))
 
 
 def enqueue(

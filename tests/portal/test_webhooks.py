@@ -11,16 +11,19 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from portal import webhooks as telling
 from schemas.errors import LineTooLong, UnsafeAddress
 from schemas.ids import AccountId
 from store import webhooks
+from store.closing import erase_account
 from store.fetch import Fetcher, FetchLimits
 from store.people import create_account
 from store.records import Records, open_records
 from store.settings import Settings
 from store.webhooks import PAUSES, Webhook
+from tests.consent.postgres import new_database
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -232,3 +235,31 @@ def test_ten_pings_may_wait_for_an_address(outbox: Outbox, receiver: Receiver) -
     while outbox.send():
         pass
     ping()
+
+
+def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+        webhooks.ping(connection, webhook, NOON, os.urandom)
+    ended: list[str] = []
+
+    def close() -> None:
+        with records.transaction() as connection:
+            erase_account(connection, account_id, NOON)
+        ended.append("closed")
+
+    closing = threading.Thread(target=close)
+
+    def meanwhile(*_: object) -> None:
+        if not ended and closing.ident is None:
+            closing.start()
+            closing.join(0.5)  # it comes as far as it can
+
+    with records.transaction() as connection:
+        event.listen(connection, "after_cursor_execute", meanwhile)
+        webhooks.end(connection, webhook.webhook_id, NOON)
+    closing.join(30)
+    assert ended == ["closed"]
+    records.engine.dispose()
