@@ -5,7 +5,7 @@ the transient store, `<hour>/<batch id>/backdrop`, and the records say only that
 from __future__ import annotations
 
 from schemas.batch import Stamp
-from schemas.errors import NotFound
+from schemas.errors import BadOptions, NotFound
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from store.transient import TransientStore, batch_prefix
@@ -26,13 +26,16 @@ def note_name(transient: TransientStore, stamp: Stamp) -> None:
 
 
 def with_name(transient: TransientStore, stamp: Stamp) -> Stamp:
-    """The stamp as it was made, out of one that comes from the records. Raises `StoreFault`."""
+    """The stamp as it was made, out of one that comes from the records. Raises `StoreFault`, `BadOptions`."""
     if stamp.options.bg_image != A_PHOTO_OF_THE_BATCH:
         return stamp
     try:
         name = transient.read(_key(stamp.batch_id)).decode()
-    except NotFound:  # purged, or opened by a version that kept it elsewhere: no photo of the batch has this name
-        return stamp
+    except NotFound:  # purged, or opened by a version that kept it elsewhere
+        raise BadOptions(
+            "Which photo lies behind the batch's subjects is not known any more, so it cannot be sealed. Open another "
+            "batch, and send the photos again."
+        ) from None
     return stamp.model_copy(update={"options": _with(stamp.options, name)})
 
 

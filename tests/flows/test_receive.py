@@ -15,6 +15,7 @@ from flows.parts import open_parts
 from flows.receive import seal, stamp_batch
 from schemas.batch import BatchState, Item
 from schemas.clock import system_clock
+from schemas.errors import BadOptions
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from store import batches
@@ -22,7 +23,7 @@ from store.batches import get_batch
 from store.objects import ObjectStore
 from store.people import create_account
 from store.settings import Settings
-from store.transient import TransientStore, source_key
+from store.transient import TransientStore, batch_prefix, source_key
 from tests.consent.postgres import new_database
 from tests.flows.conftest import Place
 
@@ -42,6 +43,17 @@ def test_the_name_of_the_photo_behind_the_subjects_is_not_in_the_records_and_is_
     assert parts.transient.manifest(batch_id).stamp.options == ON_BRICK
     records = parts.settings.home.glob("records.db*")
     assert not any(b"brick" in path.read_bytes() for path in records)
+
+
+def test_a_batch_whose_background_was_named_before_an_upgrade_is_refused_in_words_that_help(place: Place) -> None:
+    """Whoever is told to add the photo, which is there, tries in vain until the batch's day is over."""
+    parts = place.parts
+    batch_id = stamp_batch(parts, place.account_id, None, ON_BRICK).batch_id
+    parts.transient.objects.delete([f"{batch_prefix(batch_id)}/backdrop"])
+    with parts.records.reading() as connection:
+        known = get_batch(connection, batch_id).stamp
+    with pytest.raises(BadOptions, match="Open another batch"):
+        seal(parts, known, [Item(number=1, path="walls/brick.jpg", size=1)])
 
 
 def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Place) -> None:
