@@ -59,12 +59,12 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
     keys = update(api_keys).where(api_keys.c.account_id == account_id)
     connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     connection.execute(keys.values(name=api_keys.c.key_id))
-    _erase_what_was_set_up(connection, account_id)
     query = select(batches.c.batch_id).where(batches.c.account_id == account_id, batches.c.purged_at.is_(None))
     unpurged = [BatchId(each) for each in connection.execute(query).scalars()]
     for batch_id in unpurged:
         ask_to_stop(connection, batch_id, now)
         hasten(connection, batch_id, now)
+    _erase_what_was_set_up(connection, account_id)  # last: who tells how a batch ended holds that, then the events
     return unpurged
 
 

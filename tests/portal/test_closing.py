@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
+from threading import Thread
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, event, insert, select
 
 from consent import ledger
 from consent.ledger import Refusal
 from consent.suppression import open_suppressions
+from flows import steps
 from flows.parts import Parts, open_parts
 from flows.receive import stamp_batch
 from portal.closing import close_account
@@ -26,7 +28,7 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store import api_keys, line, outside, people, tables, webhooks
 from store.batches import get_batch
-from store.closing import ERASED, KEPT
+from store.closing import ERASED, KEPT, erase_account
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, later, new_owner
@@ -242,3 +244,31 @@ def test_an_unknown_account_cannot_be_closed(parts: Parts, owner: Owner) -> None
     by = Refusal("a" + "0" * 32, Method.OPERATOR, NOON, reason="asked by letter")  # type: ignore[arg-type]
     with pytest.raises(NotFound):
         close_account(parts.settings, parts.records, parts.transient.objects, parts.clock, by)
+
+
+def test_an_end_that_is_told_again_while_the_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
+    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), lambda: NOON)
+    with parts.records.transaction() as connection:
+        account_id, _ = people.create_account(connection, "Acme", "owner@acme.example", NOON, Random(7).randbytes)
+        webhooks.add(connection, account_id, "https://acme.example/", NOON, Random(7).randbytes)
+    batch_id = stamp_batch(parts, account_id, None, CutoutOptions()).batch_id
+    ended: list[str] = []
+
+    def call_off() -> None:
+        with parts.records.transaction() as connection:
+            steps.call_off(connection, batch_id, NOON)
+        ended.append("called off")
+
+    def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE FROM webhook_events"):
+            again.start()
+            again.join(0.5)  # it comes as far as it can
+
+    call_off()
+    again = Thread(target=call_off)
+    with parts.records.transaction() as connection:
+        event.listen(connection, "after_cursor_execute", meanwhile)
+        erase_account(connection, account_id, NOON)
+    again.join(30)
+    assert len(ended) == 2
+    parts.records.engine.dispose()
