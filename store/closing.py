@@ -29,9 +29,9 @@ from store.tables import (
     shares,
     sign_in_links,
     submissions,
-    webhook_events,
     webhooks,
 )
+from store.webhooks import forget_events
 
 ERASED = (account_places, idempotency_keys, schedules, webhooks)
 """Tables whose rows of a closed account are deleted."""
@@ -71,8 +71,7 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
 def _erase_what_was_set_up(connection: Connection, account_id: AccountId) -> None:
     """Schedules, webhooks and the like: they hold addresses, and would go on by themselves."""
     own_schedules = select(schedules.c.schedule_id).where(schedules.c.account_id == account_id)
-    own_webhooks = select(webhooks.c.webhook_id).where(webhooks.c.account_id == account_id)
     connection.execute(delete(fingerprints).where(fingerprints.c.schedule_id.in_(own_schedules)))
-    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id.in_(own_webhooks)))
+    forget_events(connection, webhooks.c.account_id == account_id)
     for table in ERASED:
         connection.execute(delete(table).where(table.c.account_id == account_id))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import NewType
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from schemas.errors import LineTooLong, NotFound, UserError
@@ -98,9 +98,18 @@ def find(connection: Connection, account_id: AccountId, webhook_id: str) -> Webh
 
 def end(connection: Connection, webhook_id: WebhookId, now: datetime) -> None:
     """Tell this address nothing more, and forget the address and its secret."""
-    connection.execute(delete(webhook_events).where(webhook_events.c.webhook_id == webhook_id))  # first, as a closing
     own = webhooks.c.webhook_id == webhook_id
+    forget_events(connection, own)  # first, as a closing
     connection.execute(update(webhooks).where(own).values(ended_at=now, secret="", url=""))
+
+
+def forget_events(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Forget all that was, or is to be, told to these webhooks."""
+    theirs = webhook_events.c.webhook_id.in_(select(webhooks.c.webhook_id).where(which))
+    held = select(webhook_events.c.event_id).where(theirs).with_for_update()
+    # In the order in which they are claimed: two who hold some each would wait for each other in a circle.
+    connection.execute(held.order_by(webhook_events.c.next_try_at, webhook_events.c.event_id)).all()
+    connection.execute(delete(webhook_events).where(theirs))
 
 
 def enqueue(

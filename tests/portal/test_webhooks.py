@@ -263,3 +263,32 @@ def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither
     closing.join(30)
     assert ended == ["closed"]
     records.engine.dispose()
+
+
+def test_events_that_are_claimed_while_their_account_is_closed_make_neither_fail(tmp_path: Path) -> None:
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+        for minutes in (2, 1):  # they lie in another order than they are claimed in
+            webhooks.ping(connection, webhook, NOON + timedelta(minutes=minutes), os.urandom)
+    ended: list[str] = []
+
+    def close() -> None:
+        with records.transaction() as connection:
+            erase_account(connection, account_id, NOON)
+        ended.append("closed")
+
+    closing = threading.Thread(target=close)
+
+    def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE webhook_events") and closing.ident is None:
+            closing.start()
+            closing.join(0.5)  # it comes as far as it can
+
+    with records.transaction() as connection:
+        event.listen(connection, "after_cursor_execute", meanwhile)
+        assert len(webhooks.claim_due(connection, NOON + timedelta(hours=1), 10)) == 2
+    closing.join(30)
+    assert ended == ["closed"]
+    records.engine.dispose()
