@@ -74,9 +74,12 @@ class Folder:
     def find(self, prefix: str) -> Iterator[StoredObject]:
         """Everything that is no directory, partial writes, links and pipes included."""
         path = self._path(prefix)
-        if prefix and os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
-            yield StoredObject(prefix, os.lstat(path).st_size)
-            return
+        if prefix:
+            with suppress(FileNotFoundError, NotADirectoryError):  # there is none, or another cleanup took it away
+                status = os.lstat(path)
+                if not stat.S_ISDIR(status.st_mode):
+                    yield StoredObject(prefix, status.st_size)
+                    return
         waiting = [(path, prefix)]
         while waiting:
             folder, inside = waiting.pop()

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import s3fs
 from pydantic import SecretStr
 
 from schemas.errors import NotFound, StillThere, StoreFault
+from store.folder import Folder
 from store.objects import ObjectStore
 from store.s3 import _listed
 from store.s3_listing import _read_page
@@ -420,3 +422,21 @@ def test_a_page_that_was_torn_or_read_by_somebody_else_hides_nothing() -> None:
         "DeleteMarkers": [{"Key": "a", "VersionId": "2"}],
     }
     assert list(_listed(theirs)) == [StoredObject("a", 0, "2", Kind.MARKER), StoredObject("b", 7, "1", Kind.VERSION)]
+
+
+def test_a_folder_that_another_cleanup_takes_away_while_it_is_looked_at_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cleanups at once do no harm: neither is a failed one for it."""
+    (tmp_path / "hour" / "batch").mkdir(parents=True)
+    looked = os.lstat
+
+    def taken_away(path: str, **how: int) -> os.stat_result:
+        found = looked(path, **how)
+        if str(path).endswith("batch"):
+            with suppress(FileNotFoundError):
+                os.rmdir(path)
+        return found
+
+    monkeypatch.setattr(os, "lstat", taken_away)
+    assert list(ObjectStore(Folder(str(tmp_path))).walk("hour/batch")) == []
