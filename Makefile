@@ -19,7 +19,7 @@ SIDE_BY_SIDE := -n $(shell echo $$(( $$(nproc) < 3 ? $$(nproc) + 1 : 4 ))) --dis
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
-demo: $(VENV)/.runs ## From nothing to cutouts, lake, withdrawal and purge, with real photos (3 minutes after the install)
+demo: $(VENV)/.runs ## From nothing to cutouts, lake, withdrawal and purge, with real photos (a minute after the install)
 	$(BIN)/bgbatch demo
 
 test: lint unit ## Set everything up and run every check and test
