@@ -1,4 +1,4 @@
-"""What an account may do with its schedules, on a page, by program or command: find one or its nights, add one."""
+"""What an account may do with its schedules, on a page, by program or command: find, add or retime one."""
 
 from __future__ import annotations
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from portal import webhooks as telling
 from schemas.errors import LineTooLong, UnsafeAddress
@@ -237,41 +238,9 @@ def test_ten_pings_may_wait_for_an_address(outbox: Outbox, receiver: Receiver) -
     ping()
 
 
-def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
-    with records.transaction() as connection:
-        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
-        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
-        webhooks.ping(connection, webhook, NOON, os.urandom)
-    ended: list[str] = []
-
-    def close() -> None:
-        with records.transaction() as connection:
-            erase_account(connection, account_id, NOON)
-        ended.append("closed")
-
-    closing = threading.Thread(target=close)
-
-    def meanwhile(*_: object) -> None:
-        if not ended and closing.ident is None:
-            closing.start()
-            closing.join(0.5)  # it comes as far as it can
-
-    with records.transaction() as connection:
-        event.listen(connection, "after_cursor_execute", meanwhile)
-        webhooks.end(connection, webhook.webhook_id, NOON)
-    closing.join(30)
-    assert ended == ["closed"]
-    records.engine.dispose()
-
-
-def test_events_that_are_claimed_while_their_account_is_closed_make_neither_fail(tmp_path: Path) -> None:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
-    with records.transaction() as connection:
-        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
-        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
-        for minutes in (2, 1):  # they lie in another order than they are claimed in
-            webhooks.ping(connection, webhook, NOON + timedelta(minutes=minutes), os.urandom)
+@contextmanager
+def closed_meanwhile(records: Records, account_id: AccountId, after: str) -> Iterator[Connection]:
+    """A transaction beside which the account is closed, from its first statement on that begins so."""
     ended: list[str] = []
 
     def close() -> None:
@@ -282,13 +251,34 @@ def test_events_that_are_claimed_while_their_account_is_closed_make_neither_fail
     closing = threading.Thread(target=close)
 
     def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement.startswith("UPDATE webhook_events") and closing.ident is None:
+        if statement.startswith(after) and closing.ident is None:
             closing.start()
             closing.join(0.5)  # it comes as far as it can
 
     with records.transaction() as connection:
         event.listen(connection, "after_cursor_execute", meanwhile)
-        assert len(webhooks.claim_due(connection, NOON + timedelta(hours=1), 10)) == 2
+        yield connection
     closing.join(30)
     assert ended == ["closed"]
     records.engine.dispose()
+
+
+def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+        webhooks.ping(connection, webhook, NOON, os.urandom)
+    with closed_meanwhile(records, account_id, after="") as connection:
+        webhooks.end(connection, webhook.webhook_id, NOON)
+
+
+def test_events_that_are_claimed_while_their_account_is_closed_make_neither_fail(tmp_path: Path) -> None:
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+        webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+        for minutes in (2, 1):  # they lie in another order than they are claimed in
+            webhooks.ping(connection, webhook, NOON + timedelta(minutes=minutes), os.urandom)
+    with closed_meanwhile(records, account_id, after="UPDATE webhook_events") as connection:
+        assert len(webhooks.claim_due(connection, NOON + timedelta(hours=1), 10)) == 2
