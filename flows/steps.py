@@ -40,7 +40,7 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     manifest = parts.transient.manifest(batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
-    stands = standing(parts.transient.each_report(batch_id))
+    stands = standing(parts.transient.reports(batch_id))
     with parts.records.reading() as connection:
         wish = line.find_submission(connection, batch_id)
     if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
@@ -57,7 +57,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     Photos that are to be consistent are measured first. Raises `LeaseLost`.
     """
     manifest = parts.transient.manifest(batch_id)
-    stands = standing(parts.transient.each_report(batch_id))
+    stands = standing(parts.transient.reports(batch_id))
 
     def keep(report: ShardReport) -> None:
         parts.transient.write_report(manifest.stamp, report)
@@ -84,6 +84,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
             return _counts(manifest, stands)
         set_alike(parts.transient, manifest)
     deque(run(shards), maxlen=0)
+    parts.transient.gather_reports(manifest.stamp)
     return _counts(manifest, stands)
 
 
@@ -101,7 +102,7 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     If work is left it is `cancelled` when the customer called it off, else `running`. Raises `LeaseLost`.
     """
     manifest = parts.transient.manifest(batch_id)
-    counts = _counts(manifest, standing(parts.transient.each_report(batch_id)))
+    counts = _counts(manifest, standing(parts.transient.reports(batch_id)))
     with span(parts.settings, batch_id, "finish", done=counts.done, failed=counts.failed):
         _record_end(parts, batch_id, counts)
     return counts

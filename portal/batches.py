@@ -59,7 +59,7 @@ def ask_again(
     """
     if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-    failed = {each.code for each in standing(transient.each_report(record.stamp.batch_id)).failed.values()}
+    failed = {each.code for each in standing(transient.reports(record.stamp.batch_id)).failed.values()}
     chosen = failed if codes is None else failed & set(codes)
     if not chosen and record.counts.done + record.counts.failed == record.counts.items:
         raise UserError("No photo failed with such a code, so there is nothing to try again.")

@@ -3,8 +3,7 @@
 A batch of 100,000 photos has 12,500 reports, and a page shows 24 photos. What is kept holds no name, no address and no
 pixel; it is of use to nobody once the batch is purged, and goes when other batches are looked at.
 
-A report with a cutout in it never changes, because what is done is not done again. One of failures alone is written
-anew when just these photos are tried again, so it is read again whenever the records say something new of the batch.
+A report never changes. Whether there are new ones is looked up whenever the records say something new of the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from threading import Lock
 
@@ -23,11 +21,11 @@ from schemas.results import Done, Failed, ShardReport, results_by_number
 from store import line
 from store.batches import BatchRecord
 from store.records import Records
-from store.transient import TransientStore, first_and_last
+from store.reports import first_and_last
+from store.transient import TransientStore
 
 _BATCHES, _PHOTOS = 32, 5_000_000
-"""So many are kept, and with so many photos in all: those that were looked at last. A million take 30 MB, or 180 if
-all failed."""
+"""So many are kept, and with so many photos in all: those that were looked at last. A million take 30 MB."""
 
 
 class Outcome(StrEnum):
@@ -64,12 +62,13 @@ class Became:
     report_of: array[int]
     reports: list[str]
     _places: dict[str, int] = field(default_factory=dict)
-    _failed_at: dict[int, datetime] = field(default_factory=dict)
+    _finished: array[float] = field(default_factory=lambda: array("d"))
 
     @classmethod
     def of(cls, items: int, reports: Iterable[tuple[str, ShardReport]] = ()) -> Became:
         """Of a batch of so many photos. `reports`: with their names."""
-        became = cls([_WAITING], array("H", bytes(2 * items)), array("I", bytes(4 * items)), [])
+        empty = array("H", bytes(2 * items)), array("I", bytes(4 * items))
+        became = cls([_WAITING], *empty, [], _finished=array("d", bytes(8 * items)))
         for name, report in reports:
             became.take(name, report)
         return became
@@ -84,24 +83,19 @@ class Became:
         return [self.reports[place] for place in sorted(places)]
 
     def take(self, name: str, report: ShardReport) -> None:
-        """Learn of a report, by the rule of `schemas.results`: a cutout beats a failure, a later failure an earlier."""
+        """Learn of a report, by the rule of `schemas.results`: a cutout beats a failure, the later the earlier."""
         if name not in self._places:
             self._places[name] = len(self.reports)
             self.reports.append(name)
         for result in report.results:
             if not 0 < result.number <= len(self.kind_of):
                 continue  # nothing that we wrote: there is no such photo
-            known, at = self.kind(result.number), self._failed_at.get(result.number)
-            if isinstance(result, Done):
-                is_news = known is _WAITING or at is not None
-                self._failed_at.pop(result.number, None)
-            else:
-                is_news = known is _WAITING or (at is not None and result.finished_at > at)
-                if is_news:
-                    self._failed_at[result.number] = result.finished_at
-            if is_news:
-                self.kind_of[result.number - 1] = self._place_of(_kind_of(result))
-                self.report_of[result.number - 1] = self._places[name]
+            at, is_done, finished = result.number - 1, isinstance(result, Done), result.finished_at.timestamp()
+            known = self.kind(result.number)
+            if known is _WAITING or (is_done, finished) > (known.is_done, self._finished[at]):
+                self.kind_of[at] = self._place_of(_kind_of(result))
+                self.report_of[at] = self._places[name]
+                self._finished[at] = finished
 
     def as_it_is(self) -> Became:
         """The same, which changes no more."""
@@ -133,31 +127,24 @@ class _Known:
     said: object = None
     listed: list[tuple[int, int, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
-    may_change: set[str] = field(default_factory=set)
 
     def list_anew(self, names: Iterable[str], said: object) -> None:
         """These are the reports by now."""
-        self.read -= self.may_change
         self.listed = [(*first_and_last(name), name) for name in names if name not in self.read]
         self.said = said
 
     def to_read(self, numbers: range) -> list[str]:
-        """The reports that may speak of these photos, and are not known as they are."""
+        """The reports that may speak of these photos, and are not known."""
         return [
             name
             for first, last, name in self.listed
             if first < numbers.stop and numbers.start <= last and name not in self.read
         ]
 
-    def take(self, name: str, report: ShardReport, said: object) -> None:
-        """Learn of a report that was to be read when the records said `said`; by now there may be another to read."""
+    def take(self, name: str, report: ShardReport) -> None:
+        """Learn of a report."""
         self.became.take(name, report)
-        if said == self.said:
-            self.read.add(name)
-        if all(isinstance(result, Failed) for result in report.results):
-            self.may_change.add(name)
-        else:
-            self.may_change.discard(name)
+        self.read.add(name)
 
 
 class Outcomes:
@@ -184,7 +171,7 @@ class Outcomes:
             wanted = self._to_read(known, batch_id, said, asked)
             for name, report in self._transient.read_reports(batch_id, wanted):
                 with known.lock:
-                    known.take(name, report, said)
+                    known.take(name, report)
         with known.lock:
             return known.became.as_it_is()
 

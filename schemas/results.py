@@ -77,12 +77,12 @@ class ShardReport(Record):
 
 
 def results_by_number(reports: Iterable[ShardReport]) -> dict[int, Done | Failed]:
-    """One result per item. What ran twice was reported twice: a cutout beats a failure, a later failure an earlier."""
+    """One result per item. What ran twice was reported twice: a cutout beats a failure, else the later the earlier."""
     results: dict[int, Done | Failed] = {}
     for report in reports:
         for result in report.results:
             known = results.get(result.number)
-            if known is None or (isinstance(known, Failed) and _beats(result, known)):
+            if known is None or _beats(result, known):
                 results[result.number] = result
     return results
 
@@ -114,5 +114,5 @@ def standing(reports: Iterable[ShardReport]) -> Standing:
     return found
 
 
-def _beats(result: Done | Failed, failure: Failed) -> bool:
-    return isinstance(result, Done) or result.finished_at > failure.finished_at
+def _beats(result: Done | Failed, known: Done | Failed) -> bool:
+    return (isinstance(result, Done), result.finished_at) > (isinstance(known, Done), known.finished_at)

@@ -12,7 +12,8 @@ after the batch's purge time (the fence against late writers).
     <hour>/<batch id>/measure/000001.json    where the subject is, if its folder is to be consistent; .png: its mask
     <hour>/<batch id>/alike.json             what the photos of each such folder have in common
     <hour>/<batch id>/preview/000001-cutout.webp    small pictures that somebody looked at on a page
-    <hour>/<batch id>/report/000001-000008-4f1c….json   a ShardReport
+    <hour>/<batch id>/report/000001-000008-4f1c….json       a ShardReport
+    <hour>/<batch id>/gathered/000001-004096-90ab….lines    hundreds of them in one: see `store.reports`
     <hour>/<batch id>/manifest.json          the seal, written last
 """
 
@@ -34,12 +35,15 @@ from store.erase import in_parallel
 from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
+from store.reports import TOGETHER, each_in, first_and_last, gathered, gathering_name, report_name
 from store.settings import Settings
 
 _log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
-_REPORTS_AT_ONCE = 256
+_REPORTS_AT_ONCE, _GATHERINGS_AT_ONCE = 256, 8
+_MANY_REPORTS = 64
+"""It is as quick to read fewer one by one."""
 
 
 def hour_name(moment: datetime) -> str:
@@ -104,21 +108,6 @@ def alike_key(batch_id: BatchId) -> str:
 def preview_key(batch_id: BatchId, number: int, of: str) -> str:
     """A small picture of an item's `photo` or `cutout`."""
     return f"{batch_prefix(batch_id)}/preview/{number:06d}-{of}.webp"
-
-
-def report_key(batch_id: BatchId, numbers: Sequence[int]) -> str:
-    """The report of one call to an actor for these items. The same items give the same key, and no others do.
-
-    First and last alone would not tell items 1 and 8, run again, from items 1 to 8.
-    """
-    digest = hashlib.sha256(",".join(map(str, numbers)).encode()).hexdigest()[:16]
-    return f"{_reports_prefix(batch_id)}/{numbers[0]:06d}-{numbers[-1]:06d}-{digest}.json"
-
-
-def first_and_last(report: str) -> tuple[int, int]:
-    """The items that a report is named for: it speaks of none before or after them."""
-    first, last, _ = report.split("-")
-    return int(first), int(last)
 
 
 def manifest_key(batch_id: BatchId) -> str:
@@ -237,37 +226,76 @@ class TransientStore:
 
     def write_report(self, stamp: Stamp, report: ShardReport) -> None:
         """Keep the results of one call. Raises `PastDeadline`."""
-        key = report_key(stamp.batch_id, report.numbers)
         # Without what is not known: a version that does not know a hash reads the reports that have none.
-        self.write(stamp, key, report.model_dump_json(exclude_none=True).encode())
+        data = report.model_dump_json(exclude_none=True).encode()
+        self.write(stamp, f"{_reports_prefix(stamp.batch_id)}/{report_name(report.numbers, data)}", data)
 
-    def reports(self, batch_id: BatchId) -> list[ShardReport]:
-        """All reports that were written so far, in order of their first item."""
-        return list(self.each_report(batch_id))
+    def gather_reports(self, stamp: Stamp) -> None:
+        """Make the reports quick to read, if they are many. Raises `PastDeadline`, `NotFound`, `StoreFault`."""
+        names = self.report_names(stamp.batch_id)
+        if len(names) < _MANY_REPORTS:
+            return
+        known = {name for name, _ in self._gathered(stamp.batch_id, names)}
+        loose = [name for name in names if name not in known]
+        if len(loose) < _MANY_REPORTS:
+            return
+        for first in range(0, len(loose), TOGETHER):
+            some = loose[first : first + TOGETHER]
+            read = list(zip(some, self._each_of(_reports_prefix(stamp.batch_id), some), strict=True))
+            self.write(stamp, f"{_gathered_prefix(stamp.batch_id)}/{gathering_name(some)}", gathered(read))
 
-    def each_report(self, batch_id: BatchId) -> Iterator[ShardReport]:
-        """The same, with few of them in memory at once."""
-        yield from (report for _, report in self.read_reports(batch_id, self.report_names(batch_id)))
+    def reports(self, batch_id: BatchId) -> Iterator[ShardReport]:
+        """All reports that were written so far, in any order, with few of them in memory at once."""
+        return (report for _, report in self.read_reports(batch_id, self.report_names(batch_id)))
 
     def report_names(self, batch_id: BatchId) -> list[str]:
         """What the reports that were written so far are called, in order of their first item."""
         return [name for name in self.objects.files(_reports_prefix(batch_id)) if name.endswith(".json")]
 
     def read_reports(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, ShardReport]]:
-        """The reports of these names, with them. A damaged one says nothing, so its items are done again."""
-        folder = _reports_prefix(batch_id)
-        for first in range(0, len(names), _REPORTS_AT_ONCE):
-            some = names[first : first + _REPORTS_AT_ONCE]
-            keys = [f"{folder}/{name}" for name in some]
-            for name, report in zip(some, in_parallel(self.objects.storage.AT_ONCE, self.read, keys), strict=True):
-                try:
-                    yield name, ShardReport.model_validate_json(report)
-                except ValidationError:
-                    _log.warning("a report of batch %s is damaged; its photos count as not begun", batch_id)
+        """The reports of these names, with them, in any order. A damaged one says nothing: its items are done again."""
+        left = dict.fromkeys(names)
+        if len(names) >= _MANY_REPORTS:
+            for name, data in self._gathered(batch_id, names):
+                if name in left and (report := _report(data)) is not None:
+                    del left[name]
+                    yield name, report
+        for name, data in zip(left, self._each_of(_reports_prefix(batch_id), list(left)), strict=True):
+            if (report := _report(data)) is not None:
+                yield name, report
+            else:
+                _log.warning("a report of batch %s is damaged; its photos count as not begun", batch_id)
+
+    def _gathered(self, batch_id: BatchId, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """What was gathered of these reports, and some besides."""
+        ends = [first_and_last(name) for name in names]
+        first, last = min(first for first, _ in ends), max(last for _, last in ends)
+        folder = _gathered_prefix(batch_id)
+        spans = [(name, *first_and_last(name)) for name in self.objects.files(folder) if name.endswith(".lines")]
+        of_these = [name for name, begins, ends_at in spans if begins <= last and first <= ends_at]
+        for gathering in self._each_of(folder, of_these, _GATHERINGS_AT_ONCE):
+            yield from each_in(gathering)
+
+    def _each_of(self, folder: str, names: Sequence[str], at_once: int = _REPORTS_AT_ONCE) -> Iterator[bytes]:
+        """The objects of these names, so many in memory at once."""
+        for first in range(0, len(names), at_once):
+            keys = [f"{folder}/{name}" for name in names[first : first + at_once]]
+            yield from in_parallel(self.objects.storage.AT_ONCE, self.read, keys)
+
+
+def _report(data: bytes) -> ShardReport | None:
+    try:
+        return ShardReport.model_validate_json(data)
+    except ValidationError:
+        return None
 
 
 def _reports_prefix(batch_id: BatchId) -> str:
     return f"{batch_prefix(batch_id)}/report"
+
+
+def _gathered_prefix(batch_id: BatchId) -> str:
+    return f"{batch_prefix(batch_id)}/gathered"
 
 
 def open_transient(settings: Settings, clock: Clock) -> TransientStore:

@@ -29,7 +29,7 @@ from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import line, webhooks
 from store.batches import get_batch, set_progress
-from store.transient import TransientStore, batch_prefix, report_key, uploaded_key
+from store.transient import TransientStore, batch_prefix, uploaded_key
 from store.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
 
@@ -52,13 +52,20 @@ def test_a_batch_from_the_first_photo_to_the_zip(desk: Desk) -> None:
         assert archive.read("VIN1/1.png") == cutout.content
 
 
+def reports_of(desk: Desk, batch: str) -> list[str]:
+    """Their keys, in order of their first photo."""
+    return [
+        f"{batch_prefix(BatchId(batch))}/report/{name}" for name in desk.parts.transient.report_names(BatchId(batch))
+    ]
+
+
 def test_a_single_cutout_is_fetched_without_reading_what_became_of_the_rest(desk: Desk) -> None:
     photos = {"1.jpg": jpeg("red"), "2.jpg": jpeg("blue"), "3.jpg": b"no image", "4.jpg": jpeg("green")}
     batch = desk.send(photos)
     fetch = partial(desk.call, "GET")
     assert fetch(f"/batches/{batch}/items/4/cutout").status_code == 404, "it is not done yet"
     desk.work(batch)
-    other = report_key(BatchId(batch), (1, 2))
+    other, _ = reports_of(desk, batch)
     desk.parts.transient.objects.write(other, b"unreadable")
     codes = [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)]
     assert codes == [404, 404, 200, 404]
@@ -79,9 +86,10 @@ def test_a_page_of_items_is_listed_without_reading_what_became_of_those_on_other
     batch = desk.send({f"{number}.jpg": b"no image" for number in range(1, 5)} | {"5.jpg": jpeg(), "6.jpg": b"no"})
     desk.work(batch)
     transient = desk.parts.transient
-    whole = transient.read(report_key(BatchId(batch), (5, 6)))
-    transient.objects.write(report_key(BatchId(batch), (1, 2)), b"unreadable")
-    transient.objects.write(report_key(BatchId(batch), (5, 6)), b"unreadable")
+    of_1_and_2, _, of_5_and_6 = reports_of(desk, batch)
+    whole = transient.read(of_5_and_6)
+    for key in (of_1_and_2, of_5_and_6):
+        transient.objects.write(key, b"unreadable")
 
     def numbers(**asked: object) -> list[int]:
         answer = desk.call("GET", f"/batches/{batch}/items", params=asked)
@@ -90,7 +98,7 @@ def test_a_page_of_items_is_listed_without_reading_what_became_of_those_on_other
     assert numbers(after=2, limit=1) == [3]
     assert numbers(after=2, limit=1, outcome="failed") == [3]
     assert numbers(after=2, limit=1, outcome="done") == [], "for this it reads on"
-    transient.objects.write(report_key(BatchId(batch), (5, 6)), whole)
+    transient.objects.write(of_5_and_6, whole)
     assert numbers(after=2, limit=1, outcome="done") == [5]
     assert numbers(after=2, outcome="failed") == [3, 4, 6]
     assert numbers(after=6) == []

@@ -104,7 +104,7 @@ def test_a_batch_under_work_survives_the_end_of_serve_and_each_photo_has_one_res
         for number in range(PHOTOS):
             client.put(f"/v1/batches/{batch}/items/VIN/{number}.jpg", content=photo()).raise_for_status()
         client.post(f"/v1/batches/{batch}/seal").raise_for_status()
-        wait_until(lambda: len(transient.reports(BatchId(batch))) >= 2)
+        wait_until(lambda: len(transient.report_names(BatchId(batch))) >= 2)
         page = client.get("/status").text
         assert all(name in page for name in ("prefect server", "work", "upkeep", "schedule run-due"))
         serve.end(signal.SIGTERM)

@@ -118,19 +118,19 @@ def test_through_turns_retries_and_cancels_it_is_what_the_reports_say(
             ask_again(parts.records, parts.transient, clock, record, None)
 
 
-def test_no_report_is_read_twice_but_those_of_what_is_shown_and_those_that_may_be_others_by_now(
-    parts: Parts, batch_id: BatchId
-) -> None:
+def test_no_report_is_read_twice_but_those_of_what_is_shown(parts: Parts, batch_id: BatchId) -> None:
     stamp = parts.transient.manifest(batch_id).stamp
     watched = Watched(parts.transient)
-    known = Outcomes(parts.records, watched)
+    known, later = Outcomes(parts.records, watched), NOON.replace(minute=1)
 
     def write(*results: Done | Failed) -> str:
         numbers = [each.number for each in results]
         parts.transient.write_report(stamp, ShardReport(first=numbers[0], last=numbers[-1], results=results))
         steps.finish(parts, batch_id)
-        (name,) = [each for each in parts.transient.report_names(batch_id) if each.startswith(f"{numbers[0]:06d}")]
-        return name
+        return named(numbers[0])[0]
+
+    def named(first: int) -> list[str]:
+        return [each for each in parts.transient.report_names(batch_id) if each.startswith(f"{first:06d}")]
 
     def read(numbers: range | None = None) -> list[str]:
         watched.read_by_now.clear()
@@ -142,10 +142,12 @@ def test_no_report_is_read_twice_but_those_of_what_is_shown_and_those_that_may_b
     assert read() == [first]
     assert read() == []
     third = write(done(7))
-    assert read() == [second, third], "where all failed, the same may have been tried again"
-    later = replace(parts, clock=lambda: NOON.replace(minute=1))
-    Dispatcher(later, "one", steps.finish, threading.Event()).take_turn()
-    assert read() == [second], "also when they failed again"
+    assert read() == [third]
+    again = [failed(number, "not_an_image").model_copy(update={"finished_at": later}) for number in (4, 5)]
+    parts.transient.write_report(stamp, ShardReport(first=4, last=5, results=tuple(again)))
+    Dispatcher(replace(parts, clock=lambda: later), "one", steps.finish, threading.Event()).take_turn()
+    assert read() == [name for name in named(4) if name != second], "the same photos were tried again"
+    assert kinds(known.of(record_of(parts, batch_id))) == as_reported(parts, batch_id)
     became = known.of(record_of(parts, batch_id))
     watched.read_by_now.clear()
     found = known.results(record_of(parts, batch_id), became, [1, 2, 7, 9])
@@ -229,9 +231,7 @@ def test_nobody_waits_for_whom_the_store_lets_wait(parts: Parts, batch_id: Batch
     assert heard == [True, True]
 
 
-def test_a_report_that_was_read_before_the_records_said_something_new_is_read_again(
-    parts: Parts, batch_id: BatchId
-) -> None:
+def test_what_is_reported_while_other_reports_are_read_is_heard_of(parts: Parts, batch_id: BatchId) -> None:
     stamp = parts.transient.manifest(batch_id).stamp
     old, new = (
         ShardReport(first=4, last=5, results=(result, failed(5, "empty_file")))
