@@ -25,7 +25,7 @@ _SURE = 0.97
 _MARGIN = 24
 """Pixels around the soft region that are looked at for sure colours."""
 
-_GATHERED_SIDE = 1200
+_GATHERED_SIDE = 400
 """Longer side, less than twice this, of the picture that sure colours are gathered on."""
 
 
@@ -87,15 +87,17 @@ def _blended(sums, weights, coarse):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _gathered(colours, share, least, most, by):  # type: ignore[no-untyped-def]
     """Of each `by` × `by` pixels the mean of those whose share lies between, times how many they are; and how many."""
-    rows, columns = -(-share.shape[0] // by), -(-share.shape[1] // by)
+    height, width = share.shape
+    rows, columns = -(-height // by), -(-width // by)
     sums, weights = np.zeros((rows, columns, 3), np.float32), np.zeros((rows, columns), np.float32)
     part = np.float32(1 / by**2)
-    for y in range(share.shape[0]):
-        for x in range(share.shape[1]):
-            if least <= share[y, x] <= most:
-                weights[y // by, x // by] += part
-                for channel in range(3):
-                    sums[y // by, x // by, channel] += np.float32(colours[y, x, channel]) * part
+    for y in range(height):
+        for u in range(columns):
+            for x in range(u * by, min(width, (u + 1) * by)):
+                if least <= share[y, x] <= most:
+                    weights[y // by, u] += part
+                    for channel in range(3):
+                        sums[y // by, u, channel] += np.float32(colours[y, x, channel]) * part
     return sums, weights
 
 

@@ -8,6 +8,7 @@ alike, or vary much, the mask stays as it is (two guesses weighed by their varia
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import cv2
@@ -20,8 +21,8 @@ from workers.foreground import spread
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-_FIT_SIDE = 800
-"""Longer side of the photo that the colours are gathered on."""
+_FIT_SIDE = 1000
+"""Longer side, at most, of the picture that the colours are gathered on: whole pixels of the photo make one of it."""
 
 _DOUBT = 0.35
 """Standard deviation of the coarse mask's alpha in the middle of an edge."""
@@ -42,32 +43,64 @@ def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
     if not soft.any():
         return alpha
     height, width = alpha.shape
-    scale = min(1.0, _FIT_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    by = math.ceil(max(height, width) / _FIT_SIDE)
+    size = (max(1, width // by), max(1, height // by))
     guide = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     coarse = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.uint8)
     inner, outer = _within(coarse >= 247), _within(coarse <= 8)
     if not (inner.any() and outer.any()):
         return alpha
-    subject, behind = _gathered(guide, inner), _gathered(guide, outer)
-    both = np.ascontiguousarray(np.dstack((subject, behind, _steepness(coarse))))
-    return cast(Pixels, _worked_out(np.ascontiguousarray(rgb), alpha, both, np.float32(_DOUBT), np.float32(_NOISE**2)))
+    near = _mean(guide, 9)
+    subject, behind = _gathered(guide, near, inner), _gathered(guide, near, outer)
+    doubt, noise = np.float32(_DOUBT), np.float32(_NOISE**2)
+    made = _worked_out(np.ascontiguousarray(rgb), alpha, subject, behind, _steepness(coarse), doubt, noise)
+    return cast(Pixels, made)
 
 
-def _within(sure: npt.NDArray[np.bool_]) -> Floats:
+def _within(sure: npt.NDArray[np.bool_]) -> Pixels:
     """1 where all pixels around are sure too."""
-    return cv2.erode(sure.view(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+    return np.asarray(cv2.erode(sure.view(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
 
 
-def _gathered(guide: Pixels, weight: Floats) -> Floats:
-    """Height × width × 4: the colour to expect, and its variance."""
-    mean = spread(guide, weight)
-    distance = ((guide.astype(np.float32) - mean) ** 2).mean(2)
-    local = np.asarray(cv2.blur(distance * weight, (15, 15)) / np.maximum(cv2.blur(weight, (15, 15)), 1e-3), np.float32)
-    near = np.asarray(cv2.blur(guide.astype(np.float32), (9, 9)), np.float32)
-    rough = ((guide.astype(np.float32) - near) ** 2).mean(2) * weight
-    variance = cv2.blur(rough, (31, 31)) / np.maximum(cv2.blur(weight, (31, 31)), np.float32(1e-3))
-    return np.dstack((mean, np.maximum(local, variance).astype(np.float32)))
+def _mean(picture: Pixels | Floats, side: int) -> Floats:
+    """Of the window around each pixel."""
+    return np.asarray(cv2.boxFilter(picture, cv2.CV_32F, (side, side)), np.float32)
+
+
+def _gathered(guide: Pixels, near: Floats, sure: Pixels) -> Floats:
+    """Height × width × 4: the colour to expect, and its variance. `near`: the mean of the pixels around each."""
+    mean = spread(guide, sure.astype(np.float32))
+    off, rough = _squares(guide, mean, near, sure)
+    return cast(Floats, _with_variance(mean, _mean(off, 15), _mean(sure, 15), _mean(rough, 31), _mean(sure, 31)))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _squares(guide, mean, near, sure):  # type: ignore[no-untyped-def]
+    """How far each sure pixel is from the colour to expect, and from those around it: squares, means of channels."""
+    off, rough = np.zeros(sure.shape, np.float32), np.zeros(sure.shape, np.float32)
+    for y in range(sure.shape[0]):
+        for x in range(sure.shape[1]):
+            if sure[y, x]:
+                for channel in range(3):
+                    colour = np.float32(guide[y, x, channel])
+                    off[y, x] += (colour - mean[y, x, channel]) ** 2 / np.float32(3)
+                    rough[y, x] += (colour - near[y, x, channel]) ** 2 / np.float32(3)
+    return off, rough
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _with_variance(mean, off, sure_near, rough, sure_far):  # type: ignore[no-untyped-def]
+    """The larger of both variances beside the colour, 0 where nothing sure is near. All are means around each pixel."""
+    height, width = off.shape
+    out = np.empty((height, width, 4), np.float32)
+    for y in range(height):
+        for x in range(width):
+            out[y, x, :3] = mean[y, x]
+            out[y, x, 3] = max(
+                off[y, x] / max(sure_near[y, x], np.float32(1e-3)),
+                rough[y, x] / max(sure_far[y, x], np.float32(1e-3)),
+            )
+    return out
 
 
 def _steepness(coarse: Pixels) -> Floats:
@@ -78,9 +111,9 @@ def _steepness(coarse: Pixels) -> Floats:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _worked_out(rgb, alpha, both, doubt, noise):  # type: ignore[no-untyped-def]
+def _worked_out(rgb, alpha, subject, behind, steepness, doubt, noise):  # type: ignore[no-untyped-def]
     height, width = alpha.shape
-    rows, columns = both.shape[0], both.shape[1]
+    rows, columns = steepness.shape
     out = alpha.copy()
     for y in range(height):
         for x in range(width):
@@ -89,16 +122,16 @@ def _worked_out(rgb, alpha, both, doubt, noise):  # type: ignore[no-untyped-def]
                 v, u = min(rows - 1, y * rows // height), min(columns - 1, x * columns // width)
                 along, length = np.float32(0), np.float32(0)
                 for channel in range(3):
-                    behind = both[v, u, 4 + channel]
-                    step = both[v, u, channel] - behind
-                    along += (np.float32(rgb[y, x, channel]) - behind) * step
+                    start = behind[v, u, channel]
+                    step = subject[v, u, channel] - start
+                    along += (np.float32(rgb[y, x, channel]) - start) * step
                     length += step * step
                 length = max(length, np.float32(1))
                 seen = min(max(along / length, np.float32(0)), np.float32(1))
                 rest = np.float32(1) - a
-                spreading = noise + a * a * both[v, u, 3] + rest * rest * both[v, u, 7]
+                spreading = noise + a * a * subject[v, u, 3] + rest * rest * behind[v, u, 3]
                 own = spreading * np.float32(3) / length
-                prior = doubt * doubt * np.float32(4) * a * rest * both[v, u, 8] * both[v, u, 8] + np.float32(1e-4)
+                prior = doubt * doubt * np.float32(4) * a * rest * steepness[v, u] * steepness[v, u] + np.float32(1e-4)
                 mixed = a + (seen - a) * prior / (prior + own)
                 out[y, x] = np.uint8(mixed * np.float32(255) + np.float32(0.5))
     return out
