@@ -1,6 +1,6 @@
 """The way of a JPEG that stays on the GPU: decoded by nvJPEG, segmented, and, if a JPEG is wanted, put together and
-encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. For any
-other output its pixels come to the host once.
+encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. Soft
+edges are worked out there too. For any other output its pixels come to the host once.
 
 A photo that this cannot do, or fails at, takes the ordinary way: it decides what is damaged, and why.
 """
@@ -27,11 +27,13 @@ from schemas.errors import DeviceBroken
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.colour import is_srgb
 from workers.decode import Limits, Picture, open_header, orientation_of
+from workers.device_edges import corrected, despilled, refined, worked_out
 from workers.device_pixels import (
     HALVING,
     full_alpha,
     halved,
     in_gray,
+    on_colour,
     png_rows,
     spread_on_colour,
     squeezed,
@@ -52,8 +54,9 @@ _log = logging.getLogger(__name__)
 
 TRANSPARENT: Rgba = (0, 0, 0, 0)
 
-_ANY_SIZE = (600, 800)
-"""Height and width of a photo to compile with: a step is compiled for any."""
+_ANY_SIZE = (1200, 1600)
+"""Height and width of a photo to compile with: a step is compiled for any. It is so large that what soft edges are
+worked out on is smaller, else the step would be compiled for pictures of one size."""
 
 _PIXELS_AT_ONCE = 32_000_000
 """Of photos that are worked on at once: 16 bytes of the device's memory for each, and 64 where nothing is compiled."""
@@ -167,23 +170,25 @@ class DeviceLane:
     def __init__(self, segmenter: Segmenter, jpegs: Jpegs, limits: Limits) -> None:
         self._segmenter, self._jpegs, self._limits = segmenter, jpegs, limits
         self._halving, self._in_gray, self._png_rows = HALVING, in_gray, png_rows
-        self._squeezed, self._full_alpha, self._on_colour = squeezed, full_alpha, spread_on_colour
+        self._squeezed, self._full_alpha, self._spread_on_colour = squeezed, full_alpha, spread_on_colour
+        self._worked_out, self._corrected, self._on_colour = worked_out, corrected, on_colour
         if segmenter.running.compiled:  # what reads and writes each pixel once should not do it in six steps
             fused = partial(torch.compile, dynamic=True)
             self._halving = {by: fused(step) for by, step in HALVING.items()}
             self._in_gray, self._png_rows = fused(in_gray), fused(png_rows)
+            self._worked_out, self._corrected, self._on_colour = fused(worked_out), fused(corrected), fused(on_colour)
             if segmenter.device.type == "cuda":
                 from workers import photo_kernels
 
                 self._squeezed = photo_kernels.squeezed
-                self._full_alpha, self._on_colour = photo_kernels.full_alpha, photo_kernels.spread_on_colour
+                self._full_alpha, self._spread_on_colour = photo_kernels.full_alpha, photo_kernels.spread_on_colour
 
     def warm_up(self) -> None:
         """Compile, if it is to be, all steps that a photo may take, alone and with others."""
         photo = torch.zeros((3, *_ANY_SIZE), dtype=torch.uint8, device=self._segmenter.device)
         (file,) = self._jpegs.encode([photo])
-        for many, format in product((1, 2), (Format.JPG, Format.PNG)):
-            order = Order(file, CutoutOptions(format=format), want_mask=True)
+        for many, format, edges in product((1, 2), (Format.JPG, Format.PNG), (False, True)):
+            order = Order(file, CutoutOptions(format=format, refine=edges, despill=edges), want_mask=True)
             self.make([Taken(order, file, 1, photo[0].numel())] * many)
         with torch.inference_mode():
             for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
@@ -232,18 +237,31 @@ class DeviceLane:
                 continue
             height, width = stack.photos.shape[-2:]
             is_png, is_alpha_wanted = stack.colour == TRANSPARENT, any(order.want_mask for order in orders)
+            is_whole = is_png or is_alpha_wanted or stack.has_edges
+            alpha = self._full_alpha(mask, height, width) if is_whole else None
+            photos, alpha = (stack.photos, None) if alpha is None else self._with_edges(stack, alpha)
             if not is_png:
                 behind = used_here(_on_device(stack.colour, mask.device))
-                jpegs |= zip(stack.places, self._on_colour(stack.photos, mask, behind), strict=True)
-            alpha = self._full_alpha(mask, height, width) if is_png or is_alpha_wanted else None
+                if alpha is not None and stack.has_edges:
+                    put = self._on_colour(photos, alpha, behind)
+                else:
+                    put = self._spread_on_colour(photos, mask, behind)
+                jpegs |= zip(stack.places, put, strict=True)
             none: list[None] = [None] * len(orders)
-            (rows,) = _on_host(self._png_rows(stack.photos, alpha)) if is_png and alpha is not None else (none,)
+            (rows,) = _on_host(self._png_rows(photos, alpha)) if is_png and alpha is not None else (none,)
             (alphas,) = _on_host(alpha) if is_alpha_wanted and alpha is not None else (none,)
             for place, order, *there in zip(stack.places, orders, *_on_host(gray, mask), alphas, rows, strict=True):
                 made[place] = Made(order, b"", width, height, *there)
         for place, file in zip(jpegs, self._jpegs.encode([*jpegs.values()]) if jpegs else (), strict=True):
             made[place] = replace(made[place], file=file)
         return [made.get(place) or opened[place] for place in range(len(taken))]
+
+    def _with_edges(self, stack: _Stack, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Photos and alpha, with soft edges worked out and the old background taken out of them if that is wanted."""
+        photos = stack.photos
+        if stack.is_refined:
+            alpha = refined(photos, alpha, self._worked_out)
+        return (despilled(photos, alpha, self._corrected) if stack.is_despilled else photos), alpha
 
 
 def _is_plain_jpeg(header: Image.Image) -> bool:
@@ -259,35 +277,47 @@ def _is_plain_jpeg(header: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class _Stack:
-    """Photos of one size, N × 3 × height × width, that lie on the same colour, if on any; `places`: which they are."""
+    """Photos of one size, N × 3 × height × width, that are to come out alike; `places`: which they are.
+
+    `colour`: that they lie on, `TRANSPARENT` included; None if the host goes on with them.
+    """
 
     places: list[int]
     photos: Tensor
     colour: Rgba | None
+    is_refined: bool
+    is_despilled: bool
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether more than the mask decides what they look like."""
+        return self.is_refined or self.is_despilled
 
 
 def _stacked(taken: Sequence[Taken], files: Sequence[Tensor]) -> list[_Stack]:
     """What can be done at once, is: a step costs a GPU as much time to begin as many photos take."""
-    alike: dict[tuple[torch.Size, Rgba | None], list[int]] = defaultdict(list)
+    alike: dict[tuple[torch.Size, Rgba | None, bool, bool], list[int]] = defaultdict(list)
     photos = [upright(file, each.orientation) for file, each in zip(files, taken, strict=True)]
     for place, (photo, each) in enumerate(zip(photos, taken, strict=True)):
-        colour = colour_under(each.order.options, photo.shape[-1], photo.shape[-2])
-        alike[photo.shape, colour].append(place)
+        options = each.order.options
+        colour = _colour_under(options, photo.shape[-1], photo.shape[-2])
+        alike[photo.shape, colour, options.refine, options.despill].append(place)
     stacks = []
-    for (shape, colour), places in alike.items():
+    for (shape, colour, is_refined, is_despilled), places in alike.items():
         many = max(1, _PIXELS_AT_ONCE // shape[-2:].numel())
         for start in range(0, len(places), many):
             some = places[start : start + many]
-            stacks.append(_Stack(some, torch.stack([photos[place] for place in some]), colour))
+            together = torch.stack([photos[place] for place in some])
+            stacks.append(_Stack(some, together, colour, is_refined, is_despilled))
     return stacks
 
 
-def colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | None:
+def _colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | None:
     """What lies under the cutout of a photo of this size: an opaque colour in a JPEG, nothing (`TRANSPARENT`) in a PNG.
 
     None when something else is wanted, which the device does not make.
     """
-    is_worked_on = options.crop or options.consistent or options.refine or options.despill or options.shadow
+    is_worked_on = options.crop or options.consistent or options.shadow
     is_other = options.channels is not Channels.RGBA or options.bg_image is not None
     if is_worked_on or is_other or fitted(width, height, options.size.max_pixels) != (width, height):
         return None

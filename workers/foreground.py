@@ -25,8 +25,19 @@ _SURE = 0.97
 _MARGIN = 24
 """Pixels around the soft region that are looked at for sure colours."""
 
-_GATHERED_SIDE = 400
+_GRID = 64
+"""What is looked at begins at a multiple of so many pixels of the smaller picture, and is halved as that is."""
+
+_GATHERED_SIDE = 500
 """Longer side, less than twice this, of the picture that sure colours are gathered on."""
+
+SUBJECT, BEHIND = math.ceil(255 * _SURE), math.floor(255 * (1 - _SURE))
+"""Alpha from which, and up to which, a pixel is surely one or the other."""
+
+
+def pixels_to_one(height: int, width: int) -> int:
+    """Rows, and as many columns, of a photo that make one of the picture that its sure colours are gathered on."""
+    return max(1, max(height, width) // _GATHERED_SIDE)
 
 
 def despilled(rgb: Pixels, alpha: Pixels) -> Pixels:
@@ -35,12 +46,13 @@ def despilled(rgb: Pixels, alpha: Pixels) -> Pixels:
     left, top, across, down = cv2.boundingRect(soft)
     if not across:
         return rgb
-    rows = slice(max(0, top - _MARGIN), top + down + _MARGIN)
-    columns = slice(max(0, left - _MARGIN), left + across + _MARGIN)
+    by = pixels_to_one(*alpha.shape)
+    grid = _GRID * by
+    rows = slice(max(0, top - _MARGIN) // grid * grid, top + down + _MARGIN)
+    columns = slice(max(0, left - _MARGIN) // grid * grid, left + across + _MARGIN)
     colours, share = np.ascontiguousarray(rgb[rows, columns]), np.ascontiguousarray(alpha[rows, columns])
-    by = max(1, max(share.shape) // _GATHERED_SIDE)
-    inner = _gathered(colours, share, math.ceil(255 * _SURE), 255, by)
-    outer = _gathered(colours, share, 0, math.floor(255 * (1 - _SURE)), by)
+    inner = _gathered(colours, share, SUBJECT, 255, by)
+    outer = _gathered(colours, share, 0, BEHIND, by)
     if not (inner[1].any() and outer[1].any()):
         return rgb
     out = np.array(rgb)
@@ -60,15 +72,24 @@ def _spread(coloured: Floats, weight: Floats) -> Floats:
     """The same of colours that are weighed already, with weights from 0 to 1."""
     sums, weights = [coloured], [weight]
     while max(weights[-1].shape) > 1:
-        size = ((weights[-1].shape[1] + 1) // 2, (weights[-1].shape[0] + 1) // 2)
-        sums.append(np.asarray(cv2.resize(sums[-1], size, interpolation=cv2.INTER_AREA), np.float32))
-        weights.append(np.asarray(cv2.resize(weights[-1], size, interpolation=cv2.INTER_AREA), np.float32))
+        sums.append(_halved(sums[-1]))
+        weights.append(_halved(weights[-1]))
     filled = sums[-1] / weights[-1]
     for level in reversed(range(len(sums) - 1)):
-        shape = weights[level].shape[::-1]
-        coarse = np.asarray(cv2.resize(filled, shape, interpolation=cv2.INTER_LINEAR), np.float32)
+        rows, columns = weights[level].shape
+        coarse = cv2.resize(filled, (filled.shape[1] * 2, filled.shape[0] * 2), interpolation=cv2.INTER_LINEAR)
+        coarse = np.ascontiguousarray(coarse[:rows, :columns], np.float32)
         filled = cast(Floats, _blended(sums[level], weights[level], coarse))
     return filled
+
+
+def _halved(picture: Floats) -> Floats:
+    """Means of 2 × 2 pixels. Beside a last odd one there is nothing, which weighs nothing."""
+    rows, columns = picture.shape[:2]
+    if rows % 2 or columns % 2:
+        picture = np.asarray(cv2.copyMakeBorder(picture, 0, rows % 2, 0, columns % 2, cv2.BORDER_CONSTANT), np.float32)
+    size = (-(-columns // 2), -(-rows // 2))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 @njit(cache=True, nogil=True)

@@ -21,17 +21,28 @@ from workers.foreground import spread
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-_FIT_SIDE = 1000
-"""Longer side, at most, of the picture that the colours are gathered on: whole pixels of the photo make one of it."""
+SUBJECT, BEHIND = 247, 8
+"""Alpha from which, and up to which, a pixel is surely one or the other."""
 
-_DOUBT = 0.35
+DOUBT = 0.35
 """Standard deviation of the coarse mask's alpha in the middle of an edge."""
 
-_STEEP = 0.4
-"""Range of alpha, in a window of 9 pixels, that is an edge for sure."""
+STEEP = 0.4
+"""Range of alpha, in a window of `BESIDE`, that is an edge for sure."""
 
-_NOISE = 6.0
+NOISE = 6.0
 """Standard deviation of a colour that varies least, of 255."""
+
+BESIDE, NEAR, FAR = 9, 15, 31
+"""Sides of the windows that means are taken of, in pixels of the smaller picture."""
+
+_SIDE = 1000
+"""Longer side, at most, of the picture that the colours are gathered on."""
+
+
+def pixels_to_one(height: int, width: int) -> int:
+    """Rows, and as many columns, of a photo that make one of the picture that its colours are gathered on."""
+    return max(1, math.ceil(max(height, width) / _SIDE))
 
 
 def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
@@ -42,19 +53,24 @@ def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
     soft = ((alpha > 5) & (alpha < 250)).view(np.uint8)
     if not soft.any():
         return alpha
-    height, width = alpha.shape
-    by = math.ceil(max(height, width) / _FIT_SIDE)
-    size = (max(1, width // by), max(1, height // by))
-    guide = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-    coarse = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.uint8)
-    inner, outer = _within(coarse >= 247), _within(coarse <= 8)
+    by = pixels_to_one(*alpha.shape)
+    guide, coarse = _smaller(rgb, by), _smaller(alpha, by)
+    inner, outer = _within(coarse >= SUBJECT), _within(coarse <= BEHIND)
     if not (inner.any() and outer.any()):
         return alpha
-    near = _mean(guide, 9)
-    subject, behind = _gathered(guide, near, inner), _gathered(guide, near, outer)
-    doubt, noise = np.float32(_DOUBT), np.float32(_NOISE**2)
-    made = _worked_out(np.ascontiguousarray(rgb), alpha, subject, behind, _steepness(coarse), doubt, noise)
-    return cast(Pixels, made)
+    beside = _mean(guide, BESIDE)
+    subject, behind = _gathered(guide, beside, inner), _gathered(guide, beside, outer)
+    return cast(Pixels, _worked_out(np.ascontiguousarray(rgb), alpha, subject, behind, _steepness(coarse), by))
+
+
+def _smaller(picture: Pixels, by: int) -> Pixels:
+    """Means of `by` × `by` pixels. The last row and column count for those that are missing."""
+    height, width = picture.shape[:2]
+    rows, columns = -(-height // by), -(-width // by)
+    if (rows * by, columns * by) != (height, width):
+        edge = (rows * by - height, 0, columns * by - width)
+        picture = np.asarray(cv2.copyMakeBorder(picture, 0, *edge, cv2.BORDER_REPLICATE), np.uint8)
+    return np.asarray(cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _within(sure: npt.NDArray[np.bool_]) -> Pixels:
@@ -64,18 +80,19 @@ def _within(sure: npt.NDArray[np.bool_]) -> Pixels:
 
 def _mean(picture: Pixels | Floats, side: int) -> Floats:
     """Of the window around each pixel."""
-    return np.asarray(cv2.boxFilter(picture, cv2.CV_32F, (side, side)), np.float32)
+    return np.asarray(cv2.boxFilter(picture, cv2.CV_32F, (side, side), borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
-def _gathered(guide: Pixels, near: Floats, sure: Pixels) -> Floats:
-    """Height × width × 4: the colour to expect, and its variance. `near`: the mean of the pixels around each."""
+def _gathered(guide: Pixels, beside: Floats, sure: Pixels) -> Floats:
+    """Height × width × 4: the colour to expect, and its variance. `beside`: the mean of the pixels around each."""
     mean = spread(guide, sure.astype(np.float32))
-    off, rough = _squares(guide, mean, near, sure)
-    return cast(Floats, _with_variance(mean, _mean(off, 15), _mean(sure, 15), _mean(rough, 31), _mean(sure, 31)))
+    off, rough = _squares(guide, mean, beside, sure)
+    near, far = _mean(sure, NEAR), _mean(sure, FAR)
+    return cast(Floats, _with_variance(mean, _mean(off, NEAR), near, _mean(rough, FAR), far))
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _squares(guide, mean, near, sure):  # type: ignore[no-untyped-def]
+def _squares(guide, mean, beside, sure):  # type: ignore[no-untyped-def]
     """How far each sure pixel is from the colour to expect, and from those around it: squares, means of channels."""
     off, rough = np.zeros(sure.shape, np.float32), np.zeros(sure.shape, np.float32)
     for y in range(sure.shape[0]):
@@ -84,12 +101,12 @@ def _squares(guide, mean, near, sure):  # type: ignore[no-untyped-def]
                 for channel in range(3):
                     colour = np.float32(guide[y, x, channel])
                     off[y, x] += (colour - mean[y, x, channel]) ** 2 / np.float32(3)
-                    rough[y, x] += (colour - near[y, x, channel]) ** 2 / np.float32(3)
+                    rough[y, x] += (colour - beside[y, x, channel]) ** 2 / np.float32(3)
     return off, rough
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _with_variance(mean, off, sure_near, rough, sure_far):  # type: ignore[no-untyped-def]
+def _with_variance(mean, off, near, rough, far):  # type: ignore[no-untyped-def]
     """The larger of both variances beside the colour, 0 where nothing sure is near. All are means around each pixel."""
     height, width = off.shape
     out = np.empty((height, width, 4), np.float32)
@@ -97,29 +114,29 @@ def _with_variance(mean, off, sure_near, rough, sure_far):  # type: ignore[no-un
         for x in range(width):
             out[y, x, :3] = mean[y, x]
             out[y, x, 3] = max(
-                off[y, x] / max(sure_near[y, x], np.float32(1e-3)),
-                rough[y, x] / max(sure_far[y, x], np.float32(1e-3)),
+                off[y, x] / max(near[y, x], np.float32(1e-3)),
+                rough[y, x] / max(far[y, x], np.float32(1e-3)),
             )
     return out
 
 
 def _steepness(coarse: Pixels) -> Floats:
     """How much of an edge there is, 0 to 1: the mask's range in a small window. Within glass there is none."""
-    window = np.ones((9, 9), np.uint8)
+    window = np.ones((BESIDE, BESIDE), np.uint8)
     span = cv2.dilate(coarse, window).astype(np.float32) - cv2.erode(coarse, window)
-    return np.asarray(np.minimum(span / np.float32(255 * _STEEP), np.float32(1)), np.float32)
+    return np.asarray(np.minimum(span / np.float32(255 * STEEP), np.float32(1)), np.float32)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _worked_out(rgb, alpha, subject, behind, steepness, doubt, noise):  # type: ignore[no-untyped-def]
+def _worked_out(rgb, alpha, subject, behind, steepness, by):  # type: ignore[no-untyped-def]
     height, width = alpha.shape
-    rows, columns = steepness.shape
+    doubt, noise = np.float32(DOUBT**2), np.float32(NOISE**2)
     out = alpha.copy()
     for y in range(height):
         for x in range(width):
             a = np.float32(alpha[y, x]) / np.float32(255)
             if 0.01 < a < 0.99:
-                v, u = min(rows - 1, y * rows // height), min(columns - 1, x * columns // width)
+                v, u = y // by, x // by
                 along, length = np.float32(0), np.float32(0)
                 for channel in range(3):
                     start = behind[v, u, channel]
@@ -131,7 +148,7 @@ def _worked_out(rgb, alpha, subject, behind, steepness, doubt, noise):  # type: 
                 rest = np.float32(1) - a
                 spreading = noise + a * a * subject[v, u, 3] + rest * rest * behind[v, u, 3]
                 own = spreading * np.float32(3) / length
-                prior = doubt * doubt * np.float32(4) * a * rest * steepness[v, u] * steepness[v, u] + np.float32(1e-4)
+                prior = doubt * np.float32(4) * a * rest * steepness[v, u] * steepness[v, u] + np.float32(1e-4)
                 mixed = a + (seen - a) * prior / (prior + own)
                 out[y, x] = np.uint8(mixed * np.float32(255) + np.float32(0.5))
     return out

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from store.transient import TransientStore
 from tests.workers.images import pixels_of
 from tests.workers.photos import PHOTOS
 from tests.workers.test_shard import NOW, manifest_of
-from workers import composite, reduce
+from workers import composite, device_edges, reduce
 from workers import decode as on_host
 from workers.compiling import keep_compiled_in
 from workers.composite import on_colour as composed_on_host
@@ -32,10 +33,12 @@ from workers.decode import Limits
 from workers.device_lane import Made, Taken, TorchvisionJpegs
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
 from workers.encode import JPEG_QUALITY, write_jpeg
+from workers.foreground import despilled
 from workers.headers import without_segments
 from workers.lanes import Pace
 from workers.networks.registry import find_network
 from workers.order import Opened, Order
+from workers.refine import refined
 from workers.running import Running
 from workers.segmenter import Segmenter
 from workers.shard import process_shard
@@ -132,6 +135,59 @@ def test_the_rows_of_a_png_are_made_on_the_device_and_only_deflated_on_the_host(
     assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
 
 
+EDGES = [{"refine": True}, {"despill": True}, {"refine": True, "despill": True}]
+
+
+@pytest.mark.parametrize("format", ["jpg", "png"])
+@pytest.mark.parametrize("edges", EDGES)
+@pytest.mark.parametrize("photo", PHOTOS[1:4])
+def test_soft_edges_are_worked_out_on_the_device_as_on_the_host(cutter, photo, edges, format):
+    lane, options = on_the_lane(cutter, Libjpeg()), CutoutOptions(format=format, **edges)
+    (made,) = lane.segment([lane.open(Order(photo.read_bytes(), options, want_mask=True))])
+    assert isinstance(made, Made)
+    ours, usual, plain = (
+        lane.finish(made),
+        cutter.cut(photo.read_bytes(), options, want_mask=True),
+        cutter.cut(photo.read_bytes(), CutoutOptions(format=format), want_mask=True),
+    )
+    alpha = pixels_of(usual.mask_png)
+    soft = (alpha > 5) & (alpha < 250)
+    difference, change = (np.abs(pixels_of(ours.file) - pixels_of(each.file))[soft].mean() for each in (usual, plain))
+    assert difference < min(2.0, 0.5 * change)
+    assert np.abs(pixels_of(ours.mask_png) - alpha).mean() <= 1
+    assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
+
+
+@pytest.mark.parametrize("around", [0, 255])
+def test_a_mask_without_sure_subject_or_sure_background_stays_as_it_is_and_its_neighbours_do_not(around):
+    random = np.random.default_rng(1)
+    photos = torch.from_numpy(random.integers(0, 256, (2, 3, 300, 401), np.uint8))
+    one = np.zeros((300, 401), np.uint8)
+    one[100:200, 100:300] = 255
+    masks = [cv2.GaussianBlur(each, (0, 0), 5) for each in (np.where(one, np.uint8(128), np.uint8(around)), one)]
+    alphas = torch.from_numpy(np.stack(masks))
+    for made, given in (
+        (device_edges.refined(photos, alphas), alphas),
+        (device_edges.despilled(photos, alphas), photos),
+    ):
+        assert torch.equal(made[0], given[0])
+        assert not torch.equal(made[1], given[1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (1200, 2), (501, 1100), (1003, 64)])
+def test_soft_edges_of_any_size_are_those_of_the_host(shape):
+    random = np.random.default_rng(2)
+    photo = cv2.GaussianBlur(random.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 2).reshape(*shape, 3)
+    alpha = np.zeros(shape, np.uint8)
+    alpha[shape[0] // 3 :, shape[1] // 4 : -(-shape[1] * 3 // 4)] = 255
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 4)
+    on_device = photo.transpose(2, 0, 1)[None], alpha[None]
+    worked_out = device_edges.refined(*map(torch.tensor, on_device))[0].numpy()
+    assert np.abs(worked_out.astype(int) - refined(photo, alpha)).max() <= 1
+    colours = hwc(device_edges.despilled(*map(torch.tensor, on_device))[0])
+    assert np.abs(colours.astype(int) - despilled(photo, alpha)).mean() < 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -139,6 +195,7 @@ def test_the_rows_of_a_png_are_made_on_the_device_and_only_deflated_on_the_host(
         {"format": "png", "bg_color": "red"},
         {"format": "jpg", "crop": "true"},
         {"format": "jpg", "shadow": "true"},
+        {"format": "jpg", "crop": "true", "refine": "true", "despill": "true"},
         {"format": "webp", "refine": "true", "despill": "true"},
         {"format": "zip"},
     ],
@@ -177,9 +234,10 @@ def test_photos_of_several_sizes_and_colours_are_done_together_each_as_it_would_
     small = io.BytesIO()
     Image.open(PHOTOS[0]).resize((400, 700)).save(small, "JPEG")
     orders = [
-        Order(source, CutoutOptions(format=format, bg_color=colour), want_mask)
+        Order(source, CutoutOptions(format=format, bg_color=colour, **edges), want_mask)
         for source in (PHOTO, small.getvalue(), turned(6))
         for format, colour, want_mask in (("jpg", "red", True), ("png", None, False), ("png", "red", True))
+        for edges in ({}, EDGES[2])
     ]
     lane = on_the_lane(cutter, Libjpeg())
     together = [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
@@ -308,8 +366,6 @@ def test_a_broken_context_is_told_from_a_photo_that_cannot_be_decoded(cutter, sa
 
 
 def test_the_mask_is_spread_on_the_device_as_on_the_host(cutter):
-    import cv2
-
     mask = cutter.segmenter.segment([np.asarray(Image.open(PHOTOS[1]).convert("RGB"))])[0]
     usual = cv2.resize(mask, (1600, 1200), interpolation=cv2.INTER_CUBIC).astype(int)
     assert np.abs(full_alpha(torch.from_numpy(mask)[None], 1200, 1600)[0].numpy() - usual).max() <= 3
@@ -348,11 +404,13 @@ def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_siz
     compiled.warm_up()
     graphs = counters["stats"]["unique_graphs"]
     sources = []
-    for size in ((1600, 1200), (1600, 1200), (2000, 2600), (640, 640), (1201, 1999), (2000, 600)):
+    for size in ((1600, 1200), (1600, 1200), (1300, 1700), (640, 640), (801, 1333), (1300, 390)):
         file = io.BytesIO()
         Image.open(PHOTOS[1]).resize(size).save(file, "JPEG")
         sources.append(file.getvalue())
-    orders = [Order(source, options, want_mask=True) for source in sources for options in (WHITE_JPEG, CutoutOptions())]
+    edges = [CutoutOptions(format=format, refine=True, despill=True) for format in ("jpg", "png")]
+    wanted = (WHITE_JPEG, CutoutOptions(), *edges)
+    orders = [Order(source, options, want_mask=True) for source in sources for options in wanted]
     ours, usual = (
         [lane.finish(each) for each in lane.segment([lane.open(order) for order in orders])]
         for lane in (compiled, plain)

@@ -24,6 +24,12 @@ from workers.order import Order
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 WHITE_JPEG = CutoutOptions(format="jpg")
+OUTPUTS = [
+    WHITE_JPEG,
+    CutoutOptions(),
+    CutoutOptions(format="jpg", refine=True, despill=True),
+    CutoutOptions(refine=True, despill=True),
+]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as it is", "compiled"])
@@ -36,7 +42,7 @@ def orders(options: CutoutOptions, times: int = 1) -> list[Order]:
     return [Order(photo.read_bytes(), options, want_mask=True) for photo in PHOTOS] * times
 
 
-@pytest.mark.parametrize("options", [WHITE_JPEG, CutoutOptions()])
+@pytest.mark.parametrize("options", OUTPUTS)
 def test_cutouts_are_those_of_a_cpu(cutter: Cutter, on_gpu: Cutter, options: CutoutOptions) -> None:
     done = on_gpu.segment([on_gpu.open(order) for order in orders(options)])
     assert {type(each) for each in done} == {Made}, "nvJPEG was there"
@@ -70,7 +76,7 @@ def kinds_of_jpeg() -> dict[str, bytes]:
     return {kind: file.getvalue() for kind, file in files.items()}
 
 
-@pytest.mark.parametrize("options", [WHITE_JPEG, CutoutOptions()])
+@pytest.mark.parametrize("options", OUTPUTS)
 def test_every_kind_of_jpeg_is_cut_as_on_a_cpu_alone_and_with_all_others(
     cutter: Cutter, on_gpu: Cutter, options: CutoutOptions
 ) -> None:
