@@ -17,7 +17,11 @@ from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
 from store.folder import write_whole
 from store.objects import ObjectStore
+from store.parallel import in_parallel
 from store.transient import TransientStore, cutout_key
+
+_AHEAD = 3
+"""Cutouts that are read at once for a zip file, of which a portal may hand out several."""
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -62,23 +66,33 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
     A file appears whole under its name or not at all, so an interrupted download can be run again; and what is fetched
     may be deleted from the store at once, so it is on the disk first.
     """
-    for number in results.done:
+
+    def write(number: int) -> None:
         target = to / results.names[number]
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's own name may be as long as can be
         write_whole(str(partial), str(target), transient.read(results.key(number)))
-        on_item()
-    return len(results.done)
+
+    return _each(transient.objects.storage.AT_ONCE, results, write, on_item)
 
 
 def deliver_to_place(
     transient: TransientStore, results: Results, place: ObjectStore, on_item: Callable[[], None]
 ) -> int:
     """Write all cutouts of a batch into the customer's own place; returns how many. Raises `StoreFault`."""
-    for number in results.done:
+
+    def write(number: int) -> None:
         place.write(results.names[number], transient.read(results.key(number)))
+
+    at_once = max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE)
+    return _each(at_once, results, write, on_item)
+
+
+def _each(at_once: int, results: Results, write: Callable[[int], None], on_item: Callable[[], None]) -> int:
+    done = results.done
+    for _ in in_parallel(at_once, write, done):
         on_item()
-    return len(results.done)
+    return len(done)
 
 
 class _Pipe(io.RawIOBase):
@@ -107,14 +121,15 @@ class _Pipe(io.RawIOBase):
 
 
 def zip_stream(transient: TransientStore, results: Results) -> Iterator[bytes]:
-    """A zip file of all cutouts, piece by piece; no more than one cutout is in memory. Images are not packed again."""
-    pipe = _Pipe()
+    """A zip file of all cutouts, piece by piece; a few cutouts are in memory. Images are not packed again."""
+    pipe, done, at_once = _Pipe(), results.done, transient.objects.storage.AT_ONCE
     when = results.stamp.received_at
     moment = (when.year, when.month, when.day, when.hour, when.minute, when.second)
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
-        for number in results.done:
+        cutouts = in_parallel(min(_AHEAD, at_once), lambda number: transient.read(results.key(number)), done)
+        for number, cutout in zip(done, cutouts, strict=True):
             entry = zipfile.ZipInfo(results.names[number], moment)
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, transient.read(results.key(number)))
+            archive.writestr(entry, cutout)
             yield pipe.take()
     yield pipe.take()

@@ -9,15 +9,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from schemas.errors import StillThere
+from store.parallel import in_parallel
 from store.storage import Storage, StoredObject
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 Pause = Callable[[float], None]
 """Waits so many seconds: `time.sleep` at the entry points, nothing in tests."""
@@ -74,18 +70,6 @@ def erase(
         f"{len(found)} objects are still listed after {len(_PAUSES)} tries to delete them ({codes}). "
         "Check the store's policies and locks; the next cleanup tries again."
     )
-
-
-def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
-    """`map`, with so many calls in flight, in the order of `items`; a call begins as soon as its item is there.
-
-    An exception is raised after all calls have ended.
-    """
-    if at_once <= 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(at_once, thread_name_prefix="store") as pool:
-        yield from pool.map(work, items)
 
 
 def _chunks(objects: Iterable[StoredObject], size: int) -> Iterator[list[StoredObject]]:

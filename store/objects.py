@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
 from schemas.errors import NotFound, StoreFault
-from store.erase import Erasure, Pause, erase, in_parallel
+from store.erase import Erasure, Pause, erase
 from store.folder import Folder
+from store.parallel import in_parallel
 from store.s3 import S3, error_code
 from store.settings import Settings
 from store.storage import Children, Storage, StoredObject

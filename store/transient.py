@@ -31,17 +31,16 @@ from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, PastDeadline, SourceMissing, StoreFault
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
-from store.erase import in_parallel
 from store.no_core_dumps import forbid_core_dumps
 from store.objects import ObjectStore, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
+from store.parallel import in_parallel
 from store.reports import TOGETHER, each_in, first_and_last, gathered, gathering_name, report_name
 from store.settings import Settings
 
 _log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
 _UPLOAD = "upload:"
-_REPORTS_AT_ONCE, _GATHERINGS_AT_ONCE = 256, 8
 _MANY_REPORTS = 64
 """It is as quick to read fewer one by one."""
 
@@ -273,14 +272,12 @@ class TransientStore:
         folder = _gathered_prefix(batch_id)
         spans = [(name, *first_and_last(name)) for name in self.objects.files(folder) if name.endswith(".lines")]
         of_these = [name for name, begins, ends_at in spans if begins <= last and first <= ends_at]
-        for gathering in self._each_of(folder, of_these, _GATHERINGS_AT_ONCE):
+        for gathering in self._each_of(folder, of_these):
             yield from each_in(gathering)
 
-    def _each_of(self, folder: str, names: Sequence[str], at_once: int = _REPORTS_AT_ONCE) -> Iterator[bytes]:
-        """The objects of these names, so many in memory at once."""
-        for first in range(0, len(names), at_once):
-            keys = [f"{folder}/{name}" for name in names[first : first + at_once]]
-            yield from in_parallel(self.objects.storage.AT_ONCE, self.read, keys)
+    def _each_of(self, folder: str, names: Sequence[str]) -> Iterator[bytes]:
+        """The objects of these names."""
+        return in_parallel(self.objects.storage.AT_ONCE, lambda name: self.read(f"{folder}/{name}"), names)
 
 
 def _report(data: bytes) -> ShardReport | None:

@@ -28,6 +28,7 @@ from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
+from store.parallel import in_parallel
 from store.transient import source_key
 
 _PIECE = 1 << 20
@@ -119,13 +120,21 @@ class Archive:
 
 def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callable[[], None]) -> Manifest:
     """Unpack the photos into the transient store and seal the batch. Raises `PastDeadline`, `BadArchive`."""
-    items: list[Item] = []
-    for path, size, data in archive.read():
-        number = len(items) + 1
+
+    def unpacked() -> Iterator[tuple[Item, bytes | None]]:
+        for number, (path, size, data) in enumerate(archive.read(), start=1):
+            source = DAMAGED_IN_ZIP if path in archive.damaged[-1:] else ""
+            yield Item(number=number, path=path, size=size, source=source), data
+
+    def kept(both: tuple[Item, bytes | None]) -> Item:
+        item, data = both
         if data is not None:
-            parts.transient.write(stamp, source_key(stamp.batch_id, number), data)
-        source = DAMAGED_IN_ZIP if path in archive.damaged[-1:] else ""
-        items.append(Item(number=number, path=path, size=size, source=source))
+            parts.transient.write(stamp, source_key(stamp.batch_id, item.number), data)
+        return item
+
+    items: list[Item] = []
+    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, kept, unpacked()):
+        items.append(item)
         on_item()
     if stamp.options.bg_image in archive.damaged:  # else each of the others would be told that it is damaged
         raise BadArchive(

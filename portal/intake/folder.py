@@ -14,6 +14,7 @@ from schemas.batch import Item, Manifest, Stamp, can_be_kept
 from schemas.errors import NothingToDo, UserError
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
+from store.parallel import in_parallel
 from store.transient import source_key
 
 
@@ -67,12 +68,18 @@ def upload(
     left_out: Mapping[LeftOut, int] | None = None,
 ) -> Manifest:
     """Copy the photos into the transient store and seal the batch. Raises `PastDeadline`, `StoreFault`, `UserError`."""
-    items = []
-    for number, (relative, path) in enumerate(photos.items(), start=1):
+
+    def copied(numbered: tuple[int, str]) -> Item:
+        number, relative = numbered
+        path = photos[relative]
         size = path.stat().st_size
         if size <= parts.settings.max_bytes:  # a larger one gets its own result, without its bytes
             parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
-        items.append(Item(number=number, path=relative, size=size))
+        return Item(number=number, path=relative, size=size)
+
+    items = []
+    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(photos, start=1)):
+        items.append(item)
         on_item()
     return seal(parts, stamp, items, left_out)
 

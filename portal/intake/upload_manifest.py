@@ -9,6 +9,7 @@ from flows.parts import Parts
 from flows.receive import seal
 from portal.intake.manifest import Listed
 from schemas.batch import Item, Manifest, Stamp
+from store.parallel import in_parallel
 from store.transient import source_key
 
 
@@ -19,15 +20,20 @@ def upload_manifest(
 
     Raises `PastDeadline`.
     """
-    items: list[Item] = []
     beside = beside.resolve()
-    for number, each in enumerate(listed, start=1):
+
+    def copied(numbered: tuple[int, Listed]) -> Item:
+        number, each = numbered
         size = 0
         path = beside / each.file if each.file is not None else None
         if path is not None and path.is_file() and path.resolve() == path:
             size = path.stat().st_size
             if size <= parts.settings.max_bytes:
                 parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
-        items.append(Item(number=number, path=each.path, size=size, source=each.url, options=each.options))
+        return Item(number=number, path=each.path, size=size, source=each.url, options=each.options)
+
+    items: list[Item] = []
+    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(listed, start=1)):
+        items.append(item)
         on_item()
     return seal(parts, stamp, items)

@@ -1,0 +1,59 @@
+"""Several calls at once: none waits for another's answer, and no more are begun than somebody wants."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from store.parallel import in_parallel
+
+
+def test_so_many_calls_are_in_flight_at_once() -> None:
+    together = threading.Barrier(4)
+
+    def work(number: int) -> int:
+        together.wait(30)
+        return number * number
+
+    assert list(in_parallel(4, work, range(12))) == [number * number for number in range(12)]
+
+
+def test_answers_that_nobody_asked_for_yet_are_few() -> None:
+    begun: list[int] = []
+    answers = in_parallel(4, lambda number: begun.append(number) or number, range(1000))
+    assert [next(answers) for _ in range(3)] == [0, 1, 2]
+    answers.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 3 + 2 * 4
+
+
+def test_an_item_is_taken_when_its_call_may_begin() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    answers = in_parallel(2, lambda number: number, items())
+    assert next(answers) == 0
+    assert len(taken) == 4
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_after_a_failure_no_other_call_begins(at_once: int) -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 5:
+            raise OSError("full")
+        return number
+
+    answers = in_parallel(at_once, work, range(1000))
+    heard = []
+    with pytest.raises(OSError, match="full"):
+        heard.extend(answers)
+    assert heard == [0, 1, 2, 3, 4]
+    assert len(begun) <= 6 + 2 * at_once
