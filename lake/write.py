@@ -24,6 +24,7 @@ from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
 from schemas.results import Scores
 from store.objects import ObjectStore
+from store.parallel import in_parallel
 from store.transient import TransientStore, mask_key
 
 
@@ -69,7 +70,8 @@ def write_candidates(
     """
     batch_id, place = _the_one(facts)
     ordered = sorted(facts, key=lambda each: each.item)
-    rows = [row for each in ordered if (row := _row(transient, each, admitted_at)) is not None]
+    read = in_parallel(transient.objects.storage.AT_ONCE, lambda each: _row(transient, each, admitted_at), ordered)
+    rows = [row for row in read if row is not None]
     data = to_parquet(pa.Table.from_pylist(rows, schema=CANDIDATE)) if rows else b""
     digest = hashlib.sha256(data).hexdigest()
     key = file_key(place, batch_id, digest)
