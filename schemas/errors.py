@@ -342,6 +342,13 @@ class ImageTooLarge(ItemError):
     fault = "user"
 
 
+class BackgroundUnusable(ItemError):
+    """The photo that bg_image names is missing, damaged or too large, so nothing could be put on it."""
+
+    code = "background_unusable"
+    fault = "user"
+
+
 class OutOfMemory(ItemError):
     """The device ran out of memory on this item even alone."""
 

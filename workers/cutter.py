@@ -68,7 +68,7 @@ class Cutter:
         self._lane = DeviceLane(segmenter, jpegs, limits) if jpegs is not None else None
 
     def cut(self, source: bytes, options: CutoutOptions, want_mask: bool, background: bytes | None = None) -> Cut:
-        """The cutout of `source`. Raises an `ItemError` when the source is at fault, and only then.
+        """The cutout of `source`. Raises an `ItemError` when the source is at fault, or the background.
 
         `background`: the photo that `options.bg_image` names.
         """
@@ -79,11 +79,8 @@ class Cutter:
         return self.finish(one, behind)
 
     def backdrop(self, source: bytes) -> Pixels:
-        """The photo that `bg_image` names, on white where it is transparent. Raises as `decode` does, of this photo."""
-        try:
-            picture = decode(source, self.limits)
-        except ItemError as error:
-            raise type(error)(f"The photo that bg_image names cannot be used. {error}") from None
+        """The photo that `bg_image` names, on white where it is transparent. Raises as `decode` does."""
+        picture = decode(source, self.limits)
         return picture.rgb if picture.alpha is None else on_colour(picture.rgb, picture.alpha, WHITE)
 
     def measure(self, done: Opened | Taken | Made) -> tuple[Measure, Pixels]:

@@ -10,7 +10,10 @@ Shard = tuple[int, ...]
 """Item numbers of one call to an actor, in order."""
 
 OUR_CODES = frozenset(("worker_lost", "out_of_memory", "item_failed", "source_missing"))
-"""Failures that may not happen again: whoever runs a batch again means these, too."""
+"""Failures that may not happen again: whoever runs a batch again means these, too.
+
+A background that cannot be used is none: mostly it stays so, and each turn of a large batch would cut it in vain.
+"""
 
 
 def plan_shards(

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from schemas.batch import Item, Manifest
 from schemas.clock import Clock
-from schemas.errors import BgbatchError, ItemError, OutOfMemory, SourceMissing
+from schemas.errors import BackgroundUnusable, BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.results import Done, Failed, ShardReport
 from store.transient import TransientStore, coarse_mask_key, cutout_key, is_in_place, mask_key, measure_key
 from workers.alike import Alike
@@ -127,7 +127,7 @@ class _Behind:
     lock: Lock = field(default_factory=Lock)
     path: str | None = None
     pixels: Pixels | None = None
-    fault: tuple[type[ItemError], str] | None = None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,28 +220,30 @@ class _Way:
         return self.transient.source(self.manifest.stamp, item)
 
     def _background(self, path: str) -> Pixels:
-        """The batch's own photo at `path`, read and decoded once for all that ask for it one after the other."""
+        """The batch's own photo at `path`, read and decoded once for all that ask for it one after the other.
+
+        Raises `BackgroundUnusable` for what its owner can mend; what is ours stays what it is.
+        """
         behind = self.behind
         with behind.lock:
             if behind.path != path:
                 behind.path = behind.pixels = behind.fault = None
                 try:
                     behind.pixels = self.cutter.backdrop(self._source(self._named(path)))
-                except ItemError as error:  # not itself: it would keep all that its traceback can see
-                    behind.fault = (type(error), str(error))
+                except ItemError as error:
+                    if error.fault != "user" and not isinstance(error, SourceMissing):
+                        raise
+                    behind.fault = str(error)  # not itself: it would keep all that its traceback can see
                 behind.path = path
             if behind.fault is not None:
-                kind, sentence = behind.fault
-                raise kind(sentence)
+                raise BackgroundUnusable(f"The photo that bg_image names cannot be used. {behind.fault}")
             assert behind.pixels is not None
             return behind.pixels
 
     def _named(self, path: str) -> Item:
         item = self.manifest.item_at(path)
         if item is None:
-            raise SourceMissing(
-                "The photo that bg_image names is not in the batch. Add it to the batch, or name another."
-            )
+            raise SourceMissing("It is not in the batch. Add it to the batch, or name another.")
         return item
 
     def _measured(self, item: Item, photo: Photo) -> _Files:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.errors import BadOptions, DamagedImage, EmptyFile, ImageTooLarge, NotAnImage
+from schemas.errors import BadOptions, ImageTooLarge
 from schemas.options import CutoutOptions, Size, parse_options
 from tests.workers.photos import PHOTOS
 from tests.workers.test_decode import stumbled_over
@@ -324,14 +324,6 @@ def test_a_photo_of_the_batch_lies_behind_the_subject(cutter):
 def test_a_backdrop_of_any_proportions_covers_a_photo_of_any(behind, photo):
     wall = np.full((*behind[::-1], 3), (10, 200, 30), np.uint8)
     assert (covering(wall, *photo) == np.full((*photo[::-1], 3), (10, 200, 30))).all()
-
-
-@pytest.mark.parametrize(
-    ("wall", "error"), [(PHOTO[:20_000], DamagedImage), (b"", EmptyFile), (b"a letter" * 99, NotAnImage)]
-)
-def test_a_backdrop_that_cannot_be_read_is_told_from_the_photo(cutter, wall, error):
-    with pytest.raises(error, match=r"^The photo that bg_image names cannot be used\. .+\.$"):
-        cutter.cut(PHOTO, parse_options({"bg_image": "wall.jpg"}), False, background=wall)
 
 
 def test_a_backdrop_that_is_transparent_itself_lies_on_white(cutter):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.batch import Item, Manifest, Stamp
-from schemas.errors import PastDeadline, StoreFault
+from schemas.errors import OutOfMemory, PastDeadline, StoreFault
 from schemas.ids import GrantId, new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -199,24 +199,56 @@ def test_of_backgrounds_that_change_with_every_photo_no_more_are_held_than_are_b
     assert max(most) <= 2, "the last one's, and the next one's"
 
 
-def test_a_damaged_background_is_read_once_and_costs_each_photo_that_lies_on_it_its_result(
-    transient, cutter, monkeypatch
+@pytest.mark.parametrize("wall", [PHOTO[: len(PHOTO) // 2], b"", b"a letter" * 99, 3_000_000, None])
+def test_a_background_that_cannot_be_used_is_read_once_and_is_not_told_as_a_fault_of_the_photos_that_lie_on_it(
+    transient, cutter, monkeypatch, wall
 ):
-    manifest = manifest_of([PHOTO, PHOTO, PHOTO[: len(PHOTO) // 2]], transient)
+    manifest = manifest_of([PHOTO, PHOTO, wall], transient)
     stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/3.jpg")})
     read, source = [], transient.source
     monkeypatch.setattr(transient, "source", lambda stamp, item: read.append(item.number) or source(stamp, item))
     report = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1, 2], lambda: NOW)
-    assert [each.code for each in report.results] == ["damaged_image"] * 2
-    assert sorted(read) == [1, 2, 3]
+    assert [each.code for each in report.results] == ["background_unusable"] * 2
+    assert all(each.sentence.startswith("The photo that bg_image names cannot be used. ") for each in report.results)
+    assert sorted(read) == [1, 2] if isinstance(wall, int) else [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("ours", "code"), [(OutOfMemory(), "out_of_memory"), (MemoryError(), "out_of_memory"), (OSError(), "item_failed")]
+)
+def test_what_is_our_fault_with_a_background_stays_so(transient, cutter, monkeypatch, ours, code):
+    manifest = manifest_of([PHOTO, PHOTO], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/2.jpg")})
+
+    def fails(_: bytes) -> None:
+        raise ours
+
+    monkeypatch.setattr(cutter, "backdrop", fails)
+    (failed,) = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1], lambda: NOW).results
+    assert failed.code == code
+
+
+def test_a_store_that_refuses_a_background_fails_the_call_which_is_made_again(transient, cutter, monkeypatch):
+    manifest = manifest_of([PHOTO, PHOTO], transient)
+    stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image=f"{SECRET}/2.jpg")})
+    source = transient.source
+
+    def refuses(stamp: Stamp, item: Item) -> bytes:
+        if item.number == 2:
+            raise StoreFault("The store refused to read.")
+        return source(stamp, item)
+
+    monkeypatch.setattr(transient, "source", refuses)
+    with pytest.raises(StoreFault):
+        process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1], lambda: NOW)
 
 
 def test_a_background_that_is_not_in_the_batch_is_said_to_be_missing(transient, cutter):
     manifest = manifest_of([PHOTO], transient)
     stamp = manifest.stamp.model_copy(update={"options": CutoutOptions(bg_image="absent.jpg")})
     (failed,) = process_shard(transient, cutter, manifest.model_copy(update={"stamp": stamp}), [1], lambda: NOW).results
-    assert failed.code == "source_missing"
-    assert "bg_image" in failed.sentence
+    assert failed.code == "background_unusable"
+    assert "bg_image names cannot be used. It is not in the batch." in failed.sentence
 
 
 def test_past_the_deadline_nothing_is_written(transient, cutter):
