@@ -15,6 +15,7 @@ from store.nights import Night, NightState
 from store.schedules import Schedule
 
 NOT_DELIVERED = "not_delivered"
+SCHEDULE_REMOVED = "schedule_removed"
 REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
 _WORDS = {
@@ -26,6 +27,7 @@ _WORDS = {
     "bad_options": "A night cuts only what is new or changed, so the photo that the schedule's bg_image names is not "
     "among its photos. Remove the schedule, and add one with bg_color or without a background.",
     "overlap": "The night before was still going.",
+    SCHEDULE_REMOVED: "The schedule was removed before these were delivered. What was delivered stays.",
 }
 
 
@@ -65,7 +67,8 @@ class Report(Record):
         """Whether there are names to tell: of photos that failed, or of cutouts without a photo."""
         of_photos = {NOT_DELIVERED, *(kind.code for kind in _kinds(errors.ItemError))}
         failed = any(each.code in of_photos for each in self.failures)
-        return self.ended_at is not None and (failed or self.deleted > 0)
+        was_told = self.ended_at is not None and self.state is not NightState.CANCELLED
+        return was_told and (failed or self.deleted > 0)
 
     @property
     def names_at(self) -> str:

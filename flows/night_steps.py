@@ -119,7 +119,7 @@ def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Wor
         return _advance(parts, schedule, _fresh(parts, night), worker)
     except BgbatchError as fault:
         if fault.fault == "user":
-            photos = _left(_fresh(parts, night)) if isinstance(fault, PastDeadline) else 0
+            photos = _fresh(parts, night).left if isinstance(fault, PastDeadline) else 0
             return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: photos})
         with fenced(parts, night, worker) as connection:
             night = nights.note(connection, night, failures={fault.code: 0})
@@ -133,7 +133,7 @@ def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
             if ours is None:
                 return None
             code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
-            return end(parts, schedule, night, ours, NightState.FAILED, {code: _left(night)})
+            return end(parts, schedule, night, ours, NightState.FAILED, {code: night.left})
     except LeaseLost:
         return None
 
@@ -242,7 +242,7 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
         todo = read_todo(parts, night.batch_id)
         return _deliver_and_close(parts, schedule, night, worker, manifest, todo)
     except (BatchNotSealed, NotFound):  # purged, before the delivery or in the middle
-        left = _left(_fresh(parts, night))
+        left = _fresh(parts, night).left
         return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
 
 
@@ -278,11 +278,6 @@ def _deliver_and_close(
     if failures:
         state = NightState.PARTIALLY_COMPLETED if lying else NightState.FAILED
     return end(parts, schedule, night, worker, state, dict(failures), named)
-
-
-def _left(night: Night) -> int:
-    """Photos that were to be done and do not lie in the customer's place."""
-    return max(0, night.new + night.changed - night.delivered)
 
 
 def _fresh(parts: Parts, night: Night) -> Night:

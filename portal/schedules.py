@@ -1,4 +1,4 @@
-"""What an account may do with its schedules, on a page, by program or command: find, add or retime one."""
+"""What an account may do with its schedules, on a page, by program or command: find, add, retime or remove one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from flows import timetable
+from flows.night_report import SCHEDULE_REMOVED
+from flows.night_telling import tell
+from flows.steps import call_off
 from schemas.clock import Clock
 from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
 from store import fingerprints, nights, schedules
-from store.nights import Night
+from store.batches import get_batch
+from store.nights import Night, NightState
 from store.outside import check_place, overlap
 from store.people import require_open
 from store.records import Records, serialise_appends
@@ -117,6 +121,26 @@ def retime(connection: Connection, schedule_id: ScheduleId, clock: Clock, **time
         _check_deadline(changed.deadline_minutes)
     schedules.retime(connection, schedule_id, times, clock() if is_other_clock else None)
     return schedules.find(connection, schedule_id)
+
+
+def remove(connection: Connection, schedule_id: ScheduleId, clock: Clock) -> list[Night]:
+    """Forget it, its fingerprints and their key. A night that is going is over, its batch called off, and that is told.
+
+    Returns such nights. Raises `NotFound`.
+    """
+    schedule, now = schedules.find(connection, schedule_id), clock()
+    over = [_called_off(connection, each, now) for each in nights.stand_still(connection, schedule_id)]
+    for each in over:
+        tell(connection, schedule, each, "night.ended", now)
+    schedules.remove(connection, schedule_id)
+    return over
+
+
+def _called_off(connection: Connection, night: Night, now: datetime) -> Night:
+    if night.batch_id is not None and not get_batch(connection, night.batch_id).state.has_ended:
+        call_off(connection, night.batch_id, now)
+    failures = {SCHEDULE_REMOVED: night.left}
+    return nights.note(connection, night, state=NightState.CANCELLED, failures=failures, ended_at=now, estimate_at=None)
 
 
 def _check_deadline(minutes: int | None) -> None:

@@ -14,6 +14,7 @@ from schemas.errors import NotFound
 from schemas.ids import AccountId, BatchId
 from store.batches import hasten
 from store.line import ask_to_stop
+from store.nights import NightState
 from store.tables import (
     account_places,
     accounts,
@@ -59,6 +60,9 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
     keys = update(api_keys).where(api_keys.c.account_id == account_id)
     connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     connection.execute(keys.values(name=api_keys.c.key_id))
+    going = (nights.c.account_id == account_id) & (nights.c.state == NightState.RUNNING)
+    over = {"state": NightState.CANCELLED, "ended_at": now, "estimate_at": None}
+    connection.execute(update(nights).where(going).values(over))  # before the batches, as whoever removes a schedule
     query = select(batches.c.batch_id).where(batches.c.account_id == account_id, batches.c.purged_at.is_(None))
     unpurged = [BatchId(each) for each in connection.execute(query).scalars()]
     for batch_id in unpurged:

@@ -29,12 +29,16 @@ _IS_WANTED = exists().where(schedules.c.schedule_id == nights.c.schedule_id)
 
 
 class NightState(StrEnum):
-    """How a night stands, or ended. `skipped`: its time came while the one before was still going."""
+    """How a night stands, or ended.
+
+    `skipped`: its time came while the one before was still going. `cancelled`: its schedule was removed meanwhile.
+    """
 
     RUNNING = "running"
     COMPLETED = "completed"
     PARTIALLY_COMPLETED = "partially_completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
     SKIPPED = "skipped"
 
 
@@ -68,6 +72,11 @@ class Night(Record):
     alerted_at: Moment | None = None
     lease_holder: str | None = None
     lease_until: Moment | None = None
+
+    @property
+    def left(self) -> int:
+        """Photos that were to be done and do not lie in the customer's place."""
+        return max(0, self.new + self.changed - self.delivered)
 
     def is_held(self, now: datetime) -> bool:
         """Whether some process works on it."""
@@ -140,6 +149,13 @@ def running(connection: Connection, schedule_id: str) -> Night | None:
     is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
     row = connection.execute(select(nights).where(is_going).order_by(nights.c.due_at).limit(1)).mappings().first()
     return None if row is None else _night(row)
+
+
+def stand_still(connection: Connection, schedule_id: str) -> list[Night]:
+    """The nights that are not over. Until this transaction ends nobody else changes them."""
+    is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
+    query = select(nights).where(is_going).order_by(nights.c.due_at).with_for_update()
+    return [_night(row) for row in connection.execute(query).mappings()]
 
 
 def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetime | None:

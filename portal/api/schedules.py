@@ -107,10 +107,10 @@ def retime_schedule(sender: TheOwner, schedule_id: str, times: NewTimes) -> Sche
 
 @router.delete("/schedules/{schedule_id}", status_code=204)
 def remove_schedule(sender: TheOwner, schedule_id: str) -> None:
-    """Forget a schedule, its fingerprints and their key."""
+    """Forget a schedule, its fingerprints and their key. A night that is going is over, and its batch called off."""
     own = _own(sender, schedule_id)
     with sender.portal.records.transaction() as connection:
-        schedules.remove(connection, own.schedule_id)
+        known.remove(connection, own.schedule_id, sender.portal.clock)
 
 
 @router.post("/schedules/{schedule_id}/pause")

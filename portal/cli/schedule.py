@@ -270,11 +270,17 @@ def resume(schedule: Id) -> None:
 
 @app.command()
 def remove(schedule: Id) -> None:
-    """Forget a schedule with its fingerprints and their key. Its nights stay as numbers."""
+    """Forget a schedule with its fingerprints and their key. A night that is going is over, its batch called off."""
     with exit_codes():
         parts = get_ready()
         with parts.records.transaction() as connection:
-            schedules.remove(connection, schedules.find(connection, schedule).schedule_id)
+            over = known.remove(connection, schedules.find(connection, schedule).schedule_id, parts.clock)
+        for night in over:
+            out.print(
+                f"A night was going. It is over: {night.delivered} of its {night.new + night.changed} photos were "
+                "delivered" + (f", and batch {night.batch_id} was called off." if night.batch_id is not None else "."),
+                soft_wrap=True,
+            )
 
 
 @app.command()

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from store import nights, schedules, tables
 from store.nights import Night, NightState
 from store.outside import allow
-from tests.api.conftest import Desk
+from tests.api.conftest import Desk, jpeg
 
 
 def test_a_schedule_that_would_write_over_anothers_cutouts_gets_a_409_that_names_it(desk: Desk, tmp_path: Path) -> None:
@@ -27,6 +27,22 @@ def test_a_schedule_that_would_write_over_anothers_cutouts_gets_a_409_that_names
     assert desk.call("POST", "/schedules", json=wanted | {"options": {"format": "jpg"}}).status_code == 201
     assert desk.call("DELETE", f"/schedules/{first}").status_code == 204
     assert desk.call("POST", "/schedules", json=wanted | {"options": {"bg_color": "white"}}).status_code == 201
+
+
+def test_a_schedule_that_is_removed_by_a_program_leaves_no_night_and_no_batch_behind(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        allow(connection, desk.accounts["Acme"][0], "s3://shop", desk.parts.clock())
+    own = desk.call("POST", "/schedules", json={"cron": "0 2 * * *", "source": "s3://shop/photos"}).json()
+    batch = desk.send({"1.jpg": jpeg()})
+    with desk.parts.records.transaction() as connection:
+        schedule, now = schedules.find(connection, own["schedule_id"]), desk.parts.clock()
+        night = nights.begin(connection, schedule, now, now, os.urandom)
+        assert night is not None
+        nights.note(connection, night, batch_id=batch, new=1)
+    assert desk.call("DELETE", f"/schedules/{own['schedule_id']}").status_code == 204
+    assert desk.call("GET", f"/batches/{batch}").json()["state"] == "cancelled"
+    with desk.parts.records.reading() as connection:
+        assert nights.find(connection, night.night_id).state is NightState.CANCELLED
 
 
 def nights_of(desk: Desk, schedule_id: str, count: int) -> list[Night]:

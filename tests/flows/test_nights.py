@@ -18,13 +18,13 @@ import pytest
 from sqlalchemy import Connection, update
 
 from flows import night_look, night_steps, timetable
-from flows.night_report import REPORTS, report_of
+from flows.night_report import REPORTS, markdown, report_of
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.cli import schedule as schedule_commands
-from portal.schedules import Wanted, add, retime
-from schemas.batch import Counts
+from portal.schedules import Wanted, add, remove, retime
+from schemas.batch import BatchState, Counts, Item, Stamp
 from schemas.errors import (
     AlreadyExists,
     BadOptions,
@@ -455,7 +455,7 @@ def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_m
             with market.parts.records.transaction() as connection:
                 if end == "removed":
                     with suppress(NotFound):
-                        schedules.remove(connection, schedule.schedule_id)
+                        remove(connection, schedule.schedule_id, market.parts.clock)
                 else:
                     holder, until = ("another", FIRST + DAY) if end == "taken" else (None, None)
                     connection.execute(update(tables.nights).values(lease_holder=holder, lease_until=until))
@@ -466,7 +466,8 @@ def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_m
     assert len(market.pages) == 0
     assert not list((market.target_folder / REPORTS).glob("*"))
     with market.parts.records.transaction() as connection:
-        assert nights.of_schedule(connection, schedule.schedule_id)[0].state is NightState.RUNNING
+        (night,) = nights.of_schedule(connection, schedule.schedule_id)
+        assert night.state is (NightState.CANCELLED if end == "removed" else NightState.RUNNING)
         assert fingerprints.known(connection, schedule.schedule_id) == {}
 
 
@@ -787,12 +788,56 @@ def test_a_schedule_of_old_whose_background_is_never_there_says_so_and_leaves_no
         assert line.load_of(connection, FIRST).batches == 0
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_schedule_that_is_removed_in_mid_night_has_its_batch_called_off_and_that_is_told(
+    market: Market, begun: bool
+) -> None:
+    fill(market, 12)
+    schedule = market.schedule()
+    with market.parts.records.transaction() as connection:
+        hook = webhooks.add(connection, market.account_id, "https://bazaar.example/", EVENING, os.urandom)
+    (night,) = market.run_due(FIRST, cuts=False)
+    assert night.batch_id is not None
+    with market.parts.records.transaction() as connection:
+        if begun:
+            assert line.claim(connection, night.batch_id, "dispatcher", FIRST, 12)
+        (over,) = remove(connection, schedule.schedule_id, market.parts.clock)
+        assert (over.state, over.failures, over.ended_at) == ("cancelled", {"schedule_removed": 12}, FIRST)
+        assert line.is_called_off(connection, night.batch_id)
+        assert line.in_line(connection, FIRST) == []
+        assert (get_batch(connection, night.batch_id).state is BatchState.CANCELLED) is not begun
+        told = {each.kind: each.body["state"] for each in webhooks.events_of(connection, hook.webhook_id)}
+    assert told == {"night.ended": "cancelled"} | ({} if begun else {"batch.ended": "cancelled"})
+    page = markdown(report_of(over.model_copy(update={"deleted": 1}), FIRST), schedule)
+    assert "removed before these were delivered" in page
+    assert "Which they are" not in page, "nothing more is written into the customer's place"
+    assert market.run_due(FIRST + DAY) == []
+
+
+def test_a_schedule_that_is_removed_between_a_look_and_its_seal_leaves_nothing_in_line(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    schedule, seal = market.schedule(), night_look.seal
+
+    def removed_first(parts: Parts, stamp: Stamp, items: list[Item]) -> None:
+        with parts.records.transaction() as connection:
+            remove(connection, schedule.schedule_id, parts.clock)
+        seal(parts, stamp, items)
+
+    monkeypatch.setattr(night_look, "seal", removed_first)
+    assert market.run_due(FIRST, cuts=False) == []
+    with market.parts.records.transaction() as connection:
+        assert line.in_line(connection, FIRST) == []
+        assert line.load_of(connection, FIRST).batches == 0
+
+
 def test_removing_a_schedule_removes_its_fingerprints_and_its_key(market: Market) -> None:
     fill(market, 3)
     schedule = market.schedule()
     market.run_due(FIRST)
     with market.parts.records.transaction() as connection:
-        schedules.remove(connection, schedule.schedule_id)
+        assert remove(connection, schedule.schedule_id, market.parts.clock) == []
         assert fingerprints.known(connection, schedule.schedule_id) == {}
         assert schedules.list_all(connection) == []
         assert nights.of_schedule(connection, schedule.schedule_id)[0].state is NightState.COMPLETED
@@ -899,7 +944,7 @@ def test_two_schedules_do_not_write_the_same_cutouts(market: Market, source: str
     market.schedule(**wanted | {"deliver": None})
     market.schedule(**wanted | {"deliver": f"{market.target_url}-of-bikes"})
     with market.parts.records.transaction() as connection:
-        schedules.remove(connection, first.schedule_id)
+        remove(connection, first.schedule_id, market.parts.clock)
     market.schedule(**wanted)
 
 

@@ -26,9 +26,10 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed, NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, line, outside, people, tables, webhooks
+from store import api_keys, line, nights, outside, people, schedules, tables, webhooks
 from store.batches import get_batch
 from store.closing import ERASED, KEPT, erase_account
+from store.nights import NightState
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, later, new_owner
@@ -206,6 +207,21 @@ def test_what_was_set_up_goes_too_and_nothing_runs_any_more(parts: Parts, owner:
     with parts.records.transaction() as connection:
         for table in (*ERASED, tables.fingerprints, tables.webhook_events):
             assert connection.execute(select(table)).all() == [], table.name
+
+
+def test_a_night_that_is_going_is_over(parts: Parts, owner: Owner) -> None:
+    set_up(parts, owner)
+    with parts.records.transaction() as connection:
+        schedule = schedules.find(connection, "s1")
+        night = nights.begin(connection, schedule, NOON, NOON, Random(1).randbytes)
+        ended = nights.begin(connection, schedule, later(1), NOON, Random(2).randbytes, NightState.COMPLETED)
+    assert night is not None
+    assert ended is not None
+    close(parts, owner)
+    with parts.records.reading() as connection:
+        assert nights.find(connection, night.night_id).state is NightState.CANCELLED
+        assert nights.find(connection, night.night_id).ended_at is not None
+        assert nights.find(connection, ended.night_id) == ended
 
 
 def test_every_table_of_accounts_is_either_erased_or_kept_on_purpose() -> None:

@@ -183,7 +183,7 @@ def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_
     assert asked == [False]
 
 
-def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_ends_and_delivers_nothing(
+def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_is_called_off_and_delivers_nothing(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
 ) -> None:
     schedule, looks = added(tmp_path), []
@@ -193,14 +193,15 @@ def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_ends_and_deli
         looks.append(0)
         assert len(looks) < 4, "nobody waits for a night that nobody wants"
         if len(looks) == 1:
-            with desk.parts.records.transaction() as connection:
-                (waiting,) = line.in_line(connection, desk.parts.clock())
-                schedules.remove(connection, schedules.find(connection, schedule).schedule_id)
-            desk.work(waiting.batch_id)
+            said = run("schedule", "remove", schedule)
+            assert "A night was going. It is over: 0 of its 1 photos were delivered, and batch " in said
 
     monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_removed)
-    said = run("schedule", "run", schedule, code=2)
-    assert "not_found: The schedule was removed meanwhile. What was delivered stays; nothing more is.\n" in said
+    said = run("schedule", "run", schedule, code=5)
+    assert "cancelled" in said
+    assert "| schedule_removed | 1 | The schedule was removed before these were delivered." in said
+    with desk.parts.records.reading() as connection:
+        assert line.in_line(connection, desk.parts.clock()) == []
     assert list((tmp_path / "cutouts").iterdir()) == []
 
 
