@@ -111,7 +111,7 @@ def submit(
         with parts.records.reading() as connection:
             account_id = find_account(connection, account).account_id
         _check_place_for_cutouts(parts, account_id, to)
-        with exit_codes("The upload was not complete, so nothing will be cut. Submit the photos again."):
+        with exit_codes("Submit the photos again."):
             batch_id = send(parts, source, account_id, tag, options)
         _process(parts, batch_id, as_json, to)
 

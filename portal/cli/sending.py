@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
-from portal.batches import call_off
+from flows.steps import call_off
 from portal.cli.terminal import err, progress_bar
 from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
@@ -20,13 +20,13 @@ from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
 from portal.intake.tally import Tally
 from portal.intake.upload_manifest import upload_manifest
-from schemas.batch import Stamp
+from schemas.batch import BatchState, Stamp
 from schemas.errors import BadArchive, UserError
 from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import shown
 from schemas.options import CutoutOptions
-from store.batches import get_batch
+from store.batches import get_batch, hasten
 from store.outside import IN_PLACE
 
 _MOST_NAMES = 5
@@ -108,12 +108,21 @@ def _tell_damaged(paths: Sequence[str]) -> None:
 
 @contextmanager
 def _called_off_if_broken(parts: Parts, stamp: Stamp) -> Iterator[None]:
-    """A command sends from the start each time: nobody would go on with what one left half sent."""
+    """A command sends from the start each time: nobody would go on with what one left half sent, or make room of it."""
+    batch_id, now = stamp.batch_id, parts.clock()
     try:
         yield
     except BaseException:
-        with suppress(SQLAlchemyError):  # a full disk may hold both: what broke the upload is to be told
-            with parts.records.reading() as connection:
-                record = get_batch(connection, stamp.batch_id)
-            call_off(parts.records, parts.clock, record)
+        told = f"Batch {batch_id} is called off, because it was not sent whole. The next cleanup deletes what came."
+        try:
+            with parts.records.transaction() as connection:
+                if get_batch(connection, batch_id).state is BatchState.OPEN:  # else all of it came, and may be at work
+                    hasten(connection, batch_id, now)
+                call_off(connection, batch_id, now)
+        except SQLAlchemyError:  # a full disk may hold both: what broke the upload is to be told
+            told = (
+                f"Batch {batch_id} was not sent whole, and the records do not take it that it is called off: "
+                f"`bgbatch cancel {batch_id}` does so. It is gone by {stamp.purge_at:%Y-%m-%d %H:%M} UTC in any case."
+            )
+        err.print(told, soft_wrap=True)
         raise

@@ -41,6 +41,8 @@ _OF_STATE = {
 
 _WIDEST = 1000
 
+_GO_ON = "What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest."
+
 _Plain = partial(Console, markup=False, emoji=False)
 """Prints what it is given as it is: a photo may be called `[red].jpg`."""
 
@@ -72,40 +74,39 @@ def get_ready() -> Parts:
 
 
 @contextmanager
-def exit_codes(
-    how_to_go_on: str = "What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest.",
-) -> Iterator[None]:
+def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
     """Turn a fault into one line on stderr and an exit code; the trace of a defect is for the log alone.
 
-    `how_to_go_on`: what to say after Ctrl-C, and of a defect.
+    `how_to_go_on`: what to say when something ended it that was no mistake of the caller's: a fault, a defect, Ctrl-C.
     """
     try:
         yield
     except BgbatchError as fault:
-        _say_fault(fault.code, str(fault))
+        _say_fault(fault.code, *([str(fault)] if fault.fault == "user" else [str(fault), how_to_go_on]))
         raise typer.Exit(OUR_FAULT if fault.fault == "ours" else CALLERS_MISTAKE) from None
     except OSError as fault:
-        _say_fault("file_fault", _told(fault))
+        _say_fault("file_fault", _told(fault), how_to_go_on or "Then run the command again.")
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
         why = f"the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL."
-        _say_fault("records_fault", why)
+        _say_fault("records_fault", why, how_to_go_on)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
-        err.print(f"Stopped. {how_to_go_on}", soft_wrap=True)
+        err.print(f"Stopped. {how_to_go_on or _GO_ON}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as fault:  # noqa: BLE001 - whatever it is, a person is told in a sentence
         if not isinstance(fault, Unforeseen):  # its trace is in the log by now
             log_trace(fault)
-        why = f"Something went wrong that nobody foresaw ({kind_and_place(fault)}). {how_to_go_on}"
-        _say_fault(BgbatchError.code, f"{why} If it stays so, end the command with `2>FILE`: FILE then holds a trace.")
+        why = f"Something went wrong that nobody foresaw ({kind_and_place(fault)})."
+        trace = "If it stays so, end the command with `2>FILE`: FILE then holds a trace."
+        _say_fault(BgbatchError.code, why, how_to_go_on or _GO_ON, trace)
         raise typer.Exit(OUR_FAULT) from None
 
 
-def _say_fault(code: str, sentence: str) -> None:
-    err.print(Text.assemble((code, "bold red"), f": {sentence}"), soft_wrap=True)
+def _say_fault(code: str, *sentences: str) -> None:
+    err.print(Text.assemble((code, "bold red"), f": {' '.join(filter(None, sentences))}"), soft_wrap=True)
 
 
 def _told(fault: OSError) -> str:
@@ -113,11 +114,11 @@ def _told(fault: OSError) -> str:
     what = fault.strerror or str(fault) or type(fault).__name__
     where = f": {fault.filename}" if fault.filename else ""
     advice = {
-        errno.ENOSPC: "Make room, or choose a place on another disk, and run the command again",
-        errno.EDQUOT: "Make room, or choose a place on another disk, and run the command again",
+        errno.ENOSPC: "Make room, or choose a place on another disk",
+        errno.EDQUOT: "Make room, or choose a place on another disk",
         errno.EACCES: "Change its permissions, or choose another place",
         errno.EROFS: "Choose another place",
-    }.get(fault.errno or 0, "Check the place, and run the command again")
+    }.get(fault.errno or 0, "Check the place")
     return f"{what}{where}. {advice}."
 
 

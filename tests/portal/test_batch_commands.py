@@ -18,12 +18,13 @@ from flows.cleaning import cleaning
 from flows.parts import Parts, current_parts, open_parts
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
-from schemas.errors import StoreFault
+from schemas.errors import DeviceAbsent, StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import hasten, list_batches
 from store.cleanup import clean_up
+from store.folder import Folder
 from store.transient import batch_prefix
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
@@ -124,10 +125,87 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
 
     monkeypatch.setattr("portal.cli.sending.upload", interrupted)
     said = run("submit", str(tmp_path), "--account", "Acme", code=130)
-    assert "Stopped. The upload was not complete, so nothing will be cut. Submit the photos again." in said
     (shown,) = json.loads(run("status", "--json"))
+    assert f"Batch {shown['stamp']['batch_id']} is called off, because it was not sent whole." in said
+    assert "Stopped. Submit the photos again." in said
     assert shown["state"] == "cancelled"
     assert json.loads(run("status", shown["stamp"]["batch_id"], "--json"))["state"] == "cancelled"
+
+
+def test_an_upload_that_the_store_refuses_after_some_photos_names_its_batch_and_leaves_no_photo_for_a_day(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(b"no photo")
+    put = Folder.put
+
+    def full(self: Folder, key: str, data: bytes) -> None:
+        if key.endswith("source/000003"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, key, data)
+
+    monkeypatch.setattr(Folder, "put", full)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=1)
+    (shown,) = json.loads(run("status", "--json"))
+    batch_id = shown["stamp"]["batch_id"]
+    assert shown["state"] == "cancelled"
+    assert f"Batch {batch_id} is called off, because it was not sent whole. The next cleanup deletes what came." in said
+    assert "store_fault: The object store refused to write: No space left on device." in said
+    assert "Submit the photos again." in said
+    assert len(list(desk.parts.transient.objects.walk(batch_prefix(batch_id)))) == 2
+    clean_up(cleaning(desk.parts))
+    assert list(desk.parts.transient.objects.walk(batch_prefix(batch_id))) == []
+
+
+def test_an_upload_that_breaks_off_together_with_the_records_says_how_to_call_it_off(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+
+    def away(*_what: object) -> None:
+        raise OperationalError("", {}, Exception("no such host"))
+
+    monkeypatch.setattr("portal.cli.sending.upload", away)
+    monkeypatch.setattr("portal.cli.sending.call_off", away)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=1)
+    (shown,) = json.loads(run("status", "--json"))
+    assert f"`bgbatch cancel {shown['stamp']['batch_id']}` does so. It is gone by 20" in said
+    assert "records_fault: the records cannot be used (OperationalError). Check BGBATCH_RECORDS_URL. Submit" in said
+    assert shown["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (StoreFault("The object store refused to write."), 1),
+        (DeviceAbsent("There is no such device."), 2),
+        (OperationalError("", {}, Exception("no such host")), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 2),
+    ],
+)
+def test_a_batch_that_a_fault_interrupts_is_named_with_how_to_go_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Exception, code: int
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+
+    def fails(_batch_id: BatchId) -> None:
+        raise fault
+
+    monkeypatch.setitem(sys.modules, "flows.process_batch", SimpleNamespace(process_batch=fails))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=code)
+    (shown,) = json.loads(run("status", "--json"))
+    batch_id = shown["stamp"]["batch_id"]
+    go_on = (
+        f"What is done stays done: `bgbatch status {batch_id}` shows it, and `bgbatch run {batch_id}` does the rest."
+    )
+    assert said.rstrip().endswith(go_on)
+    assert "run the command again" not in said, "that would send all photos once more"
+
+
+def test_a_mistake_of_the_callers_is_not_told_how_to_go_on(desk: Desk, tmp_path: Path) -> None:
+    said = run("submit", str(tmp_path), "--account", "Acme", code=2)
+    assert "Submit the photos again" not in said
 
 
 def test_a_defect_is_one_sentence_whatever_it_says(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -140,7 +218,8 @@ def test_a_defect_is_one_sentence_whatever_it_says(desk: Desk, monkeypatch: pyte
     monkeypatch.setattr("portal.cli.sending.upload", defective)
     said = run("submit", str(tmp_path), "--account", "Acme", code=1)
     assert said.count("internal: Something went wrong that nobody foresaw (KeyError at sending.py:") == 1
-    assert "nothing will be cut. Submit the photos again." in said
+    assert "was not sent whole" in said
+    assert "Submit the photos again." in said
     assert secret not in said
 
 
