@@ -5,6 +5,7 @@
    private, loopback, link-local (where clouds keep their metadata), multicast or reserved, also not wrapped in IPv6.
 3. A redirect is a new address: it is checked in the same way, and there are few of them.
 4. Size and time are limited for the whole call, not for each read: each of them gets what is left of it (`_Timed`).
+   So does each look-up of a name, which the system ends by time limits of its own: nobody waits for it longer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -30,6 +32,9 @@ _MOST_DIGITS = 18
 """Of a length that is read as a number at all."""
 _UNSAFE = "The address is not known, or not one that this service may call. Use a public http or https address."
 """The same for both: nobody learns here which names the operator's own network knows."""
+_TOO_SLOW = "The address was too slow. Try again later."
+_LOOKUPS = ThreadPoolExecutor(64, thread_name_prefix="name")
+"""Looks names up: however many get no answer, so many threads wait for one. Nobody can interrupt the system there."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -91,9 +96,9 @@ class Fetcher:
             return call.send("POST", body, headers).status
 
     def check(self, url: str) -> None:
-        """Raise `UnsafeAddress` for an address that would not be called now."""
+        """Raise `UnsafeAddress` for an address that would not be called now, `FetchFailed` if nobody says in time."""
         parts, port = _split(url)
-        self._addresses(parts.hostname or "", port)
+        self._addresses(parts.hostname or "", port, time.monotonic() + self._limits.seconds)
 
     def _read(self, call: _Call, answer: http.client.HTTPResponse) -> bytes:
         too_large = FileTooLarge("The photo at the address is larger than the limit. Send a smaller one.")
@@ -111,9 +116,13 @@ class Fetcher:
             raise FetchFailed("The photo's address stopped before the end of the file. Try again.")
         return b"".join(pieces)
 
-    def _addresses(self, host: str, port: int) -> Sequence[str]:
+    def _addresses(self, host: str, port: int, end: float) -> Sequence[str]:
+        lookup = _LOOKUPS.submit(self._resolve, host, port)
         try:
-            found = self._resolve(host, port)
+            found = lookup.result(_left(end))
+        except TimeoutError:
+            lookup.cancel()  # if it still waits for a thread
+            raise FetchFailed(_TOO_SLOW) from None
         except (OSError, UnicodeError):
             raise UnsafeAddress(_UNSAFE) from None
         if not found or not all(self._guard(address) for address in found):
@@ -123,7 +132,7 @@ class Fetcher:
     def _connect(self, url: str, end: float) -> http.client.HTTPConnection:
         parts, port = _split(url)
         host = parts.hostname or ""
-        addresses = self._addresses(host, port)
+        addresses = self._addresses(host, port, end)
         for tried, address in enumerate(addresses):
             # One that swallows what it is sent takes its share of the time, and leaves the others theirs.
             share = _left(end) / (len(addresses) - tried)
@@ -208,7 +217,7 @@ class _Call:
 def _left(end: float) -> float:
     left = end - time.monotonic()
     if left <= 0:
-        raise FetchFailed("The address was too slow. Try again later.")
+        raise FetchFailed(_TOO_SLOW)
     return left
 
 

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from portal import webhooks as telling
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
-from schemas.errors import UnsafeAddress, UserError
+from schemas.errors import FetchFailed, UnsafeAddress, UserError
 from store import webhooks
 from store.people import Role, Session
 
@@ -32,7 +32,7 @@ def add(portal: ThePortal, session: Owner, url: Annotated[str, Form(max_length=5
     account_id, now = session.person.account_id, portal.clock()
     try:
         made = telling.add(portal.records, account_id, url.strip(), now, portal.randomness, telling.default_fetcher())
-    except (UnsafeAddress, UserError) as fault:
+    except (FetchFailed, UnsafeAddress, UserError) as fault:
         return _page(portal, session, 400, problem=str(fault))
     return _page(portal, session, secret=made.secret)
 

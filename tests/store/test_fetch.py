@@ -7,6 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,6 +188,31 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
         quick = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, lambda host, port: ["127.0.0.1"])
         with pytest.raises(FetchFailed):
             quick.get(f"http://photos.example:{silent.getsockname()[1]}/a")
+
+
+def test_a_name_that_nobody_answers_for_is_given_up_in_time_and_keeps_no_thread_for_each_try() -> None:
+    asked, answered = [], threading.Event()
+
+    def silent(host: str, port: int) -> list[str]:
+        asked.append(host)
+        answered.wait(60)
+        return ["127.0.0.1"]
+
+    quick = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, silent)
+    before = threading.active_count()
+    try:
+        with ThreadPoolExecutor(100) as readers:
+            for each in [readers.submit(quick.get, "http://photos.example/a") for _ in range(200)]:
+                with pytest.raises(FetchFailed, match="too slow"):
+                    each.result(30)
+        with pytest.raises(FetchFailed, match="too slow"):
+            quick.check("http://photos.example/a")
+        assert not answered.is_set()
+        assert len(asked) <= 64
+        assert threading.active_count() <= before + 64
+    finally:
+        answered.set()
+    Fetcher(LIMITS, lambda ip: True, silent).check("http://photos.example/a")
 
 
 WHOLE = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
