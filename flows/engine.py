@@ -1,15 +1,27 @@
 """Prefect's own settings, made before Prefect is imported: local, quiet, and under the same home as everything else.
 
 Prefect keeps parameters, logs and exception texts; so only ids go in, and its database lies where the purge finds it.
+Where no server is configured, one runs in a thread of this process until that ends.
 """
 
 from __future__ import annotations
 
 import os
-import signal
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
+from schemas.errors import EngineFault
 from store.registry import ENGINE_LIFE
 from store.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+_STARTS_WITHIN = 120.0  # seconds; 2 to 10 on a machine of two cores, by how busy it is
+_A_MOMENT = 0.02
+_ENDS_WITHIN = 5.0
 
 
 def prepare(settings: Settings) -> None:
@@ -21,9 +33,6 @@ def prepare(settings: Settings) -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the first is raised; Ray would print the rest with their text
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        # The temporary server needs 7 to 20 s on a busy machine of two cores; Prefect's own limit is 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_TASKS_REFRESH_CACHE": "true",
         # By itself Prefect forgets events only, and keeps runs, logs and parameters for ever.
@@ -36,17 +45,45 @@ def prepare(settings: Settings) -> None:
 
 
 def start() -> None:
-    """Start Prefect's temporary server where no other is configured, deaf to Ctrl-C.
+    """Run Prefect's server in a thread where no other is configured. Raises `EngineFault`.
 
-    A terminal sends Ctrl-C to the server as well, and a flow that is stopped has to tell the server that it was.
+    The one that Prefect starts by itself is another process: it imports all of Prefect a second time, takes the Ctrl-C
+    of a terminal for its own, and stays behind when this process is killed.
     """
-    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.context import refresh_global_settings_context
     from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits it, whatever it handles
+    from prefect.server.api.server import create_app
+    from uvicorn import Config, Server
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    quiet = Config(  # uvicorn would write the whole trace of a start that failed
+        create_app(ephemeral=True), log_config=None, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
+    )
+    server = Server(quiet)
+    thread = threading.Thread(target=server.run, args=([listening],), name="prefect server", daemon=True)
+    thread.start()
+    waited = 0.0
+    while not server.started and thread.is_alive() and waited < _STARTS_WITHIN:
+        thread.join(_A_MOMENT)
+        waited += _A_MOMENT
+    if not server.started:
+        raise EngineFault(
+            "Prefect's server did not start. Look whether `prefect` under BGBATCH_HOME can be written, has room, and "
+            "was last used by no later version of Prefect."
+        )
+    # Not `atexit`: by then no thread can be begun, and what the server still waits for would never come.
+    threading._register_atexit(_end, server, thread)  # type: ignore[attr-defined]
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
     try:
-        SubprocessASGIServer().start()  # one for all of this process: the flow finds it running
+        refresh_global_settings_context()  # in all threads, and in none of the programs that this one starts
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        del os.environ["PREFECT_API_URL"]
+
+
+def _end(server: Server, thread: threading.Thread) -> None:
+    server.should_exit = True
+    with suppress(KeyboardInterrupt):
+        thread.join(_ENDS_WITHIN)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from flows import engine
 from flows.parts import Parts
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
@@ -116,6 +117,7 @@ def work() -> None:
         from schemas.batch import Counts
 
         def process(watched: Parts, batch_id: BatchId) -> Counts:
+            engine.start()  # with the first batch; of no use to one who waits for it
             with using(watched):
                 return process_batch(batch_id)
 

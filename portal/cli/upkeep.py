@@ -63,16 +63,23 @@ def cleaned(parts: Parts) -> PurgeReport:
         from flows.parts import using
 
         engine.start()
+    except Exception as trouble:  # noqa: BLE001 - whatever keeps Prefect from running must not keep what is due
+        raise _cleaned_without_prefect(parts, trouble) from None
+    try:
         with using(parts):
             return cleanup_flow()
     except (BgbatchError, SQLAlchemyError):
         raise
-    except Exception as trouble:  # noqa: BLE001 - whatever keeps Prefect from running must not keep what is due
-        report = purge(parts)
-        raise EngineFault(
-            f"Prefect did not run the cleanup ({type(trouble).__name__}): {len(report.receipts)} batches were purged "
-            f"without it, with {len(report.faults)} faults. Look at its server, and at the space under BGBATCH_HOME."
-        ) from None
+    except Exception as trouble:  # noqa: BLE001 - the same
+        raise _cleaned_without_prefect(parts, trouble) from None
+
+
+def _cleaned_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
+    report = purge(parts)
+    return EngineFault(
+        f"Prefect did not run the cleanup ({type(trouble).__name__}): {len(report.receipts)} batches were purged "
+        f"without it, with {len(report.faults)} faults. Look at its server, and at the space under BGBATCH_HOME."
+    )
 
 
 def ready_to_clean() -> Parts:

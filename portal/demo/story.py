@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
+from flows import engine
 from flows.candidates import lake_of
 from flows.cleanup import cleanup
 from flows.parts import Parts, open_parts, using
@@ -96,6 +97,7 @@ class Story:
         options = CutoutOptions()
         stamp = stamp_batch(self._parts, self._accounts[customer.name], customer.industry, options)
         upload(self._parts, stamp, find_photos(photos).photos, on_item=lambda: None)
+        engine.start()
         with using(self._parts):
             counts = process_batch(stamp.batch_id)
         results = read_results(self._parts.transient, stamp.batch_id)

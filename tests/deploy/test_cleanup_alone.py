@@ -89,11 +89,13 @@ def test_what_is_due_goes_from_a_bucket_that_became_unfit_beside_a_spoilt_lake_a
     assert "BGBATCH_ALLOW_VERSIONED" in run.stderr
 
 
-def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path: Path, is_configured: bool) -> None:
     place = tmp_path / "home" / "transient" / batch_prefix(sent(23.2, 1)) / "source"
     place.mkdir(parents=True)
     (place / "1").write_bytes(b"a photo")
-    away = f"http://127.0.0.1:{free_port()}/api"
+    (tmp_path / "home" / "prefect" / "prefect.db").mkdir(parents=True)  # no server of its own can start on that
+    away = f"http://127.0.0.1:{free_port()}/api" if is_configured else ""
     run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), PREFECT_API_URL=away)
     assert not (place / "1").exists(), run.stderr
     assert run.returncode == 1

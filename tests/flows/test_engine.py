@@ -1,0 +1,84 @@
+"""Prefect's server where none is configured: in the process that needs it, for as long as that lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.flows.test_serve import processes_of
+
+_RUNS_A_FLOW = """
+import os, sys
+from pathlib import Path
+from flows import engine
+from store.settings import Settings
+
+engine.prepare(Settings())
+from prefect import flow
+from prefect.settings import PREFECT_API_URL
+
+@flow
+def two():
+    return 2
+
+engine.start()
+address = PREFECT_API_URL.value()
+engine.start()
+print(two(), address, PREFECT_API_URL.value() == address, "PREFECT_API_URL" in os.environ, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+"""
+
+
+def start(home: Path, *words: str) -> subprocess.Popen[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", _RUNS_A_FLOW, *words],
+        env=env | {"BGBATCH_HOME": str(home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def is_there(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", trust_env=False, timeout=10).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_server_is_no_process_of_its_own_and_is_gone_with_the_one_that_needs_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path / "home", "wait")
+    assert process.stdout is not None
+    given, address, is_same, is_told_to_programs = process.stdout.readline().split()
+    assert (given, is_same, is_told_to_programs) == ("2", "True", "False")
+    assert is_there(address)
+    assert len(processes_of(tmp_path / "home")) == 1
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert not is_there(address)
+
+
+def test_a_process_that_ran_a_flow_ends_by_itself_and_in_silence(tmp_path: Path) -> None:
+    said = start(tmp_path / "home").communicate(timeout=300)
+    assert said[0].startswith("2 http://127.0.0.1:")
+    assert said[1] == ""
+    assert (tmp_path / "home/prefect/prefect.db").exists()
+
+
+def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "home/prefect/prefect.db").mkdir(parents=True)
+    _, said = start(tmp_path / "home").communicate(timeout=300)
+    assert "EngineFault: Prefect's server did not start. Look whether `prefect` under BGBATCH_HOME can be" in said
+    assert "OperationalError" not in said
