@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from flows.calling_off import call_off
 from flows.lease import LeaseLost, batch_renewed, under_lease
 from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
@@ -23,7 +24,6 @@ from flows.night_report import NOT_DELIVERED
 from flows.night_telling import end, tell, watch_pace
 from flows.night_worker import Worker, fenced, held
 from flows.parts import Parts
-from flows.steps import call_off
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline

@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection
-
 from consent import ledger
 from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
@@ -106,14 +104,6 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     with span(parts.settings, batch_id, "finish", done=counts.done, failed=counts.failed):
         _record_end(parts, batch_id, counts)
     return counts
-
-
-def call_off(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """Begin no more work for a batch; whoever works on it stops soon and tells. If nobody does, it ends here."""
-    line.ask_to_stop(connection, batch_id, now)
-    stands = batches.get_batch(connection, batch_id)
-    if stands.state is BatchState.CANCELLED:
-        webhooks.enqueue_end(connection, stands, now)
 
 
 def reconcile(parts: Parts) -> Reconciled:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 
-from flows import steps
+from flows import calling_off
 from schemas.batch import BatchState
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError, WrongState
@@ -71,4 +71,4 @@ def call_off(records: Records, clock: Clock, record: BatchRecord) -> None:
     """Begin no more work for a batch. What is done can be fetched, and it is purged on time. Twice changes nothing."""
     if not record.state.has_ended:
         with records.transaction() as connection:
-            steps.call_off(connection, record.stamp.batch_id, clock())
+            calling_off.call_off(connection, record.stamp.batch_id, clock())

@@ -9,17 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from fastapi.responses import StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from portal.delivery import Results, read_results, zip_stream
-from portal.web.portal import Portal
+from portal.delivery import Results
 from schemas.batch import BatchState
 from schemas.clock import Clock
-from schemas.ids import BatchId
 from store.batches import get_batch
 from store.early import note_download
-from store.people import Role
 from store.records import Records
 
 _FINISHED = (BatchState.COMPLETED, BatchState.PARTIALLY_COMPLETED)
@@ -35,16 +31,6 @@ def note_fetched(records: Records, results: Results, clock: Clock) -> bool:
         record = get_batch(connection, results.stamp.batch_id)
         is_whole = record.state in _FINISHED and record.counts.done == len(results.done)
         return is_whole and note_download(connection, results.stamp.batch_id, clock())
-
-
-def zip_answer(portal: Portal, batch_id: BatchId, role: Role | None) -> StreamingResponse:
-    """All cutouts of a batch in one zip file, streamed. `role`: of the person who asks; None for a key."""
-    results = read_results(portal.transient, batch_id)
-    stream = zip_stream(portal.transient, results)
-    if role is not Role.AUDITOR:  # who looks changes nothing
-        stream = noting_the_end(stream, portal.records, results, portal.clock)
-    headers = {"Content-Disposition": f'attachment; filename="{batch_id}.zip"'}
-    return StreamingResponse(stream, media_type="application/zip", headers=headers)
 
 
 def noting_the_end(stream: Iterator[bytes], records: Records, results: Results, clock: Clock) -> Iterator[bytes]:

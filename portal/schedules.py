@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from flows import timetable
+from flows.calling_off import call_off
 from flows.night_report import SCHEDULE_REMOVED
 from flows.night_telling import tell
-from flows.steps import call_off
 from schemas.clock import Clock
 from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness

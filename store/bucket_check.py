@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import BucketUnfit
+from store.folder import Folder
 from store.objects import ObjectStore
-from store.s3 import S3, error_code
 from store.settings import Settings
+from store.storage import error_code
+
+if TYPE_CHECKING:
+    from store.s3 import S3
 
 _NONE_SET = {
     "NoSuchBucketPolicy",
@@ -84,6 +88,10 @@ def judge(facts: BucketFacts, allow_versioned: bool, soft_delete_off: bool) -> V
 
 def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
     """Ask and judge. A folder is always fit. Raises `BucketUnfit` with every problem, `StoreFault`."""
+    if isinstance(store.storage, Folder):
+        return Verdict((), ())
+    from store.s3 import S3
+
     if not isinstance(store.storage, S3):
         return Verdict((), ())
     verdict = judge(read_facts(store.storage), settings.allow_versioned, settings.soft_delete_off)

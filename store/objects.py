@@ -17,9 +17,8 @@ from schemas.errors import NotFound, StoreFault
 from store.erase import Erasure, Pause, erase
 from store.folder import Folder
 from store.parallel import in_parallel
-from store.s3 import S3, error_code
 from store.settings import Settings
-from store.storage import Children, Storage, StoredObject
+from store.storage import Children, Storage, StoredObject, error_code
 
 __all__ = ["ObjectStore", "StoredObject", "open_store"]
 
@@ -147,6 +146,8 @@ class ObjectStore:
 def open_store(url: str, settings: Settings) -> ObjectStore:
     """The store at `url`: a folder (made when absent) or `s3://bucket/prefix`. Safe to call in every process anew."""
     if url.startswith("s3://"):
+        from store.s3 import S3  # slow to import: a command on a folder does without
+
         return ObjectStore(S3(url, settings))
     return ObjectStore(Folder(url.removeprefix("file://")))
 

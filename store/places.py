@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import StoreFault
-from store.s3 import S3, error_code
 from store.settings import Settings
+from store.storage import error_code
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ def list_place(place: str, settings: Settings) -> Iterator[Lying]:
 
 
 def _on_s3(place: str, settings: Settings) -> Iterator[Lying]:
+    from store.s3 import S3
+
     s3 = S3(place, settings)
     prefix = s3.root.removeprefix("s3://").partition("/")[2]
     start = f"{prefix}/" if prefix else ""

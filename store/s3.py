@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from store.s3_listing import LISTED, quick_session
 from store.settings import Settings
-from store.storage import Children, Kind, Refused, StoredObject
+from store.storage import Children, Kind, Refused, StoredObject, error_code
 
 _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
@@ -309,13 +309,3 @@ def _after_folder(page: _Reply, start: str) -> dict[str, str]:
 
 def _by_key(found: StoredObject) -> str:
     return found.key
-
-
-def error_code(error: OSError) -> str:
-    """S3's own code for what went wrong, or the name of the fault."""
-    reply = getattr(error.__cause__, "response", None)
-    if isinstance(reply, dict):
-        return str(reply.get("Error", {}).get("Code", "unknown"))
-    if isinstance(error.__cause__, _NO_ANSWER):  # such as NoCredentialsError: it tells more than its errno
-        return type(error.__cause__).__name__
-    return os.strerror(error.errno) if error.errno else type(error).__name__

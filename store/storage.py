@@ -6,6 +6,7 @@ It deletes many at once and says which it did not; it never says "done" for the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +51,16 @@ class Children:
     folders: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     nameless: bool = False
+
+
+def error_code(error: OSError) -> str:
+    """The store's own code for what went wrong, or the name of the fault."""
+    reply = getattr(error.__cause__, "response", None)
+    if isinstance(reply, dict):
+        return str(reply.get("Error", {}).get("Code", "unknown"))
+    if error.__cause__ is not None and not isinstance(error.__cause__, OSError):
+        return type(error.__cause__).__name__  # such as NoCredentialsError: it tells more than its errno
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 class Storage(Protocol):

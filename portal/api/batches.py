@@ -31,8 +31,8 @@ from portal.api.shapes import (
 )
 from portal.batches import ask_again, call_off
 from portal.delivery import Results
-from portal.fetched import zip_answer
 from portal.outcomes import Kind
+from portal.web.zip_answer import zip_answer
 from schemas.batch import BatchState
 from schemas.errors import NotFound, WrongState
 from schemas.naming import names_of

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from flows.calling_off import call_off
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
-from flows.steps import call_off
 from portal.cli.terminal import err, progress_bar
 from portal.intake.addresses import source_of
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive

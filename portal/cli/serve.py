@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -25,13 +25,15 @@ from flows.parts import Parts
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
 from portal.cli.upkeep import cleaned, ready_to_clean, settings_to_clean
-from portal.web.health import Serving
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
 from schemas.ids import BatchId
 from store.expired import forget_expired
 from store.logs import kind_and_place
 from store.purge import PurgeReport
+
+if TYPE_CHECKING:
+    from portal.web.health import Serving
 
 _log = logging.getLogger("bgbatch")
 _Done = TypeVar("_Done")
@@ -54,6 +56,7 @@ def serve(
         import uvicorn
 
         from portal.web.app import create_app
+        from portal.web.health import Serving
 
         ending = until_stopped()  # uvicorn takes the signals over while it serves, and hands them on afterwards
         all_have_ended = threading.Event()

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from portal.batches import ask_again, call_off, has_results, own_batch, with_results
-from portal.fetched import zip_answer
 from portal.outcomes import Outcome
 from portal.web.batch_view import Asked, Listing, list_items
 from portal.web.limits import limited_posts
 from portal.web.portal import CheckedForm, Portal, SignedIn, ThePortal
+from portal.web.zip_answer import zip_answer
 from schemas.errors import NotAllowed
 from schemas.ids import parse_batch_id
 from schemas.left_out import told

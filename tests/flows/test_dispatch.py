@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from flows import steps
+from flows import calling_off, steps
 from flows.dispatch import Dispatcher
 from flows.fair_share import TURN_ITEMS, charged
 from flows.parts import Parts, open_parts
@@ -205,7 +205,7 @@ def test_a_dispatcher_that_stood_still_while_its_batch_was_called_off_does_not_s
         def stand_still(counts: Counts) -> None:
             if counts.failed == 2:
                 with parts.records.transaction() as connection:
-                    steps.call_off(connection, batch_id, stamp.received_at + timedelta(minutes=5))
+                    calling_off.call_off(connection, batch_id, stamp.received_at + timedelta(minutes=5))
             told.append(state(place, batch_id))
 
         return pretend(replace(parts, watch=stand_still), batch_id)

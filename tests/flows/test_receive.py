@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 from sqlalchemy import Connection
 
-from flows import steps
+from flows import calling_off
 from flows.parts import open_parts
 from flows.receive import seal, stamp_batch
 from schemas.batch import BatchState, Item
@@ -87,20 +87,20 @@ def test_who_seals_a_batch_and_who_calls_it_off_do_not_wait_for_each_other_in_a_
 
     def call_off() -> None:
         with parts.records.transaction() as connection:
-            steps.call_off(connection, stamp.batch_id, parts.clock())
+            calling_off.call_off(connection, stamp.batch_id, parts.clock())
         ended.append("called off")
 
-    calling_off, sealed = Thread(target=call_off), batches.seal
+    other, sealed = Thread(target=call_off), batches.seal
 
     def meanwhile(connection: Connection, batch_id: BatchId, items: int, left_out: None) -> bool:
         is_new = sealed(connection, batch_id, items, left_out)
-        calling_off.start()
-        calling_off.join(0.5)  # it comes as far as it can
+        other.start()
+        other.join(0.5)  # it comes as far as it can
         return is_new
 
     monkeypatch.setattr(batches, "seal", meanwhile)
     seal(parts, stamp, [Item(number=1, path="a.jpg", size=1)])
-    calling_off.join(30)
+    other.join(30)
     with parts.records.reading() as connection:
         assert (ended, get_batch(connection, stamp.batch_id).state) == (["called off"], BatchState.CANCELLED)
     parts.records.engine.dispose()

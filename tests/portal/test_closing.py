@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event, insert, select
 from consent import ledger
 from consent.ledger import Refusal
 from consent.suppression import open_suppressions
-from flows import steps
+from flows import calling_off
 from flows.parts import Parts, open_parts
 from flows.receive import stamp_batch
 from portal.closing import close_account
@@ -272,7 +272,7 @@ def test_an_end_that_is_told_again_while_the_account_is_closed_makes_neither_fai
 
     def call_off() -> None:
         with parts.records.transaction() as connection:
-            steps.call_off(connection, batch_id, NOON)
+            calling_off.call_off(connection, batch_id, NOON)
         ended.append("called off")
 
     def meanwhile(_connection: object, _cursor: object, statement: str, *_: object) -> None:
