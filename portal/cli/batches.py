@@ -206,6 +206,29 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_mo
     with parts.records.reading() as connection:
         record = get_batch(connection, batch_id)
     _check_place_for_cutouts(parts, record.account_id, to)
+    if not (once_more and _is_all_done(parts, record)):
+        record = _work_through(parts, record, once_more)
+    _show_one(parts, record, as_json)
+    if to is not None and (gone := _gone(parts, record)) is not None:
+        err.print(gone, soft_wrap=True)
+    elif to is not None:
+        with _what_is_left_to_fetch(batch_id):
+            _download(parts, record, to, as_json=False, to_stderr=as_json)
+    exit_for(record.state)
+
+
+def _is_all_done(parts: Parts, record: BatchRecord) -> bool:
+    """Whether a run of it would find nothing to do: then neither Prefect nor Ray need start."""
+    if not (record.state.has_ended and has_results(record, parts.clock())):
+        return False
+    from flows.steps import plan
+
+    return not plan(parts, record.stamp.batch_id)
+
+
+def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRecord:
+    """See the batch to its end, by whomever. The batch as it stands then."""
+    batch_id = record.stamp.batch_id
     rest = f"`bgbatch status {batch_id}` shows it, and `bgbatch run {batch_id}` does the rest."
     go_on = f"What is done stays done: {rest}"
     told: list[str] = []
@@ -228,21 +251,15 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_mo
         from flows.parts import using
         from flows.process_batch import process_batch
 
-        with holding(replace(parts, watch=watch), record.stamp.batch_id, once_more, tell_whether_it_waits) as held:
+        with holding(replace(parts, watch=watch), batch_id, once_more, tell_whether_it_waits) as held:
             if held is not None:
                 engine.start()
                 with using(held):
-                    process_batch(record.stamp.batch_id)
+                    process_batch(batch_id)
         with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)
         watch(record.counts)
-    _show_one(parts, record, as_json)
-    if to is not None and (gone := _gone(parts, record)) is not None:
-        err.print(gone, soft_wrap=True)
-    elif to is not None:
-        with _what_is_left_to_fetch(batch_id):
-            _download(parts, record, to, as_json=False, to_stderr=as_json)
-    exit_for(record.state)
+    return record
 
 
 def _check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None) -> None:

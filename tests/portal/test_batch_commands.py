@@ -203,6 +203,23 @@ def test_a_batch_that_a_fault_interrupts_is_named_with_how_to_go_on(
     assert "run the command again" not in said, "that would send all photos once more"
 
 
+def test_a_batch_that_is_done_is_shown_at_once_when_it_is_run_again_and_what_failed_by_our_fault_is_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[BatchId] = []
+    monkeypatch.setitem(sys.modules, "flows.process_batch", SimpleNamespace(process_batch=ran.append))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    batch = BatchId(desk.send({"1.jpg": b"no photo"}))
+    fail_all(desk.parts, batch)
+    assert "not_an_image" in run("run", batch, "--to", str(tmp_path), code=4)
+    assert ran == []
+    manifest = desk.parts.transient.manifest(batch)
+    ours = Failed(number=1, code="worker_lost", sentence="The worker died.", finished_at=desk.parts.clock())
+    desk.parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=1, results=(ours,)))
+    run("run", batch, code=4)
+    assert ran == [batch]
+
+
 def test_a_mistake_of_the_callers_is_not_told_how_to_go_on(desk: Desk, tmp_path: Path) -> None:
     said = run("submit", str(tmp_path), "--account", "Acme", code=2)
     assert "Submit the photos again" not in said
