@@ -39,9 +39,9 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
-    (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
-    for name, value in defaults.items():
+    for name, value in defaults.items():  # before the folder: where it cannot be made, Prefect would take its own place
         os.environ.setdefault(name, value)
+    (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
 
 
 def start() -> None:

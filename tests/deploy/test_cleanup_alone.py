@@ -104,6 +104,23 @@ def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path
     assert "Traceback" not in run.stderr
 
 
+def test_where_the_home_cannot_be_used_prefect_takes_no_place_of_its_own_and_tells_nobody(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    program = Path(sys.executable).with_name("bgbatch")
+    run = subprocess.run(
+        [program, "cleanup"],
+        env=environment | {"BGBATCH_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "engine_fault" in run.stderr
+    assert "telemetry" not in run.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["home"]
+
+
 def test_a_cleanup_that_only_what_engines_leave_is_wrong_for_says_that_what_was_due_is_purged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
