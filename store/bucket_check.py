@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import BucketUnfit
+from schemas.errors import BucketUnfit, StoreFault
 from store.folder import Folder
 from store.objects import ObjectStore
 from store.settings import Settings
@@ -94,7 +94,14 @@ def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
 
     if not isinstance(store.storage, S3):
         return Verdict((), ())
-    verdict = judge(read_facts(store.storage), settings.allow_versioned, settings.soft_delete_off)
+    try:
+        facts = read_facts(store.storage)
+    except OSError as error:
+        raise StoreFault(
+            f"The bucket {store.storage.bucket} could not be looked at: {error_code(error)}. Check its name, "
+            "BGBATCH_S3_ENDPOINT, and the keys."
+        ) from None
+    verdict = judge(facts, settings.allow_versioned, settings.soft_delete_off)
     if verdict.problems:
         raise BucketUnfit(f"The bucket {store.storage.bucket} cannot be used: " + "; ".join(verdict.problems) + ".")
     return verdict
