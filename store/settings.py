@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Read from the environment, `BGBATCH_HOME` and so on; `bgbatch settings` shows what is in force."""
 
-    model_config = SettingsConfigDict(env_prefix="BGBATCH_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="BGBATCH_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Path = Field(
         default_factory=lambda: user_data_path("bgbatch"), description="Folder for all embedded defaults."

@@ -21,6 +21,7 @@ from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from store import line, webhooks
 from store.attempts import Limit, wait_before_trying
+from store.settings import Settings
 from store.tables import attempts, shares
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
@@ -168,6 +169,15 @@ def test_settings_say_what_each_is_for_and_which_there_are_not(monkeypatch: pyte
     assert lines[lines.index("BGBATCH_PURGE_AFTER_HOURS   23.0") + 1].strip().startswith("Hours from receipt to purge")
     assert said.stderr == "There are no such settings: BGBATCH_PURGE_AFTER_HOUR.\n"
     assert said.exit_code == 0
+
+
+def test_a_setting_that_is_empty_is_none_as_their_descriptions_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BGBATCH_HOME", raising=False)
+    usual = Settings()
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"BGBATCH_{name.upper()}", "")
+    assert Settings() == usual
+    assert Settings().home.is_absolute()
 
 
 def test_settings_that_do_not_go_together_are_refused_in_a_sentence(
