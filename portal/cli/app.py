@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from portal.cli import account, batches, consent, lake, places, schedule, upkeep
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
-from portal.cli.terminal import out, quiet_libraries
+from portal.cli.terminal import out, quiet_libraries, require_no_gap
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,4 +71,5 @@ app.add_typer(weights.app, name="weights")
 def main() -> None:
     """Run the command line."""
     quiet_libraries()
+    require_no_gap(sys.argv)
     app()

@@ -155,7 +155,7 @@ def list_all(
 @app.command()
 def show(
     schedule: Id,
-    most: Annotated[int, typer.Option("--nights", min=0, help="How many of its last nights.")] = 10,
+    most: Annotated[int, typer.Option("--nights", min=0, max=10_000, help="How many of its last nights.")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Show one schedule and its last nights, by their times on the schedule's own clock."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import TextIOWrapper
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -40,6 +43,8 @@ _OF_STATE = {
 }
 
 _WIDEST = 1000
+_MAY_BE_EMPTY = ("--compact",)
+"""Options of which nothing is a value."""
 
 _GO_ON = "What is done stays done: `bgbatch status` shows it, and `bgbatch run BATCH` does the rest."
 
@@ -84,18 +89,24 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
     except BgbatchError as fault:
         _say_fault(fault.code, *([str(fault)] if fault.fault == "user" else [str(fault), how_to_go_on]))
         raise typer.Exit(OUR_FAULT if fault.fault == "ours" else CALLERS_MISTAKE) from None
+    except BrokenPipeError:  # whoever read what is printed has read enough
+        raise
     except OSError as fault:
         _say_fault("file_fault", _told(fault), how_to_go_on or "Then run the command again.")
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
-        why = f"the records cannot be used ({type(fault).__name__}). Check BGBATCH_RECORDS_URL."
-        _say_fault("records_fault", why, how_to_go_on)
+        why = f"the records cannot be used ({type(fault).__name__})."
+        what_then = "Check BGBATCH_RECORDS_URL; where it is empty, whether BGBATCH_HOME may be written and has room."
+        _say_fault("records_fault", why, what_then, how_to_go_on)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
         err.print(f"Stopped. {how_to_go_on or _GO_ON}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise
+    except UnicodeEncodeError:
+        _say_fault(UserError.code, "A name or an argument is in no UTF-8. Write it in UTF-8, or rename the file.")
+        raise typer.Exit(CALLERS_MISTAKE) from None
     except Exception as fault:  # noqa: BLE001 - whatever it is, a person is told in a sentence
         if not isinstance(fault, Unforeseen):  # its trace is in the log by now
             log_trace(fault)
@@ -191,6 +202,18 @@ def show_fields(fields: Mapping[str, object]) -> None:
         out.print(f"{name:<{width}}  {value}", highlight=False, soft_wrap=True)
 
 
+def require_no_gap(words: Sequence[str]) -> None:
+    """End where a word of the command is empty: a script's variable that is not set would mean this folder, or all."""
+    for before, word in pairwise(words):
+        if not word and before not in _MAY_BE_EMPTY:
+            after = f" after {before}" if before.startswith("--") else ""
+            _say_fault(UserError.code, f"There is nothing{after} where something is to stand. Is a variable not set?")
+            raise SystemExit(CALLERS_MISTAKE)
+
+
 def quiet_libraries() -> None:
-    """Keep other programs' chatter out of the user's terminal; warnings still show."""
+    """Keep other programs' chatter out of the user's terminal; warnings still show. What a stream lacks is escaped."""
     set_up("text")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

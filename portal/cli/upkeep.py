@@ -152,7 +152,10 @@ def certificate(
         list[Path] | None, typer.Option(help="With --check: how its chain goes on, a file each, in order.")
     ] = None,
     after: Annotated[
-        int | None, typer.Option(help="Print how the chain goes on after this head, for a chain that is long.")
+        int | None,
+        typer.Option(
+            help="Print how the chain goes on after this head, for a chain that is long.", min=0, max=2**31 - 1
+        ),
     ] = None,
 ) -> None:
     """Print the certificate that a batch is gone, as JSON; or check one."""
@@ -161,10 +164,12 @@ def certificate(
             links = _check(check, more or [])
             out.print(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
             return
+        if batch_id is None:
+            raise UserError("Say which: a batch, or --check FILE.")
         parts = get_ready()
         with parts.records.reading() as connection:
             found: Certificate | MoreLinks = certify(
-                connection, get_batch(connection, batch_id or "").stamp.batch_id, parts.clock()
+                connection, get_batch(connection, batch_id).stamp.batch_id, parts.clock()
             )
             if after is not None:
                 found = more_links(connection, after)
@@ -191,7 +196,7 @@ def _read(file: Path, kind: type[_File]) -> _File:
 
 
 def audit(
-    days: Annotated[float, typer.Option(help="How far back to look.")] = 30.0,
+    days: Annotated[float, typer.Option(help="How far back to look.", min=0, max=36_500)] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Say whether the promise held: replay ledger, receipts and listings, and read the lake with a second reader."""

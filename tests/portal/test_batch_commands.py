@@ -170,7 +170,7 @@ def test_an_upload_that_breaks_off_together_with_the_records_says_how_to_call_it
     said = run("submit", str(tmp_path), "--account", "Acme", code=1)
     (shown,) = json.loads(run("status", "--json"))
     assert f"`bgbatch cancel {shown['stamp']['batch_id']}` does so. It is gone by 20" in said
-    assert "records_fault: the records cannot be used (OperationalError). Check BGBATCH_RECORDS_URL. Submit" in said
+    assert "records_fault: the records cannot be used (OperationalError). Check BGBATCH_RECORDS_URL; where" in said
     assert shown["state"] == "open"
 
 
