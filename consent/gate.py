@@ -1,6 +1,7 @@
 """The gate before the lake: the policy over Arrow tables, and once more inside the transaction that admits.
 
-`gate` says what `consent.policy.decide` says, row by row (a property test holds them equal), a million rows a second.
+`gate` says what `consent.policy.decide` says, row by row (a test of all cases holds them equal), a million rows a
+second.
 `confirm` is asked again in the transaction that records the admission, so that it and a withdrawal have an order.
 """
 
@@ -144,13 +145,12 @@ def _reasons(rows: pa.Table, known: pa.Table, now: datetime, reconsent_from: dat
         Reason.OTHER_INDUSTRY: pc.not_equal(industry, known["industry"].take(place)),
         Reason.WITHDRAWN: pc.is_valid(known["withdrawn_at"].take(place)),
         Reason.GRANTED_LATER: pc.greater(granted_at, received),
+        Reason.NOTICE_OUTDATED: pc.less(granted_at, pa.scalar(reconsent_from, _TIME)),
+        Reason.CLOCK_WENT_BACK: pc.greater(received, pa.scalar(now, _TIME)),
     }
-    if reconsent_from is not None:
-        cases[Reason.NOTICE_OUTDATED] = pc.less(granted_at, pa.scalar(reconsent_from, _TIME))
-    present = pa.scalar(now, _TIME)
-    cases[Reason.CLOCK_WENT_BACK] = pc.or_kleene(pc.greater(received, present), pc.greater(granted_at, present))
-    # A case that is unknown (null) does not apply by itself; the null behind it has its own case before.
-    conditions = [pc.fill_null(_flat(condition), False) for condition in cases.values()]
+    # A case that is unknown (null) does not apply by itself; the null behind it has its own case before, or is the
+    # `reconsent_from` of a notice that has not changed.
+    conditions = [pc.fill_null(condition.combine_chunks(), False) for condition in cases.values()]
     answers = [pa.scalar(reason.value) for reason in cases]
     asked = pa.StructArray.from_arrays(conditions, names=[reason.value for reason in cases])
     return pa.chunked_array([pc.case_when(asked, *answers, pa.scalar(_ADMIT))], pa.string())
@@ -160,7 +160,3 @@ def _times(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
         raise ValueError("received_at must be a timestamp with a time zone")
     return column.cast(_TIME)
-
-
-def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -49,7 +49,7 @@ _SENTENCES = {
     Reason.WITHDRAWN: "The grant was withdrawn.",
     Reason.GRANTED_LATER: "The grant was given after the batch was received.",
     Reason.NOTICE_OUTDATED: "The grant was given on a text that has since changed so much that we ask again.",
-    Reason.CLOCK_WENT_BACK: "The clock stands before the batch's receipt or the grant.",
+    Reason.CLOCK_WENT_BACK: "The clock stands before the batch's receipt.",
 }
 
 
@@ -78,8 +78,6 @@ class Decision:
         return self.reason is None
 
 
-ADMIT = Decision()
-
 _TAGS = frozenset(industry.value for industry in Industry)
 
 
@@ -91,8 +89,7 @@ def decide(
     `grant`: what the ledger holds under `facts.grant_id`, live or not. `reconsent_from`: grants given before it do not
     count, because the notice has changed (None: it has not).
     """
-    reason = _why_not(facts, grant, now, reconsent_from)
-    return ADMIT if reason is None else Decision(reason)
+    return Decision(_why_not(facts, grant, now, reconsent_from))
 
 
 def _why_not(
@@ -118,6 +115,6 @@ def _why_not(
         return Reason.GRANTED_LATER
     if reconsent_from is not None and grant.granted_at < reconsent_from:
         return Reason.NOTICE_OUTDATED
-    if now < facts.received_at or now < grant.granted_at:
+    if now < facts.received_at:
         return Reason.CLOCK_WENT_BACK
     return None

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 
 from consent import ledger
 from consent.gate import confirm
-from consent.policy import ADMIT, Decision, Reason
+from consent.policy import Decision, Reason
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.records import Records
@@ -25,7 +25,7 @@ AUTO = Industry.AUTOMOTIVE
 def test_a_live_grant_is_confirmed_and_a_withdrawn_one_is_not(owner: Owner) -> None:
     (grant,) = owner.press(AUTO)
     with owner.records.transaction() as connection:
-        assert confirm(connection, grant.grant_id, "automotive", later(1), later(2)) == ADMIT
+        assert confirm(connection, grant.grant_id, "automotive", later(1), later(2)).admitted
         assert confirm(connection, grant.grant_id, "studio", later(1), later(2)).reason is Reason.OTHER_INDUSTRY
         assert confirm(connection, grant.grant_id, "automotive", later(-1), later(2)).reason is Reason.GRANTED_LATER
         assert confirm(connection, None, "automotive", later(1), later(2)).reason is Reason.NO_GRANT
