@@ -185,7 +185,7 @@ def _stream(connection: Connection) -> Iterator[ConsentEvent]:
 
 def _what_happened(event: ConsentEvent, connection: Connection) -> str:
     """Tell an event that was moved here from one that was changed: its hash still fits the place that it came from."""
-    places = connection.execute(select(func.max(consent_events.c.sequence))).scalar() or 0
+    places = connection.execute(select(func.max(consent_events.c.sequence))).scalar_one()
     for place in range(1, places + 1):
         if event_hash(event.model_copy(update={"sequence": place})) == event.hash:
             return f"is out of order: event {place} stands in its place"

@@ -149,6 +149,11 @@ def test_a_yes_that_comes_once_more_from_an_old_page_takes_no_later_no_back(owne
     assert owner.press(AUTO, at=later(3)), "looked at again, it is a yes"
 
 
+def test_what_others_decide_makes_no_page_old(owner: Owner, other: Owner) -> None:
+    other.press(AUTO)
+    assert owner.press(AUTO, newest_event=GENESIS)
+
+
 def test_a_yes_to_a_new_text_replaces_a_grant_on_an_outdated_one(owner: Owner) -> None:
     (old,) = owner.press(AUTO)
     with owner.records.transaction() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import delete, insert, text, update
 from sqlalchemy.exc import DatabaseError
 
 from consent import ledger
+from consent.append import event_hash
 from consent.ledger import Refusal
 from schemas.consent import Act, ConsentState, Method
 from schemas.errors import LedgerBroken, UserError
@@ -77,6 +79,22 @@ def test_a_no_ends_never_asked_and_nothing_else(owner: Owner) -> None:
     assert grants.state(owner.account_id, AUTO) is ConsentState.WITHDRAWN
     assert grants.state(owner.account_id, STUDIO) is ConsentState.DECLINED
     assert grants.all_live() == []
+
+
+def test_a_no_that_is_said_twice_at_once_is_written_once(owner: Owner) -> None:
+    again: list[Industry] = []
+
+    def decline() -> None:
+        with owner.records.transaction() as connection:
+            again.extend(ledger.decline(connection, owner.refusal(later(1)), later(1)))
+
+    with owner.records.transaction() as connection:
+        assert ledger.decline(connection, owner.refusal(), NOON) == list(Industry)
+        other = threading.Thread(target=decline)
+        other.start()
+        other.join(timeout=0.3)
+    other.join(timeout=10)
+    assert again == []
 
 
 def test_an_untouched_ledger_verifies(history: Records) -> None:
@@ -152,6 +170,20 @@ def test_a_forged_grant_at_the_end_is_named(history: Records, owner: Owner) -> N
     _breaks(history, "Event 7 .*was changed")
     with history.transaction() as connection, pytest.raises(LedgerBroken):
         ledger.live_grant(connection, owner.account_id, STUDIO)
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [("previous_hash", "the event before it"), ("account_previous_hash", "the same account's event before it")],
+)
+def test_an_event_that_fits_itself_but_not_its_place_is_named(history: Records, link: str, words: str) -> None:
+    """Who knows how the hash is made can give any event a right one."""
+    with history.transaction() as connection:
+        last = ledger.read_events(connection)[-1]
+        fits = {"sequence": 7, "previous_hash": last.hash, "account_previous_hash": last.hash}
+        forged = last.model_copy(update={**fits, link: "f" * 64})
+        connection.execute(insert(consent_events).values(forged.model_dump() | {"hash": event_hash(forged)}))
+    _breaks(history, f"Event 7 .*does not follow {words}")
 
 
 def test_a_damaged_account_has_no_live_grant_but_can_still_withdraw(history: Records, owner: Owner) -> None:
