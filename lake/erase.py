@@ -106,8 +106,7 @@ def reconcile(
                 lost, retired = lost + strays, retired + old
             elif place.grant_id not in by_id:
                 lost += _sweep_unknown_grant(lake, place, started)
-    with _kept_in(faults):
-        lost += _sweep_unknown_folders(lake)
+    lost += _sweep_unknown_folders(lake)
     if faults:
         raise faults[0]
     erased = sum(receipt.objects for receipt in receipts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from random import Random
 
 from sqlalchemy import insert, select, update
@@ -32,6 +33,13 @@ def test_a_live_grant_is_confirmed_and_a_withdrawn_one_is_not(owner: Owner) -> N
         assert confirm(connection, "g" + "0" * 32, "automotive", later(1), later(2)).reason is Reason.UNKNOWN_GRANT
         ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
         assert confirm(connection, grant.grant_id, "automotive", later(1), later(2)).reason is Reason.WITHDRAWN
+
+
+def test_a_batch_of_the_same_millisecond_as_its_grant_is_none_from_before(owner: Owner) -> None:
+    """A batch's id keeps whole milliseconds of its receipt, so more of a grant's time cannot be compared."""
+    (grant,) = owner.press(AUTO, at=NOON + timedelta(microseconds=999))
+    with owner.records.transaction() as connection:
+        assert confirm(connection, grant.grant_id, "automotive", NOON, later(1)).admitted
 
 
 def test_a_damaged_ledger_confirms_nothing(owner: Owner) -> None:

@@ -50,7 +50,7 @@ def test_anyone_may_withdraw_once_and_for_all(owner: Owner, method: Method) -> N
 def test_withdrawing_what_was_never_given_writes_nothing(owner: Owner) -> None:
     with owner.records.transaction() as connection:
         assert ledger.withdraw_all(connection, owner.refusal(), NOON) == []
-        assert ledger.read_events(connection) == []
+        assert ledger.verify(connection) == 0
 
 
 def test_who_withdraws_for_another_gives_a_reason(owner: Owner) -> None:
@@ -222,6 +222,13 @@ def test_what_is_no_event_any_more_stops_no_withdrawal_and_no_erasure(
         taken_back = ledger.withdraw(connection, owner.refusal(later(9)), AUTO, later(9))
         assert taken_back in ledger.ended_grants(connection)
         assert len(ledger.live_grants(connection)) == 1
+
+
+def test_a_withdrawal_that_names_no_grant_any_more_stops_no_other(history: Records, owner: Owner) -> None:
+    with tampered(history) as connection:
+        connection.execute(update(consent_events).where(consent_events.c.sequence == 4).values(grant_id=None))
+    with history.transaction() as connection:
+        assert ledger.withdraw(connection, owner.refusal(later(9)), AUTO, later(9)) is not None
 
 
 def test_a_grant_that_is_none_any_more_is_nobody_s_permission(history: Records) -> None:

@@ -106,6 +106,16 @@ def test_a_late_writer_is_erased_again_with_a_second_receipt(world: World) -> No
         assert [each.objects for each in list_receipts(connection, grant.grant_id)] == [1, 1]
 
 
+def test_a_grant_whose_files_another_hand_deleted_is_told_of_all_the_same(world: World) -> None:
+    grant = world.grant()
+    file = world.give(grant)
+    world.withdraw(grant)
+    world.lake.delete([file.key])
+    (receipt,) = world.sweep().receipts
+    assert receipt.objects == 0
+    assert world.sweep().receipts == ()
+
+
 def test_objects_that_cannot_be_deleted_leave_no_receipt(world: World) -> None:
     grant = world.grant()
     world.give(grant)
