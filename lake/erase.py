@@ -124,7 +124,7 @@ def _kept_in(faults: list[StoreFault]) -> Iterator[None]:
 def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock) -> tuple[int, int]:
     """Delete what lies in a live grant's folder and is no candidate file. Returns how many were strays, and retired."""
     strays = retired = 0
-    found = sorted({each.key for each in lake.walk(place.prefix)})
+    found = {each.key for each in lake.walk(place.prefix)}
     with records.transaction() as connection:
         current, old = _known_keys(connection, place.grant_id)
     for key in found:
@@ -144,7 +144,7 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
 
 def _sweep_unknown_grant(lake: ObjectStore, place: Place, ledger_read_at: datetime) -> int:
     """Delete the files of a grant that the ledger does not know. One that may be younger than that look stays."""
-    keys = sorted({each.key for each in lake.walk(place.prefix)})
+    keys = {each.key for each in lake.walk(place.prefix)}
     lost = [key for key in keys if not may_be_of_a_newer_grant(key, ledger_read_at)]
     lake.delete(lost)
     return len(lost)

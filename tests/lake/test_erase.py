@@ -74,9 +74,12 @@ def test_killed_in_the_middle_the_next_run_finishes_with_the_whole_count(world: 
     assert world.keys() == []
 
 
-def test_killed_before_the_receipt_the_next_run_leaves_it(world: World) -> None:
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_killed_before_the_receipt_the_next_run_leaves_it(world: World, is_admitted: bool) -> None:
     grant = world.grant()
-    world.give(grant)
+    file = world.write(world.batch(grant, [a_photo(1)]))
+    if is_admitted:
+        world.admit(file)
     ended = world.withdraw(grant)
     delete_folder = world.lake.delete_folder
 
