@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from consent import ledger
 from flows import steps
-from flows.admission import admit_outputs
+from flows.admission import Write, admit_outputs
 from flows.candidates import lake_of
 from flows.lease import LeaseLost
 from flows.parts import Parts, open_parts
@@ -25,17 +25,18 @@ from lake.write import LakeFile, write_candidates
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.industries import Industry
-from schemas.results import ShardReport
+from schemas.results import Done, ShardReport, results_by_number
 from store import line
 from store.batches import get_batch
 from store.line import LEASE_LIFE
 from store.objects import ObjectStore
 from store.settings import Settings
-from store.tables import admissions, batches, submissions
+from store.tables import admissions, batches, consent_events, submissions
 from store.transient import manifest_key, source_key
 from tests.batches import lay_out, send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.consent.postgres import new_database
+from tests.consent.test_ledger import tampered
 from tests.lake.conftest import a_photo
 from tests.promise.world import StandInCutter
 from workers.shard import process_shard
@@ -57,18 +58,25 @@ def send(parts: Parts, owner: Owner, folder: Path) -> BatchId:
 
 def process(parts: Parts, batch_id: BatchId, said: Callable[[LakeFile], LakeFile] = lambda file: file) -> list[str]:
     """The reasons why nothing went into the lake. `said`: what the worker says of a file that it wrote."""
+    cut(parts, batch_id)
+    return sorted(steps.admit(parts, batch_id, writer(parts, said)).refusals)
 
+
+def cut(parts: Parts, batch_id: BatchId) -> None:
     def run(batch_id, shards, clock, keep, stop) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
         manifest = parts.transient.manifest(batch_id)
         for shard in shards:
             yield process_shard(parts.transient, StandInCutter(), manifest, shard, clock)  # type: ignore[arg-type]
 
+    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+
+
+def writer(parts: Parts, said: Callable[[LakeFile], LakeFile] = lambda file: file) -> Write:
     def write(portions, admitted_at) -> Iterator[LakeFile]:  # type: ignore[no-untyped-def]
         for portion in portions:
             yield said(write_candidates(parts.lake, parts.transient, portion, admitted_at))
 
-    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
-    return sorted(steps.admit(parts, batch_id, write).refusals)
+    return write
 
 
 def admitted(parts: Parts) -> list[tuple[str, str]]:
@@ -98,6 +106,28 @@ def test_a_permission_of_another_account_is_none(parts: Parts, tmp_path: Path) -
         connection.execute(update(batches).values(grant_id=grant.grant_id))
     assert process(parts, batch_id) == ["unknown_grant"]
     assert admitted(parts) == []
+
+
+def test_a_damaged_ledger_puts_nothing_into_the_lake(parts: Parts, tmp_path: Path) -> None:
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+    with tampered(parts.records) as connection:
+        connection.execute(update(consent_events).values(reason="x"))
+    assert process(parts, batch_id) == ["ledger_unreadable"]
+    assert admitted(parts) == []
+
+
+def test_what_is_done_later_of_a_batch_follows_what_is_in_the_lake(parts: Parts, tmp_path: Path) -> None:
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+    cut(parts, batch_id)
+    results = results_by_number(parts.transient.reports(batch_id))
+    done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
+    for offered, rows in ((done[:1], 1), (done, 1), (done, 0)):
+        assert admit_outputs(parts, batch_id, offered, writer(parts)).rows == rows
+    assert audit(lake_of(parts)).rows == 2
 
 
 @pytest.mark.parametrize("wrong", ["grant", "industry", "key", "batch"])
