@@ -108,6 +108,23 @@ def test_a_permission_of_another_account_is_none(parts: Parts, tmp_path: Path) -
     assert admitted(parts) == []
 
 
+def test_a_withdrawal_while_a_file_is_being_written_keeps_it_out_of_the_lake(parts: Parts, tmp_path: Path) -> None:
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+
+    def taken_back_meanwhile(file: LakeFile) -> LakeFile:
+        with parts.records.transaction() as connection:
+            ledger.withdraw(connection, owner.refusal(), AUTO, NOON)
+        return file
+
+    assert process(parts, batch_id, taken_back_meanwhile) == ["withdrawn"]
+    assert admitted(parts) == []
+    assert list(parts.lake.walk("")) == []
+    with parts.records.reading() as connection:
+        assert get_batch(connection, batch_id).refusals == {"withdrawn": 2}
+
+
 def test_a_damaged_ledger_puts_nothing_into_the_lake(parts: Parts, tmp_path: Path) -> None:
     owner = new_owner(parts.records)
     owner.press(AUTO)
