@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from errno import EIO
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from store.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
 from store.receipts import begin_erasures, list_receipts, verify_receipts
 from store.records import Records
 from store.settings import Settings
+from store.storage import Children, StoredObject
 from store.tables import accounts, batches, erasures
 from store.transient import batch_prefix, hour_name, source_key
 from tests.store.conftest import NOON, batch_at, begin_upload, deny, later, open_store, s3_of
@@ -318,6 +320,45 @@ def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, 
     s3_of(versioned).call("delete_bucket_policy")
     report = purge(versioned, records, later(hours=24, minutes=10))
     assert [(receipt.subject, receipt.objects) for receipt in report.receipts] == [(denied, 3)]
+
+
+def test_what_cannot_be_listed_keeps_nothing_else(
+    objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, other, older = batch_at(NOON), batch_at(later(minutes=1)), batch_at(later(hours=-2))
+    for batch_id in (stuck, other, older):
+        put_batch(objects, batch_id)
+
+    def failing(look: Callable[..., Iterable[StoredObject]]) -> Callable[..., Iterator[StoredObject]]:
+        def look_and_fail(*asked: object) -> Iterator[StoredObject]:
+            for found in look(*asked):
+                if found.key.startswith(batch_prefix(stuck)):
+                    raise OSError(EIO, "a bad sector")
+                yield found
+
+        return look_and_fail
+
+    with monkeypatch.context() as broken:
+        for name in ("find", "find_among"):
+            broken.setattr(objects.storage, name, failing(getattr(objects.storage, name)))
+        report = purge(objects, records, later(hours=23, minutes=10))
+    assert {receipt.subject for receipt in report.receipts} == {other, older}
+    assert report.faults == ["store_fault"]
+    assert {key.split("/")[1] for key in keys(objects)} == {stuck}
+
+
+def test_a_store_that_cannot_be_listed_at_all_is_a_fault_of_this_run(
+    objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(prefix: str) -> Children:
+        raise OSError(EIO, "a bad disk")
+
+    put_batch(objects, batch_at(NOON))
+    with monkeypatch.context() as broken:
+        broken.setattr(objects.storage, "children", fail)
+        assert purge(objects, records, later(hours=23)).faults == ["store_fault"]
+    assert purge(objects, records, later(hours=23, minutes=10)).faults == []
+    assert keys(objects) == []
 
 
 def test_living_hours_are_not_looked_into(objects: ObjectStore, records: Records) -> None:
