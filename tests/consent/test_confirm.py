@@ -11,7 +11,7 @@ from random import Random
 from sqlalchemy import insert, select, update
 
 from consent import ledger
-from consent.gate import confirm
+from consent.gate import confirm, is_live
 from consent.policy import Decision, Reason
 from schemas.ids import GrantId
 from schemas.industries import Industry
@@ -33,6 +33,17 @@ def test_a_live_grant_is_confirmed_and_a_withdrawn_one_is_not(owner: Owner) -> N
         assert confirm(connection, "g" + "0" * 32, "automotive", later(1), later(2)).reason is Reason.UNKNOWN_GRANT
         ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
         assert confirm(connection, grant.grant_id, "automotive", later(1), later(2)).reason is Reason.WITHDRAWN
+
+
+def test_rows_of_a_live_grant_alone_may_be_moved(owner: Owner) -> None:
+    (live, ended) = owner.press(AUTO, Industry.STUDIO)
+    with owner.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), Industry.STUDIO, later(1))
+        asked = [live.grant_id, ended.grant_id, GrantId("g" + "0" * 32)]
+        assert [is_live(connection, each) for each in asked] == [True, False, False]
+    with tampered(owner.records) as connection:
+        connection.execute(update(consent_events).values(received_at=later(-60)))
+        assert not is_live(connection, live.grant_id)
 
 
 def test_a_batch_of_the_same_millisecond_as_its_grant_is_none_from_before(owner: Owner) -> None:

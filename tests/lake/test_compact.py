@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,8 @@ from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.folder import Folder
 from store.objects import ObjectStore
-from tests.lake.conftest import AUTO, World
+from tests.consent.postgres import new_database
+from tests.lake.conftest import AUTO, World, build_world
 
 
 def merge(world: World, **options: int) -> Compacted:
@@ -131,6 +133,33 @@ def test_a_withdrawal_during_a_merge_wins(world: World) -> None:
     assert merge(world, least_files=2).abandoned == 1
     assert world.keys() == []
     assert ids(world) == []
+
+
+def test_a_grant_that_ended_during_a_merge_gets_no_new_file(world: World) -> None:
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    before, write = world.keys(), world.lake.write
+
+    def withdrawn_meanwhile(key: str, data: bytes) -> None:
+        world.withdraw(grant)
+        write(key, data)
+
+    world.lake.write = withdrawn_meanwhile  # type: ignore[method-assign]
+    assert merge(world, least_files=2).abandoned == 1
+    assert world.keys() == before
+
+
+def test_a_run_begins_no_merge_after_its_time_and_says_what_is_left(world: World) -> None:
+    for grant in 2 * [world.grant() for _ in range(3)]:
+        world.give(grant)
+    until = world.now + timedelta(hours=1)
+
+    def an_hour_passes(*_: int) -> None:
+        world.now = until
+
+    done = compact(world.reader(), lambda *_: True, world.clock, os.urandom, 2, on_merge=an_hour_passes, until=until)
+    assert (done.merged, done.left) == (1, 2)
 
 
 def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
@@ -251,6 +280,29 @@ def test_two_merges_at_once_move_the_rows_once(world: World) -> None:
     world.lake.write = another_meanwhile  # type: ignore[method-assign]
     assert merge(world, least_files=2).abandoned == 1
     assert ids(world) == before
+
+
+def test_a_merge_waits_for_another_of_the_same_files_on_postgresql(tmp_path: Path) -> None:
+    world = build_world(tmp_path, records_url=new_database())
+    grant = world.grant()
+    for _ in range(2):
+        world.give(grant)
+    before, exists = ids(world), world.lake.exists
+    second: list[Compacted] = []
+    other = threading.Thread(target=lambda: second.append(merge(world, least_files=2)))
+
+    def another_meanwhile(key: str) -> bool:
+        if other.ident is None:
+            other.start()
+            other.join(timeout=0.5)
+        return exists(key)
+
+    world.lake.exists = another_meanwhile  # type: ignore[method-assign]
+    assert merge(world, least_files=2).merged == 1
+    other.join(timeout=10)
+    assert second == [Compacted(abandoned=1)]
+    assert ids(world) == before
+    world.records.engine.dispose()
 
 
 def test_two_runs_at_once_begin_at_different_merges_and_leave_what_the_other_has_done(
