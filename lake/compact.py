@@ -97,11 +97,11 @@ def merge_files(lake: Lake, merge: Merge, is_live: IsLive, clock: Clock, randomn
             return None  # another run was here
     try:
         table = pa.concat_tables([as_read(lake.open(file.key).read()) for file in merge.files])
+        table = table.sort_by("candidate_id").cast(CANDIDATE)
     except NotFound:
         return None  # erased or merged by another run
-    except pa.ArrowException:  # it is Parquet, but no candidate file
+    except (pa.ArrowException, ValueError):  # it is Parquet, but no candidate file: of other columns, or without some
         raise StoreFault(UNREADABLE) from None
-    table = table.sort_by("candidate_id").cast(CANDIDATE)
     if len(table["candidate_id"].unique()) != sum(file.rows for file in merge.files):
         raise StoreFault("Files of one grant do not hold the rows that were admitted. Run `bgbatch lake audit`.")
     data = to_parquet(table)

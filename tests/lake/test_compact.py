@@ -8,13 +8,16 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lake.admission import AdmittedFile
 from lake.compact import Compacted, compact
 from lake.erase import READING, erase_grant
 from lake.merging import LEAST_FILES, plan_merges
+from lake.parquet import to_parquet
 from portal.web.contributions import contributions
+from schemas.candidate import CANDIDATE
 from schemas.errors import StoreFault
 from schemas.ids import GrantId
 from schemas.industries import Industry
@@ -150,6 +153,14 @@ def test_a_grant_that_ended_during_a_merge_gets_no_new_file(world: World) -> Non
     assert world.keys() == before
 
 
+def test_a_merge_of_a_file_that_is_gone_is_given_up(world: World) -> None:
+    grant = world.grant()
+    kept, gone = world.give(grant), world.give(grant)
+    world.lake.delete([gone.key])
+    assert merge(world, least_files=2).abandoned == 1
+    assert world.keys() == [kept.key]
+
+
 def test_a_run_begins_no_merge_after_its_time_and_says_what_is_left(world: World) -> None:
     for grant in 2 * [world.grant() for _ in range(3)]:
         world.give(grant)
@@ -173,14 +184,21 @@ def test_an_erasure_takes_merged_and_retired_files_alike(world: World) -> None:
     assert world.keys() == []
 
 
-@pytest.mark.parametrize("damage", ["the other's rows", "no Parquet"])
+DAMAGES = {
+    "no Parquet": b"no Parquet",
+    "other columns": to_parquet(pa.table({"candidate_id": ["1", "2"]})),
+    "other types": to_parquet(pa.table({name: ["1", "2"] for name in CANDIDATE.names})),
+}
+
+
+@pytest.mark.parametrize("damage", ["the other's rows", *DAMAGES])
 def test_a_damaged_file_stops_nobody_else_s_merge_and_is_told_of(world: World, damage: str) -> None:
     grants = [world.grant() for _ in range(3)]
     for grant in 2 * grants:
         world.give(grant)
     first, *others = sorted(world.live())
     key, other = [each.key for each in world.reader().snapshot().files if each.grant_id == first]
-    world.lake.write(key, b"no Parquet" if damage == "no Parquet" else world.lake.read(other))
+    world.lake.write(key, DAMAGES.get(damage) or world.lake.read(other))
     told: list[int] = []
     with pytest.raises(StoreFault, match="lake audit"):
         compact(
