@@ -328,6 +328,7 @@ def test_what_cannot_be_listed_keeps_nothing_else(
     stuck, other, older = batch_at(NOON), batch_at(later(minutes=1)), batch_at(later(hours=-2))
     for batch_id in (stuck, other, older):
         put_batch(objects, batch_id)
+        record(records, batch_id)
 
     def failing(look: Callable[..., Iterable[StoredObject]]) -> Callable[..., Iterator[StoredObject]]:
         def look_and_fail(*asked: object) -> Iterator[StoredObject]:
@@ -343,7 +344,7 @@ def test_what_cannot_be_listed_keeps_nothing_else(
             broken.setattr(objects.storage, name, failing(getattr(objects.storage, name)))
         report = purge(objects, records, later(hours=23, minutes=10))
     assert {receipt.subject for receipt in report.receipts} == {other, older}
-    assert report.faults == ["store_fault"]
+    assert set(report.faults) == {"store_fault"}
     assert {key.split("/")[1] for key in keys(objects)} == {stuck}
 
 
