@@ -48,6 +48,28 @@ def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
         assert kept.wait(10)
 
 
+def test_a_lease_is_let_go_of_with_its_work() -> None:
+    """However the work ends, and though it was being renewed at that moment."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def renew() -> bool:
+        begun.set()
+        time.sleep(0.05)
+        ended.set()
+        return True
+
+    def work() -> None:
+        with renewed(timedelta(milliseconds=4), renew):
+            assert begun.wait(10)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert ended.is_set()
+    begun.clear()
+    assert not begun.wait(0.1)
+
+
 def test_a_lost_lease_is_asked_for_no_more() -> None:
     asked: list[str] = []
     lost = threading.Event()

@@ -253,6 +253,18 @@ def test_a_batch_may_be_purged_early_and_is_watched_for_an_hour(objects: ObjectS
     assert {key.split("/")[1] for key in keys(objects)} == {calm}
 
 
+def test_a_batch_goes_early_from_an_hour_of_which_others_are_due(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(later(minutes=50))
+    put_batch(objects, batch_id)
+    record(records, batch_id)
+    now = later(hours=23, minutes=10)
+    assert purge(objects, records, now).receipts == []
+    with records.transaction() as connection:
+        hasten(connection, batch_id, now)
+    assert [receipt.subject for receipt in purge(objects, records, now).receipts] == [batch_id]
+    assert keys(objects) == []
+
+
 def test_a_listing_that_lags_makes_no_receipt(
     objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
