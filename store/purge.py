@@ -202,9 +202,8 @@ class Purge:
         seen: set[BatchId] = set()
 
         def before(found: Sequence[StoredObject]) -> None:
-            counts = _by_batch(found)
-            self.report.strays += counts.pop(None, (0, 0))[0]
-            batches = {batch_id: amount for batch_id, amount in counts.items() if batch_id is not None}
+            batches, strays = _by_batch(found)
+            self.report.strays += strays
             seen.update(batches)
             with self._noting_faults(), self._records.transaction() as connection:
                 begin_erasures(connection, Erased.BATCH, batches, self._clock(), listed_at)
@@ -262,17 +261,19 @@ class Purge:
             self.report.faults.append(_RECORDS_FAULT)
 
 
-def _by_batch(found: Iterable[StoredObject]) -> dict[BatchId | None, tuple[int, int]]:
-    """Objects and bytes of each batch; under None, those of strays."""
-    counts: dict[BatchId | None, tuple[int, int]] = {}
+def _by_batch(found: Iterable[StoredObject]) -> tuple[dict[BatchId, tuple[int, int]], int]:
+    """Objects and bytes of each batch, and how many objects are strays."""
+    counts: dict[BatchId, tuple[int, int]] = {}
+    strays = 0
     for (hour, name), things in groupby(found, _home):
         sizes = [each.size for each in things]
         batch_id = parse_batch_id(name)
-        if batch_id is not None and hour_name(received_at(batch_id)) != hour:
-            batch_id = None
-        objects, size = counts.get(batch_id, (0, 0))
-        counts[batch_id] = (objects + len(sizes), size + sum(sizes))
-    return counts
+        if batch_id is None or hour_name(received_at(batch_id)) != hour:
+            strays += len(sizes)
+        else:
+            objects, size = counts.get(batch_id, (0, 0))
+            counts[batch_id] = (objects + len(sizes), size + sum(sizes))
+    return counts, strays
 
 
 def _home(found: StoredObject) -> tuple[str, str]:

@@ -118,6 +118,19 @@ def test_what_is_due_goes_and_what_lives_stays(objects: ObjectStore, records: Re
         assert verify_receipts(list_receipts(connection)) == 2
 
 
+def test_a_batch_of_more_objects_than_one_request_deletes_is_counted_whole(
+    objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects.storage, "MOST_AT_ONCE", 2)
+    two = [batch_at(NOON), batch_at(later(minutes=1))]
+    for batch_id in two:
+        put_batch(objects, batch_id)
+    report = purge(objects, records, later(hours=23, minutes=30))
+    assert [(receipt.subject, receipt.objects, receipt.bytes) for receipt in report.receipts] == [
+        (batch_id, 3, 15) for batch_id in two
+    ]
+
+
 def test_margin_is_counted_to_the_promised_24_hours(objects: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(objects, batch_id)
