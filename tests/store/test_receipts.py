@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from schemas.receipt import Erased
+from schemas.errors import LedgerBroken
+from schemas.receipt import Erased, receipt_hash
 from store.receipts import begin_erasures, finish_erasures, list_receipts, unfinished_erasures, verify_receipts
 from store.records import Records, open_records
 from store.settings import Settings
@@ -23,6 +24,13 @@ ONE, TWO = batch_at(NOON), batch_at(NOON, seed=2)
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[Records]:
     records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    yield records
+    records.engine.dispose()
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Records]:
+    records = open_records(Settings(home=tmp_path))
     yield records
     records.engine.dispose()
 
@@ -70,3 +78,40 @@ def test_two_cleanups_that_end_at_once_leave_one_chain(postgres: Records, second
     )
     with postgres.transaction() as connection:
         assert verify_receipts(list_receipts(connection)) == receipts
+
+
+def test_an_erasure_that_is_begun_again_keeps_the_larger_count(sqlite: Records) -> None:
+    with sqlite.transaction() as connection:
+        for count in ((1, 5), (3, 15), (2, 20)):
+            begin_erasures(connection, Erased.BATCH, {ONE: count}, NOON)
+        (receipt,) = finish_erasures(connection, {ONE: later(hours=24)}, later(hours=23))
+    assert (receipt.objects, receipt.bytes) == (3, 15)
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("changed", "Receipt 2 was changed"),
+        ("changed with its hash", "Receipt 3 was changed"),
+        ("missing", "Receipt 2 is missing"),
+        ("re-ordered", "Receipt 1 is missing or out of order"),
+    ],
+)
+def test_a_receipt_that_somebody_touched_is_named(sqlite: Records, harm: str, told: str) -> None:
+    with sqlite.transaction() as connection:
+        for number in range(3):
+            batch_id = batch_at(NOON, seed=number)
+            begin_erasures(connection, Erased.BATCH, {batch_id: (3, 15)}, NOON)
+            finish_erasures(connection, {batch_id: later(hours=24)}, later(hours=23))
+        chain = list_receipts(connection)
+    assert verify_receipts(chain) == 3
+    first, second, third = chain
+    fewer = second.model_copy(update={"objects": 2})
+    touched = {
+        "changed": [first, fewer, third],
+        "changed with its hash": [first, fewer.model_copy(update={"hash": receipt_hash(fewer)}), third],
+        "missing": [first, third],
+        "re-ordered": [second, first, third],
+    }
+    with pytest.raises(LedgerBroken, match=told):
+        verify_receipts(touched[harm])
