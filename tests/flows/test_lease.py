@@ -16,13 +16,14 @@ import pytest
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
-from flows.lease import LeaseLost, batch_fenced, renewed
+from flows.lease import LeaseLost, batch_fenced, renewed, under_lease
 from flows.parts import Parts, using
 from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
+from flows.steps import call_off, plan
 from portal.cli.lease import holding
 from schemas.batch import BatchState, Counts
-from schemas.errors import BatchNotSealed
+from schemas.errors import BatchNotSealed, PastDeadline
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
@@ -322,6 +323,32 @@ def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
     monkeypatch.setattr("portal.cli.lease.time.sleep", gives_back)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is not None
+
+
+@pytest.mark.parametrize("why", ["the lease is lost", "it was stopped", "its customer calls it off"])
+def test_a_batch_under_a_lease_stops(place: Place, why: str) -> None:
+    stamp, now = place.send({"1.jpg": b"x"}), place.parts.clock()
+    lost, stopped = threading.Event(), threading.Event()
+    parts = under_lease(replace(place.parts, stop=lambda _: stopped.is_set()), "me", lost)
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, "me", now)
+    with batch_fenced(parts, stamp.batch_id):
+        assert not parts.stop(stamp.batch_id)
+    match why:
+        case "the lease is lost":
+            lost.set()
+        case "it was stopped":
+            stopped.set()
+        case _:
+            with place.parts.records.transaction() as connection:
+                call_off(connection, stamp.batch_id, now)
+    assert parts.stop(stamp.batch_id)
+
+
+def test_a_batch_whose_purge_time_has_come_is_not_worked_on(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with pytest.raises(PastDeadline):
+        plan(replace(place.parts, clock=lambda: stamp.purge_at), stamp.batch_id)
 
 
 def test_who_works_without_a_lease_is_kept_off_by_a_living_one_alone(place: Place) -> None:

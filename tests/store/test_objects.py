@@ -20,7 +20,7 @@ from store.objects import ObjectStore
 from store.s3 import _listed
 from store.s3_listing import _read_page
 from store.settings import Settings
-from store.storage import Kind, StoredObject
+from store.storage import Kind, Refused, StoredObject
 from tests.store.conftest import begin_upload, ceph_bucket, deny, open_store, rclone_bucket, s3_of
 
 
@@ -208,6 +208,20 @@ def test_a_key_is_deleted_with_its_versions_and_uploads(versioned: ObjectStore) 
     begin_upload(versioned, "lake/file", b"x")
     versioned.delete(["lake/file"])
     assert [found.key for found in versioned.walk("")] == ["lake/file2"]
+
+
+def test_what_goes_at_the_last_try_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = ObjectStore(Folder(str(tmp_path)), pause=lambda seconds: None)
+    busy.write("hour/batch/1", b"12345")
+    remove, tries = busy.storage.remove, []
+
+    def gives_way(objects: Sequence[StoredObject]) -> list[Refused]:
+        tries.append(1)
+        return remove(objects) if len(tries) == 5 else [Refused(each, "SlowDown") for each in objects]
+
+    monkeypatch.setattr(busy.storage, "remove", gives_way)
+    done = busy.delete_folder("hour")
+    assert (done.objects, done.bytes, done.refusals["SlowDown"]) == (1, 5, 4)
 
 
 def test_a_deletion_that_the_store_denies_is_no_success() -> None:
