@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from lake.copies.card import card, plot
-from lake.copies.choose import choose, cut, summarise
+from lake.copies.choose import HARDEST_FIRST, choose, cut, summarise
 from lake.copies.formats import Candidates, encode
 from lake.copies.manifest import (
     CARD,
@@ -128,7 +128,7 @@ def pull(
     known = {name.removesuffix(".json") for name in copy.files(DONE)}
     missing = [part for part in plan.parts if part.name not in known]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        copying = [pool.submit(_copy_part, reader, copy, plan.kind, part) for part in missing]
+        copying = [pool.submit(_copy_part, reader, copy, plan, part) for part in missing]
         try:
             for done, each in enumerate(as_completed(copying), start=len(known) + 1):
                 each.result()
@@ -230,11 +230,11 @@ def _new_plan(lake: Lake, query: Query, order: Order, clock: Clock, randomness: 
     )
 
 
-def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:
-    rows = _rows_of(lake, part)
+def _copy_part(lake: Lake, copy: ObjectStore, plan: Plan, part: Part) -> None:
+    rows = _rows_of(lake, part, plan.wanted.hardest_first)
     files = []
     if rows is not None and part.grant_id in lake.live():  # asked after reading
-        for path, data, count in encode(kind, part, rows):
+        for path, data, count in encode(plan.kind, part, rows):
             copy.write(path, data)
             digest = hashlib.sha256(data).hexdigest()
             files.append(
@@ -249,8 +249,8 @@ def _copy_part(lake: Lake, copy: ObjectStore, kind: Kind, part: Part) -> None:
     copy.write(f"{DONE}/{part.name}.json", done.model_dump_json().encode())
 
 
-def _rows_of(lake: Lake, part: Part) -> Candidates | None:
-    """The part's candidates in its order; None when they were taken back."""
+def _rows_of(lake: Lake, part: Part, hardest_first: bool) -> Candidates | None:
+    """The part's candidates, the hardest first or in the part's order; None when they were taken back."""
     wanted = [candidate for source in part.sources for candidate in source.candidates]
     try:
         found = [_from_file(lake, source.key, source.candidates) for source in part.sources]
@@ -265,11 +265,12 @@ def _rows_of(lake: Lake, part: Part) -> Candidates | None:
     labels = pa.concat_tables([each.labels for each in found])
     masks = [mask for each in found for mask in each.masks]
     images = [image for each in found for image in each.images]
-    if labels["candidate_id"].to_pylist() != wanted:
+    if hardest_first:
+        order = pc.sort_indices(labels, HARDEST_FIRST)
+    else:
         order = pc.index_in(pa.array(wanted), value_set=labels["candidate_id"].combine_chunks()).drop_null()
-        labels = labels.take(order)
-        masks, images = ([column[place] for place in order.to_pylist()] for column in (masks, images))
-    return Candidates(labels, masks, images)
+    masks, images = ([column[place] for place in order.to_pylist()] for column in (masks, images))
+    return Candidates(labels.take(order), masks, images)
 
 
 def _from_file(lake: Lake, key: str, wanted: Sequence[str]) -> Candidates:

@@ -21,6 +21,7 @@ PART_ROWS = 1000
 PART_BYTES = 128 * 1024 * 1024
 """Of images: a part is made in memory."""
 
+HARDEST_FIRST = [("edge_uncertainty", "descending"), ("candidate_id", "ascending")]
 _PLOTTED = ("edge_uncertainty", "coverage", "sharpness", "exposure", "cut_by_frame")
 _BINS = 10
 
@@ -43,7 +44,7 @@ def choose(labels: pa.Table, query: Query) -> pa.Table:
     if query.leave_out is not None:
         labels = labels.filter(pc.is_null(labels[f"{'near_' if query.leave_out == 'near' else ''}duplicate_of"]))
     if query.hardest_first:
-        labels = labels.sort_by([("edge_uncertainty", "descending"), ("candidate_id", "ascending")])
+        labels = labels.sort_by(HARDEST_FIRST)
     if query.limit is not None and query.limit < labels.num_rows:
         if not query.hardest_first:
             drawn = [hashlib.sha256(each.encode()).digest() for each in labels["candidate_id"].to_pylist()]
@@ -55,8 +56,8 @@ def choose(labels: pa.Table, query: Query) -> pa.Table:
 def cut(
     chosen: pa.Table, row_bytes: Mapping[str, float], hardest_first: bool = False, shares: Shares = USUAL
 ) -> list[Part]:
-    """Portions of one grant each. `row_bytes`: a file's bytes per row. Within a grant the order of `chosen` is kept
-    when the hardest are to come first, and is that of the lake's files otherwise.
+    """Portions of one grant each. `row_bytes`: a file's bytes per row. From portion to portion the order of `chosen` is
+    kept when the hardest are to come first, and is that of the lake's files otherwise.
     """
     chosen = chosen.set_column(chosen.column_names.index(FILE), FILE, chosen[FILE].cast(pa.string()))
     if not hardest_first:

@@ -22,6 +22,7 @@ import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
 from lake.copies.manifest import MANIFEST, PLAN, Kind, Split
+from lake.erase import READING
 from lake.pull import Order, Pulled, pull, read_manifest
 from lake.pulls import list_pulls, mark_gone
 from lake.query import Query
@@ -38,7 +39,6 @@ from store.records import Records
 from store.settings import Settings
 from store.tables import pulled_grants, pulls
 from tests.lake.conftest import AUTO, World, a_photo
-from tests.lake.test_compact import ids as ids_of
 from tests.lake.test_compact import merge
 from tests.lake.test_duplicates import changed
 from tests.lake.test_strip import telling
@@ -89,11 +89,13 @@ def test_a_condition_picks_rows(world: World, tmp_path: Path) -> None:
     assert take(world, tmp_path / "other", Query(AUTO, f"licence = '{LICENCE}' and item < 3")).rows == 2
 
 
-def test_the_hardest_come_first(world: World, tmp_path: Path) -> None:
-    world.give(world.grant(), 8)
-    pulled = take(world, tmp_path / "copy", Query(AUTO, limit=3, hardest_first=True))
+def test_the_hardest_come_first_whichever_file_they_are_in(world: World, tmp_path: Path) -> None:
+    grant = world.grant()
+    for count in (8, 7):
+        world.give(grant, count)
+    pulled = take(world, tmp_path / "copy", Query(AUTO, limit=4, hardest_first=True))
     table = pq.read_table(tmp_path / "copy" / pulled.files[0])
-    assert table["edge_uncertainty"].to_pylist() == pytest.approx([0.8, 0.7, 0.6])
+    assert table["edge_uncertainty"].to_pylist() == pytest.approx([0.8, 0.7, 0.7, 0.6])
 
 
 def test_a_limit_alone_takes_the_same_sample_each_time_and_of_all_customers(world: World, tmp_path: Path) -> None:
@@ -255,8 +257,18 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
     for grant in sorted(grants, key=lambda each: each.grant_id)[:1]:
         world.withdraw(grant)
     world.give(grants[2], 1)
-    pulled = take(world, tmp_path / "copy")
+    told: list[bool] = []
+    pulled = pull(
+        world.lake,
+        world.records,
+        world.live,
+        Query(AUTO),
+        tmp_path / "copy",
+        world.clock,
+        lambda done, of: told.append(done <= of),
+    )
     assert pulled.resumed >= 2, "and what else was under way"
+    assert all(told), "what was done is not done again"
     assert pulled.rows == 2
     assert set(pulled.grants) == set(world.live())
     assert len(ids(tmp_path / "copy")) == 2, "what was written for a grant that ended meanwhile is gone"
@@ -419,26 +431,30 @@ def test_what_a_killed_pull_wrote_and_did_not_note_goes_with_its_grant(
     assert verify(open_store(str(tmp_path / "copy"), Settings()), world.records, world.live(), world.clock).is_good
 
 
-def test_rows_that_were_merged_after_the_plan_are_found(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fate", "hardness"), [("merged", [0.2, 0.2, 0.1, 0.1]), ("taken back", [])])
+def test_rows_whose_files_went_after_the_plan_are_found_where_they_are_now_or_left_out(
+    world: World, tmp_path: Path, fate: str, hardness: list[float]
+) -> None:
+    query = Query(AUTO, hardest_first=True)
     grant = world.grant()
     for _ in range(2):
         world.give(grant)
-
-    def stop(done: int, of: int) -> None:
-        raise KeyboardInterrupt
 
     plan_only = ObjectStore(Folder(str(tmp_path / "copy")))
     copy_part = pull_module._copy_part
     pull_module._copy_part = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, Query(AUTO), plan_only, world.clock, stop)
+        pull(world.lake, world.records, world.live, query, plan_only, world.clock)
     pull_module._copy_part = copy_part
-    before = ids_of(world)
-    merge(world, least_files=2)
-    world.pass_time(hours=1)
+    if fate == "merged":
+        merge(world, least_files=2)
+        world.now += READING
+    else:
+        world.withdraw(grant)
     world.sweep()
-    assert take(world, tmp_path / "copy").rows == 4
-    assert ids(tmp_path / "copy") == before
+    assert take(world, tmp_path / "copy", query).rows == len(hardness)
+    tables = [pq.read_table(file) for file in (tmp_path / "copy").rglob("*.parquet")]
+    assert [each for table in tables for each in table["edge_uncertainty"].to_pylist()] == pytest.approx(hardness)
 
 
 def test_pulling_again_replaces_the_copy(world: World, tmp_path: Path) -> None:
