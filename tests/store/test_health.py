@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from errno import EIO
 from pathlib import Path
 from random import Random
 
@@ -94,6 +95,21 @@ def test_a_cleanup_with_faults_is_no_good_cleanup(versioned: ObjectStore, record
     s3_of(versioned).call("delete_bucket_policy")
     clean(versioned, records, later(hours=23, minutes=40))
     admit_intake(machine(versioned, records, later(hours=23, minutes=41)), SCHEDULED)
+
+
+def test_a_cleanup_whose_store_is_out_of_reach_says_so(
+    objects: ObjectStore, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(EIO, "a bad disk")
+
+    with monkeypatch.context() as broken:
+        for name in ("now", "children", "find", "put"):
+            broken.setattr(objects.storage, name, fail)
+        report = clean_up(machine(objects, records, NOON, real=lambda: NOON))
+    assert report.faults == ["store_fault"] * 3, "its clock, what is due and what is left could not be asked for"
+    with records.transaction() as connection:
+        assert connection.execute(select(cleanups.c.faults)).scalars().all() == [3]
 
 
 def test_where_cleanups_are_expected_their_silence_stops_intake(objects: ObjectStore, records: Records) -> None:
