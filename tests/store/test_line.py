@@ -1,0 +1,132 @@
+"""What is done to one batch in line changes nothing of another, and what one holder does nothing of another's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, select
+
+from schemas.ids import BatchId
+from store import line
+from store.early import want_gone_on_download
+from store.records import Records, open_records
+from store.settings import Settings
+from store.tables import batches, submissions
+from tests.consent.postgres import new_database
+from tests.store.conftest import NOON, batch_at, later
+from tests.store.test_purge import ACCOUNT, record
+
+ME, ANOTHER = f"{line.DISPATCHER}of mine", f"{line.DISPATCHER}of another"
+MINE, OTHER = batch_at(NOON), batch_at(NOON, seed=2)
+
+Act = Callable[[Connection, BatchId], object]
+
+ACTS: dict[str, Act] = {
+    "count_uploads": lambda connection, batch_id: line.count_uploads(connection, batch_id, 3),
+    "shut": lambda connection, batch_id: line.shut(connection, batch_id, ME, NOON),
+    "unshut": lambda connection, batch_id: line.unshut(connection, batch_id, ME),
+    "make_ready": lambda connection, batch_id: line.make_ready(connection, batch_id, NOON),
+    "claim": lambda connection, batch_id: line.claim(connection, batch_id, ME, NOON),
+    "renew": lambda connection, batch_id: line.renew(connection, batch_id, ME, later(minutes=0.5)),
+    "release": lambda connection, batch_id: line.release(connection, batch_id, ME, later(minutes=1)),
+    "leave": lambda connection, batch_id: line.leave(connection, batch_id, NOON),
+    "ask_again": lambda connection, batch_id: line.ask_again(connection, batch_id, ["item_failed"], later(minutes=2)),
+    "ask_to_stop": lambda connection, batch_id: line.ask_to_stop(connection, batch_id, NOON),
+    "want_gone_on_download": want_gone_on_download,
+}
+"""In an order in which each finds something to do."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
+    """Two batches that were just opened."""
+    url = "" if request.param == "sqlite" else new_database()
+    records = open_records(Settings(home=tmp_path, records_url=url))
+    for batch_id in (MINE, OTHER):
+        record(records, batch_id)
+        with records.transaction() as connection:
+            line.enter(connection, batch_id, ACCOUNT, f"key of {batch_id}")
+    yield records
+    records.engine.dispose()
+
+
+def rows_of(connection: Connection, batch_id: BatchId) -> list[object]:
+    return [
+        connection.execute(select(table).where(table.c.batch_id == batch_id)).one() for table in (batches, submissions)
+    ]
+
+
+def test_what_is_done_to_one_batch_leaves_the_other_as_it_is(two: Records) -> None:
+    for name, act in ACTS.items():
+        with two.transaction() as connection:
+            mine, other = rows_of(connection, MINE), rows_of(connection, OTHER)
+            act(connection, MINE)
+            assert rows_of(connection, OTHER) == other, name
+            assert rows_of(connection, MINE) != mine, name
+            act(connection, OTHER)
+
+
+def test_who_does_not_hold_a_batch_changes_nothing_of_it(two: Records) -> None:
+    with two.transaction() as connection:
+        assert line.shut(connection, MINE, ME, NOON)
+        shut = rows_of(connection, MINE)
+        assert not line.shut(connection, MINE, ANOTHER, NOON)
+        line.unshut(connection, MINE, ANOTHER)
+        assert rows_of(connection, MINE) == shut
+        line.unshut(connection, MINE, ME)
+        line.make_ready(connection, MINE, NOON)
+        assert line.claim(connection, MINE, ME, NOON)
+        claimed = rows_of(connection, MINE)
+        assert not line.claim(connection, MINE, ANOTHER, NOON)
+        assert not line.renew(connection, MINE, ANOTHER, NOON)
+        line.release(connection, MINE, ANOTHER, NOON)
+        assert rows_of(connection, MINE) == claimed
+        assert line.claim(connection, MINE, ANOTHER, NOON + line.LEASE_LIFE), "its time is over"
+        assert not line.renew(connection, MINE, ME, NOON + line.LEASE_LIFE)
+
+
+def test_a_dispatcher_is_at_work_while_its_lease_lasts(two: Records) -> None:
+    with two.transaction() as connection:
+        assert line.claim(connection, MINE, "a command", NOON)
+        assert not line.has_dispatcher_at_work(connection, NOON)
+        assert line.claim(connection, OTHER, ME, NOON)
+        assert line.has_dispatcher_at_work(connection, NOON + line.LEASE_LIFE - timedelta(seconds=1))
+        assert not line.has_dispatcher_at_work(connection, NOON + line.LEASE_LIFE)
+
+
+def test_what_is_under_way_is_what_has_time_left(two: Records) -> None:
+    with two.transaction() as connection:
+        line.count_uploads(connection, MINE, 3)
+        assert line.load_of(connection, NOON, ACCOUNT) == line.Load(2, 3)
+        assert line.load_of(connection, later(hours=23), ACCOUNT) == line.Load(0, 0)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda connection: line.stand_still(connection, MINE),
+        lambda connection: line.holds(connection, MINE, None, NOON),
+        lambda connection: line.share_to_charge(connection, ACCOUNT),
+    ],
+    ids=["stand_still", "holds", "share_to_charge"],
+)
+def test_what_one_transaction_holds_another_waits_for(two: Records, hold: Callable[[Connection], object]) -> None:
+    with two.transaction() as connection:
+        line.share_to_charge(connection, ACCOUNT)
+
+    def hold_too() -> None:
+        with two.transaction() as connection:
+            hold(connection)
+
+    other = threading.Thread(target=hold_too)
+    with two.transaction() as connection:
+        hold(connection)
+        other.start()
+        other.join(timeout=0.3)
+        assert other.is_alive(), "it must wait"
+    other.join(timeout=10)
+    assert not other.is_alive()
