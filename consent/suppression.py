@@ -102,11 +102,8 @@ def check_end(connection: Connection, objects: ObjectStore) -> None:
 
 def accept_end(connection: Connection, objects: ObjectStore) -> None:
     """Note the ledger's end as it is now, after an operator has said that a backup was restored."""
-    newest = _newest(connection)
-    if newest is None:
-        objects.delete([_END])
-    else:
-        objects.write(_END, newest.model_dump_json().encode())
+    objects.delete([_END])
+    _note_end(connection, objects)
 
 
 def _note_end(connection: Connection, objects: ObjectStore) -> None:

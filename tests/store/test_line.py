@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
-from schemas.ids import BatchId
+from schemas.batch import BatchState, Counts
+from schemas.ids import AccountId, BatchId
 from store import line
+from store.batches import set_progress
 from store.early import want_gone_on_download
 from store.records import Records, open_records
 from store.settings import Settings
@@ -101,8 +103,30 @@ def test_a_dispatcher_is_at_work_while_its_lease_lasts(two: Records) -> None:
 def test_what_is_under_way_is_what_has_time_left(two: Records) -> None:
     with two.transaction() as connection:
         line.count_uploads(connection, MINE, 3)
-        assert line.load_of(connection, NOON, ACCOUNT) == line.Load(2, 3)
+        line.count_uploads(connection, OTHER, 4)
+        set_progress(connection, OTHER, Counts(items=4, done=1, failed=1), BatchState.RUNNING)
+        assert line.load_of(connection, NOON) == line.load_of(connection, NOON, ACCOUNT) == line.Load(2, 5)
+        assert line.load_of(connection, NOON, AccountId("a" + "1" * 32)) == line.Load(0, 0)
         assert line.load_of(connection, later(hours=23), ACCOUNT) == line.Load(0, 0)
+
+
+def test_in_line_stands_what_is_sealed_free_and_in_time_the_longest_waiting_first(two: Records) -> None:
+    def waiting(now: datetime) -> list[BatchId]:
+        return [each.batch_id for each in line.in_line(connection, now)]
+
+    after = NOON + 2 * line.LEASE_LIFE
+    with two.transaction() as connection:
+        line.make_ready(connection, MINE, later(minutes=1))
+        line.make_ready(connection, OTHER, NOON)
+        assert waiting(after) == [], "what is not sealed"
+        connection.execute(update(batches).values(state=BatchState.SEALED))
+        assert waiting(after) == [OTHER, MINE]
+        assert line.claim(connection, OTHER, ME, NOON)
+        assert waiting(NOON) == [MINE]
+        assert waiting(after) == [OTHER, MINE]
+        line.leave(connection, OTHER, NOON)
+        assert waiting(after) == [MINE]
+        assert waiting(later(hours=23)) == []
 
 
 @pytest.mark.parametrize(
