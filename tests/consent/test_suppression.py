@@ -176,6 +176,9 @@ def test_an_end_that_was_cut_off_is_found_and_stays_found(home: Settings, object
     with records.transaction() as connection:
         accept_end(connection, objects)
         check_end(connection, objects)
+    records.engine.dispose()
+    with restored(backup, home).transaction() as connection, pytest.raises(LedgerBroken, match="Event 2"):
+        check_end(connection, objects)
 
 
 def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, objects: ObjectStore) -> None:
