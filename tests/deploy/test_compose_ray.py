@@ -53,9 +53,10 @@ def test_the_driver_beside_it_joins_and_nobody_on_another_network_can(tmp_path: 
     token = RAY["environment"] | {"RAY_AUTH_TOKEN": secrets.token_hex(32), "PROGRAMS": sys.prefix}
     token |= {"ENTRYPOINT": RAY["entrypoint"][2].replace("$$", "$"), "PATH": f"{programs}:{os.environ['PATH']}"}
     address = WORK["environment"]["BGBATCH_RAY_ADDRESS"]
+    outside = {name: value for name, value in os.environ.items() if name != "TMPDIR"}  # which is not there, inside
     program = ["sh", "-c", PLACE, "sh", str(tmp_path), head, check, sys.executable, DRIVER, address]
     done = subprocess.run(
-        apart(["unshare", "--ipc", *program]), env=os.environ | token, capture_output=True, text=True, check=False
+        apart(["unshare", "--ipc", *program]), env=outside | token, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:] + (tmp_path / "head").read_text()[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {"answer": 7, "at": "127.0.0.1"}

@@ -16,11 +16,12 @@ import pytest
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
+from flows.calling_off import call_off
 from flows.lease import LeaseLost, batch_fenced, renewed, under_lease
 from flows.parts import Parts, using
 from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
-from flows.steps import call_off, plan
+from flows.steps import plan
 from portal.cli.lease import holding
 from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed, PastDeadline
