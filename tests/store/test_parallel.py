@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,32 @@ def test_answers_that_nobody_asked_for_yet_are_few() -> None:
     assert [next(answers) for _ in range(3)] == [0, 1, 2]
     answers.close()  # type: ignore[attr-defined]
     assert len(begun) <= 3 + 2 * 4
+
+
+def test_once_nobody_asks_for_more_only_what_is_in_flight_comes_to_an_end() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number:
+            time.sleep(0.5)
+
+    answers = in_parallel(4, work, range(1000))
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    assert len(begun) <= 1 + 4
+
+
+def test_one_call_at_a_time_is_made_in_the_callers_own_thread_when_its_answer_is_asked_for() -> None:
+    begun: list[tuple[int, int]] = []
+
+    def work(number: int) -> int:
+        begun.append((number, threading.get_ident()))
+        return number * number
+
+    answers = in_parallel(1, work, range(3))
+    assert (next(answers), begun) == (0, [(0, threading.get_ident())])
+    assert list(answers) == [1, 4]
 
 
 def test_an_item_is_taken_when_its_call_may_begin() -> None:
