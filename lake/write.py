@@ -18,7 +18,7 @@ from lake.layout import Place, file_key
 from lake.parquet import to_parquet
 from lake.pictures import perceptual_hash
 from lake.strip import strip_metadata
-from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION, SCORES
+from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
 from schemas.errors import ItemError, StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
@@ -104,7 +104,6 @@ def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime
         return None
     mask = transient.read(mask_key(facts.batch_id, facts.item))
     width, height = _png_size(mask)
-    scores = {name: value for name, value in facts.scores.model_dump().items() if value is not None}
     return {
         "candidate_id": candidate_id(facts.batch_id, facts.item),
         "batch_id": facts.batch_id,
@@ -116,7 +115,7 @@ def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime
         "network": facts.network,
         "weights_sha256": facts.weights_sha256,
         "device": facts.device,
-        **{name: float(scores[name]) for name in SCORES if name in scores},
+        **facts.scores.model_dump(),
         "image_sha256": hashlib.sha256(image).hexdigest(),
         "phash": perceptual_hash(image),
         "licence": LICENCE,

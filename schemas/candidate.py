@@ -58,9 +58,6 @@ A column that may be null came with a later version. Nothing else may change: no
 gets another meaning, so that files of all versions are read together.
 """
 
-SCORES = ("coverage", "edge_uncertainty", "pieces", "cut_by_frame", "sharpness", "exposure")
-"""Columns that come from `schemas.results.Scores`, as far as that knows them."""
-
 IMAGE_COLUMNS = ("mask_png", "image")
 """The heavy columns: written uncompressed (they are compressed already), without statistics."""
 

@@ -12,8 +12,9 @@ import pytest
 from lake.write import write_candidates
 from schemas.batch import Item, Manifest
 from schemas.candidate import CANDIDATE, LICENCE
-from schemas.errors import NotFound
+from schemas.errors import NotFound, StoreFault
 from schemas.industries import Industry
+from schemas.results import Scores
 from store.transient import TransientStore, mask_key, source_key
 from tests.lake.conftest import World, a_photo, stamp_of
 from tests.lake.test_strip import telling
@@ -34,7 +35,7 @@ def test_a_candidate_holds_what_is_known_of_it(world: World) -> None:
     assert (first["received_at"], first["admitted_at"]) == (facts[0].received_at, world.now)
     assert (first["width"], first["height"]) == (48, 32)
     assert (first["network"], first["device"], first["licence"]) == ("u2netp", "cpu", LICENCE)
-    assert first["edge_uncertainty"] == pytest.approx(0.1)
+    assert {name: first[name] for name in Scores.model_fields} == pytest.approx(facts[0].scores.model_dump())
     assert first["mask_png"] == world.transient.read(mask_key(facts[0].batch_id, 1))
     assert first["image_sha256"] == hashlib.sha256(first["image"]).hexdigest()
     assert b"Jane Doe" not in second["image"]
@@ -101,6 +102,14 @@ def test_with_nothing_to_write_there_is_no_object(world: World) -> None:
     assert file.rows == 0
     assert world.keys() == []
     world.admit(file)
+
+
+def test_a_mask_that_was_damaged_stops_the_writing(world: World) -> None:
+    facts = world.batch(world.grant(), [a_photo(1)])
+    world.transient.objects.write(mask_key(facts[0].batch_id, 1), b"")
+    with pytest.raises(StoreFault, match="Run the batch again"):
+        world.write(facts)
+    assert world.keys() == []
 
 
 def test_a_source_that_was_purged_stops_the_writing(world: World) -> None:
