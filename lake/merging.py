@@ -41,11 +41,13 @@ def plan_merges(
 
 def _filled(files: Iterable[AdmittedFile], largest_bytes: int) -> Iterator[list[AdmittedFile]]:
     some: list[AdmittedFile] = []
+    size = 0
     for file in files:
-        if some and sum(each.bytes for each in some) + file.bytes > largest_bytes:
+        if size + file.bytes > largest_bytes:
             yield some
-            some = []
+            some, size = [], 0
         some.append(file)
+        size += file.bytes
     yield some
 
 
