@@ -275,7 +275,11 @@ def test_killed_at_any_storage_call_of_a_merge_each_row_is_found_once(
         assert ids(world) == before
         merge(world, least_files=2)
         assert ids(world) == before
-        world.pass_time(hours=25)
+        world.pass_time(hours=1)
+        world.sweep()
+        others = set(world.keys()) - {each.key for each in world.reader().snapshot(AUTO).files}
+        assert not any("merged-" in key for key in others), "a merge does not take longer"
+        world.pass_time(hours=24)
         world.sweep()
         assert ids(world) == before
         assert len(world.keys()) == len(world.reader().snapshot(AUTO).files), "nothing else is left"
