@@ -50,8 +50,7 @@ def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
 
     It stays as it is where no pixel is surely subject, or none surely background.
     """
-    soft = ((alpha > 5) & (alpha < 250)).view(np.uint8)
-    if not soft.any():
+    if not ((alpha > 5) & (alpha < 250)).any():
         return alpha
     by = pixels_to_one(*alpha.shape)
     guide, coarse = _smaller(rgb, by), _smaller(alpha, by)
