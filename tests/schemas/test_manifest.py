@@ -73,6 +73,23 @@ def test_an_item_out_of_place_or_outside_its_folder_is_refused_when_it_is_read()
             Manifest.from_json(wrong.encode()).items[0]
 
 
+def test_no_stamp_promises_more_than_24_hours_from_the_time_in_its_batch_id() -> None:
+    right = stamp()
+    day = timedelta(hours=24)
+
+    def changed(**to: object) -> Stamp:
+        return Stamp.model_validate(right.model_dump() | to)
+
+    assert changed(purge_at=right.received_at + day).purge_at == right.received_at + day
+    for purge_at in (right.received_at, right.received_at + day + timedelta(microseconds=1)):
+        with pytest.raises(ValidationError, match="within 24 hours"):
+            changed(purge_at=purge_at)
+    with pytest.raises(ValidationError, match="time inside"):
+        changed(received_at=right.received_at + timedelta(milliseconds=1))
+    with pytest.raises(ValidationError, match="UUIDv7"):
+        changed(batch_id=f"urn:uuid:{right.batch_id}")
+
+
 def test_each_item_costs_little_more_than_its_bytes() -> None:
     sealed = Manifest(stamp=stamp(), items=tuple(Item(number=n, path=f"{n}.jpg", size=9) for n in range(1, 20_001)))
     data = sealed.model_dump_json().encode()
