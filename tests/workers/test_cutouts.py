@@ -333,10 +333,13 @@ def test_a_backdrop_that_is_transparent_itself_lies_on_white(cutter):
     assert tuple(pixels(done.file)[2, 2]) == pytest.approx((255, 255, 255), abs=2), "the red below is not to be seen"
 
 
+@pytest.mark.parametrize("above", [0, 92])
+@pytest.mark.parametrize("beside", [0, 72])
 @pytest.mark.parametrize("gathered_side", [1200, 60, 25])
-def test_despill_takes_the_old_background_out_of_soft_pixels(monkeypatch, gathered_side):
+def test_despill_takes_the_old_background_out_of_soft_pixels(monkeypatch, gathered_side, above, beside):
+    """Wherever the subject lies, also where it begins just before the grid's next line."""
     monkeypatch.setattr("workers.foreground._GATHERED_SIDE", gathered_side)  # as if the photo were large
-    alpha = disk(blur=6)
+    alpha = np.pad(disk(blur=6), ((above, 0), (beside, 0)))
     share = alpha[:, :, None].astype(np.float32) / 255
     subject, behind = np.array((200, 40, 60), np.float32), np.array((20, 220, 30), np.float32)
     photo = (subject * share + behind * (1 - share) + 0.5).astype(np.uint8)
