@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -11,8 +12,10 @@ from sqlalchemy import event
 
 from lake.admission import Seen, admit, admitted_files, discard, look
 from lake.audit import audit
+from lake.compact import compact
 from lake.erase import reconcile
 from schemas.errors import StoreFault
+from schemas.industries import Industry
 from store.records import open_records
 from store.settings import Settings
 from tests.consent.postgres import new_database
@@ -38,6 +41,28 @@ def test_files_of_ended_grants_and_other_industries_are_not_named(world: World) 
         assert admitted_files(connection, AUTO, []) == []
         assert admitted_files(connection, next(each for each in type(AUTO) if each is not AUTO), world.live()) == []
         assert len(admitted_files(connection, None, world.live())) == 1
+
+
+def test_what_was_there_at_a_moment_is_told_the_same_after_merges_and_erasures(world: World) -> None:
+    told = {}
+
+    def note() -> None:
+        for industry in (AUTO, None):
+            told[world.now, industry] = world.reader().snapshot(industry).files
+        world.pass_time(minutes=1)
+
+    note()
+    mine, other, studio = world.grant(), world.grant(), world.grant(Industry.STUDIO)
+    for grant in (mine, mine, other, studio):
+        world.give(grant)
+    note()
+    compact(world.reader(), lambda *_: True, world.clock, os.urandom, least_files=2)
+    note()
+    world.withdraw(other)
+    world.sweep()
+    note()
+    assert [len(files) for files in told.values()] == [0, 0, 3, 4, 2, 3, 1, 2]
+    assert {asked: world.reader().files_at(*asked) for asked in told} == told
 
 
 def test_more_grants_than_one_query_can_carry(world: World) -> None:
