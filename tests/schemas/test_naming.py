@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.batch import Item
+from schemas.batch import Item, can_be_kept
 from schemas.naming import delivery_paths
 
 
@@ -55,3 +55,14 @@ def test_every_item_has_its_own_name_in_its_own_folder(paths: list[str]) -> None
 def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="stay inside"):
         Item(number=1, path=path, size=1)
+
+
+@pytest.mark.parametrize(
+    ("kept", "refused"),
+    [("ä" * 127 + "b", "ä" * 128), ("a/" * 511 + "bc", "a/" * 511 + "äc"), ("a\xa0b.jpg", "a\x9fb.jpg")],
+)
+def test_a_photo_may_be_called_what_disks_and_buckets_hold_in_bytes_and_a_terminal_shows(
+    kept: str, refused: str
+) -> None:
+    assert can_be_kept(kept)
+    assert not can_be_kept(refused)
