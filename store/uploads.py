@@ -65,7 +65,7 @@ class Uploads:
         self._transient.write(self._stamp, f"{self._folder}/{token}.json", photo.model_dump_json().encode())
 
     def announce_again(self, token: str, photo: Announced) -> int:
-        """Announce, or go on with an upload of the same path and size; returns where it stands."""
+        """Announce a photo that is not empty, or go on with one of the same path and size; returns where it stands."""
         try:
             if self.announced(token).model_copy(update={"metadata": photo.metadata}) == photo:
                 return self.offset(token)
@@ -74,8 +74,6 @@ class Uploads:
         else:
             self.remove(token)
         self.announce(token, photo)
-        if photo.size == 0:
-            self._transient.write(self._stamp, uploaded_key(self._stamp.batch_id, token), b"")
         return 0
 
     def announced(self, token: str) -> Announced:
