@@ -51,6 +51,16 @@ def test_what_was_sealed_is_read_back_whatever_the_names_are(names: list[tuple[s
         assert manifest.item_at("a") is manifest.item_at("nowhere") is None
 
 
+@pytest.mark.parametrize(("of_all", "of_one"), [(False, False), (True, False), (False, True)])
+def test_photos_that_are_to_be_consistent_are_known_before_and_after_the_seal(of_all: bool, of_one: bool) -> None:
+    usual, alike = CutoutOptions(), CutoutOptions(consistent=True)
+    one = Item(number=2, path='"consistent":true', size=1, options=alike if of_one else usual)
+    stamped = stamp().model_copy(update={"options": alike if of_all else usual})
+    manifest = Manifest(stamp=stamped, items=(Item(number=1, path="a", size=1), one))
+    read = Manifest.from_json(manifest.model_dump_json().encode())
+    assert manifest.wants_consistency == read.wants_consistency == (of_all or of_one)
+
+
 def test_a_manifest_that_others_wrote_is_checked_as_a_whole() -> None:
     sealed = Manifest(stamp=stamp(), items=(Item(number=1, path="a.jpg", size=1),))
     spaced = json.dumps(json.loads(sealed.model_dump_json()), indent=1)
