@@ -440,6 +440,8 @@ def test_a_resumable_upload_goes_on_where_it_stood(desk: Desk) -> None:
         return desk.call("PATCH", place, headers=head, content=data).status_code
 
     assert send(0, photo[:100]) == 204
+    for part in ("000000000100-000000000200", "000000000100-000000000104.partial-0a1b"):  # a writer was killed
+        desk.parts.transient.objects.write(f"{batch_prefix(batch)}/upload/{place.rpartition('/')[2]}/{part}", b"half")
     assert send(50, photo[50:]) == 409, "a part that does not begin where the upload stands"
     assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "wrong_state"
     again = desk.call("POST", f"/batches/{batch}/uploads", headers=announce)
