@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,9 @@ def records(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         [_programs() / program, "-D", home / "data", *said, *own], stderr=subprocess.DEVNULL, **run
     )
     wait_for(port, process)
+    is_ready = [_programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    while subprocess.run(is_ready, check=False).returncode == 1:  # it listens before it has started, and says so
+        time.sleep(0.05)
     yield f"postgresql+psycopg://tests:secret@postgres:{port}/postgres?hostaddr=127.0.0.1"
     process.terminate()
     process.wait()
