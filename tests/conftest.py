@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from store.logs import _OURS, Json, Text
+from store.records import Records, open_records
+from store.settings import Settings
+from tests.consent.postgres import new_database
 from tests.ending import end
 
 
@@ -26,6 +30,14 @@ def log_as_it_was() -> Iterator[None]:
     root.handlers = [each for each in root.handlers if not _is_ours(each)] + [
         each for each in handlers if _is_ours(each)
     ]
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Records]:
+    """An empty, current database on PostgreSQL, for what SQLite does not have."""
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    yield records
+    records.engine.dispose()
 
 
 def _is_ours(handler: logging.Handler) -> bool:

@@ -68,14 +68,6 @@ def new_owner(records: Records, name: str = "Acme Motors") -> Owner:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Records]:
-    """An empty, current database on PostgreSQL, for what SQLite does not have."""
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
-    yield records
-    records.engine.dispose()
-
-
-@pytest.fixture
 def owner(records: Records) -> Owner:
     return new_owner(records)
 

@@ -8,30 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.outcomes import Became, Kind, Outcome
-from schemas.results import Done, Failed, Scores, ShardReport, results_by_number, standing
+from schemas.results import Done, Failed, ShardReport, results_by_number, standing
+from tests.batches import done
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
-SCORES = Scores(coverage=0.4, edge_uncertainty=0.1, pieces=1, cut_by_frame=0, sharpness=0.5, exposure=0.5)
 
 
 def result(number: int, code: str | None, microseconds: int) -> Done | Failed:
     finished = NOON + timedelta(microseconds=microseconds)
     if code is not None:
         return Failed(number=number, code=code, sentence="It is empty.", finished_at=finished)
-    return Done(
-        number=number,
-        width=4,
-        height=3,
-        bytes=microseconds,
-        source_width=4,
-        source_height=3,
-        scores=SCORES,
-        flags=("blurred",) if microseconds % 2 else (),
-        network="u2netp",
-        weights_sha256="0" * 64,
-        device="cpu",
-        finished_at=finished,
-    )
+    flags = ("blurred",) if microseconds % 2 else ()
+    return done(number, finished, size=microseconds).model_copy(update={"flags": flags})
 
 
 RESULTS = st.lists(

@@ -10,7 +10,9 @@ from random import Random
 
 import pytest
 
+from schemas.batch import Stamp
 from schemas.ids import BatchId, new_batch_id
+from schemas.options import CutoutOptions
 from store.objects import ObjectStore
 from store.objects import open_store as open_the_store
 from store.records import Records, open_records
@@ -27,6 +29,18 @@ def later(hours: float = 0, minutes: float = 0) -> datetime:
 
 def batch_at(moment: datetime, seed: int = 1) -> BatchId:
     return new_batch_id(moment, Random(seed).randbytes)
+
+
+def stamp() -> Stamp:
+    """Of a batch that is received at noon."""
+    return Stamp(
+        batch_id=batch_at(NOON),
+        received_at=NOON,
+        purge_at=later(hours=23),
+        industry=None,
+        grant_id=None,
+        options=CutoutOptions(),
+    )
 
 
 def ceph_bucket(**how: object) -> tuple[str, Settings]:

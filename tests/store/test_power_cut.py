@@ -7,15 +7,13 @@ import os
 import struct
 import subprocess
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from portal.delivery import Results, deliver
-from schemas.batch import BatchState, Item, Manifest, Stamp
-from schemas.options import CutoutOptions
+from schemas.batch import BatchState, Item, Manifest
 from store.batches import get_batch, open_batch, seal
 from store.folder import Folder
 from store.people import create_account
@@ -23,7 +21,7 @@ from store.records import open_records
 from store.settings import Settings
 from store.transient import open_transient
 from tests.batches import done
-from tests.store.conftest import NOON, batch_at
+from tests.store.conftest import NOON, stamp
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN in the kernel's fs/ext4/ext4.h
 _AND_LOSE_THE_LOG = 2
@@ -105,14 +103,3 @@ def test_a_cutout_that_was_fetched_is_there_after_a_power_cut(disk: Disk, tmp_pa
     deliver(transient, results, disk.path / "to", lambda: None)
     disk.cut_the_power()
     assert {number: (disk.path / "to" / name).read_bytes() for number, name in names.items()} == cutouts
-
-
-def stamp() -> Stamp:
-    return Stamp(
-        batch_id=batch_at(NOON),
-        received_at=NOON,
-        purge_at=NOON + timedelta(hours=23),
-        industry=None,
-        grant_id=None,
-        options=CutoutOptions(),
-    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Connection
@@ -13,26 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.errors import LedgerBroken
 from schemas.receipt import Erased, receipt_hash
 from store.receipts import begin_erasures, finish_erasures, list_receipts, unfinished_erasures, verify_receipts
-from store.records import Records, open_records
-from store.settings import Settings
-from tests.consent.postgres import new_database
+from store.records import Records
 from tests.store.conftest import NOON, batch_at, later
 
 ONE, TWO = batch_at(NOON), batch_at(NOON, seed=2)
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Records]:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
-    yield records
-    records.engine.dispose()
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[Records]:
-    records = open_records(Settings(home=tmp_path))
-    yield records
-    records.engine.dispose()
 
 
 def at_once(records: Records, one: Callable[[Connection], object], two: Callable[[Connection], object]) -> None:
@@ -80,8 +63,8 @@ def test_two_cleanups_that_end_at_once_leave_one_chain(postgres: Records, second
         assert verify_receipts(list_receipts(connection)) == receipts
 
 
-def test_an_erasure_that_is_begun_again_keeps_the_larger_count(sqlite: Records) -> None:
-    with sqlite.transaction() as connection:
+def test_an_erasure_that_is_begun_again_keeps_the_larger_count(records: Records) -> None:
+    with records.transaction() as connection:
         for count in ((1, 5), (3, 15), (2, 20)):
             begin_erasures(connection, Erased.BATCH, {ONE: count}, NOON)
         (receipt,) = finish_erasures(connection, {ONE: later(hours=24)}, later(hours=23))
@@ -97,8 +80,8 @@ def test_an_erasure_that_is_begun_again_keeps_the_larger_count(sqlite: Records) 
         ("re-ordered", "Receipt 1 is missing or out of order"),
     ],
 )
-def test_a_receipt_that_somebody_touched_is_named(sqlite: Records, harm: str, told: str) -> None:
-    with sqlite.transaction() as connection:
+def test_a_receipt_that_somebody_touched_is_named(records: Records, harm: str, told: str) -> None:
+    with records.transaction() as connection:
         for number in range(3):
             batch_id = batch_at(NOON, seed=number)
             begin_erasures(connection, Erased.BATCH, {batch_id: (3, 15)}, NOON)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
 
 import pytest
 
-from schemas.batch import Stamp
 from schemas.errors import StoreFault
-from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store.objects import ObjectStore
 from store.storage import Storage
 from store.transient import TransientStore, batch_prefix
-from tests.store.conftest import NOON, batch_at
+from tests.store.conftest import NOON, stamp
 
-STAMP = Stamp(
-    batch_id=batch_at(NOON),
-    received_at=NOON,
-    purge_at=NOON + timedelta(hours=24),
-    industry=None,
-    grant_id=None,
-    options=CutoutOptions(),
-)
+STAMP = stamp()
 MANY = 1200
 
 
