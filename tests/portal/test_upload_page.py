@@ -184,6 +184,20 @@ def test_what_began_to_come_and_is_not_chosen_again_can_be_left_out(
     assert list(paths_in(site, BatchId(batch))) == ["photos/1.jpg"]
 
 
+def test_a_folder_that_is_chosen_before_the_pages_script_has_come_is_taken_when_it_has(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    held: list[Route] = []
+    page.route("**/upload_sending.js", lambda route: held.append(route))
+    page.goto(f"{address}/batches/new", wait_until="commit")
+    choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg(), "2.jpg": jpeg()}))
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
+
+
 def test_five_thousand_photos_are_listed_paused_and_taken_up_again(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:

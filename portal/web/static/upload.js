@@ -269,7 +269,9 @@ function megabytes(bytes) {
 // --- what a person does
 
 for (const picker of page.querySelectorAll("input[type=file]")) {
-  picker.addEventListener("change", () => { take(Promise.resolve(ofPicker(picker.files, suffixes))); picker.value = ""; });
+  const taken = () => { take(Promise.resolve(ofPicker(picker.files, suffixes))); picker.value = ""; };
+  picker.addEventListener("change", taken);
+  if (picker.files.length) taken(); // chosen while this script was still on its way
 }
 const place = find("drop");
 addEventListener("dragover", (event) => { event.preventDefault(); place.classList.add("is-over"); });
