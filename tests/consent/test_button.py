@@ -112,7 +112,7 @@ def test_a_yes_that_comes_while_the_account_is_being_closed_grants_nothing(owner
         other.join(timeout=0.3)
         assert other.is_alive(), "the yes must wait"
         erase_account(connection, owner.account_id, later(1))
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert [type(each) for each in told] == [NotAllowed]
     _nothing_stands(owner)
 

@@ -86,7 +86,7 @@ def test_a_withdrawal_waits_for_an_admission_that_was_first(owner: Owner) -> Non
         other.join(timeout=0.3)
         assert other.is_alive(), "the withdrawal must wait"
         order.append("admitted")
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert order == ["admitted", "withdrawn"]
 
 
@@ -104,7 +104,7 @@ def test_an_admission_waits_for_a_withdrawal_that_was_first(owner: Owner) -> Non
         other.start()
         other.join(timeout=0.3)
         assert not decisions, "the admission must wait"
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert [each.reason for each in decisions] == [Reason.WITHDRAWN]
 
 

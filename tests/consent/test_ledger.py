@@ -93,7 +93,7 @@ def test_a_no_that_is_said_twice_at_once_is_written_once(owner: Owner) -> None:
         other = threading.Thread(target=decline)
         other.start()
         other.join(timeout=0.3)
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert again == []
 
 

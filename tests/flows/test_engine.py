@@ -50,7 +50,7 @@ def start(home: Path, *words: str) -> subprocess.Popen[str]:
 
 def is_there(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/health", trust_env=False, timeout=10).is_success
+        return httpx.get(f"{address}/health", trust_env=False, timeout=60).is_success
     except httpx.TransportError:
         return False
 

@@ -321,7 +321,7 @@ def test_a_merge_waits_for_another_of_the_same_files_on_postgresql(tmp_path: Pat
 
     world.lake.exists = another_meanwhile  # type: ignore[method-assign]
     assert merge(world, least_files=2).merged == 1
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert second == [Compacted(abandoned=1)]
     assert ids(world) == before
     world.records.engine.dispose()

@@ -21,6 +21,9 @@ from tests.portal.conftest import Site
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 PHONE = {"width": 375, "height": 740}
 DESKTOP = {"width": 1180, "height": 860}
+PATIENCE = 60_000
+"""Milliseconds that a page has for what is expected of it: only a machine that does much else comes near them."""
+
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -37,6 +40,7 @@ def launch(playwright: Playwright) -> Browser:
     path = shutil.which("chromium")
     if path is None:
         raise RuntimeError("Chromium is not installed: see deploy/test-packages.txt")
+    expect.set_options(timeout=PATIENCE)
     return playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
 
 
@@ -54,7 +58,7 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(timeout=10)
+            thread.join(timeout=60)
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def another_site(page: str) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=5)
+        thread.join(timeout=60)
 
 
 def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme") -> Page:

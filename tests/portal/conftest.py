@@ -103,10 +103,10 @@ def chromium() -> Iterator[Chromium]:
 @pytest.fixture
 def context(chromium: Chromium) -> Iterator[BrowserContext]:
     """A fresh profile of it."""
-    from tests.portal.chromium import DESKTOP
+    from tests.portal.chromium import DESKTOP, PATIENCE
 
     context = chromium.new_context(viewport=DESKTOP)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

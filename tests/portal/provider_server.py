@@ -142,7 +142,7 @@ def identity_provider() -> Iterator[IdentityProvider]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(timeout=5)
+        thread.join(timeout=60)
 
 
 def flat(query: str) -> dict[str, str]:

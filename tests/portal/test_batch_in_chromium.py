@@ -95,11 +95,11 @@ def test_numbers_go_up_while_the_page_is_looked_at(
     work.start()
     for number in range(1, 4):
         turn.release()
-        expect(failed).to_have_text(str(number), timeout=20_000)
+        expect(failed).to_have_text(str(number))
         assert page.locator("progress").get_attribute("value") == str(number)
     expect(page.get_by_role("link", name="There are new results")).to_be_visible()
     turn.release()
-    expect(page.get_by_role("heading", name="Failed")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="Failed")).to_be_visible()
     work.join()
     expect(page.locator(".photo")).to_have_count(4)
 
@@ -121,7 +121,7 @@ def test_an_end_takes_nothing_away_from_who_is_typing(
     search.press_sequentially("VIN")
     turn = threading.Semaphore(1)
     run_batch(parts, batch, refusing(turn))
-    expect(page.locator("body[data-over]")).to_be_attached(timeout=20_000)
+    expect(page.locator("body[data-over]")).to_be_attached()
     expect(search).to_have_value("VIN")
     assert is_accessible(page)
     page.get_by_role("status").get_by_role("link", name="There are new results").click()

@@ -195,7 +195,7 @@ def test_looking_waits_for_no_writer(site: Site) -> None:
     link, client = site.link(site.account("Acme")[1]), browser.client
     with site.records.transaction(), ThreadPoolExecutor(1) as other:
         for page in (link, "/account", PAGE, f"/account/consent-receipts/{receipt.grant_id}", "/account/keys"):
-            assert other.submit(client.get, page).result(timeout=10).status_code == 200, page
+            assert other.submit(client.get, page).result(timeout=60).status_code == 200, page
         for path in ("consent", "schedules", "webhooks", "webhooks/1/events", "schedules/1"):
             asked = other.submit(client.get, f"/v1/{path}", headers={"x-api-key": key})
-            assert asked.result(timeout=10).status_code in (200, 404), path
+            assert asked.result(timeout=60).status_code in (200, 404), path

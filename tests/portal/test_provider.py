@@ -53,7 +53,7 @@ def go(client: TestClient) -> str:
     """To the provider and back; where it sends the browser."""
     answer = client.get("/sign-in/provider/go", follow_redirects=False)
     assert answer.status_code == 303
-    sent = requests.get(answer.headers["location"], allow_redirects=False, timeout=10)
+    sent = requests.get(answer.headers["location"], allow_redirects=False, timeout=60)
     return sent.headers["location"].removeprefix("http://127.0.0.1:8080")
 
 

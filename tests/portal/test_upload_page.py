@@ -124,7 +124,7 @@ def test_a_line_cut_in_mid_upload_costs_nothing(
         assert line.was_cut.wait(20)
         expect(page.get_by_role("status")).to_contain_text("The connection is gone")
         line.mend()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
     assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
     assert any(offset % MEGABYTE for offset in offsets), "what had come of a broken part was not sent again"
 
@@ -151,7 +151,7 @@ def test_a_page_that_is_loaded_again_goes_on_with_what_is_missing(
         complete = int(status.inner_text().split()[0])
         assert is_accessible(page)
         choose(page, folder)
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of", timeout=30_000)
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
     assert paths_in(site, batch_of(site).stamp.batch_id) == {f"cars/{path}": data for path, data in files.items()}
     assert complete > 0, "the line was cut too early for this test"
     assert len(set(filter(None, announced))) == len(files) - complete, "what was here is not sent twice"

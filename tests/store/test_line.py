@@ -152,5 +152,5 @@ def test_what_one_transaction_holds_another_waits_for(two: Records, hold: Callab
         other.start()
         other.join(timeout=0.3)
         assert other.is_alive(), "it must wait"
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert not other.is_alive()

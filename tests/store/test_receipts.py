@@ -34,7 +34,7 @@ def at_once(records: Records, one: Callable[[Connection], object], two: Callable
         one(connection)
         other.start()
         other.join(timeout=0.3)
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert faults == []
 
 
