@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bench.rembg import PHOTOS, PLOTS, rembg_python, start_rembg
+from bench.plots import plots, save
+from bench.rembg import PHOTOS, rembg_python, start_rembg
 from bench.results import write_section
 from bench.tables import table
 from workers.foreground import despilled
@@ -35,6 +36,12 @@ MEASURES = ("SAD", "MSE", "gradient", "connectivity", "edge colour", "CPU-ms")
 
 
 FORMATS = {"gradient": ".3f", "CPU-ms": ".0f"}
+SHOWN = ("hair", 2)
+"""The subject, and the number of its background, of which a picture is made."""
+
+PICTURED = ("rembg default", "rembg decontaminate", "rembg alpha matting", "bgbatch refine + despill")
+WINDOW = (420, 120, 620, 320)
+"""Of the picture: left, top, right, bottom."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,13 @@ def main() -> None:
         script = Path(__file__).with_name("rembg_quality_side.py")
         with start_rembg(chosen.python or rembg_python(), None, Path(folder), script) as rembg:
             for subject in subjects(random):
-                for background in backgrounds(random):
+                for number, background in enumerate(backgrounds(random)):
                     photo = composite(subject, background)
-                    mask = coarse(subject.alpha)
-                    for way, (rgba, spent) in methods(photo, mask, rembg, Path(folder)).items():
+                    made = methods(photo, coarse(subject.alpha), rembg, Path(folder))
+                    for way, (rgba, spent) in made.items():
                         found[way].append(measured(rgba, subject) | {"CPU-ms": spent})
+                    if (subject.name, number) == SHOWN:
+                        picture(photo, subject, {way: made[way] for way in PICTURED})
                     large.append(at_two_megapixels(subject, background))
     means = {way: {m: float(np.mean([row[m] for row in rows])) for m in MEASURES} for way, rows in found.items()}
     report(means, float(np.mean(large)))
@@ -261,25 +270,35 @@ def report(means: dict[str, dict[str, float]], large: float) -> None:
     draw(means)
 
 
+def picture(photo: np.ndarray, subject: Subject, made: dict[str, tuple[np.ndarray, float]]) -> None:
+    """A piece of the photo, of its cutouts on another colour, and of what is true, side by side."""
+    solid = np.full((*photo.shape[:2], 1), 255, np.uint8)
+    true = np.dstack((subject.colours * 255, subject.alpha * 255)).astype(np.uint8)
+    shown = {f"{way}\n{spent:,.0f} CPU-ms": rgba for way, (rgba, spent) in made.items()}
+    shown = {"the photo\n": np.dstack((photo, solid)), **shown, "what is true\n": true}
+    figure, each = plots().subplots(1, len(shown), figsize=(12, 2.6))
+    for axes, (title, rgba) in zip(each, shown.items(), strict=True):
+        paper = Image.new("RGBA", SIZE, "#f4d9e3")
+        paper.alpha_composite(Image.fromarray(rgba))
+        axes.imshow(paper.crop(WINDOW), interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.axis("off")
+    save(figure, "quality-hair.png")
+
+
 def draw(means: dict[str, dict[str, float]]) -> None:
     """Bars of the two errors that the goals are about."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    ways = list(means)
+    figure, both = plots().subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    ways = sorted(means, key=lambda way: -means[way]["gradient"] - means[way]["edge colour"])
     for axes, measure in zip(both, ("gradient", "edge colour"), strict=True):
         colours = ["#1769aa" if way.startswith("bgbatch") else "#9aa3ad" for way in ways]
         bars = axes.barh(ways, [means[way][measure] for way in ways], color=colours)
         axes.bar_label(bars, fmt=f"%{FORMATS.get(measure, '.1f')}", fontsize=8)
-        axes.set_title(f"{measure} error", fontsize=10)
+        axes.set_title(f"{measure} error: less is better", fontsize=10)
+        axes.margins(x=0.12)  # for the figures beside the bars
         axes.spines[["top", "right"]].set_visible(False)
     both[0].invert_yaxis()
-    PLOTS.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(PLOTS / "quality-edges.png", dpi=130)
+    save(figure, "quality-edges.png")
 
 
 if __name__ == "__main__":
