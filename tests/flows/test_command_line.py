@@ -20,6 +20,7 @@ from store.settings import Settings
 from store.transient import open_transient
 from tests.batches import lay_out
 from tests.flows.conftest import photo
+from tests.workers.images import HOSTILE
 
 PHOTOS = 24  # more than are done by the time that the first are seen to be
 BGBATCH = [sys.executable, "-c", "from portal.cli.app import main; main()"]
@@ -59,8 +60,9 @@ def test_bad_photos_cost_their_own_result_and_both_number_ones_live(shell: Shell
         "VIN1/1.jpg": photo("motorcycle"),
         "VIN2/1.jpg": photo("coffee"),
         "VIN2/damaged.jpg": photo()[:9000],
-        "VIN2/list.jpg": b"milk, eggs\n",
+        **{f"hostile/{name}": data for name, (data, _) in HOSTILE.items()},
     }
+    shell.env["BGBATCH_MAX_MEGABYTES"] = "2"
     folder = lay_out(tmp_path / "photos", files)
     (folder / "VIN3").mkdir()
     cutouts = tmp_path / "cutouts"
@@ -70,7 +72,7 @@ def test_bad_photos_cost_their_own_result_and_both_number_ones_live(shell: Shell
     batch = json.loads(said)
     assert batch["state"] == "partially_completed"
     codes = {failure["path"]: failure["code"] for failure in batch["failures"]}
-    assert codes == {"VIN2/damaged.jpg": "damaged_image", "VIN2/list.jpg": "not_an_image"}
+    assert codes == {"VIN2/damaged.jpg": "damaged_image"} | {f"hostile/{name}": HOSTILE[name][1] for name in HOSTILE}
     assert all(failure["sentence"].endswith(".") for failure in batch["failures"])
     assert {path.relative_to(cutouts).as_posix() for path in cutouts.rglob("*.png")} == {"VIN1/1.png", "VIN2/1.png"}
     assert batch["refusals"] == {"no_grant": 2}
