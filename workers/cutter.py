@@ -120,7 +120,7 @@ class Cutter:
         if isinstance(done, Taken) or done.mask is None:
             raise ValueError("this has not been segmented")
         order, picture = done.order, done.picture
-        alpha = _full_alpha(done.mask, picture)
+        alpha = done.alpha if done.alpha is not None else _full_alpha(done.mask, picture)
         if order.options.refine:
             alpha = refined(picture.rgb, alpha)
         frame = frame_for(alpha, order.options, order.setting)

@@ -1,6 +1,7 @@
 """The way of a JPEG that stays on the GPU: decoded by nvJPEG, segmented, and, if a JPEG is wanted, put together and
-encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. Soft
-edges are worked out there too. For any other output its pixels come to the host once.
+encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. For any
+other output its pixels come to the host once. Soft edges are worked out there for all of them; only what is scaled down
+afterwards is despilled on the host, as it is then.
 
 A photo that this cannot do, or fails at, takes the ordinary way: it decides what is damaged, and why.
 """
@@ -230,12 +231,10 @@ class DeviceLane:
         for stack, small, image, mask in zip(stacks, smalls, images, masks, strict=True):
             orders = [taken[place].order for place in stack.places]
             gray = self._in_gray(halved(small, SCORED_SIDE, self._halving))
-            if stack.colour is None:
-                each = zip(orders, *_on_host(_colours_last(stack.photos), gray, image, mask), strict=True)
-                decoded = [Opened(order, Picture(rgb, None), *rest) for order, rgb, *rest in each]
-                opened |= zip(stack.places, decoded, strict=True)
-                continue
             height, width = stack.photos.shape[-2:]
+            if stack.colour is None:
+                opened |= zip(stack.places, self._opened(stack, orders, gray, image, mask), strict=True)
+                continue
             is_png, is_alpha_wanted = stack.colour == TRANSPARENT, any(order.want_mask for order in orders)
             is_whole = is_png or is_alpha_wanted or stack.has_edges
             alpha = self._full_alpha(mask, height, width) if is_whole else None
@@ -255,6 +254,17 @@ class DeviceLane:
         for place, file in zip(jpegs, self._jpegs.encode([*jpegs.values()]) if jpegs else (), strict=True):
             made[place] = replace(made[place], file=file)
         return [made.get(place) or opened[place] for place in range(len(taken))]
+
+    def _opened(self, stack: _Stack, orders: list[Order], gray: Tensor, image: Tensor, mask: Tensor) -> list[Opened]:
+        """What the host goes on with, and for each what it still has to do."""
+        photos, alpha = stack.photos, None
+        if stack.has_edges:
+            photos, alpha = self._with_edges(stack, self._full_alpha(mask, *photos.shape[-2:]))
+        there = _on_host(_colours_last(photos), gray, image, mask, *(() if alpha is None else (alpha,)))
+        return [
+            Opened(stack.left_of(order), Picture(rgb, None), *rest)
+            for order, rgb, *rest in zip(orders, *there, strict=True)
+        ]
 
     def _with_edges(self, stack: _Stack, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """Photos and alpha, with soft edges worked out and the old background taken out of them if that is wanted."""
@@ -293,15 +303,21 @@ class _Stack:
         """Whether more than the mask decides what they look like."""
         return self.is_refined or self.is_despilled
 
+    def left_of(self, order: Order) -> Order:
+        """The order without what is done here."""
+        options = order.options
+        left = {"refine": options.refine and not self.is_refined, "despill": options.despill and not self.is_despilled}
+        return replace(order, options=options.model_copy(update=left))
+
 
 def _stacked(taken: Sequence[Taken], files: Sequence[Tensor]) -> list[_Stack]:
     """What can be done at once, is: a step costs a GPU as much time to begin as many photos take."""
     alike: dict[tuple[torch.Size, Rgba | None, bool, bool], list[int]] = defaultdict(list)
     photos = [upright(file, each.orientation) for file, each in zip(files, taken, strict=True)]
     for place, (photo, each) in enumerate(zip(photos, taken, strict=True)):
-        options = each.order.options
-        colour = _colour_under(options, photo.shape[-1], photo.shape[-2])
-        alike[photo.shape, colour, options.refine, options.despill].append(place)
+        options, size = each.order.options, (photo.shape[-1], photo.shape[-2])
+        is_despilled = options.despill and _is_whole(options, *size)
+        alike[photo.shape, _colour_under(options, *size), options.refine, is_despilled].append(place)
     stacks = []
     for (shape, colour, is_refined, is_despilled), places in alike.items():
         many = max(1, _PIXELS_AT_ONCE // shape[-2:].numel())
@@ -317,13 +333,18 @@ def _colour_under(options: CutoutOptions, width: int, height: int) -> Rgba | Non
 
     None when something else is wanted, which the device does not make.
     """
-    is_worked_on = options.crop or options.consistent or options.shadow
-    is_other = options.channels is not Channels.RGBA or options.bg_image is not None
-    if is_worked_on or is_other or fitted(width, height, options.size.max_pixels) != (width, height):
+    is_other = options.shadow or options.channels is not Channels.RGBA or options.bg_image is not None
+    if is_other or not _is_whole(options, width, height):
         return None
     if options.format is Format.JPG:
         return as_the_format_can(options.background or WHITE, Format.JPG)
     return TRANSPARENT if options.format is Format.PNG and options.background is None else None
+
+
+def _is_whole(options: CutoutOptions, width: int, height: int) -> bool:
+    """Whether the cutout of a photo of this size shows all of it, pixel by pixel."""
+    is_framed = options.crop or options.consistent
+    return not is_framed and fitted(width, height, options.size.max_pixels) == (width, height)
 
 
 @lru_cache(maxsize=64)

@@ -34,7 +34,8 @@ class Order:
 class Opened:
     """A decoded source. `gray`: the picture as scores are told from it; `squeezed`: as the network is given it.
 
-    `mask`: what the network made of it, side × side, once it was asked.
+    `mask`: what the network made of it, side × side, once it was asked. `alpha`: that in the picture's size, if its
+    edges were refined on the device; what was done there is not among the options of `order` any more.
     """
 
     order: Order
@@ -42,6 +43,7 @@ class Opened:
     gray: Pixels
     squeezed: Pixels
     mask: Pixels | None = None
+    alpha: Pixels | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from schemas.results import Failed
 from store.objects import open_store
 from store.settings import Settings
 from store.transient import TransientStore
-from tests.workers.images import pixels_of
+from tests.workers.images import pixels_of, saved
 from tests.workers.photos import PHOTOS
 from tests.workers.test_shard import NOW, manifest_of
 from workers import composite, device_edges, reduce
@@ -156,6 +156,33 @@ def test_soft_edges_are_worked_out_on_the_device_as_on_the_host(cutter, photo, e
     assert difference < min(2.0, 0.5 * change)
     assert np.abs(pixels_of(ours.mask_png) - alpha).mean() <= 1
     assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"format": "webp"}, set()),
+        ({"format": "jpg", "shadow": "true"}, set()),
+        ({"format": "png", "bg_color": "#f008"}, set()),
+        ({"format": "png", "crop": "true"}, {"despill"}),
+        ({"format": "png", "size": "preview"}, {"despill"}),
+    ],
+)
+def test_soft_edges_of_other_outputs_are_worked_out_on_the_device_too(cutter, options, left):
+    """What is framed or scaled down is despilled as it is then: on the host."""
+    larger_than_a_preview = Image.open(PHOTOS[1]).resize((902, 600))
+    source = saved(larger_than_a_preview, "JPEG", quality=95)
+    lane, wanted = on_the_lane(cutter, Libjpeg()), parse_options(options | {"refine": "true", "despill": "true"})
+    (opened,) = lane.segment([lane.open(Order(source, wanted, want_mask=True))])
+    assert isinstance(opened, Opened)
+    assert {name for name in ("refine", "despill") if getattr(opened.order.options, name)} == left
+    ours, usual = lane.finish(opened), cutter.cut(source, wanted, want_mask=True)
+    plain = cutter.cut(source, parse_options(options), want_mask=True)
+    assert (ours.width, ours.height, ours.flags) == (usual.width, usual.height, usual.flags)
+    assert np.abs(pixels_of(ours.mask_png) - pixels_of(usual.mask_png)).mean() <= 1
+    assert np.abs(pixels_of(ours.mask_png) - pixels_of(plain.mask_png)).mean() > 1
+    soft = (pixels_of(usual.file)[..., -1] > 5) & (pixels_of(usual.file)[..., -1] < 250)
+    assert np.abs(pixels_of(ours.file) - pixels_of(usual.file))[soft].mean() < 2
 
 
 @pytest.mark.parametrize("around", [0, 255])
