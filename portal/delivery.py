@@ -17,7 +17,7 @@ from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
 from store.folder import write_whole
 from store.objects import ObjectStore
-from store.parallel import in_parallel
+from store.parallel import all_in_parallel, in_parallel
 from store.transient import TransientStore, cutout_key
 
 _AHEAD = 3
@@ -89,10 +89,7 @@ def deliver_to_place(
 
 
 def _each(at_once: int, results: Results, write: Callable[[int], None], on_item: Callable[[], None]) -> int:
-    done = results.done
-    for _ in in_parallel(at_once, write, done):
-        on_item()
-    return len(done)
+    return len(all_in_parallel(at_once, write, results.done, on_item))
 
 
 class _Pipe(io.RawIOBase):

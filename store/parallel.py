@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
+def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_Out]:
     """`map`, with so many calls in flight, and as many answers at most that were not asked for yet.
 
     The order is that of `items`, each of which is taken when its call may begin. An exception is raised after the calls
@@ -32,3 +33,15 @@ def in_parallel(at_once: int, work: Callable[[_In], _Out], items: Iterable[_In])
         finally:
             for call in ahead:
                 call.cancel()
+
+
+def all_in_parallel(
+    at_once: int, work: Callable[[_In], _Out], items: Iterable[_In], on_each: Callable[[], None]
+) -> list[_Out]:
+    """The answers of all. `on_each` is called at each; whatever it raises, no call is in flight any more thereafter."""
+    found = []
+    with closing(in_parallel(at_once, work, items)) as answers:
+        for answer in answers:
+            found.append(answer)
+            on_each()
+    return found

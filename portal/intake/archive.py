@@ -28,7 +28,7 @@ from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
-from store.parallel import in_parallel
+from store.parallel import all_in_parallel
 from store.transient import source_key
 
 _PIECE = 1 << 20
@@ -132,10 +132,7 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
             parts.transient.write(stamp, source_key(stamp.batch_id, item.number), data)
         return item
 
-    items: list[Item] = []
-    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, kept, unpacked()):
-        items.append(item)
-        on_item()
+    items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, kept, unpacked(), on_item)
     if stamp.options.bg_image in archive.damaged:  # else each of the others would be told that it is damaged
         raise BadArchive(
             "The photo that bg_image names is damaged in the zip file. Pack it again from the original, and send that."

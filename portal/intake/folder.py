@@ -14,7 +14,7 @@ from schemas.batch import Item, Manifest, Stamp, can_be_kept
 from schemas.errors import NothingToDo, UserError
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES
-from store.parallel import in_parallel
+from store.parallel import all_in_parallel
 from store.transient import source_key
 
 
@@ -77,10 +77,7 @@ def upload(
             parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         return Item(number=number, path=relative, size=size)
 
-    items = []
-    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(photos, start=1)):
-        items.append(item)
-        on_item()
+    items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(photos, start=1), on_item)
     return seal(parts, stamp, items, left_out)
 
 

@@ -9,7 +9,7 @@ from flows.parts import Parts
 from flows.receive import seal
 from portal.intake.manifest import Listed
 from schemas.batch import Item, Manifest, Stamp
-from store.parallel import in_parallel
+from store.parallel import all_in_parallel
 from store.transient import source_key
 
 
@@ -32,8 +32,5 @@ def upload_manifest(
                 parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
         return Item(number=number, path=each.path, size=size, source=each.url, options=each.options)
 
-    items: list[Item] = []
-    for item in in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(listed, start=1)):
-        items.append(item)
-        on_item()
+    items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(listed, start=1), on_item)
     return seal(parts, stamp, items)

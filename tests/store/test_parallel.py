@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from store.parallel import in_parallel
+from store.parallel import all_in_parallel, in_parallel
 
 
 def test_so_many_calls_are_in_flight_at_once() -> None:
@@ -25,22 +25,49 @@ def test_answers_that_nobody_asked_for_yet_are_few() -> None:
     begun: list[int] = []
     answers = in_parallel(4, lambda number: begun.append(number) or number, range(1000))
     assert [next(answers) for _ in range(3)] == [0, 1, 2]
-    answers.close()  # type: ignore[attr-defined]
+    answers.close()
     assert len(begun) <= 3 + 2 * 4
 
 
-def test_once_nobody_asks_for_more_only_what_is_in_flight_comes_to_an_end() -> None:
+def test_once_nobody_asks_for_more_only_what_is_in_flight_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
+    is_closed = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            is_closed.set()
+            super().shutdown(wait, cancel_futures=cancel_futures)
 
     def work(number: int) -> None:
         begun.append(number)
-        if number:
-            time.sleep(0.5)
+        assert not number or is_closed.wait(60)
 
+    monkeypatch.setattr("store.parallel.ThreadPoolExecutor", Pool)
     answers = in_parallel(4, work, range(1000))
     next(answers)
-    answers.close()  # type: ignore[attr-defined]
+    answers.close()
     assert len(begun) <= 1 + 4
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_who_is_interrupted_between_two_answers_leaves_no_call_in_flight(at_once: int) -> None:
+    """What came in later would lie in a batch that was called off."""
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        threading.Event().wait(0.05)
+        ended.append(number)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:  # kept, as by whoever tells what happened
+        all_in_parallel(at_once, work, range(1000), interrupted)
+    assert sorted(begun) == sorted(ended)
+    assert len(begun) <= 1 + 2 * at_once
+    assert stopped.traceback
 
 
 def test_one_call_at_a_time_is_made_in_the_callers_own_thread_when_its_answer_is_asked_for() -> None:
