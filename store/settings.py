@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -100,6 +101,13 @@ class Settings(BaseSettings):
     oidc_client_id: str = Field("", description="Our client id at the provider.")
     oidc_client_secret: SecretStr = Field(SecretStr(""), description="The secret that goes with it.")
     oidc_name: str = Field("single sign-on", description="What people call the provider: `Sign in with …`.")
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, name: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise ValueError("Choose cpu, cuda or cuda:N")
+        return name
 
     @model_validator(mode="after")
     def _stores_lie_apart(self) -> Self:

@@ -13,7 +13,7 @@ import ray._private.services
 import ray._private.worker
 from ray.actor import ActorHandle
 
-from schemas.errors import WorkersLost
+from schemas.errors import DeviceAbsent, WorkersLost
 from store.settings import Settings
 from workers.identity import own_code, settings_digest
 from workers.limits import calls_at_once, places_in
@@ -71,6 +71,16 @@ def require_joined() -> None:
     if is_cut_off():
         raise WorkersLost(
             "The Ray cluster that this process had joined is gone. What is done stays done: run it again."
+        )
+
+
+def require_device(settings: Settings) -> None:
+    """Raises `DeviceAbsent` where an actor would wait for a GPU that never comes; on a cluster a node may yet join."""
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if _is_on_gpu(settings) and not settings.ray_address and not has.get("GPU"):
+        raise DeviceAbsent(
+            f"The device {settings.device} was asked for, and Ray finds no GPU on this machine. Install its driver, "
+            "join a cluster that has one (BGBATCH_RAY_ADDRESS), or set BGBATCH_DEVICE=cpu."
         )
 
 

@@ -29,7 +29,7 @@ from store.settings import Settings
 from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, calls_at_once, seconds_for
-from workers.placement import connect, places, require_joined, retire_others, start, stop
+from workers.placement import connect, places, require_device, require_joined, retire_others, start, stop
 from workers.plan import Shard, after_loss
 
 _MAX_DEATHS_IN_A_ROW = 8
@@ -320,8 +320,12 @@ class Pool:
 
 
 def open_pool(settings: Settings) -> Pool:
-    """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work."""
+    """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work.
+
+    Raises `DeviceAbsent`.
+    """
     connect(settings)
+    require_device(settings)
     if settings.ray_address:
         retire_others(settings)
     return Pool(settings, 1, most=places(settings))

@@ -30,7 +30,7 @@ from tests.flows.actors import (
 )
 from tests.flows.conftest import Place, photo
 from workers.placement import connect
-from workers.pool import Pool
+from workers.pool import Pool, open_pool
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +154,18 @@ def test_a_broken_cuda_context_ends_its_actor_and_another_one_cuts_the_photos(pl
     assert pids[-1] != broken
 
 
-def test_a_device_that_is_not_there_ends_the_batch_with_its_name(place: Place, on_ray: None) -> None:
+def test_a_gpu_that_this_machine_has_not_is_told_instead_of_waited_for(place: Place, on_ray: None) -> None:
+    if ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
+        pytest.skip("this machine has one")
+    with pytest.raises(DeviceAbsent, match="Ray finds no GPU on this machine"):
+        open_pool(place.parts.settings.model_copy(update={"device": "cuda"}))
+
+
+def test_weights_that_are_not_there_end_the_batch_with_their_name(place: Place, on_ray: None) -> None:
     settings = place.parts.settings.model_copy(update={"weights": place.folder / "nowhere.safetensors"})
     stamp = place.send({"1.jpg": photo()})
     pool = Pool(settings, 1)
-    with pytest.raises((WeightsInvalid, DeviceAbsent)):
+    with pytest.raises(WeightsInvalid):
         steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
 
 

@@ -189,6 +189,12 @@ def test_settings_that_do_not_go_together_are_refused_in_a_sentence(
     assert "A setting cannot be used. The suppressions must not lie inside the lake" in said
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "mps", "CPU "])
+def test_a_device_that_cannot_be_is_refused_by_every_command(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setenv("BGBATCH_DEVICE", device)
+    assert "BGBATCH_DEVICE: Choose cpu, cuda or cuda:N." in " ".join(run("status", code=2).split())
+
+
 def test_the_version_is_told() -> None:
     assert run("--version").split() == ["bgbatch", version("bgbatch")]
 
