@@ -1,7 +1,7 @@
 """The way of a JPEG that stays on the GPU: decoded by nvJPEG, segmented, and, if a JPEG is wanted, put together and
 encoded there too; only files cross to the host and back. Of a plain PNG the host only has to deflate the rows. For any
-other output its pixels come to the host once. Soft edges are worked out there for all of them; only what is scaled down
-afterwards is despilled on the host, as it is then.
+other output its pixels come to the host once. Soft edges are worked out there for all of them; only what is framed or
+scaled down is despilled on the host, as it is then, and photos that are to be `consistent` are refined there, too.
 
 A photo that this cannot do, or fails at, takes the ordinary way: it decides what is damaged, and why.
 """
@@ -316,8 +316,9 @@ def _stacked(taken: Sequence[Taken], files: Sequence[Tensor]) -> list[_Stack]:
     photos = [upright(file, each.orientation) for file, each in zip(files, taken, strict=True)]
     for place, (photo, each) in enumerate(zip(photos, taken, strict=True)):
         options, size = each.order.options, (photo.shape[-1], photo.shape[-2])
+        is_refined = options.refine and not options.consistent  # such a photo is measured here, and cut on the host
         is_despilled = options.despill and _is_whole(options, *size)
-        alike[photo.shape, _colour_under(options, *size), options.refine, is_despilled].append(place)
+        alike[photo.shape, _colour_under(options, *size), is_refined, is_despilled].append(place)
     stacks = []
     for (shape, colour, is_refined, is_despilled), places in alike.items():
         many = max(1, _PIXELS_AT_ONCE // shape[-2:].numel())

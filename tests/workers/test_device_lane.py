@@ -166,6 +166,7 @@ def test_soft_edges_are_worked_out_on_the_device_as_on_the_host(cutter, photo, e
         ({"format": "png", "bg_color": "#f008"}, set()),
         ({"format": "png", "crop": "true"}, {"despill"}),
         ({"format": "png", "size": "preview"}, {"despill"}),
+        ({"format": "png", "consistent": "true"}, {"refine", "despill"}),
     ],
 )
 def test_soft_edges_of_other_outputs_are_worked_out_on_the_device_too(cutter, options, left):
