@@ -72,7 +72,7 @@ class Crowd:
     async def send(self, address: str) -> None:
         """All of them, until each has sealed all of its batches."""
         limits = httpx.Limits(max_connections=len(self._keys), max_keepalive_connections=len(self._keys))
-        async with httpx.AsyncClient(base_url=f"{address}/v1", limits=limits, timeout=120, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=f"{address}/v1", limits=limits, timeout=300, trust_env=False) as client:
             await asyncio.gather(*(self._submitter(client, account, key) for account, key in self._keys))
 
     async def _submitter(self, client: httpx.AsyncClient, account: AccountId, key: str) -> None:

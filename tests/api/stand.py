@@ -21,7 +21,7 @@ from schemas.results import ShardReport
 from store.settings import Settings
 from store.transient import cutout_key
 from tests.batches import done, run_batch
-from tests.store.rclone import free_port, wait_for
+from tests.ports import free_port, wait_for
 from workers.plan import Shard
 
 BGBATCH = "from portal.cli.app import main; main()"
@@ -56,7 +56,7 @@ def running(home: Path, *code: str, **env: str) -> Iterator[subprocess.Popen[byt
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=300)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def test_an_upload_that_stands_still_does_not_hold_the_end_up(tmp_path: Path) ->
         account, person = create_account(connection, "Acme", "o@acme.example", system_clock(), os.urandom)
         _, key = create_key(connection, account, person, "tests", system_clock(), os.urandom)
     with portal(tmp_path / "home") as (address, process):
-        opened = httpx.post(f"{address}/v1/batches", json={}, headers={"x-api-key": key}, trust_env=False)
+        opened = httpx.post(f"{address}/v1/batches", json={}, headers={"x-api-key": key}, trust_env=False, timeout=60)
         put = f"PUT /v1/batches/{opened.json()['batch_id']}/items/1.jpg HTTP/1.1"
         head = f"{put}\r\nHost: portal\r\nx-api-key: {key}\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
         line = socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.cluster.network import HUB, Host, Network, kill_all, named
-from tests.cluster.servers import PATIENCE
-from tests.store.rclone import wait_for
+from tests.ports import wait_for
 
 PORT = 6379
 _RAY = Path(sys.executable).with_name("ray")
@@ -69,7 +68,7 @@ class Hosts:
         folder = tempfile.mkdtemp(prefix="ray-", dir=self._home.parent)
         where = ["--head", f"--port={PORT}", f"--node-ip-address={HUB}", f"--temp-dir={folder}", "--num-cpus=0"]
         self._head = self._start([_RAY, "start", "--block", *where, "--include-dashboard=false", _MEMORY])
-        wait_for(PORT, self._head, HUB, PATIENCE)
+        wait_for(PORT, self._head, HUB)
         self.members = []
         for _ in range(self._count):
             self.members.append(self._new_host())

@@ -21,10 +21,8 @@ from store.s3 import S3
 from store.settings import Settings
 from tests.cluster.network import HUB, children, is_gone, kill_all
 from tests.consent.postgres import _programs, _unprivileged_user
-from tests.store.rclone import KEY, SECRET, free_port, wait_for
-
-PATIENCE = 6000
-"""Tries: a busy machine of two cores needs more than half a minute for Prefect's server."""
+from tests.ports import free_port, wait_for
+from tests.store.rclone import KEY, SECRET
 
 Environment = Callable[[], Mapping[str, str]]
 
@@ -63,7 +61,7 @@ class Server:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        wait_for(self.port, self.process, self.host, PATIENCE)
+        wait_for(self.port, self.process, self.host)
 
     def says(self, lines: int = 20) -> str:
         """The end of what it said."""
@@ -122,7 +120,7 @@ class Postgres(Server):
 
     def wait_until_ready(self) -> None:
         super().wait_until_ready()
-        for _ in range(300):  # it listens before it has recovered
+        while not self.is_down:  # it listens before it has recovered
             try:
                 psycopg.connect(f"postgresql://trials@127.0.0.1:{self.port}/postgres").close()
             except psycopg.OperationalError:

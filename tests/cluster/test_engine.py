@@ -31,9 +31,9 @@ def run_a_flow(home: Path, **environment: str) -> subprocess.CompletedProcess[st
 def test_a_stranger_is_refused_and_who_knows_the_password_is_not(engine: Engine) -> None:
     address = engine.of_its_clients["PREFECT_API_URL"] + "/flows/filter"
     user, _, password = engine.password.partition(":")
-    assert httpx.post(address, json={}).status_code == 401
-    assert httpx.post(address, json={}, auth=(user, "wrong")).status_code == 401
-    assert httpx.post(address, json={}, auth=(user, password)).status_code == 200
+    assert httpx.post(address, timeout=60, json={}).status_code == 401
+    assert httpx.post(address, timeout=60, json={}, auth=(user, "wrong")).status_code == 401
+    assert httpx.post(address, timeout=60, json={}, auth=(user, password)).status_code == 200
 
 
 def test_a_flow_runs_with_the_password_alone(engine: Engine, tmp_path: Path) -> None:

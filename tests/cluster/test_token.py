@@ -92,7 +92,7 @@ def knock(inside: Sequence[str], friend: Mapping[str, str], *strangers: Mapping[
     """
     began = time.monotonic()
     asked = [_asking(inside, who) for who in (*strangers, friend)]
-    heard = asked.pop().communicate(timeout=120)[0]
+    heard = asked.pop().communicate(timeout=600)[0]
     until = time.monotonic() + (time.monotonic() - began)
     for each in asked:
         with suppress(subprocess.TimeoutExpired):

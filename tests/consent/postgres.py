@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from tests.ending import at_end
-from tests.store.rclone import free_port
+from tests.ports import free_port
 
 _numbers = itertools.count(1)
 
@@ -33,7 +33,9 @@ def server() -> str:
     data, port = home / "data", free_port()
     subprocess.run([programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"], **run)
     options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={home} -c fsync=off"
-    subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "start"], **run)
+    subprocess.run(
+        [programs / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "-t", "300", "start"], **run
+    )
 
     def stop() -> None:
         subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run)

@@ -27,8 +27,8 @@ from store.health import read_health
 from store.settings import Settings
 from store.transient import batch_prefix
 from tests.deploy.files import COMPOSE, called
+from tests.ports import free_port
 from tests.store.conftest import ceph_bucket, open_store, s3_of
-from tests.store.rclone import free_port
 
 (CONTAINER,) = called("Deployment", "cleanup")["spec"]["template"]["spec"]["containers"]
 COMMANDS = {

@@ -23,7 +23,8 @@ from store.s3 import S3, _filesystem
 from store.settings import Settings
 from tests.consent.postgres import _programs, _unprivileged_user
 from tests.deploy.files import COMPOSE, DEPLOY, called
-from tests.store.rclone import KEY, SECRET, free_port, wait_for
+from tests.ports import free_port, wait_for
+from tests.store.rclone import KEY, SECRET
 
 SERVICES = COMPOSE["services"]
 

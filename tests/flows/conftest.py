@@ -23,7 +23,7 @@ from schemas.options import CutoutOptions
 from store.people import create_account
 from store.settings import Settings
 from tests.batches import lay_out, send_folder
-from tests.store.rclone import free_port
+from tests.ports import free_port
 
 
 def photo(name: str = "chelsea") -> bytes:
@@ -68,12 +68,18 @@ def prefect_server(tmp_path: Path) -> Iterator[str]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([*start, "--host", "127.0.0.1", "--port", str(port)], env=env, **quiet)  # type: ignore[call-overload]
     address = f"http://127.0.0.1:{port}/api"
-    for _ in range(600):
-        try:
-            if httpx.get(f"{address}/health", trust_env=False).is_success:
-                break
-        except httpx.TransportError:
-            time.sleep(0.2)
+    until = time.monotonic() + 300  # a busy machine
+    while not _is_well(address):
+        assert process.poll() is None, "it did not start"
+        assert time.monotonic() < until
+        time.sleep(0.2)
     yield address
     process.terminate()
-    process.wait(timeout=60)
+    process.wait(timeout=120)
+
+
+def _is_well(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health", trust_env=False, timeout=60).is_success
+    except httpx.TransportError:
+        return False

@@ -23,7 +23,7 @@ from store.records import Records, open_records
 from store.settings import Settings
 from store.transient import open_transient
 from tests.flows.conftest import photo
-from tests.store.rclone import free_port, wait_for
+from tests.ports import free_port, wait_for
 
 PHOTOS = 16
 

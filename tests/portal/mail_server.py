@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from tests.store.rclone import free_port
+from tests.ports import free_port
 
 
 class LetterBox:
@@ -47,7 +47,8 @@ def mail_server(
     options: dict[str, object] = {"tls_context": tls}
     if login is not None:
         options |= {"authenticator": is_right, "auth_required": True, "auth_require_tls": tls is not None}
-    controller = Controller(box, hostname="127.0.0.1", port=free_port(), ssl_context=smtps, **options)
+    options |= {"ssl_context": smtps, "ready_timeout": 60}
+    controller = Controller(box, hostname="127.0.0.1", port=free_port(), **options)
     controller.start()
     try:
         yield box, controller.port

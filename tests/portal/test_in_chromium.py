@@ -24,7 +24,7 @@ from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, is_
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, identity_provider
 from tests.portal.test_account_page import PAGE, acts, live
-from tests.store.rclone import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 AUTO, STUDIO, SHOP = Industry.AUTOMOTIVE, Industry.STUDIO, Industry.ECOMMERCE

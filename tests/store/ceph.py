@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.ending import at_end
-from tests.store.rclone import free_port, wait_for
+from tests.ports import free_port, wait_for
 
 KEY, SECRET = "AKTESTS", "a-secret-of-the-tests-alone"
 OTHER_KEY, OTHER_SECRET = "AKOTHER", "another-secret-of-the-tests"
@@ -113,7 +113,7 @@ def server() -> str:
     spawn("ceph-mon", "-i", "a")
     wait_for(port2, processes[-1])
     osd = str(uuid.uuid4())
-    do("ceph", "--connect-timeout", "30", "osd", "new", osd)
+    do("ceph", "--connect-timeout", "300", "osd", "new", osd)
     do("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
     spawn("ceph-osd", "-i", "0")
     spawn("radosgw", "-n", "client.rgw.a")

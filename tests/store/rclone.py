@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
 from tests.ending import at_end
+from tests.ports import free_port, wait_for
 
 KEY, SECRET = "bgbatchtests", "a-secret-of-the-tests-alone"
 _numbers = itertools.count(1)
@@ -49,24 +48,3 @@ def server() -> str:
 def new_bucket_name() -> str:
     """A name that no bucket has yet."""
     return f"bucket{next(_numbers)}"
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(
-    port: int, process: subprocess.Popen[bytes] | None = None, host: str = "127.0.0.1", tries: int = 600
-) -> None:
-    """Until something listens there; a try is a twentieth of a second."""
-    for _ in range(tries):
-        with socket.socket() as probe:
-            if probe.connect_ex((host, port)) == 0:
-                return
-        if process is not None and process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise RuntimeError(f"nothing listens on port {port}")
