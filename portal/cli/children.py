@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +24,7 @@ _log = logging.getLogger("bgbatch")
 _RESTART_AFTER = 5.0
 _GOOD_END = 60  # seconds
 _PREFECT_STARTS_WITHIN = 120.0
+_PORTS = range(20_000, 32_000)  # the system gives those above to whoever asks for any; Ray's workers have those below
 _TIED = """
 import ctypes, os, signal, sys
 getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(1, signal.SIGINT)  # PR_SET_PDEATHSIG, where there is Linux
@@ -118,9 +121,12 @@ def _answers(address: str) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody listens on, and that nobody is given by chance in the seconds until the server has taken it."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _end(process: subprocess.Popen[bytes], name: str) -> None:

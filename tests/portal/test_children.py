@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from portal.cli.children import _TIED
+from portal.cli.children import _PORTS, _TIED, _free_port
 
 KEEPER = """
 import sys, threading
@@ -20,7 +20,7 @@ Children(threading.Event(), system_clock, []).keep("a child", (sys.executable, "
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not is_true():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -36,5 +36,11 @@ def test_a_child_ends_when_its_keeper_is_killed_and_cannot_end_it() -> None:
 
 
 def test_a_child_that_starts_after_its_keeper_is_gone_ends_at_once() -> None:
-    ended = subprocess.run([sys.executable, "-c", _TIED, "0", "echo", "I run"], capture_output=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", _TIED, "0", "echo", "I run"], capture_output=True, timeout=300)
     assert ended.stdout == b""
+
+
+def test_prefects_server_has_a_port_that_no_other_program_is_given_by_chance() -> None:
+    first_of_the_system = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(_free_port() in _PORTS for _ in range(20))
+    assert _PORTS[-1] < first_of_the_system
