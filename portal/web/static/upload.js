@@ -141,7 +141,7 @@ const watch = {
     wasDropped = false;
   },
   ended: (words) => { showPaused(); alarm(words); },
-  empty: () => requestAnimationFrame(() => { draw(); finish(); }),
+  empty: () => queueMicrotask(() => { draw(); finish(); }), // not with the next picture: in the background there is none
 };
 
 function finish() {
@@ -282,12 +282,14 @@ addEventListener("drop", (event) => {
   take(ofDrop(event.dataTransfer, suffixes));
 });
 options.addEventListener("submit", (event) => { event.preventDefault(); begin(); });
-options.addEventListener("change", () => {
+const fit = () => {
   const isZip = options.elements.format.value === "zip"; // it holds the photo as it came, so nothing else can be asked of it
   for (const each of options.querySelectorAll("[data-not-zip]")) each.disabled = isZip;
   options.elements.colour.disabled = options.elements.background.value !== "colour";
   options.elements.margin.disabled = options.elements.framing.value !== "crop";
-});
+};
+options.addEventListener("change", fit);
+fit(); // to what was chosen while this script was still on its way
 find("pause").addEventListener("click", () => {
   if (sending.isPaused) {
     alarm("");
