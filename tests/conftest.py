@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from store.logs import _OURS, Json, Text
 from store.records import Records, open_records
@@ -12,10 +14,24 @@ from store.settings import Settings
 from tests.consent.postgres import new_database
 from tests.ending import end
 
+# How long an example takes, or drawing it, says how busy the machine is: by itself Hypothesis allows 200 milliseconds.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 
 def pytest_sessionfinish() -> None:
     """Here and not at the exit: a process of pytest-xdist that takes over 10 s there is killed, and they live on."""
     end()
+
+
+@pytest.fixture(autouse=True)
+def environment_as_it_was() -> Iterator[None]:
+    """A command that runs in this process names its home to Prefect there; the next test has another one."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)
