@@ -95,6 +95,7 @@ def sign_in(context: BrowserContext, site: Site, address: str, name: str = "Acme
 
 
 def is_accessible(page: Page) -> bool:
+    page.wait_for_load_state()
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     return True
