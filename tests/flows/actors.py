@@ -61,11 +61,17 @@ class QuickActor(SegmenterActor):
             return False
         return True
 
+    def hang_once(self) -> None:
+        """For ever; who comes here again marks that."""
+        if self.is_first("hung"):
+            time.sleep(3600)
+        self.mark("again").touch()
+
 
 class HangingActor(QuickActor):
     def before(self, numbers) -> None:
-        if 3 in numbers and self.is_first("hung"):
-            time.sleep(3600)
+        if 3 in numbers:
+            self.hang_once()
 
 
 class MuteActor(QuickActor):
@@ -168,7 +174,9 @@ class FirstCallHangsActor(QuickActor):
     """The first one hangs in its first call, and goes on with all others."""
 
     def before(self, numbers) -> None:
-        time.sleep(3600 if 1 in numbers and self.is_first("hung") else 0.5)
+        if 1 in numbers:
+            self.hang_once()
+        time.sleep(0.5)
 
 
 class EndingActor(QuickActor):

@@ -22,7 +22,7 @@ from flows.parts import Parts, using
 from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
 from flows.steps import plan
-from portal.cli.lease import holding
+from portal.cli.lease import _FOR_THE_IDLE, holding
 from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed, PastDeadline
 from schemas.ids import BatchId
@@ -47,7 +47,7 @@ def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
         return True
 
     with renewed(timedelta(milliseconds=4), renew):
-        assert kept.wait(10)
+        assert kept.wait(60)
 
 
 def test_a_lease_is_let_go_of_with_its_work() -> None:
@@ -62,7 +62,7 @@ def test_a_lease_is_let_go_of_with_its_work() -> None:
 
     def work() -> None:
         with renewed(timedelta(milliseconds=4), renew):
-            assert begun.wait(10)
+            assert begun.wait(60)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -82,8 +82,8 @@ def test_a_lost_lease_is_asked_for_no_more() -> None:
         return False
 
     with renewed(timedelta(milliseconds=4), renew) as told:
-        assert lost.wait(10)
-        assert told.wait(10), "and who works under it is told"
+        assert lost.wait(60)
+        assert told.wait(60), "and who works under it is told"
         assert not threading.Event().wait(0.05)
     assert asked == ["renew"]
 
@@ -131,7 +131,9 @@ def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_aga
     assert seen == [0, 1, 2]
 
 
-def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_warm(place: Place) -> None:
+def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_warm(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[BatchId] = []
     idle = dispatcher(place, lambda parts, batch_id: (seen.append(batch_id), pretend(parts, batch_id))[1])
     running = threading.Thread(target=idle.run)
@@ -139,8 +141,10 @@ def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_war
     assert not threading.Event().wait(0.2)
     try:
         stamp = place.send({"1.jpg": b"x"})
-        with holding(place.parts, stamp.batch_id) as held:
-            assert held is None
+        with monkeypatch.context() as busy:  # a machine on which a second is not enough for a look
+            busy.setattr("portal.cli.lease._FOR_THE_IDLE", 30 * _FOR_THE_IDLE)
+            with holding(place.parts, stamp.batch_id) as held:
+                assert held is None
         assert seen == [stamp.batch_id]
     finally:
         idle._ending.set()
@@ -388,7 +392,7 @@ def test_a_command_leaves_a_batch_whose_photos_are_still_coming_to_its_upload(pl
 
 
 def comes(what: Callable[[], bool]) -> bool:
-    return any(what() or threading.Event().wait(0.01) for _ in range(1000))
+    return any(what() or threading.Event().wait(0.01) for _ in range(6000))
 
 
 _TAKEN_OVER = """

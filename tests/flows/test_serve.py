@@ -63,7 +63,7 @@ class Serve:
 
     def end(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
-        self.process.wait(timeout=120)
+        self.process.wait(timeout=300)
         wait_until(lambda: processes_of(self.log.with_suffix("")) == [])  # Ray's own end some moments later
 
 
@@ -100,13 +100,13 @@ def test_a_batch_under_work_survives_the_end_of_serve_and_each_photo_has_one_res
         _, key = create_key(connection, account, person, "tests", system_clock(), os.urandom)
 
     with Serve(home) as serve, serve.client(key) as client:
+        parts = ("prefect server", "work", "upkeep", "schedule run-due")
+        wait_until(lambda: all(name in client.get("/status").text for name in parts))
         batch = client.post("/v1/batches", json={}).json()["batch_id"]
         for number in range(PHOTOS):
             client.put(f"/v1/batches/{batch}/items/VIN/{number}.jpg", content=photo()).raise_for_status()
         client.post(f"/v1/batches/{batch}/seal").raise_for_status()
         wait_until(lambda: len(transient.report_names(BatchId(batch))) >= 2)
-        page = client.get("/status").text
-        assert all(name in page for name in ("prefect server", "work", "upkeep", "schedule run-due"))
         serve.end(signal.SIGTERM)
     before = {result.number: result for report in transient.reports(BatchId(batch)) for result in report.results}
     assert 2 <= len(before) < PHOTOS, "it was ended in mid-batch"

@@ -82,15 +82,19 @@ def test_a_write_that_ends_past_the_deadline_is_taken_back(objects: ObjectStore)
 def test_a_link_ends_with_its_batch_at_the_latest() -> None:
     store = open_store(*ceph_bucket())
     store.write(KEY, b"photo")
-    transient = TransientStore(store, lambda: STAMP.purge_at - timedelta(seconds=2))
-    link = transient.link(STAMP, KEY, timedelta(hours=1))
-    assert link is not None
-    with urllib.request.urlopen(link) as answer:
+
+    def link(left: timedelta) -> str:
+        made = TransientStore(store, lambda: STAMP.purge_at - left).link(STAMP, KEY, timedelta(hours=1))
+        assert made is not None
+        return made
+
+    with urllib.request.urlopen(link(timedelta(minutes=10))) as answer:
         assert answer.read() == b"photo"
         assert answer.headers["cache-control"] == "no-store", "nobody on the way may keep it longer"
+    soon_over = link(timedelta(seconds=2))
     time.sleep(3)
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(link)
+        urllib.request.urlopen(soon_over)
     assert refusal.value.code == 403
     with pytest.raises(PastDeadline):
         TransientStore(store, lambda: STAMP.purge_at).link(STAMP, KEY, timedelta(hours=1))
