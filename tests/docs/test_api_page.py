@@ -39,7 +39,7 @@ def test_the_commands_send_watch_and_fetch(tmp_path: Path) -> None:
     with portal(home) as (address, _), running(home, work):
         env = os.environ | {"PORTAL": address, "KEY": key, "no_proxy": "127.0.0.1"}
         script = ["bash", "-euo", "pipefail", "-c", blocks("sh")]
-        done = subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr + done.stdout[-500:]
     assert "event: end" in done.stdout
     with zipfile.ZipFile(tmp_path / "cutouts.zip") as archive:

@@ -185,7 +185,7 @@ class LateStore(ObjectStore):
 
     def write(self, key: str, data: bytes) -> None:
         self.reached.set()
-        assert self.go_on.wait(30)
+        assert self.go_on.wait(300)
         super().write(key, data)
 
 
@@ -210,7 +210,7 @@ def test_a_worker_that_was_taken_over_while_it_wrote_changes_nothing_in_the_lake
     def offered(file: LakeFile) -> LakeFile:
         if stands_still == "before it offers them":
             late.reached.set()
-            assert late.go_on.wait(30)
+            assert late.go_on.wait(300)
         return file
 
     def work() -> None:
@@ -221,13 +221,13 @@ def test_a_worker_that_was_taken_over_while_it_wrote_changes_nothing_in_the_lake
 
     working = Thread(target=work)
     working.start()
-    assert late.reached.wait(30)
+    assert late.reached.wait(300)
     now[0] += LEASE_LIFE
     claim(parts, batch_id, "second")
     parts.transient.objects.write(source_key(batch_id, 1), a_photo(3, (16, 16)))
     assert process(second, batch_id) == []
     late.go_on.set()
-    working.join(30)
+    working.join(300)
     assert [type(each) for each in outcome] == [LeaseLost]
     lake = lake_of(parts)
     assert audit(lake).faults == []

@@ -34,7 +34,7 @@ class Shell:
         self.env = os.environ | {"BGBATCH_HOME": str(home), "BGBATCH_ACTORS": "2", "BGBATCH_SHARD_ITEMS": "2"}
 
     def run(self, *words: str, code: int = 0) -> str:
-        done = subprocess.run([*BGBATCH, *words], env=self.env, capture_output=True, text=True, timeout=180)
+        done = subprocess.run([*BGBATCH, *words], env=self.env, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stderr[-2000:]
         assert "Traceback" not in done.stderr
         self.said = done.stderr
@@ -119,7 +119,7 @@ def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp
         )
         wait_for_reports(open_transient(Settings(home=shell.home), lambda: None), process)  # type: ignore[arg-type, return-value]
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the command started
-        assert process.wait(timeout=120) == 130, (tmp_path / "said").read_text()[-2000:]
+        assert process.wait(timeout=300) == 130, (tmp_path / "said").read_text()[-2000:]
     text = (tmp_path / "said").read_text()
     assert "Stopped. What is done stays done" in text
     assert "Traceback" not in text

@@ -29,7 +29,7 @@ def test_a_schedule_is_planned_in_its_time_zone_when_the_clocks_change(tmp_path:
     places = ("--source", str(tmp_path / "catalog"), "--deliver", str(tmp_path / "cutouts"))
     added = json.loads(shell.run("schedule", "add", "--cron", CRON, "--timezone", ZONE, *places, "--json"))
     env = shell.env | {"PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "prefect")}
-    made = subprocess.run([sys.executable, "-c", DEPLOY], env=env, capture_output=True, text=True, timeout=180)
+    made = subprocess.run([sys.executable, "-c", DEPLOY], env=env, capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, made.stderr[-1000:]
     deployment = made.stdout.split()[-1]
 

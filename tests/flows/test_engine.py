@@ -66,7 +66,7 @@ def test_the_server_is_no_process_of_its_own_and_is_gone_with_the_one_that_needs
     assert is_there(address)
     assert len(processes_of(tmp_path / "home")) == 1
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert not is_there(address)
 
 

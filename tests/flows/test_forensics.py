@@ -83,7 +83,7 @@ def test_nothing_of_a_batch_is_left_anywhere(machine: Shell, tmp_path: Path) -> 
         assert next(iter(parts.transient.objects.walk(batch_prefix(sent.batch_id))), None) is None
     finally:
         worker.terminate()
-        worker.wait(timeout=120)
+        worker.wait(timeout=300)
         parts.records.engine.dispose()
 
 
@@ -95,7 +95,7 @@ def photo() -> bytes:
 
 
 def wait_until_ended(parts: Parts, batch_id: str, worker: subprocess.Popen[bytes]) -> None:
-    for _ in range(1200):
+    for _ in range(2400):
         with parts.records.reading() as connection:
             if get_batch(connection, batch_id).state.has_ended:
                 return

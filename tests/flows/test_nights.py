@@ -433,7 +433,7 @@ def test_a_night_whose_lease_another_has_taken_cuts_no_more(
         table = tables.nights if lease == "night" else tables.submissions
         with market.parts.records.transaction() as connection:
             connection.execute(update(table).values(lease_holder="another", lease_until=FIRST + DAY))
-        told = any(parts.stop(batch_id) or time.sleep(0.01) for _ in range(1000))
+        told = any(parts.stop(batch_id) or time.sleep(0.01) for _ in range(6000))
         return process(parts, batch_id) if not told else Counts(items=3, done=0, failed=0)
 
     monkeypatch.setattr(market, "_process", lose_and_cut)

@@ -67,7 +67,7 @@ def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Pla
 
             another = Thread(target=change)
             another.start()
-            another.join(5)
+            another.join(60)
             assert waited == [key]
             super().write(key, data)
 
@@ -100,7 +100,7 @@ def test_who_seals_a_batch_and_who_calls_it_off_do_not_wait_for_each_other_in_a_
 
     monkeypatch.setattr(batches, "seal", meanwhile)
     seal(parts, stamp, [Item(number=1, path="a.jpg", size=1)])
-    other.join(30)
+    other.join(300)
     with parts.records.reading() as connection:
         assert (ended, get_batch(connection, stamp.batch_id).state) == (["called off"], BatchState.CANCELLED)
     parts.records.engine.dispose()

@@ -154,13 +154,13 @@ def test_reconcile_between_object_and_admission_leaves_no_admission_without_its_
         keys = list(keys)  # type: ignore[call-overload]
         if keys:
             erasing.set()
-            go_on.wait(10)
+            go_on.wait(300)
         delete(keys)
 
     world.lake.delete = slowly  # type: ignore[method-assign, assignment]
     sweep = Thread(target=lambda: reconcile(world.lake, world.records, world.live(), [], world.clock))
     sweep.start()
-    assert erasing.wait(10)
+    assert erasing.wait(300)
     outcome: list[Exception | None] = []
 
     def offer() -> None:
@@ -175,8 +175,8 @@ def test_reconcile_between_object_and_admission_leaves_no_admission_without_its_
     admission.join(0.2)
     assert outcome == [], "the admission must wait for the erasing"
     go_on.set()
-    sweep.join(10)
-    admission.join(10)
+    sweep.join(300)
+    admission.join(300)
     assert isinstance(outcome[0], StoreFault)
     with world.records.transaction() as connection:
         assert admitted_files(connection, AUTO, world.live()) == []

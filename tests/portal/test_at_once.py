@@ -46,12 +46,12 @@ class Together:
 
     def put(self, key: str, data: bytes) -> None:
         if "/source/" in key:
-            self._calls.wait(30)
+            self._calls.wait(300)
         self._storage.put(key, data)
 
     def get(self, key: str) -> bytes:
         if "/cutout/" in key:
-            self._calls.wait(30)
+            self._calls.wait(300)
         return self._storage.get(key)
 
 

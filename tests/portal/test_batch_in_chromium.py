@@ -69,7 +69,7 @@ def refusing(turn: threading.Semaphore) -> Callable[..., Iterator[ShardReport]]:
         _: BatchId, shards: Sequence[Shard], clock: Clock, keep: Callable[[ShardReport], None], stop: Callable[[], bool]
     ) -> Iterator[ShardReport]:
         for number in itertools.chain.from_iterable(shards):
-            turn.acquire(timeout=60)
+            turn.acquire(timeout=300)
             result = Failed(number=number, code="empty_file", sentence="The file is empty.", finished_at=clock())
             report = ShardReport(first=number, last=number, results=(result,))
             keep(report)

@@ -285,6 +285,6 @@ def test_an_end_that_is_told_again_while_the_account_is_closed_makes_neither_fai
     with parts.records.transaction() as connection:
         event.listen(connection, "after_cursor_execute", meanwhile)
         erase_account(connection, account_id, NOON)
-    again.join(30)
+    again.join(300)
     assert len(ended) == 2
     parts.records.engine.dispose()

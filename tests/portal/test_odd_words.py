@@ -71,5 +71,5 @@ def test_who_has_read_enough_ends_a_command_without_a_word(desk: Desk, tmp_path:
         pipe = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said)
         assert pipe.stdout is not None
         pipe.stdout.close()
-        pipe.wait(60)
+        pipe.wait(300)
     assert (tmp_path / "said").read_text() == ""

@@ -186,7 +186,7 @@ def test_of_two_who_look_at_a_whole_batch_one_reads_it_and_who_asks_for_a_photo_
             for name, report in super().read_reports(batch_id, names):
                 if len(names) > 1:
                     begun.set()
-                    assert go_on.wait(30)
+                    assert go_on.wait(300)
                 yield name, report
 
     slow = Slow(parts.transient)
@@ -194,12 +194,12 @@ def test_of_two_who_look_at_a_whole_batch_one_reads_it_and_who_asks_for_a_photo_
     both = [threading.Thread(target=known.of, args=(record,)) for _ in range(2)]
     for each in both:
         each.start()
-    assert begun.wait(30)
+    assert begun.wait(300)
     assert known.of(record, range(2, 3)).kind(2).is_done
     assert len(slow.read_by_now) == 3, "one for the photo"
     go_on.set()
     for each in both:
-        each.join(30)
+        each.join(300)
     assert len(slow.read_by_now) == 3
     assert kinds(known.of(record)) == as_reported(parts, batch_id)
 
@@ -214,7 +214,7 @@ def test_nobody_waits_for_whom_the_store_lets_wait(parts: Parts, batch_id: Batch
         def report_names(self, batch_id: BatchId) -> list[str]:
             if not begun.is_set():
                 begun.set()
-                assert go_on.wait(30)
+                assert go_on.wait(300)
             return super().report_names(batch_id)
 
     known, record, heard = Outcomes(parts.records, Slow(parts.transient)), record_of(parts, batch_id), list[bool]()
@@ -222,12 +222,12 @@ def test_nobody_waits_for_whom_the_store_lets_wait(parts: Parts, batch_id: Batch
         threading.Thread(target=lambda: heard.append(known.of(record, range(1, 2)).kind(1).is_done)) for _ in range(2)
     )
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(300)
     second.start()
-    second.join(5)
+    second.join(60)
     assert heard == [True]
     go_on.set()
-    first.join(30)
+    first.join(300)
     assert heard == [True, True]
 
 

@@ -77,7 +77,7 @@ class Outbox:
 
     @property
     def fetcher(self) -> Fetcher:
-        limits = FetchLimits(bytes=1000, seconds=5, redirects=0)
+        limits = FetchLimits(bytes=1000, seconds=60, redirects=0)
         return Fetcher(limits, guard=lambda ip: ip == "127.0.0.1", resolve=lambda host, port: self.addresses)
 
     def add(self, url: str) -> Webhook:
@@ -258,7 +258,7 @@ def closed_meanwhile(records: Records, account_id: AccountId, after: str) -> Ite
     with records.transaction() as connection:
         event.listen(connection, "after_cursor_execute", meanwhile)
         yield connection
-    closing.join(30)
+    closing.join(300)
     assert ended == ["closed"]
     records.engine.dispose()
 
