@@ -34,7 +34,6 @@ _JSON_LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", *_JSON_LINES)
 """What a manifest's name ends in."""
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -216,18 +215,13 @@ def _listed(row: _Row, source_of: Callable[[str], str], base: CutoutOptions, fau
     except ValueError:
         fault("name" if "name" in own else "vin", "no photo can be called so")
         return None
-    given = {name: _value(name, row.cells[name]) for name in _OPTIONS if name in row.cells}
+    given = {name: row.cells[name] for name in _OPTIONS if name in row.cells}
     try:
         options = parse_options(base.model_dump(mode="json") | given) if given else None
     except BadOptions as error:
         fault(next(iter(given)) if len(given) == 1 else _named(str(error), given), str(error).rstrip("."))
         return None
     return Listed(path=path, file=file, url=url, options=options)
-
-
-def _value(name: str, cell: object) -> object:
-    is_flag = CutoutOptions.model_fields[name].annotation is bool
-    return _YES_NO.get(str(cell).lower(), cell) if is_flag else cell
 
 
 def _named(sentence: str, given: dict[str, object]) -> str:

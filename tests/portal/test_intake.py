@@ -175,6 +175,17 @@ def test_a_manifest_names_folders_places_and_options() -> None:
     assert listed[:1] == listed_in('{"vin": "WAU1", "path": "p/1.jpg", "format": "jpg"}\n', "m.jsonl")
 
 
+def test_a_manifest_says_what_a_photo_is_called_and_which_flags_it_has() -> None:
+    listed = listed_in("path, name ,crop,shadow\n p/1.jpg ,front/left.jpg,yes,0\n2.jpg,,NO,True\n3.jpg\n", "m.csv")
+    assert [(each.path, each.file) for each in listed] == [
+        ("front/left.jpg", "p/1.jpg"),
+        ("2.jpg", "2.jpg"),
+        ("3.jpg", "3.jpg"),
+    ]
+    given = [each.options and (each.options.crop, each.options.shadow) for each in listed]
+    assert given == [(True, False), (False, True), None]
+
+
 def test_a_line_of_json_ends_where_json_says() -> None:
     lines = '{"path": "a\u2028b.jpg"}\r\n{"path": "2.jpg"}\r{"path": "3.jpg"}'
     assert [each.path for each in listed_in(lines, "m.jsonl")] == ["a\u2028b.jpg", "2.jpg", "3.jpg"]
@@ -211,6 +222,11 @@ def test_a_table_as_excel_saves_it_in_any_country_is_read(delimiter: str) -> Non
         ("m.csv", "path,url\n1.jpg,https://x.example/1\n", "line 2, column 1 (path)"),
         ("m.csv", "path\n1.jpg\n1.jpg\n", "line 3"),
         ("m.csv", "path\n1.jpg,png\n", "line 2, column 2"),
+        ("m.csv", "path,path\n1.jpg,2.jpg\n", "line 1, column 1: a column stands there twice"),
+        ("m.csv", "path,vin,name\n1.jpg,A,..\n", "line 2, column 3 (name)"),
+        ("m.csv", "path,vin\n1.jpg,..\n", "line 2, column 2 (vin)"),
+        ("m.csv", "path,format,size\n1.jpg,gif,full\n", "line 2, column 2 (format)"),
+        ("m.csv", "path,format,size\n1.jpg,png,huge\n", "line 2, column 3 (size)"),
         ("m.csv", 'path\n"1.jpg\n', "line"),
         ("m.jsonl", '{"path": "1.jpg"}\n{"path": }\n', "line 2, column 10"),
         ("m.jsonl", '{"path": "1.jpg", "colour": "x"}\n', "line 1, column 19 (colour)"),
