@@ -24,7 +24,9 @@ def _items(*paths: str) -> list[Item]:
         (["a.jpg", "A.JPG"], ["a.jpg.1.png", "A.JPG.2.png"]),
         (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg.1.png", "a.png.png", "a.jpg.png"]),
         (["a.jpg", "a.png/1.jpg"], ["a.jpg.png", "a.png/1.png"]),
+        (["a", "a.jpg"], ["a.png", "a.jpg.png"]),
         (["no_suffix", "two.dots.jpg"], ["no_suffix.png", "two.dots.png"]),
+        ([".jpg", "a/.jpg", "dot."], [".jpg.png", "a/.jpg.png", "dot..png"]),
     ],
 )
 def test_names_on_delivery(paths: list[str], expected: list[str]) -> None:
