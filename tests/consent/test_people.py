@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
 from store import people, tables
-from store.people import LINK_LIFE, Role
+from store.people import Role
 from store.records import Records
 from store.tables import accounts, sessions, sign_in_links
-from tests.consent.conftest import NOON, Owner
+from tests.consent.conftest import NOON, Owner, later
 
 RANDOM = Random(7).randbytes
 
@@ -46,12 +46,22 @@ def test_names_that_cannot_be(records: Records, name: str) -> None:
         people.create_account(connection, name, "a@b.example", NOON, RANDOM)
 
 
-@pytest.mark.parametrize("email", ["", "nobody", "a b@c.example", "@", "x" * 320 + "@c.example"])
+@pytest.mark.parametrize("email", ["", "nobody", "a b@c.example", "@", "x" * 311 + "@c.example"])
 def test_addresses_that_cannot_be(records: Records, email: str) -> None:
     with pytest.raises(UserError), records.transaction() as connection:
         people.create_account(connection, "Acme", email, NOON, RANDOM)
     with records.transaction() as connection:
         assert connection.execute(select(accounts)).all() == []
+
+
+def test_a_name_and_an_address_may_be_as_long_as_the_columns_hold(records: Records) -> None:
+    name, email = "x" * 200, "x" * 310 + "@c.example"
+    with records.transaction() as connection:
+        account_id, _ = people.create_account(connection, name, email, NOON, RANDOM)
+        assert (people.find_account(connection, name).name, people.owner_of(connection, account_id).email) == (
+            name,
+            email,
+        )
 
 
 def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
@@ -74,13 +84,14 @@ def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
 def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
     with owner.records.transaction() as connection:
         token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
-        end = NOON + LINK_LIFE
+        end = later(60)
         assert people.person_of_link(connection, token, end - timedelta(microseconds=1))
         assert not people.person_of_link(connection, token, end)
         with pytest.raises(NotAllowed):
             people.redeem_sign_in_link(connection, token, end, RANDOM)
-        assert people.find_session(connection, owner.act.session_token, end) is not None
-        assert people.delete_expired(connection, NOON + people.SESSION_LIFE) == 2
+        assert people.find_session(connection, owner.act.session_token, later(60 * 12 - 1)) is not None
+        assert people.find_session(connection, owner.act.session_token, later(60 * 12)) is None
+        assert people.delete_expired(connection, later(60 * 12)) == 2
         assert connection.execute(select(sign_in_links)).all() == connection.execute(select(sessions)).all() == []
 
 
