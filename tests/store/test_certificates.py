@@ -7,7 +7,7 @@ import pytest
 from schemas.certificate import Certificate, check_certificate, check_more
 from schemas.errors import LedgerBroken, NotFound
 from schemas.ids import BatchId
-from schemas.receipt import Erased
+from schemas.receipt import Erased, Receipt, receipt_hash
 from store.certificates import certify, more_links
 from store.receipts import begin_erasures, finish_erasures
 from store.records import Records
@@ -34,6 +34,12 @@ def certificate(records: Records) -> Certificate:
         return certify(connection, ours, later(hours=25))
 
 
+def forged(receipt: Receipt, **to: object) -> Receipt:
+    """One that says something else, and has the hash of that."""
+    changed = receipt.model_copy(update=to)
+    return changed.model_copy(update={"hash": receipt_hash(changed)})
+
+
 def test_a_certificate_can_be_checked_by_whoever_holds_it(certificate: Certificate) -> None:
     again = Certificate.model_validate_json(certificate.model_dump_json())
     assert check_certificate(again) == 5
@@ -49,6 +55,7 @@ def test_a_certificate_says_nothing_about_others(certificate: Certificate) -> No
 
 def test_a_certificate_that_was_changed_does_not_hold(certificate: Certificate) -> None:
     first, second = certificate.receipts
+    left = forged(first, remaining=1)
     lies = [
         {"receipts": (first.model_copy(update={"objects": 4}), second)},
         {"receipts": (first.model_copy(update={"last_deletion": later(hours=22)}), second)},
@@ -59,6 +66,10 @@ def test_a_certificate_that_was_changed_does_not_hold(certificate: Certificate) 
         {"links": certificate.links[::-1]},
         {"head": "0" * 64},
         {"head_sequence": 99},
+        {"receipts": (first, forged(second, objects=4))},
+        {"receipts": (first, forged(second, previous_hash=first.hash))},
+        {"receipts": (first, second, forged(second, sequence=certificate.head_sequence + 1))},
+        {"receipts": (left,), "links": (), "head": left.hash, "head_sequence": left.sequence},
     ]
     for lie in lies:
         with pytest.raises(LedgerBroken):
@@ -82,6 +93,7 @@ def test_a_long_chain_goes_on_in_further_files(
         second.model_copy(update={"links": second.links[::-1]}),
         second.model_copy(update={"links": second.links[:-1]}),
         second.model_copy(update={"head": "0" * 64}),
+        second.model_copy(update={"head_sequence": second.head_sequence + 1}),
     ):
         with pytest.raises(LedgerBroken):
             check_more(first, lie)
