@@ -45,7 +45,7 @@ def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Add
             path = safe_path(each.path if each.path is not None else name_in(each.url))
             items.append(Item(number=number, path=path, size=0, source=source, options=each.options))
         except (BgbatchError, ValueError) as fault:
-            faults.append(f"item {number}: {fault if isinstance(fault, BgbatchError) else 'its path cannot be used'}")
+            faults.append(f"item {number}: {fault if isinstance(fault, BgbatchError) else 'its path cannot be used.'}")
             continue
         first = seen.setdefault(unicodedata.normalize("NFC", path), number)
         if first != number:

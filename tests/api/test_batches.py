@@ -212,6 +212,33 @@ def test_a_request_that_met_a_fault_of_the_store_goes_on_with_its_batch(
     assert len(desk.call("GET", "/batches").json()["batches"]) == 1
 
 
+def test_photos_are_called_what_is_said_or_after_their_address(desk: Desk) -> None:
+    items = [
+        {"url": "https://photos.example/VIN1/1.jpg", "path": "front.jpg"},
+        {"url": "https://photos.example/VIN1/1%20b.jpg?size=2"},
+        {"url": "http://photos.example:81/VIN2/"},
+    ]
+    manifest = desk.parts.transient.manifest(BatchId(desk.open(items=items)))
+    assert [item.path for item in manifest.items] == ["front.jpg", "photos.example/VIN1/1 b.jpg", "photos.example/VIN2"]
+    assert [(item.source, item.size) for item in manifest.items] == [(each["url"], 0) for each in items]
+
+
+def test_addresses_are_checked_whole_and_each_fault_is_told_by_its_place(desk: Desk) -> None:
+    good = {"url": "https://photos.example/1.jpg", "path": "caf\u00e9.jpg"}
+    same = {"url": "https://photos.example/2.jpg", "path": "cafe\u0301.jpg"}
+    wrong = [{"url": "https:///1.jpg"}, {"url": "https://x.example/1.jpg", "path": "../1.jpg"}, same]
+    refused = desk.call("POST", "/batches", json={"items": [good, *wrong]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_manifest")
+    assert refused.json()["detail"] == (
+        "Nothing was started. item 2: An address names a host, and no user. item 3: its path cannot be used. "
+        "item 4: it has the same path as item 1. Give each photo a path of its own."
+    )
+    for more, ends in ((20, "user."), (21, "user. And 1 more.")):
+        told = desk.call("POST", "/batches", json={"items": wrong[:1] * more}).json()["detail"]
+        assert (told.count("item "), told.endswith(ends)) == (20, True)
+    assert desk.call("GET", "/batches").json()["batches"] == []
+
+
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [
