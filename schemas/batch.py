@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Self, overload
 
 from pydantic import field_validator, model_validator
@@ -94,8 +93,8 @@ class Item(Record):
 def safe_path(path: str) -> str:
     """A relative path that stays inside, and that disks can hold. Raises `ValueError`."""
     path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
-    if PurePosixPath(path).is_absolute() or any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in path):
-        raise ValueError("absolute, or with control characters")
+    if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in path):
+        raise ValueError("with control characters")
     Item(number=1, path=path, size=0)
     if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > _LONGEST_NAME for name in path.split("/")):
         raise ValueError("longer than a disk or a bucket holds")

@@ -61,7 +61,14 @@ def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("kept", "refused"),
-    [("ä" * 127 + "b", "ä" * 128), ("a/" * 511 + "bc", "a/" * 511 + "äc"), ("a\xa0b.jpg", "a\x9fb.jpg")],
+    [
+        ("a/" + "ä" * 127 + "b", "a/" + "ä" * 128),
+        ("a/" * 511 + "bc", "a/" * 511 + "äc"),
+        ("a b.jpg", "a\x1fb.jpg"),
+        ("a~.jpg", "a\x7f.jpg"),
+        ("a\xa0b.jpg", "a\x9fb.jpg"),
+        ("a/b.jpg", "/a/b.jpg"),
+    ],
 )
 def test_a_photo_may_be_called_what_disks_and_buckets_hold_in_bytes_and_a_terminal_shows(
     kept: str, refused: str
