@@ -75,6 +75,10 @@ def test_a_folder_is_no_file_that_was_left_out(tmp_path: Path) -> None:
         assert (list(archive.photos), archive.left_out.counts) == (["1.jpg"], {})
 
 
+def test_an_empty_photo_is_one(tmp_path: Path) -> None:
+    assert read(packed(tmp_path, ("a.jpg", b""), ("b.jpg", b"x"))) == {"a.jpg": b"", "b.jpg": b"x"}
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = packed(tmp_path, ("a.jpg", bytes(5_000_000)), ("b.jpg", b"x"), method=zipfile.ZIP_DEFLATED)
     assert read(path) == {"a.jpg": None, "b.jpg": b"x"}, "one over the limit gets its own result, without its bytes"
@@ -137,6 +141,15 @@ def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(BadArchive):
         read(path)
+
+
+def test_photos_may_lie_in_another_order_than_they_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", b"first")
+        archive.writestr("b.jpg", b"other")
+        archive.filelist.reverse()
+    assert read(path) == {"a.jpg": b"first", "b.jpg": b"other"}
 
 
 def test_the_same_name_twice_is_refused_and_near_names_are_kept_apart(tmp_path: Path) -> None:

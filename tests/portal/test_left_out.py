@@ -139,10 +139,17 @@ def test_a_pipe_that_is_called_a_photo_is_left_out(tmp_path: Path) -> None:
 
 
 def test_where_all_is_left_out_it_is_said_what_there_was(desk: Desk, tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/list.txt").write_text("no photo")
-    said = run("submit", str(tmp_path / "docs"), "--account", "Acme", code=2)
-    assert "no photo in that folder. Left out: 1 × files of other kinds. Photos end in .avif" in said
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    with desk.parts.records.transaction() as connection:
+        allow(connection, desk.accounts["Acme"][0], docs.as_uri(), desk.parts.clock())
+    for way, kind in ((str(docs), "folder"), (docs.as_uri(), "place")):
+        said = run("submit", way, "--account", "Acme", code=2)
+        assert f"no photo in that {kind}. Photos end in .avif" in said
+    (docs / "list.txt").write_text("no photo")
+    for way, kind in ((str(docs), "folder"), (docs.as_uri(), "place")):
+        said = run("submit", way, "--account", "Acme", code=2)
+        assert f"no photo in that {kind}. Left out: 1 × files of other kinds. Photos end in .avif" in said
 
 
 def test_of_many_and_long_names_the_first_are_shown_and_short() -> None:
@@ -151,7 +158,7 @@ def test_of_many_and_long_names_the_first_are_shown_and_short() -> None:
         tally.leave_out(f"{number}" + "\u202e" * 70_000, LeftOut.BAD_NAME)
     tally.leave_out("x." + "\x1b" * 100, LeftOut.NOT_A_PHOTO)
     assert str(tally).count("…") == 6
-    assert "4 more" in str(tally)
+    assert ", 4 more)" in str(tally)
     assert len(str(tally)) < 3_000
     assert str(tally).isprintable()
     assert shown("VIN1/größe [x].jpg") == "VIN1/größe [x].jpg"

@@ -12,6 +12,7 @@ from flows.parts import Parts, open_parts
 from portal.cli.sending import send
 from schemas.clock import system_clock
 from schemas.errors import BadManifest, BadOptions, UserError
+from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from store.batches import list_batches
 from store.outside import allow
@@ -109,16 +110,46 @@ def test_a_photo_is_sent_alone_under_its_name(
         ("none.zip", "No such file"),
         ("https://photos.example/1.jpg", "a column `url`"),
         ("gs://stock/photos", "s3://bucket/prefix"),
+        ("pipe.jpg", "no photo by its name"),
+        ("a\x1b.jpg", "no photo by its name"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before_anything_is(parts: Parts, tmp_path: Path, name: str, said: str) -> None:
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
-    (tmp_path / "list.txt").write_text("1.jpg")
+    for there in ("list.txt", "a\x1b.jpg"):
+        (tmp_path / there).write_text("1.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")  # would be read for ever
     with pytest.raises((UserError, FileNotFoundError), match=said):
         send(parts, name if "://" in name else str(tmp_path / name), account_id, None, CutoutOptions())
     with parts.records.reading() as connection:
         assert list_batches(connection) == []
+
+
+@pytest.mark.parametrize("way", ["folder", "manifest", "place"])
+def test_photos_come_by_name_with_their_bytes_and_one_over_the_limit_without(tmp_path: Path, way: str) -> None:
+    parts = open_parts(Settings(home=tmp_path / "home", max_megabytes=0.000_005), system_clock)
+    photos = tmp_path / "photos"
+    sizes = {"1.jpg": 5, "VIN1/1.JPG": 4, "a.jpg": 6}
+    for name in ("a.jpg", "VIN1/1.JPG", "1.jpg", ".git/1.jpg", ".1.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True, parents=True)
+        (photos / name).write_bytes(b"x" * sizes.get(name, 1))
+    listed = photos / "list.csv"
+    listed.write_text("\n".join(("path", *sizes)))
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+        allow(connection, account_id, photos.as_uri(), parts.clock())
+    source = {"folder": str(photos), "manifest": str(listed), "place": photos.as_uri()}[way]
+    batch_id = send(parts, source, account_id, None, CutoutOptions())
+    assert {item.path: item.size for item in parts.transient.manifest(batch_id).items} == sizes
+    assert [item.path for item in parts.transient.manifest(batch_id).items] == list(sizes)
+    kept = sorted(found.size for found in parts.transient.objects.walk("") if "/source/" in found.key)
+    assert kept == ([] if way == "place" else [4, 5])
+    with parts.records.reading() as connection:
+        left_out = list_batches(connection)[0].left_out
+    hidden = {LeftOut.HIDDEN: 1} if way == "folder" else {}
+    assert left_out == ({} if way == "manifest" else hidden | {LeftOut.NOT_A_PHOTO: 1})
+    parts.records.engine.dispose()
 
 
 @pytest.mark.parametrize("folder", ["shoot.zip", "shoot.json"])
