@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from random import Random
 
@@ -117,6 +117,8 @@ def test_who_is_taken_out_comes_in_no_more_and_leaves_only_a_random_id(records: 
     session, link = add_ann(records, owner, Role.OWNER)
     with records.transaction() as connection:
         gone = people.remove_person(connection, owner.account_id, "Ann@example.com")
+        for table in (sessions, sign_in_links):
+            assert connection.execute(select(table).where(table.c.person_id == gone.person_id)).all() == []
     with records.transaction() as connection:
         assert people.find_session(connection, session, NOON) is None
         assert not people.person_of_link(connection, link, NOON)
@@ -127,6 +129,8 @@ def test_who_is_taken_out_comes_in_no_more_and_leaves_only_a_random_id(records: 
         assert row.email == gone.person_id
         late = people.open_session(connection, gone.person_id, NOON, RANDOM)
         assert people.find_session(connection, late, NOON) is None, "signed in at the same moment"
+        sent = people.create_sign_in_link(connection, gone.person_id, NOON, RANDOM)
+        assert people.person_of_link(connection, sent, NOON) is None
         assert people.find_session(connection, owner.act.session_token, NOON), "the others stay signed in"
         again = people.add_person(connection, owner.account_id, "ann@example.com", Role.MEMBER, NOON, RANDOM)
         assert again != gone.person_id
@@ -138,6 +142,7 @@ def test_a_changed_role_counts_at_once_and_ends_what_was_signed_in(records: Reco
         assert people.set_role(connection, owner.account_id, "ann@example.com", Role.AUDITOR).role is Role.OWNER
     with records.transaction() as connection:
         assert people.person_of(connection, owner.account_id, "ann@example.com").role is Role.AUDITOR
+        assert people.person_of(connection, owner.account_id, "owner@example.com").role is Role.OWNER
         assert people.find_session(connection, session, NOON) is None
         assert not people.person_of_link(connection, link, NOON)
 
@@ -148,6 +153,8 @@ def test_one_address_is_one_person_of_an_account_however_it_is_written(records: 
     with records.transaction() as connection:
         with pytest.raises(AlreadyExists):
             people.add_person(connection, owner.account_id, "Ann@Example.com", Role.OWNER, NOON, RANDOM)
+        people.add_person(connection, owner.account_id, "Bob@Example.com", Role.OWNER, NOON, RANDOM)
+        assert people.person_of(connection, owner.account_id, "bob@example.com").email == "Bob@Example.com"
         people.remove_person(connection, owner.account_id, "ANN@example.com")
         assert people.people_with_address(connection, "ann@example.com") == []
 
@@ -160,11 +167,12 @@ def test_an_address_that_only_looks_alike_names_nobody(records: Records, owner: 
             people.person_of(connection, owner.account_id, "ann@straße.example")
 
 
-def test_the_same_id_at_another_provider_is_somebody_else(records: Records, owner: Owner) -> None:
+def test_another_id_or_the_same_at_another_provider_is_somebody_else(records: Records, owner: Owner) -> None:
     add_ann(records, owner, Role.OWNER)
     with records.transaction() as connection:
         assert people.person_of_identity(connection, "https://provider.example", "ann-1") is not None
         assert people.person_of_identity(connection, "https://other.example", "ann-1") is None
+        assert people.person_of_identity(connection, "https://provider.example", "ann-2") is None
 
 
 def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, owner: Owner) -> None:
@@ -178,7 +186,41 @@ def test_the_only_owner_can_be_neither_demoted_nor_taken_out(records: Records, o
             people.remove_person(connection, owner.account_id, "nobody@example.com")
         people.set_role(connection, owner.account_id, "owner@example.com", Role.OWNER)
         people.set_role(connection, owner.account_id, "ann@example.com", Role.OWNER)
-        people.remove_person(connection, owner.account_id, "owner@example.com")
+        people.set_role(connection, owner.account_id, "owner@example.com", Role.MEMBER)
         assert people.owner_of(connection, owner.account_id).email == "ann@example.com"
+        people.remove_person(connection, owner.account_id, "owner@example.com")
         with pytest.raises(NotAllowed):
             people.remove_person(connection, owner.account_id, "ann@example.com")
+
+
+def test_of_two_owners_who_take_each_other_out_at_once_one_stays(records: Records, owner: Owner) -> None:
+    add_ann(records, owner, Role.OWNER)
+
+    def take_out(email: str) -> None:
+        with records.transaction() as connection:
+            people.remove_person(connection, owner.account_id, email)
+
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            people.remove_person(connection, owner.account_id, "owner@example.com")
+            other = pool.submit(take_out, "ann@example.com")
+            assert wait([other], timeout=0.5).not_done, "it waits for the first"
+        with pytest.raises(NotAllowed):
+            other.result(30)
+
+
+def test_who_signs_out_signs_out_nobody_else(records: Records, owner: Owner) -> None:
+    session, _ = add_ann(records, owner, Role.MEMBER)
+    with records.transaction() as connection:
+        people.close_session(connection, session)
+        assert people.find_session(connection, session, NOON) is None
+        assert people.find_session(connection, owner.act.session_token, NOON) is not None
+
+
+def test_people_stand_in_the_order_in_which_they_came(records: Records, owner: Owner) -> None:
+    emails = [f"{number}@example.com" for number in range(8)]
+    with records.transaction() as connection:
+        for minute, email in enumerate(emails, start=1):
+            people.add_person(connection, owner.account_id, email, Role.OWNER, later(minute), RANDOM)
+        assert [each.email for each in people.people_of(connection, owner.account_id)] == ["owner@example.com", *emails]
+        assert people.owner_of(connection, owner.account_id).person_id == owner.person_id
