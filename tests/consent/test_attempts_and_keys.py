@@ -108,7 +108,8 @@ def test_a_key_needs_a_name(owner: Owner, name: str) -> None:
 
 def test_an_account_cannot_have_keys_without_end(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        keys = [new_key(connection, owner, seed=n)[0] for n in range(api_keys.MOST_KEYS)]
+        keys = [new_key(connection, owner, seed=n, minute=n)[0] for n in range(api_keys.MOST_KEYS)]
+        assert api_keys.list_keys(connection, owner.account_id) == keys[::-1], "the newest first"
         with pytest.raises(UserError, match="Revoke one"):
             new_key(connection, owner, seed=99)
         api_keys.revoke_key(connection, owner.account_id, keys[0].key_id, NOON)
@@ -128,5 +129,7 @@ def test_what_was_asked_of_a_provider_is_answered_once_by_the_same_browser(recor
         assert len(connection.execute(select(provider_table)).all()) == 1, "old ones are deleted"
 
 
-def new_key(connection, owner: Owner, name: str = "nightly run", seed: int = 1):
-    return api_keys.create_key(connection, owner.account_id, owner.person_id, name, NOON, Random(seed).randbytes)
+def new_key(connection, owner: Owner, name: str = "nightly run", seed: int = 1, minute: int = 0):
+    return api_keys.create_key(
+        connection, owner.account_id, owner.person_id, name, later(minute), Random(seed).randbytes
+    )
