@@ -131,6 +131,24 @@ def test_what_is_asked_is_fresh_each_time_and_uses_pkce(site: Site, provider: Id
     assert first["redirect_uri"] == "http://127.0.0.1:8080/sign-in/provider/back"
 
 
+def test_the_cookie_for_the_way_back_is_kept_from_scripts_and_other_sites(
+    provider: IdentityProvider, tmp_path: Path
+) -> None:
+    flags = {"httponly", "path=/", "samesite=lax", "secure"}
+    settings = settings_for(provider, tmp_path).model_copy(update={"portal_url": "https://cut.example"})
+    with opened(settings) as site:
+        provider.now = lambda: site.now.timestamp()
+        site.account("Acme")
+        client = TestClient(site.app, base_url="https://cut.example")
+        cookie, *told = client.get("/sign-in/provider/go", follow_redirects=False).headers["set-cookie"].split("; ")
+        assert cookie.startswith("__Host-bgbatch-provider=")
+        assert {each.lower() for each in told} == flags | {"max-age=900"}
+        came_in = client.get(go(client), follow_redirects=False)
+    _, (cookie, *told) = (each.split("; ") for each in came_in.headers.get_list("set-cookie"))
+    assert cookie == '__Host-bgbatch-provider=""'
+    assert flags | {"max-age=0"} <= {each.lower() for each in told}
+
+
 @pytest.mark.parametrize(
     "claims",
     [

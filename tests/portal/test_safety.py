@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from consent import ledger
 from portal.web.body_limit import BATCH, FORM
 from store.people import LINK_LIFE, SESSION_LIFE
+from store.settings import Settings
 from store.tables import sessions, sign_in_links
-from tests.portal.conftest import Site
+from tests.portal.browsing import Browser
+from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import CONTINUE, PAGE
 from tests.portal.test_keys_and_limits import paths_of
 
@@ -181,6 +185,29 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site) -> None:
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
     assert "path=/" in cookie
+
+
+def test_over_tls_cookie_and_browser_are_held_to_it(tmp_path: Path) -> None:
+    flags = {"httponly", "path=/", "samesite=lax", "secure"}
+    with opened(Settings(home=tmp_path, portal_url="https://cut.example/")) as site:
+        browser = Browser(TestClient(site.app, base_url="https://cut.example"))
+        came_in = browser.client.post(site.link(site.account("Acme")[1]), follow_redirects=False)
+        cookie, *told = came_in.headers["set-cookie"].split("; ")
+        assert cookie.startswith("__Host-bgbatch=")
+        assert {each.lower() for each in told} == flags | {"max-age=43200"}
+        assert came_in.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
+        token = dict(browser.open("/account").forms[0].fields)["form_token"]
+        origin = {"origin": "https://cut.example"}
+        went = browser.client.post("/sign-out", data={"form_token": token}, headers=origin, follow_redirects=False)
+        cookie, *told = went.headers["set-cookie"].split("; ")
+        assert cookie == '__Host-bgbatch=""'
+        assert flags | {"max-age=0"} <= {each.lower() for each in told}
+
+
+def test_without_tls_browsers_are_asked_for_none(site: Site) -> None:
+    answer = site.browser().client.post(site.link(site.account("Acme")[1]), follow_redirects=False)
+    assert "secure" not in answer.headers["set-cookie"].lower()
+    assert "strict-transport-security" not in answer.headers
 
 
 def test_names_are_shown_as_text_not_as_markup(site: Site) -> None:
