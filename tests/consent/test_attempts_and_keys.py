@@ -120,12 +120,13 @@ def test_what_was_asked_of_a_provider_is_answered_once_by_the_same_browser(recor
     asked = UnderWay("state", "nonce", "verifier")
     with records.transaction() as connection:
         provider_sign_ins.keep(connection, "browser", asked, NOON)
+        provider_sign_ins.keep(connection, "somebody's", UnderWay("s", "n", "v"), later(1))
         assert provider_sign_ins.take(connection, "another", later(1)) is None
         assert provider_sign_ins.take(connection, "browser", later(1)) == asked
         assert provider_sign_ins.take(connection, "browser", later(1)) is None
         provider_sign_ins.keep(connection, "browser", asked, NOON)
-        assert provider_sign_ins.take(connection, "browser", NOON + provider_sign_ins.LIFE) is None
-        provider_sign_ins.keep(connection, "third", asked, NOON + provider_sign_ins.LIFE)
+        assert provider_sign_ins.take(connection, "browser", later(15)) is None
+        provider_sign_ins.keep(connection, "third", asked, later(16))
         assert len(connection.execute(select(provider_table)).all()) == 1, "old ones are deleted"
 
 
