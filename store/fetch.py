@@ -53,12 +53,12 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.is_site_local:  # fec0::/10, the private addresses of old, which Python takes for global ones
             return False
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        inner = ip.ipv4_mapped or ip.sixtofour
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
@@ -82,7 +82,7 @@ class Fetcher:
             with _Call(self._connect(url, end), url) as call:
                 answer = call.send("GET", None, {"Accept": "image/*", "Accept-Encoding": "identity"})
                 if answer.status in _REDIRECTS:
-                    url = _joined(url, answer.getheader("Location") or "")
+                    url = _joined(url, answer.getheader("Location", ""))
                     continue
                 if answer.status != 200:
                     raise FetchFailed(f"The photo's address answered {answer.status}. Check the address.")
@@ -97,8 +97,8 @@ class Fetcher:
 
     def check(self, url: str) -> None:
         """Raise `UnsafeAddress` for an address that would not be called now, `FetchFailed` if nobody says in time."""
-        parts, port = _split(url)
-        self._addresses(parts.hostname or "", port, time.monotonic() + self._limits.seconds)
+        _, host, port = _split(url)
+        self._addresses(host, port, time.monotonic() + self._limits.seconds)
 
     def _read(self, call: _Call, answer: http.client.HTTPResponse) -> bytes:
         too_large = FileTooLarge("The photo at the address is larger than the limit. Send a smaller one.")
@@ -130,8 +130,7 @@ class Fetcher:
         return found
 
     def _connect(self, url: str, end: float) -> http.client.HTTPConnection:
-        parts, port = _split(url)
-        host = parts.hostname or ""
+        parts, host, port = _split(url)
         addresses = self._addresses(host, port, end)
         for tried, address in enumerate(addresses):
             # One that swallows what it is sent takes its share of the time, and leaves the others theirs.
@@ -173,11 +172,6 @@ class _Timed(socket.socket):
         """What TLS sends a piece by."""
         self.settimeout(_left(self.end))
         return super().send(*arguments)
-
-    def sendall(self, *arguments: Any) -> None:
-        """What http.client sends by."""
-        self.settimeout(_left(self.end))
-        super().sendall(*arguments)
 
 
 class _TimedTls(_Timed, ssl.SSLSocket):
@@ -233,7 +227,7 @@ def _joined(url: str, location: str) -> str:
         raise UnsafeAddress(_UNSAFE) from None
 
 
-def _split(url: str) -> tuple[SplitResult, int]:
+def _split(url: str) -> tuple[SplitResult, str, int]:
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -241,4 +235,4 @@ def _split(url: str) -> tuple[SplitResult, int]:
         raise UnsafeAddress(_UNSAFE) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain(url):
         raise UnsafeAddress(_UNSAFE)
-    return parts, port
+    return parts, parts.hostname, port

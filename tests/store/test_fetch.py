@@ -27,14 +27,17 @@ LIMITS = FetchLimits(bytes=100_000, seconds=60.0, redirects=2)
         "127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "fd00:ec2::254", "::ffff:127.0.0.1",
         "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "ff02::1", "fe80::1%eth0",
-        "fec0::1", "feff::1",
+        "fec0::1", "feff::1", "2001:0:101:101:0:ffff:fefe:fefe",
     ],
 )  # fmt: skip
 def test_an_address_inside_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1", "2002:101:101::", "64:ff9b::101:101"],
+)
 def test_an_address_outside_is_public(address: str) -> None:
     assert is_public(address)
 
@@ -106,9 +109,31 @@ def fetcher(inside: set[str] = frozenset()) -> Fetcher:  # type: ignore[assignme
     return Fetcher(LIMITS, lambda ip: ip not in {"127.0.0.2", *inside}, lambda host, port: [addresses[host]])
 
 
-def test_a_photo_is_fetched_and_a_redirect_followed(server: ThreadingHTTPServer) -> None:
-    server.answers |= {"/a?b=1": reply(302, Location="/photo"), "/photo": reply(200, b"pixels")}  # type: ignore[attr-defined]
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_photo_is_fetched_and_a_redirect_followed(server: ThreadingHTTPServer, status: int) -> None:
+    server.answers |= {"/a?b=1": reply(status, Location="/photo"), "/photo": reply(200, b"pixels")}  # type: ignore[attr-defined]
     assert fetcher().get(f"http://photos.example:{server.server_port}/a?b=1") == b"pixels"
+
+
+def test_an_address_without_a_port_leads_to_that_of_its_scheme() -> None:
+    asked = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append((host, port))
+        return ["1.1.1.1"]
+
+    for url in ("http://photos.example/1.jpg", "https://photos.example", "https://inside.example:8443/1.jpg"):
+        Fetcher(LIMITS, resolve=resolve).check(url)
+    assert asked == [("photos.example", 80), ("photos.example", 443), ("inside.example", 8443)]
+
+
+def test_a_name_leads_where_the_system_says(server: ThreadingHTTPServer) -> None:
+    server.answers |= {"/a": reply(200, b"pixels")}  # type: ignore[attr-defined]
+    everywhere = Fetcher(LIMITS, lambda ip: True)
+    everywhere.check("http://localhost/")
+    assert everywhere.get(f"http://localhost:{server.server_port}/a") == b"pixels"
+    with pytest.raises(UnsafeAddress):
+        everywhere.check("http://no-such-name.invalid/")
 
 
 def test_a_redirect_to_the_inside_is_not_followed(server: ThreadingHTTPServer) -> None:
@@ -149,7 +174,7 @@ def test_the_name_is_resolved_once_so_that_a_second_answer_cannot_differ(server:
 @pytest.mark.parametrize(
     ("answers", "error"),
     [
-        ({"/a": reply(200, bytes(200_000))}, FileTooLarge),
+        ({"/a": reply(200, bytes(100_001))}, FileTooLarge),
         ({"/a": reply(200, b"", Content_Length="999999999")}, FileTooLarge),
         ({"/a": reply(200, b"half", Content_Length="50")}, FetchFailed),
         ({"/a": reply(404)}, FetchFailed),
@@ -164,6 +189,12 @@ def test_what_is_too_much_or_too_little_is_an_error_of_the_photo(
     server.answers |= answers  # type: ignore[attr-defined]
     with pytest.raises(error):
         fetcher().get(f"http://photos.example:{server.server_port}/a")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content_Length": "100000"}])
+def test_what_is_as_large_as_the_limit_is_fetched(server: ThreadingHTTPServer, headers: dict[str, str]) -> None:
+    server.answers |= {"/a": reply(200, bytes(100_000), **headers)}  # type: ignore[attr-defined]
+    assert len(fetcher().get(f"http://photos.example:{server.server_port}/a")) == 100_000
 
 
 def test_a_length_in_digits_of_another_script_is_none(server: ThreadingHTTPServer) -> None:
@@ -181,13 +212,14 @@ def test_an_address_that_swallows_all_leaves_the_others_of_its_name_their_time(s
         assert both.get(f"http://photos.example:{server.server_port}/a") == b"pixels"
 
 
-def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_says_nothing_is_given_up_in_time(scheme: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         quick = Fetcher(FetchLimits(bytes=10, seconds=0.3), lambda ip: True, lambda host, port: ["127.0.0.1"])
         with pytest.raises(FetchFailed):
-            quick.get(f"http://photos.example:{silent.getsockname()[1]}/a")
+            quick.get(f"{scheme}://photos.example:{silent.getsockname()[1]}/a")
 
 
 def test_a_name_that_nobody_answers_for_is_given_up_in_time_and_keeps_no_thread_for_each_try() -> None:
@@ -257,3 +289,51 @@ def test_a_server_that_drips_an_answer_is_given_up_in_time(
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_nothing_is_sent_to_a_server_whose_certificate_is_not_that_of_its_name(
+    is_trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = certificate(tmp_path)
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = for_server(file).wrap_socket(server.socket, server_side=True)
+    server.answers, server.seen = {"/a": reply(200, b"pixels")}, []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    anywhere = Fetcher(LIMITS, lambda ip: True, lambda host, port: ["127.0.0.1"])
+    try:
+        for host, may in (("localhost", is_trusted), ("photos.example", False)):
+            url = f"https://{host}:{server.server_port}/a"
+            if may:
+                assert anywhere.get(url) == b"pixels"
+            else:
+                with pytest.raises(FetchFailed, match="certificate"):
+                    anywhere.get(url)
+        assert server.seen == ["/a"] * is_trusted  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_error_of_the_photo(answer: bytes) -> None:
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.connection.recv(65_536)
+            self.connection.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with pytest.raises(FetchFailed):
+            fetcher().get(f"http://photos.example:{server.server_address[1]}/a")
+        server.shutdown()
