@@ -96,7 +96,7 @@ SessionToken = Annotated[str, Depends(session_token)]
 def signed_in(portal: ThePortal, token: SessionToken) -> Session:
     """Who asks. Raises `SignInNeeded`."""
     with portal.records.reading() as connection:
-        session = find_session(connection, token, portal.clock()) if token else None
+        session = find_session(connection, token, portal.clock())
     if session is None:
         raise SignInNeeded("You are not signed in.")
     note(account_id=session.person.account_id)

@@ -57,6 +57,11 @@ def test_a_request_is_a_line_with_its_ids_and_without_its_names(tmp_path: Path, 
     desk.client.get(f"/sign-in/{SECRET}")
     assert [each["route"] for each in written.lines[-2:]] == ["unknown", "/sign-in/{token}"]
     assert SECRET not in written.getvalue()
+    assert desk.client.post(desk.links["Acme"]).status_code == 200
+    for path in ("/account", "/v1/batches"):
+        assert desk.client.get(path).status_code == 200
+        assert written.lines[-1]["account_id"] == desk.accounts["Acme"][0], "of whoever is signed in, too"
+    assert desk.links["Acme"].removeprefix("/sign-in/") not in written.getvalue()
     desk.parts.records.engine.dispose()
 
 
