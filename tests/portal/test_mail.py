@@ -106,6 +106,8 @@ def test_a_portal_on_this_machine_prints_the_letter_and_another_never_does(tmp_p
     assert open_post(public, shown.append) is None
     with opened(public) as site:
         assert "Send me a link" not in site.browser().open("/sign-in").words
+        refused = site.browser().send("/sign-in", [("email", "owner@acme.example")])
+        assert (refused.status, "sends no letters" in refused.words) == (400, True)
 
 
 def test_a_password_travels_over_tls_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

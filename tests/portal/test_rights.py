@@ -7,9 +7,9 @@ import re
 import httpx
 import pytest
 
-from portal.web.limits import POSTS
+from portal.web.limits import LINKS_FROM, POSTS, SIGN_INS
 from store.api_keys import create_key
-from store.attempts import wait_before_trying
+from store.attempts import Limit, wait_before_trying
 from store.people import Role
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
@@ -143,9 +143,26 @@ def test_who_is_not_signed_in_and_has_no_key_gets_nothing(site: Site) -> None:
 
 def test_whichever_form_is_sent_too_often_waits(site: Site) -> None:
     browser, token = signed_in(site, Role.OWNER)
-    with site.records.transaction() as connection:
-        for _ in range(POSTS.most):
-            wait_before_trying(connection, POSTS, "testclient", site.now)
+    try_often(site, POSTS)
     forms = {route for route in routes(site) if route[0] == "POST" and not route[1].startswith("/v1/")}
     assert len(forms) > 15
     assert {route: ask(browser, route, token).status_code for route in forms} == dict.fromkeys(forms, 429)
+
+
+def test_whoever_asks_for_links_or_tries_to_come_in_too_often_waits(site: Site) -> None:
+    def waiting() -> set[str]:
+        ways = {route for route in routes(site) if route[1].startswith("/sign-in")}
+        return {" ".join(route) for route in ways if ask(site.browser(), route).status_code == 429}
+
+    assert waiting() == set()
+    try_often(site, LINKS_FROM)
+    assert waiting() == {"POST /sign-in"}
+    try_often(site, SIGN_INS)
+    with_provider = {"GET /sign-in/provider/go", "GET /sign-in/provider/back"}
+    assert waiting() == {"POST /sign-in", "POST /sign-in/{token}", *with_provider}
+
+
+def try_often(site: Site, which: Limit) -> None:
+    with site.records.transaction() as connection:
+        for _ in range(which.most):
+            wait_before_trying(connection, which, "testclient", site.now)
