@@ -43,6 +43,7 @@ def test_a_person_gets_a_link_that_signs_them_in(tmp_path: Path) -> None:
         assert "on its way" in ask(site, " Owner@ACME.example ").words
         (letter,) = box.letters
         assert (letter["To"], letter["From"]) == ("owner@acme.example", "bgbatch <no-reply@x.example>")
+        assert "60 minutes" in text_of(letter)
         (link,) = links_in(box)
         browser = site.browser().open(link).press("Sign in")
         assert "AI Training Data" in browser.words

@@ -59,6 +59,21 @@ def test_an_unsafe_address_is_never_called(url: str, monkeypatch: pytest.MonkeyP
         Fetcher(LIMITS).get(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://photos.example/1.jpg", "file:///etc/passwd", "http:///1.jpg", "http://user@photos.example/1.jpg",
+        "http://photos.example:99999/", "http://photos.example/a b", "http://photos.example/\u00e4", "http://[1/",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_written_in_another_way_is_not_even_looked_up(url: str) -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        raise AssertionError("the name was looked up")
+
+    with pytest.raises(UnsafeAddress):
+        Fetcher(LIMITS, resolve=resolve).check(url)
+
+
 def test_a_name_inside_is_told_no_differently_from_one_that_is_not_known() -> None:
     def unknown(host: str, port: int) -> list[str]:
         raise socket.gaierror
