@@ -223,14 +223,14 @@ def test_options_that_are_chosen_before_the_pages_script_has_come_are_heeded(
     assert (options.bg_color, options.crop_margin) == ("#e8eaed", "5%")
 
 
-def test_a_batch_is_closed_though_nobody_looks_at_the_page_any_more(
+def test_a_batch_is_sent_and_closed_though_nobody_looks_at_the_page(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
     page = sign_in(context, site, address)
     page.goto(f"{address}/batches/new")
+    page.evaluate("window.requestAnimationFrame = () => 0")  # no browser draws a page in the background
     choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg()}))
     expect(page.get_by_role("status")).to_have_text("1 photo chosen.")
-    page.evaluate("window.requestAnimationFrame = () => 0")  # no browser draws a page in the background
     page.get_by_role("button", name="Start the upload").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
     assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["photos/1.jpg"]

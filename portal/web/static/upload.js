@@ -191,7 +191,7 @@ async function showRows(fresh) {
       some.append(row);
     }
     list.append(some);
-    await new Promise(requestAnimationFrame);
+    await new Promise((goOn) => { requestAnimationFrame(goOn); setTimeout(goOn, 200); }); // in the background none is drawn
     page.dataset.frames = Number(page.dataset.frames ?? 0) + 1;
   }
   draw();
