@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 
+TIED = ("setpriv", "--pdeathsig", "KILL")
+"""Before a server's command: it ends with this process also where nobody is left to stop it."""
+
 _stops: list[Callable[[], object]] = []
 
 

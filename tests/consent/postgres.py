@@ -6,15 +6,17 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
 import psycopg
 
-from tests.ending import at_end
-from tests.ports import free_port
+from tests.ending import TIED, at_end
+from tests.ports import free_port, wait_for
 
 _numbers = itertools.count(1)
 
@@ -27,22 +29,32 @@ def server() -> str:
     user = _unprivileged_user()
     if user is not None:
         shutil.chown(home, user.pw_uid, user.pw_gid)
-    run = {"check": True, "cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    run = {"cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     if user is not None:
         run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     data, port = home / "data", free_port()
-    subprocess.run([programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"], **run)
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={home} -c fsync=off"
-    subprocess.run(
-        [programs / "pg_ctl", "-D", data, "-o", options, "-l", home / "log", "-w", "-t", "300", "start"], **run
-    )
+    initdb = [programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"]
+    subprocess.run(initdb, check=True, **run)
+    options = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={home}", "fsync=off")
+    said = [f"-c{option}" for option in options]
+    process = subprocess.Popen([*TIED, programs / "postgres", "-D", data, *said], **run)
 
     def stop() -> None:
-        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], **run)
+        process.send_signal(signal.SIGQUIT)  # at once
+        process.wait()
         shutil.rmtree(home, ignore_errors=True)
 
     at_end(stop)
+    wait_until_started(port, process)
     return f"tests@127.0.0.1:{port}"
+
+
+def wait_until_started(port: int, process: subprocess.Popen[bytes]) -> None:
+    """It listens before it has started, and says so."""
+    wait_for(port, process)
+    is_ready = [_programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    while subprocess.run(is_ready, check=False).returncode == 1:
+        time.sleep(0.05)
 
 
 def new_database() -> str:

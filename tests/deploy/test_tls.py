@@ -7,7 +7,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from store.objects import open_store
 from store.records import open_records
 from store.s3 import S3, _filesystem
 from store.settings import Settings
-from tests.consent.postgres import _programs, _unprivileged_user
+from tests.consent.postgres import _programs, _unprivileged_user, wait_until_started
 from tests.deploy.files import COMPOSE, DEPLOY, called
 from tests.ports import free_port, wait_for
 from tests.store.rclone import KEY, SECRET
@@ -83,10 +82,7 @@ def records(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     process = subprocess.Popen(
         [_programs() / program, "-D", home / "data", *said, *own], stderr=subprocess.DEVNULL, **run
     )
-    wait_for(port, process)
-    is_ready = [_programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-    while subprocess.run(is_ready, check=False).returncode == 1:  # it listens before it has started, and says so
-        time.sleep(0.05)
+    wait_until_started(port, process)
     yield f"postgresql+psycopg://tests:secret@postgres:{port}/postgres?hostaddr=127.0.0.1"
     process.terminate()
     process.wait()

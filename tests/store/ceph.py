@@ -15,7 +15,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-from tests.ending import at_end
+from tests.ending import TIED, at_end
 from tests.ports import free_port, wait_for
 
 KEY, SECRET = "AKTESTS", "a-secret-of-the-tests-alone"
@@ -94,7 +94,7 @@ def server() -> str:
     processes: list[subprocess.Popen[bytes]] = []
 
     def spawn(*command: str) -> None:
-        processes.append(subprocess.Popen([*command, "-f"], env=environment, stdout=log, stderr=log))
+        processes.append(subprocess.Popen([*TIED, *command, "-f"], env=environment, stdout=log, stderr=log))
 
     def stop() -> None:
         for process in reversed(processes):

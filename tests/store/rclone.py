@@ -10,7 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.ending import at_end
+from tests.ending import TIED, at_end
 from tests.ports import free_port, wait_for
 
 KEY, SECRET = "bgbatchtests", "a-secret-of-the-tests-alone"
@@ -28,7 +28,7 @@ def server() -> str:
     program = Path(sys.executable).with_name("rclone")
     process = subprocess.Popen(
         [
-            *(program, "--config", home / "rclone.conf", "serve", "s3", "--addr", f"127.0.0.1:{port}"),
+            *(*TIED, program, "--config", home / "rclone.conf", "serve", "s3", "--addr", f"127.0.0.1:{port}"),
             *("--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "off", buckets),
         ],
         stdout=subprocess.DEVNULL,
