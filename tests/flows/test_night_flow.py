@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from tests.flows.conftest import photo
 from tests.flows.test_command_line import Shell, lay_out
@@ -13,8 +15,9 @@ def test_a_night_by_command_delivers_and_the_next_one_has_nothing_to_do(tmp_path
     shell = Shell(tmp_path / "home")
     shell.run("account", "create", "Bazaar", "--email", "owner@bazaar.example")
     catalog = lay_out(tmp_path / "catalog", {"lot1/1.jpg": photo("coffee"), "lot2/1.jpg": photo("motorcycle")})
+    far_from_now = f"0 {(datetime.now(ZoneInfo('Europe/Berlin')).hour + 12) % 24} * * *"
     added = shell.run(
-        *("schedule", "add", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--source", str(catalog)),
+        *("schedule", "add", "--cron", far_from_now, "--timezone", "Europe/Berlin", "--source", str(catalog)),
         *("--deliver", str(tmp_path / "cutouts"), "--industry", "marketplace", "--json"),
     )
     schedule = json.loads(added)["schedule_id"]
