@@ -11,6 +11,8 @@ from tests.cluster.network import apart, can_be_apart
 from tests.cluster.trials import Outcome, recorded
 
 VICTIMS = ("raylet", "PostgreSQL", "actor")
+SEEDS = (36, 10, 2)
+"""One for each of them, and for each consent, by which it is killed after a few photos: long before the last one."""
 
 pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody")
 
@@ -19,14 +21,14 @@ pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: ro
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Outcome]:
     """Of all trials: they share one world, which takes longer to put up than a trial takes."""
     record = tmp_path_factory.mktemp("trials") / "record.jsonl"
-    while left := [seed for seed in range(len(VICTIMS)) if seed not in recorded(record)]:  # a broken one costs a world
-        run(record, left, photos=40, victims=VICTIMS)
+    while left := [seed for seed in SEEDS if seed not in recorded(record)]:  # a broken one costs a world
+        run(record, left, photos=60, victims=VICTIMS)
     return recorded(record)
 
 
-@pytest.mark.parametrize("seed", range(len(VICTIMS)), ids=VICTIMS)
+@pytest.mark.parametrize("seed", SEEDS, ids=VICTIMS)
 def test_every_photo_ends_with_one_result_whatever_is_killed(outcomes: dict[int, Outcome], seed: int) -> None:
-    assert outcomes[seed].victim == VICTIMS[seed]
+    assert outcomes[seed].victim == VICTIMS[seed % len(VICTIMS)]
     assert not outcomes[seed].broken
 
 
