@@ -28,6 +28,7 @@ _PORTS = range(20_000, 32_000)  # the system gives those above to whoever asks f
 _TIED = """
 import ctypes, os, signal, sys
 getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(1, signal.SIGINT)  # PR_SET_PDEATHSIG, where there is Linux
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where a script has started all of it with `&`
 if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """

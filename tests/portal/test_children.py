@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from portal.cli.children import _PORTS, _TIED, _free_port
 
@@ -26,8 +29,14 @@ def wait_until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_child_ends_when_its_keeper_is_killed_and_cannot_end_it() -> None:
-    with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE, text=True) as keeper:
+@pytest.mark.parametrize("way", [signal.SIG_DFL, signal.SIG_IGN], ids=["by itself", "with & in a script"])
+def test_a_child_ends_when_its_keeper_is_killed_and_cannot_end_it(way: signal.Handlers) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPER],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, way),
+    ) as keeper:
         assert keeper.stdout is not None
         child = Path("/proc") / keeper.stdout.readline().strip()
         assert "time.sleep(600)" in (child / "cmdline").read_text()
