@@ -14,6 +14,9 @@ from store.settings import Settings
 from tests.consent.postgres import new_database
 from tests.ending import end
 
+# By itself Ray ends workers once 95 % of the machine's memory is taken, by whomever.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+
 # How long an example takes, or drawing it, says how busy the machine is: by itself Hypothesis allows 200 milliseconds.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
