@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from schemas.clock import Clock
 from schemas.errors import BgbatchError, StoreFault, WorkerLost, WorkersLost
@@ -210,7 +210,7 @@ class Pool:
                 place.hello = place.actor.ready.remote(self._identity)
             except RayTaskError as fault:
                 raise _ours(fault.cause) from None
-            except RayActorError as death:
+            except RayError as death:  # the actor died, or Ray ended it for want of memory
                 if not place.was_ready:
                     self._count_death(calls, death)
                 self._reopen(place)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from flows import steps
 from schemas.batch import BatchState
@@ -88,6 +89,22 @@ def test_an_actor_that_hangs_before_it_answers_is_stopped_and_another_does_its_w
         pool._stop_hung()
     assert mute not in pool._places
     assert sorted(cut_all(place, pool)) == list(range(1, 9))
+
+
+def test_an_actor_that_ray_ends_for_want_of_memory_before_it_answers_is_replaced(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, ended = ray.get, []
+
+    def short_of_memory(asked: object, **how: object) -> object:
+        if not ended:
+            ended.append(asked)
+            raise OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
+        return get(asked, **how)
+
+    monkeypatch.setattr(ray, "get", short_of_memory)
+    assert sorted(cut_all(place, Pool(place.parts.settings, 1, QuickActor))) == list(range(1, 9))
+    assert ended
 
 
 def test_an_actor_ends_itself_when_no_item_of_a_call_gets_any_further_though_those_of_another_do(
