@@ -53,8 +53,9 @@ def wait_until_started(port: int, process: subprocess.Popen[bytes]) -> None:
     """It listens before it has started, and says so."""
     wait_for(port, process)
     is_ready = [_programs() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-    while subprocess.run(is_ready, check=False).returncode == 1:
+    while (answer := subprocess.run(is_ready, check=False).returncode) == 1:
         time.sleep(0.05)
+    assert answer == 0, "PostgreSQL did not start"
 
 
 def new_database() -> str:
