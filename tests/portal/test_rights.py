@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import httpx
 import pytest
 
 from portal.web.limits import LINKS_FROM, POSTS, SIGN_INS
+from schemas.ids import new_batch_id
+from schemas.options import CutoutOptions
+from store import batches, line, nights, schedules, webhooks
 from store.api_keys import create_key
 from store.attempts import Limit, wait_before_trying
 from store.people import Role
+from store.schedules import Overlap, Schedule
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_keys_and_limits import paths_of
+from tests.store.test_purge import stamp_of
 
 Route = tuple[str, str]
 
@@ -74,18 +81,59 @@ MAY = {Role.OWNER: AN_OWNERS | A_MEMBERS, Role.MEMBER: A_MEMBERS, Role.AUDITOR: 
 BY_A_SESSION = sorted(AN_OWNERS | A_MEMBERS)
 
 
+@pytest.fixture
+def desk_of_acme(site: Site) -> dict[str, str]:
+    """One of each thing that an account has, by the name of its id in a path."""
+    account_id, person_id = site.account("Acme")
+    batch_id = new_batch_id(site.now, site.randomness)
+    schedule = Schedule(
+        schedule_id=schedules.new_schedule_id(site.randomness),
+        account_id=account_id,
+        cron="0 2 * * *",
+        timezone="UTC",
+        source="s3://acme/photos",
+        deliver=None,
+        industry=None,
+        options=CutoutOptions(),
+        overlap=Overlap.SKIP,
+        deadline_minutes=None,
+        fingerprint_key="0" * 64,
+        created_at=site.now,
+    )
+    with site.records.transaction() as connection:
+        batches.open_batch(connection, stamp_of(batch_id), account_id)
+        line.enter(connection, batch_id, account_id, upload_key="k")
+        schedules.add(connection, schedule)
+        night = nights.begin(connection, schedule, site.now, site.now, site.randomness)
+        hook = webhooks.add(connection, account_id, "https://acme.example/", site.now, site.randomness)
+        event_id = webhooks.ping(connection, hook, site.now, site.randomness)
+        key, _ = create_key(connection, account_id, person_id, "tests", site.now, site.randomness)
+    assert night is not None
+    return {
+        "batch_id": batch_id,
+        "schedule_id": schedule.schedule_id,
+        "night_id": night.night_id,
+        "webhook_id": hook.webhook_id,
+        "event_id": event_id,
+        "key_id": key.key_id,
+    }
+
+
 def routes(site: Site) -> set[Route]:
     found = paths_of(site.app.routes)
     return {(method, path) for path, methods in found for method in methods - {"HEAD"}}
 
 
-def ask(browser: Browser, route: Route, token: str = "", **headers: str) -> httpx.Response:
+def ask(
+    browser: Browser, route: Route, token: str = "", ids: Mapping[str, str] = MappingProxyType({}), **headers: str
+) -> httpx.Response:
     """As our own page would: with all that tells whose form it is, and nothing that makes sense."""
     method, path = route
-    sent = {"sec-fetch-site": "same-origin", "x-form-token": token, **headers}
+    body, kind = (b"{}", {"content-type": "application/json"}) if method == "PATCH" else (None, {})
+    sent = {"sec-fetch-site": "same-origin", "x-form-token": token, **kind, **headers}
     fields = {"form_token": token} if method == "POST" and not path.startswith("/v1/") else None
-    where = re.sub("{[^}]*}", "1", path).replace("1.webp", "photo.webp")
-    return browser.client.request(method, where, data=fields, headers=sent, follow_redirects=False)
+    where = re.sub("{([^}:]*)[^}]*}", lambda name: ids.get(name[1], "1"), path).replace("1.webp", "photo.webp")
+    return browser.client.request(method, where, data=fields, content=body, headers=sent, follow_redirects=False)
 
 
 def signed_in(site: Site, role: Role) -> tuple[Browser, str]:
@@ -139,6 +187,33 @@ def test_who_is_not_signed_in_and_has_no_key_gets_nothing(site: Site) -> None:
             assert (answer.status_code, answer.headers["location"]) == (303, where), route
         else:
             assert "You are not signed in." in answer.text, route
+
+
+def test_what_is_another_accounts_does_not_exist_whatever_is_asked_of_it(
+    site: Site, desk_of_acme: dict[str, str]
+) -> None:
+    none = dict.fromkeys(desk_of_acme, "n" + "0" * 32) | {"batch_id": new_batch_id(site.now, site.randomness)}
+    upload = {
+        "upload-length": "1",
+        "upload-metadata": "filename MS5qcGc=",
+        "upload-offset": "0",
+        "content-type": "application/offset+octet-stream",
+    }
+    owner, stranger = site.sign_in(), site.sign_in("Bazaar")
+    token = dict(stranger.forms[0].fields)["form_token"]
+    of_something = {route for route in routes(site) if "_id}" in route[1] and route[0] != "OPTIONS"}
+    assert len(of_something) > 40
+    for route in of_something:
+        told = [
+            ask(stranger, route, token, ids, **(upload if "/uploads" in route[1] else {}))
+            for ids in (desk_of_acme, none)
+        ]
+        assert [each.status_code for each in told] == [404, 404], route
+        bodies = [re.sub("[0-9a-f-]{32,36}", "", each.text) for each in told]
+        assert bodies[0] == bodies[1], route
+    shown = {path for method, path in of_something if method == "GET"}
+    theirs = {path for path in shown if ask(owner, ("GET", path), "", desk_of_acme).status_code == 200}
+    assert len(theirs) > 10, "they are all there"
 
 
 def test_whichever_form_is_sent_too_often_waits(site: Site) -> None:
