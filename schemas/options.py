@@ -221,9 +221,5 @@ def _margins(text: str) -> tuple[Margin, Margin, Margin, Margin]:
     is_within = all(margin.amount <= (50 if margin.is_percent else 500) for margin in found)
     if len(found) != len(parts) or len(found) not in (1, 2, 4) or not is_within:
         raise ValueError("A margin is one, two or four values of up to 500px or 50%, such as 30px or 10% 20%.")
-    if len(found) == 1:
-        found = found * 4
-    if len(found) == 2:
-        found = found * 2
-    above, right, below, left = found
+    above, right, below, left = found * (4 // len(found))
     return above, right, below, left

@@ -466,6 +466,7 @@ def test_the_same_photo_gives_the_same_bytes(cutter):
         {"crop": True, "crop_margin": "-3px"},
         {"crop": True, "crop_margin": "51%"},
         {"crop": True, "crop_margin": "1px 2px 3px"},
+        {"crop": True, "crop_margin": "1px and 2px"},
         {"channels": "alpha", "despill": True},
         {"channels": "alpha", "shadow": True},
         {"channels": "alpha", "bg_color": "white"},
