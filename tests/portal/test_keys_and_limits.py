@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -13,7 +15,7 @@ from starlette.routing import Mount
 from consent import ledger
 from consent.notice import CURRENT
 from consent.suppression import open_suppressions
-from portal.web.limits import network_address
+from portal.web.limits import LINKS_FROM, LINKS_TO, POSTS, SIGN_INS, network_address
 from schemas.consent import Act, Method
 from schemas.industries import Industry
 from store.people import Role
@@ -152,6 +154,16 @@ def test_guessing_links_ends_in_waiting(site: Site) -> None:
     assert 0 < int(answer.headers["retry-after"]) <= 600
     site.wait(minutes=10)
     assert "Off" in site.sign_in().words, "after the wait, people come in"
+
+
+def test_the_limits_are_those_that_we_name() -> None:
+    page = (Path(__file__).parents[2] / "docs/consent.md").read_text()
+    assert "| forms | 300 a minute |" in page
+    assert (POSTS.most, POSTS.window) == (300, timedelta(minutes=1))
+    assert "| links used, sign-ins through a provider | 60 in 10 minutes |" in page
+    assert (SIGN_INS.most, SIGN_INS.window) == (60, timedelta(minutes=10))
+    assert "| links asked for | 30 an hour; 5 an hour to one e-mail address |" in page
+    assert [(each.most, each.window) for each in (LINKS_FROM, LINKS_TO)] == [(n, timedelta(hours=1)) for n in (30, 5)]
 
 
 def test_a_flood_of_posts_ends_in_waiting_and_changes_nothing(site: Site) -> None:
