@@ -162,6 +162,8 @@ def test_a_key_may_do_all_that_the_api_offers(site: Site) -> None:
     program = site.browser()
     refused = {route for route in routes(site) if ask(program, route, **{"x-api-key": key}).status_code in (401, 403)}
     assert {path for _, path in refused if path.startswith("/v1/")} == set()
+    wrong = ask(site.sign_in(), ("GET", "/v1/batches"), **{"x-api-key": key[:-1]})
+    assert wrong.status_code == 401, "nobody is asked for by a wrong key, whoever is signed in"
 
 
 def test_nothing_is_changed_without_the_sessions_form_token_or_by_another_site(site: Site) -> None:

@@ -69,6 +69,8 @@ def test_what_is_nowhere_is_told_by_what_became_of_it(objects: ObjectStore) -> N
     for item, error in zip(manifest.items, told, strict=True):
         with pytest.raises(error):
             transient.source(manifest.stamp, item)
+    with pytest.raises(NotFound):
+        transient.source_of(manifest.stamp.batch_id, 1, None)
     transient.write(manifest.stamp, uploaded_key(manifest.stamp.batch_id, "token"), b"pixels")
     assert transient.source(manifest.stamp, manifest.items[2]) == b"pixels"
     assert [is_in_place(item) for item in manifest.items] == [False, True, False, False]
