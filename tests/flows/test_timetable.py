@@ -96,6 +96,17 @@ def test_what_is_done_now(
     assert decide(times, last, going, NOW + timedelta(minutes=3)) == actions
 
 
+@pytest.mark.parametrize(
+    ("going", "actions"),
+    [(None, ()), (STILL_GOING, ()), (INTERRUPTED, (GO_ON,)), (NOT_BEGUN, (GO_ON,)), (PURGED, (GIVE_UP,))],
+)
+def test_a_schedule_that_is_paused_begins_nothing_and_ends_what_it_began(
+    going: Going | None, actions: tuple[Action, ...]
+) -> None:
+    times = Timetable("0 2 * * *", BERLIN, Overlap.SKIP, counts_from=NOW - timedelta(days=30), is_paused=True)
+    assert decide(times, NOW - timedelta(days=1), going, NOW + timedelta(minutes=3)) == actions
+
+
 def test_a_schedule_is_not_due_for_the_time_before_it_was_made() -> None:
     times = Timetable("0 2 * * *", BERLIN, Overlap.SKIP, counts_from=NOW + timedelta(minutes=1))
     assert decide(times, None, None, NOW + timedelta(hours=5)) == ()
@@ -115,7 +126,7 @@ def test_an_estimate_goes_by_the_pace_since_the_work_began(
 
 @pytest.mark.parametrize(
     ("ends_after", "minutes", "risk"),
-    [(61, 5, True), (59, 5, False), (None, 29, False), (None, 30, True)],
+    [(61, 5, True), (60, 5, False), (59, 5, False), (None, 29, False), (None, 30, True)],
 )
 def test_a_deadline_is_at_risk_by_estimate_or_when_nothing_was_done_by_half_time(
     ends_after: int | None, minutes: int, risk: bool

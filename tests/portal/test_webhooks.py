@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from portal import webhooks as telling
-from schemas.errors import LineTooLong, UnsafeAddress
+from schemas.errors import LineTooLong, UnsafeAddress, UserError
 from schemas.ids import AccountId
 from store import webhooks
 from store.closing import erase_account
@@ -148,6 +148,8 @@ def test_what_does_not_arrive_is_tried_again_with_growing_pauses_and_then_no_mor
     outbox.send(timedelta(days=2))
     assert len(receiver.got) == len(PAUSES) + 1
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1, "a receiver can tell a repetition"
+    assert list(PAUSES) == sorted(PAUSES)
+    assert timedelta(days=1) < sum(PAUSES, timedelta()) < timedelta(days=1.5)
 
 
 def test_what_arrived_is_not_sent_again_unless_it_is_replayed(outbox: Outbox, receiver: Receiver) -> None:
@@ -220,6 +222,15 @@ def test_an_account_with_many_messages_holds_nobody_elses_up(outbox: Outbox, rec
     theirs.tell("last")
     assert 1 < theirs.send() < 20, "a few of each account in a round"
     assert theirs.events(hook)[0].delivered_at
+
+
+def test_an_account_may_have_twenty_webhooks(outbox: Outbox, receiver: Receiver) -> None:
+    hooks = [outbox.add(receiver.url) for _ in range(20)]
+    with pytest.raises(UserError, match="20 webhooks"):
+        outbox.add(receiver.url)
+    with outbox.records.transaction() as connection:
+        webhooks.end(connection, hooks[0].webhook_id, NOON)
+    outbox.add(receiver.url)
 
 
 def test_ten_pings_may_wait_for_an_address(outbox: Outbox, receiver: Receiver) -> None:

@@ -58,6 +58,25 @@ def test_what_a_person_should_look_at_has_its_flag(mask, photo, flag):
     assert flag in flags(score(mask, photo))
 
 
+@pytest.mark.parametrize(
+    ("score", "flagged", "fine", "flag"),
+    [
+        ("coverage", 0.0019, 0.002, "empty_mask"),
+        ("coverage", 0.971, 0.97, "full_mask"),
+        ("cut_by_frame", 0.081, 0.08, "cut_by_frame"),
+        ("pieces", 5, 4, "many_pieces"),
+        ("edge_uncertainty", 0.51, 0.5, "uncertain_edge"),
+        ("sharpness", 0.049, 0.05, "blurred"),
+        ("exposure", 0.059, 0.06, "dark"),
+        ("exposure", 0.961, 0.96, "overexposed"),
+    ],
+)
+def test_a_flag_begins_where_it_always_did(score, flagged, fine, flag):
+    usual = Scores(coverage=0.25, edge_uncertainty=0.1, pieces=1, cut_by_frame=0, sharpness=0.6, exposure=0.5)
+    assert flags(usual.model_copy(update={score: flagged})) == (flag,)
+    assert flags(usual.model_copy(update={score: fine})) == ()
+
+
 def test_specks_are_no_pieces():
     specks = [(10, 12, left, left + 2) for left in range(10, 300, 20)]
     assert score(mask_of((80, 240, 80, 240), *specks), TEXTURE).pieces == 1
