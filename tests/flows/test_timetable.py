@@ -114,7 +114,7 @@ def test_a_schedule_is_not_due_for_the_time_before_it_was_made() -> None:
 
 @pytest.mark.parametrize(
     ("done_then", "done", "minutes", "left"),
-    [(0, 0, 10, None), (0, 50, 10, 10), (40, 50, 10, 50), (0, 100, 10, 0), (50, 50, 10, None)],
+    [(0, 0, 10, None), (0, 50, 10, 10), (40, 50, 10, 50), (0, 100, 10, 0), (50, 50, 10, None), (0, 50, 0, None)],
 )
 def test_an_estimate_goes_by_the_pace_since_the_work_began(
     done_then: int, done: int, minutes: int, left: int | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from portal import webhooks as telling
-from schemas.errors import LineTooLong, UnsafeAddress, UserError
+from schemas.errors import LineTooLong, NotFound, UnsafeAddress, UserError
 from schemas.ids import AccountId
 from store import webhooks
 from store.closing import erase_account
@@ -148,6 +149,10 @@ def test_what_does_not_arrive_is_tried_again_with_growing_pauses_and_then_no_mor
     outbox.send(timedelta(days=2))
     assert len(receiver.got) == len(PAUSES) + 1
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1, "a receiver can tell a repetition"
+    with outbox.records.transaction() as connection:
+        assert webhooks.replay(connection, hook.webhook_id, event.event_id, outbox.now).attempts == 0
+    assert outbox.send() == outbox.send(PAUSES[0]) == 0
+    assert len(receiver.got) == len(PAUSES) + 3, "all over again"
     assert list(PAUSES) == sorted(PAUSES)
     assert timedelta(days=1) < sum(PAUSES, timedelta()) < timedelta(days=1.5)
 
@@ -231,6 +236,43 @@ def test_an_account_may_have_twenty_webhooks(outbox: Outbox, receiver: Receiver)
     with outbox.records.transaction() as connection:
         webhooks.end(connection, hooks[0].webhook_id, NOON)
     outbox.add(receiver.url)
+
+
+def test_what_is_done_to_one_webhook_is_done_to_no_other(outbox: Outbox, receiver: Receiver) -> None:
+    one, other = outbox.add(receiver.url), outbox.add(receiver.url)
+    outbox.tell()
+    with outbox.records.transaction() as connection:
+        for _ in range(webhooks.MOST_PINGS):
+            webhooks.ping(connection, one, NOON, os.urandom)
+        webhooks.ping(connection, other, NOON + timedelta(minutes=1), os.urandom)
+        webhooks.end(connection, one.webhook_id, NOON)
+    assert [each.kind for each in outbox.events(other)] == ["ping", "night.ended"], "the newest first"
+    assert outbox.events(one) == []
+    with outbox.records.transaction() as connection:
+        (newest, *_) = webhooks.events_of(connection, other.webhook_id)
+        assert webhooks.replay(connection, other.webhook_id, newest.event_id, outbox.now).event_id == newest.event_id
+        with pytest.raises(NotFound):
+            webhooks.replay(connection, one.webhook_id, newest.event_id, outbox.now)
+
+
+def test_of_two_senders_that_look_at_once_one_has_the_message(tmp_path: Path) -> None:
+    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+
+    def claim() -> int:
+        with records.transaction() as connection:
+            return len(webhooks.claim_due(connection, NOON, 10))
+
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+        hook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+        webhooks.ping(connection, hook, NOON, os.urandom)
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            assert len(webhooks.claim_due(connection, NOON, 10)) == 1
+            other = pool.submit(claim)
+            assert wait([other], timeout=0.5).not_done, "it waits for what the first makes of it"
+        assert other.result(30) == 0
+    records.engine.dispose()
 
 
 def test_ten_pings_may_wait_for_an_address(outbox: Outbox, receiver: Receiver) -> None:
