@@ -10,7 +10,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.fair_share import TURN_ITEMS, charged, next_turn
+from flows.fair_share import TURN_ITEMS, charged, may_cut_in, next_turn
 from schemas.ids import AccountId, new_batch_id
 from store.line import InLine, Share
 
@@ -46,6 +46,22 @@ def test_a_deadline_at_risk_goes_before_fairness_and_a_comfortable_one_does_not(
     night, small = waiting("m", 1000, due_at=due), waiting("d", 40)
     assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 5.0, True) == night
     assert next_turn([small, night], {AccountId("m"): heavy}, EVENING, 50.0, True) == small
+
+
+def test_a_batch_is_late_when_there_is_not_twice_the_time_that_it_needs() -> None:
+    heavy = charged(Share(account_id=AccountId("m")), 9000, EVENING)
+    small = waiting("d", 40)
+    for seconds, is_first in ((20, True), (21, False)):
+        night = waiting("m", 100, due_at=EVENING + timedelta(seconds=seconds))
+        chosen = next_turn([small, night], {AccountId("m"): heavy}, EVENING, 10.0, True)
+        assert (chosen == night) is is_first
+
+
+def test_a_batch_whose_turn_is_over_lets_others_go_and_of_its_own_account_what_is_done_in_one() -> None:
+    account = AccountId("a")
+    assert may_cut_in(waiting("b", 200_000), account)
+    assert may_cut_in(waiting("a", TURN_ITEMS), account)
+    assert not may_cut_in(waiting("a", TURN_ITEMS + 1), account)
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=20))
