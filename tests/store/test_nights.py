@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import NotFound
 from schemas.options import CutoutOptions
-from store import nights, schedules
+from store import fingerprints, nights, schedules
 from store.nights import LEASE_LIFE, Night, NightState
 from store.people import create_account
 from store.records import Records
@@ -122,5 +122,12 @@ def test_what_is_done_to_one_schedule_leaves_the_other_as_it_is(records: Records
         schedules.resume(connection, one.schedule_id, later(hours=1))
         assert schedules.find(connection, one.schedule_id).paused_at is None
         assert schedules.find(connection, other.schedule_id).paused_at == NOON
+        for each in two:
+            fingerprints.remember(connection, each.schedule_id, {"path": "state", "gone": "state"})
+        fingerprints.forget(connection, one.schedule_id, ["gone"])
+        assert fingerprints.known(connection, one.schedule_id) == {"path": "state"}
+        fingerprints.remember(connection, one.schedule_id, {"path": "another"})
         schedules.remove(connection, one.schedule_id)
+        assert fingerprints.known(connection, one.schedule_id) == {}
+        assert fingerprints.known(connection, other.schedule_id) == {"path": "state", "gone": "state"}
         assert [each.schedule_id for each in schedules.list_all(connection)] == [other.schedule_id]
