@@ -7,7 +7,7 @@ import pytest
 from schemas.errors import VersionSkew
 from store.settings import Settings
 from workers.identity import identity, own_code, require_same
-from workers.limits import actors_worth, is_worn, places_in, seconds_for
+from workers.limits import actors_worth, calls_at_once, is_worn, places_in, seconds_for
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,10 @@ def test_a_call_has_as_many_photos_as_its_device_is_worth_unless_somebody_says_s
     device: str, said: int, items: int
 ) -> None:
     assert Settings(device=device, shard_items=said).items_per_call == items
+
+
+def test_a_gpu_has_its_next_call_beside_the_one_that_runs() -> None:
+    assert [calls_at_once(device) for device in ("cpu", "cuda", "cuda:1")] == [1, 2, 2]
 
 
 def test_more_and_larger_photos_may_take_longer() -> None:
