@@ -76,7 +76,7 @@ def _png_bytes(source: bytes) -> int:
     bits = depth * _SAMPLES.get(colour, 1)
     passes = _ADAM7 if is_interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
-    return sum(high * (1 + -(-wide * bits // 8)) for wide, high in sizes if wide > 0 and high > 0)
+    return sum(high * (1 + -(-wide * bits // 8)) for wide, high in sizes if wide)
 
 
 def _inflated(rows: isal_zlib.Decompress, data: memoryview, most: int) -> int:
