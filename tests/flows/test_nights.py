@@ -419,6 +419,24 @@ def test_two_processes_do_not_work_on_one_night(market: Market) -> None:
     assert market.cut == []
 
 
+def test_a_night_cuts_no_batch_that_another_process_has_and_gives_its_own_back(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    (night,) = market.run_due(FIRST, cuts=False)
+    assert night.batch_id is not None
+    with market.parts.records.transaction() as connection:
+        assert line.claim(connection, night.batch_id, "another", FIRST)
+    (night,) = market.run_due(FIRST + timedelta(seconds=20))
+    assert (night.state, market.cut) == ("running", [])
+    (night,) = market.run_due(FIRST + timedelta(minutes=5))
+    assert (night.state, len(market.cut)) == ("completed", 3), "it died: its lease is over"
+    assert night.batch_id is not None
+    with market.parts.records.reading() as connection:
+        known = line.find_submission(connection, night.batch_id)
+    assert known is not None
+    assert known.lease_until is None
+
+
 @pytest.mark.parametrize("lease", ["night", "batch"])
 def test_a_night_whose_lease_another_has_taken_cuts_no_more(
     market: Market, lease: str, monkeypatch: pytest.MonkeyPatch
