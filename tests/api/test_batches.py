@@ -512,6 +512,16 @@ def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_se
     assert "Tus-Resumable" not in desk.call("GET", "/batches").headers
 
 
+@pytest.mark.parametrize(
+    "said", ["", "name MS5qcGc=", "filename", "filename 1.jpg", "filename MS5q cGc=", "filename /w=="]
+)
+def test_an_upload_whose_name_cannot_be_read_is_refused(desk: Desk, said: str) -> None:
+    place = f"/batches/{desk.open()}/uploads"
+    refused = desk.call("POST", place, headers={"Upload-Length": "1", "Upload-Metadata": said})
+    assert refused.status_code == 400
+    assert desk.call("GET", place).json()["uploads"] == []
+
+
 def test_bytes_that_do_not_say_that_they_are_a_part_of_an_upload_are_refused(desk: Desk) -> None:
     uploads = f"/batches/{desk.open()}/uploads"
     place = desk.call("POST", uploads, headers=announced("1.jpg", 5)).headers["Location"].removeprefix("/v1")
