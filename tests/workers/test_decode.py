@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 import sys
 from itertools import product
@@ -29,7 +30,7 @@ from tests.workers.images import (
     saved,
 )
 from tests.workers.photos import ROOT
-from workers.decode import Limits, decode, open_header
+from workers.decode import Limits, decode, open_header, orientation_of
 
 LIMITS = Limits(pixels=50_000_000, bytes=2_000_000)
 RGB = Image.fromarray(corners())
@@ -282,3 +283,11 @@ def test_whatever_the_bytes_it_ends_with_a_picture_or_an_item_error(junk, format
     place = int(len(good) * at)
     with contextlib.suppress(ItemError):
         decode(good[:place] + junk + good[place + len(junk) :], LIMITS)
+
+
+@pytest.mark.parametrize(("said", "means"), [(1, 1), (6, 6), (8, 8), (0, 1), (9, 1), (65_535, 1)])
+def test_a_way_up_that_exif_does_not_know_is_upright(said: int, means: int) -> None:
+    exif, target = Image.Exif(), io.BytesIO()
+    exif[0x0112] = said
+    Image.new("RGB", (2, 3)).save(target, "JPEG", exif=exif)
+    assert orientation_of(Image.open(target)) == means
