@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
@@ -100,7 +100,7 @@ class Dispatcher:
             return False
         with self._parts.records.reading() as connection:
             counts = get_batch(connection, chosen.batch_id).counts
-        turn = _Turn(chosen, time.monotonic(), counts.done + counts.failed)
+        turn = _Turn(chosen, monotonic(), counts.done + counts.failed)
         with about(batch_id=chosen.batch_id, account_id=chosen.account_id):
             self._work(turn)
         return True
@@ -123,13 +123,13 @@ class Dispatcher:
                 _log.info("the turn ended with %s: the batch's time is over", fault.code)
                 return
             _log.warning("the turn ended with %s; the batch waits in line. %s", fault.code, fault)
-            self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
+            self._put_off[batch_id] = monotonic() + _PAUSE_AFTER_FAULT
             raise
         except OperationalError:  # the records are away, and so they are for all
             raise
         except Exception as fault:
             _log.error("the turn ended with %s, which nobody foresaw; the batch waits in line", kind_and_place(fault))
-            self._put_off[batch_id] = time.monotonic() + _PAUSE_AFTER_FAULT
+            self._put_off[batch_id] = monotonic() + _PAUSE_AFTER_FAULT
             raise
         finally:
             self._give_back(turn, is_over)
@@ -149,7 +149,7 @@ class Dispatcher:
 
     def _waiting(self, connection: Connection) -> list[InLine]:
         """Those in line that have not been put off."""
-        now = time.monotonic()
+        now = monotonic()
         self._put_off = {batch_id: until for batch_id, until in self._put_off.items() if until > now}
         in_line = line.in_line(connection, self._parts.clock())
         return [each for each in in_line if each.batch_id not in self._put_off]
@@ -167,9 +167,9 @@ class Dispatcher:
         """Called off, the lease lost, this process ending, or the turn over while another waits that may cut in."""
         if turn.must_stop or turn.lost.is_set() or self._ending.is_set():
             return True
-        if time.monotonic() - turn.looked < _LOOK_EVERY:
+        if monotonic() - turn.looked < _LOOK_EVERY:
             return False
-        turn.looked = time.monotonic()
+        turn.looked = monotonic()
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
             if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
@@ -185,7 +185,7 @@ class Dispatcher:
     def _give_back(self, turn: _Turn, is_over: bool) -> None:
         now = self._parts.clock()
         items = max(0, turn.done - turn.done_before)
-        seconds = time.monotonic() - turn.started
+        seconds = monotonic() - turn.started
         if items and seconds > 0:
             self._items_per_second += (items / seconds - self._items_per_second) / 4
         with self._parts.records.transaction() as connection:

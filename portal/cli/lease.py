@@ -11,9 +11,9 @@ import hashlib
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 from sqlalchemy.exc import OperationalError
 
@@ -78,7 +78,7 @@ def _falls_to_us(
     One that took it and gave it back without having done any of it will do no better: that, too, is ours to tell of.
     `at_once`: take it as soon as nobody has it.
     """
-    since, before = time.monotonic(), None
+    since, before = monotonic(), None
     answered = since
     while True:
         now = parts.clock()
@@ -87,11 +87,11 @@ def _falls_to_us(
                 record, stands = get_batch(connection, batch_id), line.find_submission(connection, batch_id)
                 is_busy = line.has_dispatcher_at_work(connection, now)
         except OperationalError:
-            if time.monotonic() - answered >= _MOST_AWAY:
+            if monotonic() - answered >= _MOST_AWAY:
                 raise
-            time.sleep(_LOOK_EVERY)
+            sleep(_LOOK_EVERY)
             continue
-        answered = time.monotonic()
+        answered = monotonic()
         parts.watch(record.counts)
         is_over = record.stamp.purge_at <= now or (stands is not None and stands.ended_at is not None)
         if record.state.has_ended or is_over:  # after its time nobody takes it from the line
@@ -102,16 +102,16 @@ def _falls_to_us(
         tell_whether_it_waits(is_free and is_busy and before is not None)  # a second dispatcher may have no work
         stood = (stands.ready_at, record.counts)
         if is_busy or not is_free:
-            since = time.monotonic()
+            since = monotonic()
         elif before is None and stands.ready_at is not None:  # a dispatcher may be between two turns: one more look
             since -= max(0.0, min((now - stands.ready_at).total_seconds(), _FOR_THE_IDLE - _A_MOMENT))
         is_in_vain = before is not None and before[0] != stood[0] and before[1] == stood[1]
-        is_left = at_once or is_in_vain or time.monotonic() - since >= _FOR_THE_IDLE
+        is_left = at_once or is_in_vain or monotonic() - since >= _FOR_THE_IDLE
         if is_free and is_left and _claim(parts, batch_id, holder, once_more=False):
             return True
         if is_free or before is None:
             before = stood
-        time.sleep(_LOOK_EVERY if is_busy or not is_free else _A_MOMENT)
+        sleep(_LOOK_EVERY if is_busy or not is_free else _A_MOMENT)
 
 
 @contextmanager

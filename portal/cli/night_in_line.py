@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import sleep
 
 from flows import night_steps
 from flows.night_worker import Worker
@@ -35,7 +35,7 @@ def left_to_dispatchers(
         if _waits(parts, night) and not is_new:  # a second dispatcher may have no work
             tell_that_it_waits()
         is_new = False
-        time.sleep(_LOOK_EVERY)
+        sleep(_LOOK_EVERY)
         night = fresh(parts, night)
         quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1
         if night.state is NightState.RUNNING:  # else `bgbatch serve`, which looks after it too, was first

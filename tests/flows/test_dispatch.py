@@ -135,7 +135,7 @@ def test_an_account_of_many_tiny_batches_has_no_more_of_the_workers_time_than_on
     """A turn takes its time to begin, however few photos it is of."""
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
     spent, other = [0.0], another_account(place)
-    monkeypatch.setattr("flows.dispatch.time.monotonic", lambda: spent[0])
+    monkeypatch.setattr("flows.dispatch.monotonic", lambda: spent[0])
     for _ in range(20):
         other.send({"1.jpg": b"x"})
     large = place.send({f"{n}.jpg": b"x" for n in range(4 * TURN_ITEMS)})

@@ -125,7 +125,7 @@ def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_aga
                 line.leave(connection, stamp.batch_id, place.parts.clock())
                 line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", goes_on)
+    monkeypatch.setattr("portal.cli.lease.sleep", goes_on)
     with holding(replace(place.parts, watch=lambda counts: seen.append(counts.done)), stamp.batch_id) as held:
         assert held is None
     assert seen == [0, 1, 2]
@@ -200,8 +200,8 @@ def test_a_command_that_waits_outlasts_records_that_are_away_for_a_moment_alone(
         slept[0] += length
 
     monkeypatch.setattr(line, "find_submission", find)
-    monkeypatch.setattr("portal.cli.lease.time.sleep", sleep)
-    monkeypatch.setattr("portal.cli.lease.time.monotonic", lambda: started + slept[0])
+    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
     with pytest.raises(OperationalError) if seconds == 1000 else nullcontext():  # noqa: SIM117 - the first may be raised
         with holding(place.parts, stamp.batch_id) as held:
             assert held is not None
@@ -242,7 +242,7 @@ def test_a_command_goes_on_itself_only_where_a_dispatchers_turn_came_to_nothing(
             set_progress(connection, stamp.batch_id, Counts(items=3, done=sum(turns), failed=0), BatchState.RUNNING)
             line.release(connection, stamp.batch_id, busy, now + timedelta(seconds=len(turns)))
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", has_a_turn)
+    monkeypatch.setattr("portal.cli.lease.sleep", has_a_turn)
     with holding(place.parts, stamp.batch_id) as held:
         assert (held is None) is (did == 1)
     assert len(turns) == (3 if did else 1)
@@ -287,7 +287,7 @@ def test_a_command_does_not_wait_for_a_batch_whose_time_is_over(place: Place, mo
             line.leave(connection, stamp.batch_id, place.parts.clock())
             line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", is_over)
+    monkeypatch.setattr("portal.cli.lease.sleep", is_over)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is None
 
@@ -309,7 +309,7 @@ def test_a_command_waits_for_no_turn_beyond_the_purge_time_though_the_cleanup_is
 
     with place.parts.records.transaction() as connection:
         assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}one", now[0])
-    monkeypatch.setattr("portal.cli.lease.time.sleep", time_goes_by)
+    monkeypatch.setattr("portal.cli.lease.sleep", time_goes_by)
     with holding(replace(place.parts, clock=lambda: now[0]), stamp.batch_id) as held:
         assert held is None
 
@@ -325,7 +325,7 @@ def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
         with place.parts.records.transaction() as connection:
             line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", gives_back)
+    monkeypatch.setattr("portal.cli.lease.sleep", gives_back)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is not None
 

@@ -283,7 +283,7 @@ def test_who_submits_beside_a_busy_dispatcher_is_told_that_the_batch_waits_and_g
                 (ours,) = [each for each in list_batches(connection) if each.stamp.batch_id != other]
             fail_all(desk.parts, ours.stamp.batch_id)
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", ends_at_its_turn)
+    monkeypatch.setattr("portal.cli.lease.sleep", ends_at_its_turn)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=4)
     assert said.count("so this one stands in line for its turn. Ctrl-C leaves it there; `bgbatch run ") == 1
     assert "0 done, 1 failed" in said
@@ -306,7 +306,7 @@ def test_who_waited_until_the_batch_was_gone_is_told_so_and_to_fetch_nothing(
         if cleanup == "was there":
             clean_up(cleaning(desk.parts))
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", its_time_is_over)
+    monkeypatch.setattr("portal.cli.lease.sleep", its_time_is_over)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=1)
     assert "can still be fetched" not in said
     assert "cutouts in" not in said
@@ -325,7 +325,7 @@ def test_who_stops_waiting_leaves_the_batch_in_line(
     def is_interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("portal.cli.lease.time.sleep", is_interrupted)
+    monkeypatch.setattr("portal.cli.lease.sleep", is_interrupted)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", code=130)
     assert "Stopped. What is done stays done: " in said
     with desk.parts.records.reading() as connection:

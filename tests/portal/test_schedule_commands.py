@@ -153,7 +153,7 @@ def test_a_night_that_is_run_beside_a_busy_dispatcher_is_cut_there_and_told_here
             if finishes == "serve":
                 night_steps.run_due(desk.parts, Worker("serve", os.urandom, None))
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut_at_its_turn)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut_at_its_turn)
     done = CliRunner().invoke(app, ["schedule", "run", schedule, "--json"])
     assert (done.exit_code, "this night stands in line" in done.stderr, "1/1" in done.stderr) == (0, True, True)
     report = json.loads(done.stdout)
@@ -176,7 +176,7 @@ def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_
         asked.append(out_of_turn)
         return []
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_gone)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_gone)
     monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "running"' in run("schedule", "run", schedule, "--json", code=1)
@@ -196,7 +196,7 @@ def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_is_called_off
             said = run("schedule", "remove", schedule)
             assert "A night was going. It is over: 0 of its 1 photos were delivered, and batch " in said
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_removed)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_removed)
     said = run("schedule", "run", schedule, code=5)
     assert "cancelled" in said
     assert "| schedule_removed | 1 | The schedule was removed before these were delivered." in said
@@ -223,7 +223,7 @@ def test_a_night_is_not_called_waiting_while_its_own_photos_are_cut(
             line.release(connection, BatchId(str(begun.batch_id)), BUSY, desk.parts.clock())
         desk.work(str(begun.batch_id))
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut)
     done = CliRunner().invoke(app, ["schedule", "run", schedule])
     assert (done.exit_code, len(looks), "1/1" in done.stderr) == (0, 1, True)
     assert "stands in line" not in done.stderr
@@ -248,7 +248,7 @@ def test_a_night_that_serve_works_on_at_that_moment_is_waited_for_beside_a_busy_
         with desk.parts.records.transaction() as connection:
             nights.let_go(connection, begun.night_id, "serve")
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_ended)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_ended)
     report = json.loads(run("schedule", "run", schedule, "--json"))
     assert (report["night_id"], report["state"], len(looks)) == (begun.night_id, "completed", 1)
 
@@ -276,7 +276,7 @@ def test_a_night_whose_batch_an_idle_dispatcher_takes_first_is_waited_for(
             line.release(connection, ours.stamp.batch_id, BUSY, desk.parts.clock())
         desk.work(ours.stamp.batch_id)
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut)
     monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "completed"' in run("schedule", "run", schedule, "--json")
@@ -319,6 +319,6 @@ def test_a_night_that_a_second_dispatcher_takes_at_once_is_not_called_waiting(
             (waiting,) = line.in_line(connection, desk.parts.clock())
         desk.work(waiting.batch_id)
 
-    monkeypatch.setattr("portal.cli.night_in_line.time.sleep", is_cut)
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut)
     done = CliRunner().invoke(app, ["schedule", "run", schedule])
     assert (done.exit_code, "1/1" in done.stderr, "stands in line" in done.stderr) == (0, True, False)
