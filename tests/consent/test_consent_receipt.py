@@ -81,6 +81,14 @@ def test_nothing_personal_is_in_it(owner: Owner) -> None:
     assert "Acme" not in text
 
 
+def test_it_promises_what_the_policy_does_in_figures_that_do_not_hang_on_the_clock(owner: Owner) -> None:
+    owner.press(Industry.AUTOMOTIVE)
+    receipt = receipt_of(owner)
+    kept = receipt["dpv:hasRecordOfActivity"]["dpv:hasProcess"]["dpv:hasStorageCondition"]["dct:description"]
+    assert kept == "Until withdrawn; then unreadable at once and erased within 24 hours"
+    assert receipt["dct:created"] == "2026-11-25T12:09:00.000000+00:00", "a full second has its six digits too"
+
+
 def test_a_no_has_no_receipt(owner: Owner) -> None:
     with owner.records.transaction() as connection:
         ledger.decline(connection, owner.refusal(), later(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,11 +11,17 @@ from consent.notice import CURRENT, NOTICES, find_notice, reconsent_date
 from schemas.errors import NotFound
 from tests.consent.conftest import NOON
 
-PUBLISHED = {"2026-11-24": "0ae8ef1d7c9c6220299bf814a1629653f72f1e63de7ffc6df8bee79e572368db"}
+PUBLISHED = {
+    "2026-11-24": (
+        datetime(2026, 11, 24, tzinfo=UTC),
+        "0ae8ef1d7c9c6220299bf814a1629653f72f1e63de7ffc6df8bee79e572368db",
+    ),
+}
 
 
-def test_published_texts_are_as_they_were() -> None:
-    assert {each.version: each.sha256 for each in NOTICES} == PUBLISHED, "other words need another version"
+def test_published_texts_are_as_they_were_and_of_their_day() -> None:
+    now = {each.version: (each.published_at, each.sha256) for each in NOTICES}
+    assert now == PUBLISHED, "other words need another version"
 
 
 def test_versions_are_found() -> None:
