@@ -110,7 +110,7 @@ def setting_for(folder: Sequence[Measure]) -> Setting | None:
     shape = across / down
     subject = min(_HEIGHT, *(_WIDTH * shape * each.down / each.across for each in fit))
     height = min(each.down for each in fit) / subject
-    return Setting(width=max(1, round(height * shape)), height=max(1, round(height)), subject=subject)
+    return Setting(width=round(height * shape), height=round(height), subject=subject)  # larger than the least subject
 
 
 def fits(photo: Measure, setting: Setting) -> bool:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.batch import Item, Manifest, Stamp
 from schemas.ids import new_batch_id
 from schemas.options import CutoutOptions
-from workers.alike import Measure, Setting, alike, setting_for
+from workers.alike import Measure, Setting, alike, fits, measured, setting_for
+from workers.scores import CUT_BY_FRAME
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -69,3 +71,34 @@ def test_photos_of_any_proportions_come_to_a_setting(folder: list[Measure]) -> N
     assert setting is not None
     assert min(setting.width, setting.height) >= 1
     assert 0 < setting.subject <= 0.38
+
+
+def photo(down: int, across: int = 10, width: int = 1200, height: int = 800, on_frame: float = 0.0) -> Measure:
+    return Measure(width=width, height=height, left=0, top=0, across=across, down=down, on_frame=on_frame)
+
+
+def test_whole_subjects_that_are_not_tiny_and_the_shape_of_most_photos_decide_on_a_folder() -> None:
+    usual, cut_by_the_frame = [photo(400)] * 3, photo(50, on_frame=CUT_BY_FRAME + 0.01)
+    setting = setting_for(usual)
+    assert setting == Setting(width=round(1.5 * 400 / 0.38), height=round(400 / 0.38), subject=0.38)
+    no_matter = [*[photo(0, across=0)] * 4, cut_by_the_frame, photo(99), photo(400, width=800)]
+    assert setting_for([*usual, *no_matter]) == setting
+    assert setting_for([photo(400, on_frame=CUT_BY_FRAME)]) == setting
+    small = setting_for([*usual, photo(100)])
+    assert small is not None
+    assert small.height == round(100 / 0.38), "a quarter as high as the others is not tiny yet"
+
+
+def test_a_photo_can_be_set_as_its_folder_unless_it_had_to_be_scaled_up_or_is_cut_off_or_too_wide() -> None:
+    setting = Setting(width=1000, height=1000, subject=0.4)
+    fit = [photo(389), photo(900), photo(400, across=969), photo(800, across=1939), photo(400, on_frame=CUT_BY_FRAME)]
+    unfit = [photo(387), photo(0, across=0), photo(400, on_frame=CUT_BY_FRAME + 0.01), photo(400, across=971)]
+    assert [fits(each, setting) for each in fit] == [True] * len(fit)
+    assert [fits(each, setting) for each in unfit] == [False] * len(unfit)
+
+
+def test_what_is_hardly_seen_is_not_measured_as_part_of_the_subject() -> None:
+    alpha = np.full((100, 200), 11, np.uint8)
+    alpha[20:50, 40:160] = 12
+    found = measured(alpha)
+    assert (found.left, found.top, found.across, found.down) == (40, 20, 120, 30)
