@@ -111,3 +111,11 @@ def test_after_a_failure_no_other_call_begins(at_once: int) -> None:
         heard.extend(answers)
     assert heard == [0, 1, 2, 3, 4]
     assert len(begun) <= 6 + 2 * at_once
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_all_answers_come_in_order_and_each_is_told(at_once: int) -> None:
+    told: list[None] = []
+    answers = all_in_parallel(at_once, lambda number: number * number, range(12), lambda: told.append(None))
+    assert answers == [number * number for number in range(12)]
+    assert len(told) == 12

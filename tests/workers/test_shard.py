@@ -304,6 +304,17 @@ def test_photos_of_a_folder_are_set_alike_whichever_shard_cuts_them_and_when(tra
         assert transient.read(cutout_key(batch_id, number, ".png")) == files[number - 1]
 
 
+def test_one_photo_that_is_to_be_consistent_has_all_of_its_shard_measured_first(transient, cutter):
+    manifest = manifest_of([PHOTOS[2].read_bytes()] * 2, transient)
+    one = manifest.items[0].model_copy(update={"options": CutoutOptions(consistent=True)})
+    manifest = Manifest(stamp=manifest.stamp, items=(one, manifest.items[1]))
+    assert process_shard(transient, cutter, manifest, [1, 2], lambda: NOW).results == ()
+    set_alike(transient, manifest)
+    done = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW).results
+    assert [(each.outcome, "not_consistent" in each.flags) for each in done] == [("done", False)] * 2
+    assert done[0].width != done[1].width, "the other is as it was taken"
+
+
 def test_the_network_is_asked_once_for_a_photo_that_is_to_be_consistent(transient, cutter):
     manifest = consistent(manifest_of([PHOTO, PHOTOS[2].read_bytes()], transient))
     asked = []
