@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
-from flows import night_look, night_steps, timetable
+from flows import night_delivery, night_look, night_steps, timetable
 from flows.night_report import REPORTS, markdown, report_of
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
@@ -739,6 +739,56 @@ def test_an_empty_source_forgets_nothing(market: Market) -> None:
     assert (night.state, night.failures) == ("failed", {"source_empty": 0})
     with market.parts.records.transaction() as connection:
         assert len(fingerprints.known(connection, schedule.schedule_id)) == 3
+
+
+def test_a_first_night_over_a_source_that_holds_no_photo_yet_is_no_failure(market: Market) -> None:
+    market.source.write("readme.txt", b"no photo")
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.found, night.left_out) == ("completed", {}, 0, 1)
+    with market.parts.records.reading() as connection:
+        assert connection.execute(select(tables.batches)).all() == [], "and no batch is opened for nothing"
+
+
+def test_a_schedule_without_a_place_cuts_what_is_new_and_delivers_nothing(market: Market) -> None:
+    fill(market, 2)
+    market.source.write("listing-009/front.jpg", b"broken")
+    market.schedule(deliver=None)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.done, night.delivered) == ("partially_completed", 2, 0)
+    assert "Which they are" not in market.pages[-1]
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.skipped, night.new) == (2, 1)
+    assert not market.target_folder.exists()
+
+
+def test_the_line_knows_by_when_a_nights_photos_are_needed(market: Market) -> None:
+    fill(market, 1)
+    market.schedule(deadline_minutes=90)
+    market.run_due(FIRST, cuts=False)
+    with market.parts.records.reading() as connection:
+        assert connection.execute(select(tables.submissions.c.due_at)).scalars().all() == [
+            FIRST + timedelta(minutes=90)
+        ]
+
+
+def test_a_delivery_in_several_portions_remembers_counts_and_tells_of_each(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 5)
+    market.schedule()
+    noted: list[object] = []
+    note = nights.note
+
+    def listen(connection: Connection, night: Night, **numbers: object) -> Night:
+        noted.append(numbers.get("delivered"))
+        return note(connection, night, **numbers)
+
+    monkeypatch.setattr(night_delivery, "_AT_ONCE", 2)
+    monkeypatch.setattr(nights, "note", listen)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.delivered) == ("completed", 5)
+    assert [each for each in noted if each is not None][:3] == [2, 4, 5]
 
 
 @pytest.mark.parametrize("path", ["listing-002", "listing-002/front.jpg"])
