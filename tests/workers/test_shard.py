@@ -273,6 +273,35 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
     assert SECRET not in caplog.text + report.model_dump_json()
 
 
+def test_photos_are_segmented_together_and_when_that_fails_one_by_one_so_that_the_culprit_alone_is_lost(
+    transient, cutter, monkeypatch
+):
+    culprit = PHOTOS[2].read_bytes()
+    manifest = manifest_of([PHOTO, b"no image", culprit, PHOTO], transient)
+    segment, asked, bad = cutter.segment, [], []
+
+    def counted(photos):
+        asked.append(len(photos))
+        if any(photo.order.source in bad for photo in photos):
+            raise RuntimeError
+        return segment(photos)
+
+    monkeypatch.setattr(cutter, "pace", Pace(readers=0, writers=0, batch=4))
+    monkeypatch.setattr(cutter, "segment", counted)
+    process_shard(transient, cutter, manifest, range(1, 5), lambda: NOW)
+    assert asked == [3]
+    asked.clear()
+    bad.append(culprit)
+    results = process_shard(transient, cutter, manifest, range(1, 5), lambda: NOW).results
+    assert [each.outcome if each.outcome == "done" else each.code for each in results] == [
+        "done",
+        "not_an_image",
+        "item_failed",
+        "done",
+    ]
+    assert asked == [3, 1, 1, 1]
+
+
 def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
     manifest = manifest_of([PHOTO], transient)
     monkeypatch.setattr(cutter, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
