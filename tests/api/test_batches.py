@@ -80,6 +80,26 @@ def test_pages_of_items_hold_each_once(desk: Desk) -> None:
         seen += [each["number"] for each in page["items"]]
         after = page["next"]
     assert seen == [1, 2, 3, 4, 5, 6, 7]
+    wrong = ({"after": -1}, {"limit": 0}, {"limit": 1001}, {"outcome": "lost"})
+    assert [desk.call("GET", f"/batches/{batch}/items", params=each).status_code for each in wrong] == [422] * 4
+
+
+def test_pages_of_batches_hold_each_once_the_newest_first(desk: Desk) -> None:
+    made = sorted((desk.open() for _ in range(5)), reverse=True)  # the time is in the id
+    desk.open("Bazaar")
+    pages, before = [], {}
+    while before is not None:
+        page = desk.call("GET", "/batches", params={"limit": 2} | before).json()
+        pages.append([each["batch_id"] for each in page["batches"]])
+        before = page["next"] and {"before": page["next"]}
+    assert pages == [made[:2], made[2:4], made[4:]]
+    assert desk.call("GET", "/batches", params={"limit": 5}).json()["next"] is None
+    assert [desk.call("GET", "/batches", params={"limit": limit}).status_code for limit in (0, 1, 200, 201)] == [
+        422,
+        200,
+        200,
+        422,
+    ]
 
 
 def test_a_page_of_items_is_listed_without_reading_what_became_of_those_on_other_pages(desk: Desk) -> None:

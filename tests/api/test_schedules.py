@@ -71,6 +71,9 @@ def test_a_program_pages_back_to_the_first_night_and_asks_for_one(desk: Desk) ->
     assert [len(each) for each in seen] == [30, 30, 10]
     assert [each for page in seen for each in page] == [each.night_id for each in made]
     assert len(desk.call("GET", path).json()["nights"]) == 50
+    assert len(desk.call("GET", path, params={"limit": 70}).json()["nights"]) == 70
+    assert desk.call("GET", path, params={"limit": 70}).json()["next"] is None
+    assert [desk.call("GET", path, params={"limit": limit}).status_code for limit in (0, 200, 201)] == [422, 200, 422]
     assert desk.call("GET", f"{path}/{made[-1].night_id}").json()["night_id"] == made[-1].night_id
     for strange in (f"{path}/{other.night_id}", f"{path}?before={other.night_id}", f"/schedules/{theirs}/nights"):
         assert desk.call("GET", strange).status_code == 404
