@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -67,20 +67,32 @@ def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) 
     account_id, _ = site.account("Acme")
     browser = say_yes(site.sign_in(), AUTO, STUDIO)
     program = site.browser(headers={"x-api-key": make_key(browser)}).client
-    states = {each["industry"]: each["state"] for each in program.get("/v1/consent").json()}
+    shown = {each["industry"]: each for each in program.get("/v1/consent").json()}
+    states = {industry: each["state"] for industry, each in shown.items()}
     assert states == {each.value: "granted" if each in (AUTO, STUDIO) else "never_asked" for each in Industry}
-    (grant,) = [each for each in live(site, account_id) if each.industry is AUTO]
+    grants = {each.industry.value: each for each in live(site, account_id)}
+    for industry, each in shown.items():
+        grant = grants.get(industry)
+        assert each["grant_id"] == (grant and grant.grant_id)
+        assert each["granted_at"] == (grant and grant.granted_at.isoformat().replace("+00:00", "Z"))
+    grant = grants["automotive"]
     body = {"industries": ["automotive"], "reason": "season ended"}
     (ended,) = program.post("/v1/consent/withdrawals", json=body).json()
-    assert ended["grant_id"] == grant.grant_id
+    assert (ended["industry"], ended["grant_id"]) == ("automotive", grant.grant_id)
+    withdrawn_at, erased_by = (datetime.fromisoformat(ended[name]) for name in ("withdrawn_at", "erased_by"))
+    assert erased_by - withdrawn_at == timedelta(hours=24)
     assert [each.industry for each in live(site, account_id)] == [STUDIO]
     assert open_suppressions(site.settings).files("grants") == [f"{grant.grant_id}.json"]
+    assert program.post("/v1/consent/withdrawals", json={"reason": 451 * "x"}).status_code == 422
+    again = program.post("/v1/consent/withdrawals", json={"industries": ["marketplace"], "reason": 450 * "x"})
+    assert (again.status_code, again.json()) == (200, []), "what was off stays off"
     assert len(program.post("/v1/consent/withdrawals", json={}).json()) == 1, "all that is left"
     assert program.post("/v1/consent/withdrawals", json={}).json() == [], "asked again, it changes nothing"
     with site.records.transaction() as connection:
-        event = ledger.read_events(connection)[2]
-    assert (event.method, event.actor, event.act) == (Method.API, None, Act.WITHDRAWN)
+        event, without_words = ledger.read_events(connection)[2:]
+    assert (event.method, event.actor, event.act, event.received_at) == (Method.API, None, Act.WITHDRAWN, withdrawn_at)
     assert re.fullmatch(r"with API key k[0-9a-f]{32}: season ended", event.reason)
+    assert re.fullmatch(r"with API key k[0-9a-f]{32}", without_words.reason)
 
 
 def test_a_key_can_never_grant(site: Site) -> None:
