@@ -96,6 +96,19 @@ def test_an_owner_gives_a_schedule_other_times_and_what_is_left_out_stays(desk: 
     assert changed == desk.call("GET", path).json()
 
 
+def test_a_program_pauses_a_schedule_and_lets_it_go_on(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        allow(connection, desk.accounts["Acme"][0], "s3://shop", desk.parts.clock())
+    own = desk.call("POST", "/schedules", json={"cron": "0 2 * * *", "source": "s3://shop/photos"}).json()
+    path = f"/schedules/{own['schedule_id']}"
+    paused = desk.call("POST", f"{path}/pause").json()
+    assert paused["paused_at"] is not None
+    assert paused == desk.call("GET", path).json()
+    resumed = desk.call("POST", f"{path}/resume").json()
+    assert resumed["paused_at"] is None
+    assert resumed == desk.call("GET", path).json()
+
+
 def test_the_description_names_no_default_for_what_stays_as_it_is_when_it_is_left_out(desk: Desk) -> None:
     """A client that is made from it would send the default, and change what nobody asked it to."""
     schemas = desk.client.get("/v1/openapi.json").json()["components"]["schemas"]
