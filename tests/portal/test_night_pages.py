@@ -9,14 +9,14 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from schemas.industries import Industry
-from schemas.options import CutoutOptions
 from store import nights, schedules
 from store.nights import Night, NightState
 from store.people import Role
-from store.schedules import Overlap, Schedule, ScheduleId
+from store.schedules import Schedule, ScheduleId
 from tests.portal.browsing import Browser
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, sign_in
 from tests.portal.conftest import NOON, Site
+from tests.schedules import nightly
 
 DUE = datetime(2026, 11, 25, 1, tzinfo=UTC)  # two o'clock in Berlin
 
@@ -24,19 +24,15 @@ DUE = datetime(2026, 11, 25, 1, tzinfo=UTC)  # two o'clock in Berlin
 @pytest.fixture
 def schedule(site: Site) -> Schedule:
     """Acme's, at two in Berlin."""
-    schedule = Schedule(
-        schedule_id=schedules.new_schedule_id(site.randomness),
-        account_id=site.account("Acme")[0],
-        cron="0 2 * * *",
+    schedule = nightly(
+        site.account("Acme")[0],
+        NOON - timedelta(days=2),
+        site.randomness,
         timezone="Europe/Berlin",
         source="s3://acme/<i>photos",
         deliver="s3://acme-out/cutouts",
         industry=Industry.MARKETPLACE,
-        options=CutoutOptions(),
-        overlap=Overlap.SKIP,
         deadline_minutes=240,
-        fingerprint_key="0" * 64,
-        created_at=NOON - timedelta(days=2),
     )
     with site.records.transaction() as connection:
         schedules.add(connection, schedule)

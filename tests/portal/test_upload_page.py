@@ -52,6 +52,14 @@ def choose(page: Page, folder: Path) -> None:
     page.locator("input[webkitdirectory]").set_input_files(folder)
 
 
+def before_its_script(page: Page, address: str) -> list[Route]:
+    """The upload page as it stands while a part of its script is on its way: what is asked for, to `let_go` of."""
+    held: list[Route] = []
+    page.route("**/upload_sending.js", lambda route: held.append(route))
+    page.goto(f"{address}/batches/new", wait_until="commit")
+    return held
+
+
 def let_go(page: Page, held: list[Route]) -> None:
     """What the page asks for and the test holds, once it has come."""
     while not held:
@@ -198,9 +206,7 @@ def test_a_folder_that_is_chosen_before_the_pages_script_has_come_is_taken_when_
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
     page = sign_in(context, site, address)
-    held: list[Route] = []
-    page.route("**/upload_sending.js", lambda route: held.append(route))
-    page.goto(f"{address}/batches/new", wait_until="commit")
+    held = before_its_script(page, address)
     choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg(), "2.jpg": jpeg()}))
     let_go(page, held)
     expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
@@ -210,9 +216,7 @@ def test_options_that_are_chosen_before_the_pages_script_has_come_are_heeded(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:
     page = sign_in(context, site, address)
-    held: list[Route] = []
-    page.route("**/upload_sending.js", lambda route: held.append(route))
-    page.goto(f"{address}/batches/new", wait_until="commit")
+    held = before_its_script(page, address)
     page.get_by_label("Background", exact=True).select_option("colour")
     page.get_by_label("Framing").select_option("crop")
     let_go(page, held)

@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from schemas.errors import NotFound
-from schemas.options import CutoutOptions
 from store import fingerprints, nights, schedules
 from store.nights import LEASE_LIFE, Night, NightState
 from store.people import create_account
 from store.records import Records
-from store.schedules import Overlap, Schedule
+from store.schedules import Schedule
+from tests.schedules import nightly
 from tests.store.conftest import NOON, later
 
 DAY = timedelta(days=1)
@@ -24,23 +24,7 @@ def two(records: Records) -> list[Schedule]:
     """Two schedules of one account, with a deadline of four hours."""
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
-        made = [
-            Schedule(
-                schedule_id=schedules.new_schedule_id(os.urandom),
-                account_id=account_id,
-                cron="0 2 * * *",
-                timezone="UTC",
-                source="s3://acme/photos",
-                deliver=None,
-                industry=None,
-                options=CutoutOptions(),
-                overlap=Overlap.SKIP,
-                deadline_minutes=240,
-                fingerprint_key="0" * 64,
-                created_at=NOON,
-            )
-            for _ in range(2)
-        ]
+        made = [nightly(account_id, NOON, deadline_minutes=240) for _ in range(2)]
         for each in made:
             schedules.add(connection, each)
     return made
