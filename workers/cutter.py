@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from schemas.errors import ItemError, NotCompiled, WeightsInvalid
+from schemas.errors import ItemError, NotCompiled
 from schemas.options import WHITE, CutoutOptions, Format
 from store.settings import Settings
 from workers.alike import Measure, measured, setting_for
@@ -29,7 +29,8 @@ from workers.networks.eight_bits import can_run_here, in_eight_bits, ranges_besi
 from workers.networks.on_cpu import for_cpu
 from workers.networks.own import load_own
 from workers.networks.registry import Preparation, find_network
-from workers.networks.weights import load_weights, weights_path
+from workers.networks.weights import load_weights
+from workers.networks.weights_file import weights_file
 from workers.order import Cut, Opened, Order
 from workers.png import write_png
 from workers.refine import refined
@@ -203,14 +204,12 @@ def open_cutter(settings: Settings) -> Cutter:
 
 def _network(settings: Settings, device: torch.device) -> tuple[nn.Module, Preparation, str, Running]:
     """The network that the settings name, what it wants to be fed, the hash of its weights, and how it is run."""
+    path = weights_file(settings.network, settings.weights)
     if settings.network == "own":
-        if settings.weights is None:
-            raise WeightsInvalid("BGBATCH_NETWORK=own needs the network's file in BGBATCH_WEIGHTS.")
-        module, wants, digest, contract = load_own(settings.weights)
+        module, wants, digest, contract = load_own(path)
         half = contract.half and not settings.exact
         return module, wants, digest, running_on(device, wants.side, half, contract.batch, compiled=False)
     network = find_network(settings.network)
-    path = weights_path(network, settings.weights)
     module, digest = load_weights(network, path)
     wants = network.preparation
     if device.type == "cpu" and not settings.exact and can_run_here():

@@ -29,6 +29,7 @@ from store.settings import Settings
 from workers.actor import SegmenterActor
 from workers.identity import identity
 from workers.limits import CALLS_PER_ACTOR, STARTS_WITHIN, actors_worth, calls_at_once, seconds_for
+from workers.networks.weights_file import weights_file
 from workers.placement import connect, places, require_device, require_joined, retire_others, start, stop
 from workers.plan import Shard, after_loss
 
@@ -322,8 +323,10 @@ class Pool:
 def open_pool(settings: Settings) -> Pool:
     """Warm actors: one at first, and as many as the settings say, or as the cluster has places, when there is work.
 
-    Raises `DeviceAbsent`.
+    Raises `WeightsInvalid`, `DeviceAbsent`.
     """
+    if not settings.ray_address:  # on a cluster the file lies on its machines
+        weights_file(settings.network, settings.weights)
     connect(settings)
     require_device(settings)
     if settings.ray_address:

@@ -17,7 +17,8 @@ from workers.cutter import _on_gpu
 from workers.device_pixels import full_alpha, on_colour
 from workers.networks.registry import find_network
 from workers.networks.u2net import Halved, U2Net, resized
-from workers.networks.weights import load_weights, weights_path
+from workers.networks.weights import load_weights
+from workers.networks.weights_file import weights_file
 from workers.running import Running
 from workers.segmenter import Segmenter
 
@@ -94,7 +95,7 @@ def test_levels_are_resized_joined_and_halved_as_torch_does_it(
 def test_a_network_for_a_gpu_sees_what_it_saw(name: str) -> None:
     network = find_network(name)
     torch.manual_seed(3)
-    module = load_weights(network, weights_path(network, None))[0] if network.shipped else network.build()
+    module = load_weights(network, weights_file(name, None))[0] if name == "u2netp" else network.build()
     module = module.eval().requires_grad_(False).to(DEVICE, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
     image = torch.rand(1, 3, 64, 96, device=DEVICE).to(memory_format=CHANNELS_LAST)
     with torch.inference_mode():
@@ -112,7 +113,7 @@ def test_the_bias_of_a_first_convolution_reaches_the_edges() -> None:
 
 def test_what_is_compiled_around_a_network_for_a_gpu_leaves_it_as_it_is() -> None:
     network = find_network("u2netp")
-    module = load_weights(network, weights_path(network, None))[0]
+    module = load_weights(network, weights_file("u2netp", None))[0]
     wants = replace(network.preparation, side=32)
     torch._dynamo.reset()
     plain = Segmenter(copy.deepcopy(module), wants, DEVICE, Running(batch=2))

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,7 +18,9 @@ from workers.cutter import open_cutter
 from workers.networks.folding import fold_batch_norms
 from workers.networks.registry import NETWORKS, find_network
 from workers.networks.u2net import ConvRelu
-from workers.networks.weights import fill, load_weights, weights_path
+from workers.networks.weights import fill, load_weights
+from workers.networks.weights_file import weights_file
+from workers.pool import open_pool
 from workers.segmenter import find_device
 
 U2NETP = find_network("u2netp")
@@ -24,7 +28,7 @@ U2NETP = find_network("u2netp")
 
 @pytest.fixture(scope="module")
 def module() -> nn.Module:
-    return load_weights(U2NETP, weights_path(U2NETP, None))[0]
+    return load_weights(U2NETP, weights_file("u2netp", None))[0]
 
 
 def ours(module: nn.Module, photo: Path) -> np.ndarray:
@@ -106,7 +110,7 @@ def test_the_large_networks_run_and_answer_for_each_pixel(name):
 
 def test_weights_of_another_network_are_refused_whole():
     with pytest.raises(WeightsInvalid, match="not those of U²-Net:"):
-        load_weights(find_network("u2net"), weights_path(U2NETP, None))
+        load_weights(find_network("u2net"), weights_file("u2netp", None))
 
 
 def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
@@ -115,13 +119,31 @@ def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
         load_weights(U2NETP, tmp_path / "weights.safetensors")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(WeightsInvalid, match="cannot be read"):
-        load_weights(U2NETP, tmp_path / "absent.safetensors")
+@pytest.mark.parametrize(
+    ("network", "chosen", "sentence"),
+    [
+        ("u2netp", "absent.safetensors", "cannot be read: No such file or directory"),
+        ("own", "absent.pt", "cannot be read: No such file or directory"),
+        ("isnet", ".", "cannot be read: Is a directory"),
+        ("isnet", None, "ships no weights for isnet"),
+        ("own", None, "needs the network's file in BGBATCH_WEIGHTS"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_before_ray_starts(tmp_path, monkeypatch, network, chosen, sentence):
+    monkeypatch.setattr("workers.pool.connect", lambda settings: pytest.fail("Ray was started"))
+    settings = Settings(home=tmp_path, network=network, weights=chosen and tmp_path / chosen)
+    with pytest.raises(WeightsInvalid, match=sentence):
+        open_pool(settings)
+
+
+def test_every_network_that_can_be_built_can_be_asked_for_and_no_other(tmp_path):
+    assert get_args(Settings.model_fields["network"].annotation) == (*NETWORKS, "own")
+    with pytest.raises(ValidationError):
+        Settings(home=tmp_path, network="u3net")
 
 
 def test_half_precision_weights_load(tmp_path, module):
-    state = {name: t.half() for name, t in load_file(weights_path(U2NETP, None)).items()}
+    state = {name: t.half() for name, t in load_file(weights_file("u2netp", None)).items()}
     save_file(state, tmp_path / "half.safetensors")
     half, _ = load_weights(U2NETP, tmp_path / "half.safetensors")
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from workers.decode import decode
 from workers.networks.eight_bits import EightBitConvRelu, Inflow, can_run_here
 from workers.networks.importing import import_weights
 from workers.networks.registry import find_network
-from workers.networks.weights import weights_path
+from workers.networks.weights_file import weights_file
 from workers.running import Running
 from workers.segmenter import Segmenter
 
@@ -44,7 +44,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, name):
 @pytest.mark.parametrize("onnx", original_onnx(), ids=lambda path: path.name)
 def test_the_original_onnx_file_gives_the_weights_that_ship(tmp_path, onnx):
     import_weights(onnx, U2NETP, tmp_path / "out.safetensors")
-    made, shipped = load_file(tmp_path / "out.safetensors"), load_file(weights_path(U2NETP, None))
+    made, shipped = load_file(tmp_path / "out.safetensors"), load_file(weights_file("u2netp", None))
     assert all(torch.equal(made[name], shipped[name]) for name in shipped)
 
 

@@ -19,7 +19,8 @@ from workers.compiling import keep_compiled_in
 from workers.decode import Limits, decode
 from workers.lanes import ONE_BY_ONE, Pace, overlapped
 from workers.networks.registry import Preparation, find_network
-from workers.networks.weights import load_weights, weights_path
+from workers.networks.weights import load_weights
+from workers.networks.weights_file import weights_file
 from workers.running import Running, pace_on, running_on
 from workers.segmenter import Segmenter, is_broken
 
@@ -47,7 +48,7 @@ def test_a_network_in_16_bits_and_in_batches_gives_the_same_masks():
     photos = [decode(photo.read_bytes(), Limits(10**8, 10**8)).rgb for photo in PHOTOS[:2]]
     wants = replace(U2NETP.preparation, side=96)  # a CPU is slow in 16 bits
     exact, half = (
-        Segmenter(load_weights(U2NETP, weights_path(U2NETP, None))[0], wants, CPU, running)
+        Segmenter(load_weights(U2NETP, weights_file("u2netp", None))[0], wants, CPU, running)
         for running in (Running(), Running(torch.float16, batch=2))
     )
     for ours, wanted in zip(half.segment(photos), exact.segment(photos), strict=True):

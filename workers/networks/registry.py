@@ -30,20 +30,19 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that can be built here. `shipped`: the name of the weights file that comes along, or None."""
+    """A network that can be built here."""
 
     name: str
     title: str
     build: Callable[[], nn.Module]
     preparation: Preparation
-    shipped: str | None = None
 
 
 _U2NET_WANTS = Preparation(320, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), divide_by_peak=True, stretch=True)
 _ISNET_WANTS = Preparation(1024, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0), divide_by_peak=True, stretch=True)
 
 _NETWORKS = (
-    Network("u2netp", "U²-Netp", lambda: U2Net(U2NETP), _U2NET_WANTS, "u2netp.safetensors"),
+    Network("u2netp", "U²-Netp", lambda: U2Net(U2NETP), _U2NET_WANTS),
     Network("u2net", "U²-Net", lambda: U2Net(U2NET), _U2NET_WANTS),
     Network("isnet", "IS-Net", lambda: U2Net(ISNET), _ISNET_WANTS),
 )

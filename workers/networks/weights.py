@@ -1,4 +1,4 @@
-"""Weights files: found, hashed, checked against the network they are for, loaded.
+"""Weights files: hashed, checked against the network they are for, loaded.
 
 A file whose tensors have other names or shapes than the network is refused whole: a network that is loaded in part
 still gives masks, and they are wrong.
@@ -18,28 +18,10 @@ from schemas.errors import WeightsInvalid
 from workers.networks.folding import State, fold_batch_norms
 from workers.networks.registry import Network
 
-SHIPPED = Path(__file__).parent.parent / "weights"
-"""Where the weights lie that come along."""
-
-
-def weights_path(network: Network, chosen: Path | None) -> Path:
-    """The file to load: the one chosen, else the one that ships. Raises `WeightsInvalid` when there is none."""
-    if chosen is not None:
-        return chosen
-    if network.shipped is None:
-        raise WeightsInvalid(
-            f"bgbatch ships no weights for {network.title}. Import yours with "
-            f"`bgbatch weights import FILE --network {network.name}` and name the result in BGBATCH_WEIGHTS."
-        )
-    return SHIPPED / network.shipped
-
 
 def load_weights(network: Network, path: Path) -> tuple[nn.Module, str]:
     """The network with the file's weights, in 32 bits, set to evaluate; and its SHA-256. Raises `WeightsInvalid`."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsInvalid(f"The weights file cannot be read: {error.strerror or type(error).__name__}.") from None
+    data = path.read_bytes()
     try:
         state = load(data)
     except SafetensorError:
