@@ -98,6 +98,7 @@ def run_now(parts: Parts, schedule: Schedule, worker: Worker) -> Night | None:
     """A night out of turn, or the rest of the one that is going. None when another process works on it."""
     with parts.records.transaction() as connection:
         now = parts.clock()
+        schedules.take_turns(connection, schedule.schedule_id)
         night = nights.running(connection, schedule.schedule_id)
         if night is None:
             night = nights.begin(connection, schedule, now.replace(microsecond=0), now, worker.randomness)
@@ -157,6 +158,7 @@ def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
 def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker) -> Night | None:
     now = parts.clock()
     with parts.records.transaction() as connection:
+        schedules.take_turns(connection, schedule.schedule_id)
         night = nights.running(connection, schedule.schedule_id)
         if action.step is Step.BEGIN and action.due_at is not None:
             if night is not None:  # somebody began one by hand since that was decided

@@ -82,6 +82,12 @@ def list_ids(connection: Connection) -> list[ScheduleId]:
     return [ScheduleId(each) for each in connection.execute(query).scalars()]
 
 
+def take_turns(connection: Connection, schedule_id: ScheduleId) -> None:
+    """Before it is looked whether a night is to be begun: whoever else does so waits until this transaction ends."""
+    own = select(schedules.c.schedule_id).where(schedules.c.schedule_id == schedule_id)
+    connection.execute(own.with_for_update()).all()
+
+
 def pause(connection: Connection, schedule_id: ScheduleId, now: datetime) -> None:
     """Start no more runs. One that is going goes on. Raises `NotFound`."""
     _set(connection, schedule_id, paused_at=now)

@@ -9,8 +9,9 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -1125,6 +1126,34 @@ def test_of_two_that_are_added_at_once_one_is_refused(tmp_path: Path, records_on
         second.join(1)  # it waits for the end of this one
     second.join()
     assert len(refused) == 1
+    market.parts.records.engine.dispose()
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_of_two_nights_that_are_begun_at_once_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records_on: str
+) -> None:
+    records = {"records_url": new_database()} if records_on == "postgresql" else {}
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **records)
+    fill(market, 2)
+    schedule = market.schedule()
+    none_is_going, begin = threading.Barrier(2), nights.begin
+
+    def begin_once_both_have_looked(*args: object) -> Night | None:
+        with suppress(threading.BrokenBarrierError):
+            none_is_going.wait(1)
+        return begin(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(nights, "begin", begin_once_both_have_looked)
+
+    def by_hand(seconds: int) -> None:
+        parts = replace(market.parts, clock=lambda: EVENING + timedelta(seconds=seconds))
+        night_steps.run_now(parts, schedule, Worker(str(seconds), os.urandom, None))
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(by_hand, (1, 2)))
+    with market.parts.records.reading() as connection:
+        assert len(nights.of_schedule(connection, schedule.schedule_id)) == 1
     market.parts.records.engine.dispose()
 
 
