@@ -19,7 +19,7 @@ from schemas.errors import NotFound, StoreFault
 
 _DATA_PAGE, _PLAIN = 0, 0
 _TYPE, _COMPRESSED_SIZE, _DATA_PAGE_HEADER = 1, 3, 5
-_VALUES, _ENCODING = 1, 2
+_ENCODING = 2
 UNREADABLE = "A candidate file cannot be read: it is damaged, or out of reach. Run `bgbatch lake audit`."
 _LENGTH = struct.Struct("<I")
 

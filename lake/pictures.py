@@ -22,7 +22,6 @@ Pixels = npt.NDArray[np.uint8]
 
 pillow_heif.register_heif_opener()
 
-_ORIENTATION = 0x0112
 _SIDE, _KEPT = 32, 8
 _FROM_EXIF = {
     2: lambda image: image[:, ::-1],

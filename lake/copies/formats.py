@@ -90,7 +90,7 @@ def _hf(part: Part, rows: Candidates) -> Iterator[Named]:
 
 def _hf_type(kind: pa.DataType) -> str:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return {"float": "float32", "timestamp[us, tz=UTC]": "timestamp[us, tz=UTC]"}.get(str(kind), str(kind))
+    return "float32" if kind == pa.float32() else str(kind)
 
 
 def _webdataset(part: Part, rows: Candidates) -> Iterator[Named]:

@@ -10,7 +10,7 @@ import re
 from lake.strip.exif import only_orientation, orientation
 
 _EXIF = b"Exif\0\0"
-_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
+_EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
 _JPG_EXTENSIONS = range(0xF0, 0xFE)
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all other markers; restarts and stuffed bytes are pixels
 
