@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from flows import engine
-from flows.parts import Parts
+from flows.parts import Parts, using
 from portal.batches import ask_again, call_off, has_results
 from portal.cli.cutout_options import (
     BgColor,
@@ -248,7 +248,6 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
                 )
 
         # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
-        from flows.parts import using
         from flows.process_batch import process_batch
 
         with holding(replace(parts, watch=watch), batch_id, once_more, tell_whether_it_waits) as held:

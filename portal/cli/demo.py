@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
+from flows.engine import prepare
 from portal.cli.terminal import exit_codes, out, show_table
 from schemas.batch import Counts
 from schemas.errors import UserError
@@ -28,8 +29,6 @@ def demo(
     with exit_codes():
         folder = _empty(to.resolve())
         settings = Settings(home=folder / "home")
-        from flows.engine import prepare
-
         prepare(settings)
         _play(folder, settings)
 

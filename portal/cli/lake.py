@@ -11,6 +11,9 @@ from typing import Annotated
 import typer
 
 from flows import engine
+from flows.parts import using
+from lake.copies.manifest import Kind
+from lake.pulls import list_pulls, mark_gone
 from portal.cli.lease import holding_place
 from portal.cli.terminal import (
     SOME_FAILED,
@@ -59,7 +62,6 @@ def pull(
     """
     with exit_codes("What is copied stays: run the same command again to go on with the rest."):
         from flows.candidates import lake_of
-        from lake.copies.manifest import Kind
         from lake.pull import Order, is_copy
         from lake.pull import pull as pull_copy
         from lake.query import Query
@@ -137,7 +139,6 @@ def pulls(
     """Show who has which copy, and what must still be erased from it after a withdrawal."""
     with exit_codes(_RUN_IT_AGAIN):
         from flows.candidates import lake_of
-        from lake.pulls import list_pulls, mark_gone
 
         parts = get_ready()
         live = lake_of(parts).live()
@@ -230,7 +231,6 @@ def compact(as_json: AsJson = False) -> None:
     with exit_codes(_RUN_IT_AGAIN):
         parts = get_ready()
         from flows.compact import compact as compact_flow
-        from flows.parts import using
 
         engine.start()
         with using(parts):

@@ -15,10 +15,11 @@ import typer
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows import engine
+from flows import engine, night_steps
 from flows.night_report import Report, markdown, report_of
+from flows.night_watch import NightWatch
 from flows.night_worker import Worker
-from flows.parts import Parts
+from flows.parts import Parts, using
 from portal import schedules as known
 from portal import webhooks as telling
 from portal.cli.cutout_options import (
@@ -315,8 +316,6 @@ def look_until(ending: threading.Event, look: Callable[[], object], pause: float
 
 def _watch(parts: Parts, in_line: bool, ending: threading.Event) -> None:
     """Nights and webhooks by turns of their own: a night that takes hours keeps nobody's messages back."""
-    from flows.night_watch import NightWatch
-
     send = threading.Thread(target=_send_until, args=(parts, ending), name="webhooks")
     send.start()
     try:
@@ -342,7 +341,6 @@ def _send_until(parts: Parts, ending: threading.Event) -> None:
 def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     """`begun`: the night to go on with; by now another may have brought it to its end, and none is begun after it."""
     from flows.nights import night
-    from flows.parts import using
 
     engine.start()
     with using(parts):
@@ -359,14 +357,11 @@ def _worker_in_line() -> Worker:
 
 
 def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
-    from flows import night_steps
-
     if in_line:
         return night_steps.run_due(parts, _worker_in_line(), at_once=_AT_ONCE)
     if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
     from flows.nights import night_watch
-    from flows.parts import using
 
     engine.start()
     with using(parts):

@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 import typer
 
-from flows import engine
-from flows.parts import Parts
+from flows import engine, timetable
+from flows.parts import Parts, using
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import err, exit_codes, get_ready
 from portal.cli.upkeep import cleaned, ready_to_clean, settings_to_clean
+from schemas.batch import Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
 from schemas.ids import BatchId
@@ -115,9 +116,7 @@ def work() -> None:
         from prefect.exceptions import TerminationSignal
 
         from flows.dispatch import Dispatcher
-        from flows.parts import using
         from flows.process_batch import process_batch
-        from schemas.batch import Counts
 
         def process(watched: Parts, batch_id: BatchId) -> Counts:
             engine.start()  # with the first batch; of no use to one who waits for it
@@ -136,16 +135,13 @@ def upkeep(
 ) -> None:
     """Clean up and reconcile every 10 minutes, send a canary every hour, merge at night. Runs until it is stopped."""
     with exit_codes():
-        from flows.timetable import check
-
         if compact_at:
-            check(compact_at, "UTC")
+            timetable.check(compact_at, "UTC")
         settings_to_clean()
         ending = until_stopped()
         from prefect.exceptions import TerminationSignal
 
         from flows.canary import send_canary
-        from flows.parts import using
         from flows.reconcile import reconcile
 
         parts: Parts | None = None
@@ -182,10 +178,9 @@ def _forget(parts: Parts) -> int:
 def _compact_if_due(cron: str, last: datetime, until: datetime, parts: Parts) -> datetime:
     """Merge in the time that is left until the next cleanup; since when all has been merged."""
     from flows.compact import compact
-    from flows.timetable import newest_due
 
     now = parts.clock()
-    if not cron or newest_due(cron, "UTC", last, now) is None:
+    if not cron or timetable.newest_due(cron, "UTC", last, now) is None:
         return last
     done = _try("compact", lambda: compact(until))
     is_left = done.left > 0 if done is not None else parts.clock() >= until  # a fault is said after all other merges

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows import engine
 from flows.cleaning import purge
-from flows.parts import Parts, parts_to_clean
+from flows.parts import Parts, parts_to_clean, using
 from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
@@ -60,7 +60,6 @@ def cleaned(parts: Parts) -> PurgeReport:
     """What a cleanup did on these parts. Raises a `BgbatchError` for what is wrong, after purging all that can be."""
     try:
         from flows.cleanup import cleanup as cleanup_flow
-        from flows.parts import using
 
         engine.start()
     except Exception as trouble:  # noqa: BLE001 - whatever keeps Prefect from running must not keep what is due
@@ -100,7 +99,6 @@ def reconcile(as_json: AsJson = False) -> None:
     """Compare the lake with the ledger; erase whatever has no live grant behind it. Run it every 10 minutes."""
     with exit_codes():
         parts = ready_to_clean()  # an unfit bucket for photos must not keep in the lake what was taken back
-        from flows.parts import using
         from flows.reconcile import reconcile as reconcile_flow
 
         engine.start()
