@@ -34,7 +34,6 @@ from store.settings import Settings
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
 AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")]
 AnyIndustry = Annotated[str | None, typer.Option("--industry", help="Only this one.")]
-_KINDS = ("parquet", "webdataset", "files", "hf")
 _TILE = 260
 _RUN_IT_AGAIN = "Run it again to finish."
 
@@ -49,7 +48,7 @@ def pull(
     without_duplicates: Annotated[
         str | None, typer.Option(help="exact: leave out the same image again; near: also what looks like another.")
     ] = None,
-    as_kind: Annotated[str, typer.Option("--as", help=f"What the files are: {', '.join(_KINDS)}.")] = "parquet",
+    as_kind: Annotated[str, typer.Option("--as", help=f"What the files are: {', '.join(Kind)}.")] = Kind.PARQUET,
     split: Annotated[
         str, typer.Option(help="Shares of customers for train, validation and test; a customer is wholly in one.")
     ] = "80,10,10",
@@ -66,8 +65,8 @@ def pull(
         from lake.pull import pull as pull_copy
         from lake.query import Query
 
-        if as_kind not in _KINDS:
-            raise UserError(f"A copy cannot be {as_kind!r}. Choose one of: {', '.join(_KINDS)}.")
+        if as_kind not in set(Kind):
+            raise UserError(f"A copy cannot be {as_kind!r}. Choose one of: {', '.join(Kind)}.")
         if without_duplicates not in (None, "exact", "near"):
             raise UserError("Leave out `exact` or `near` duplicates.")
         parts = get_ready()
