@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from flows.night_worker import Worker
 from flows.parts import Parts, using
 from portal import schedules as known
 from portal import webhooks as telling
+from portal.cli.children import until_stopped
 from portal.cli.cutout_options import (
     BgColor,
     Crop,
@@ -208,12 +208,8 @@ def run_due(
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
     with exit_codes(_GO_ON):
         parts = get_ready()
-
         if watch:  # a night that is being delivered is brought to its end first
-            ending = threading.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: ending.set())
-            _watch(parts, in_line, ending)
+            _watch(parts, in_line, until_stopped())
             return
         touched = _look_after_all(parts, in_line)
         _send_webhooks(parts)
