@@ -33,7 +33,7 @@ RunShards = Callable[
 """Cuts shards and yields their reports as they end: `workers.pool.Pool.run`, or the same in this process in a test."""
 
 
-def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> list[Shard]:
+def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
     """What is left to do. Raises `BatchNotSealed`, `PastDeadline`."""
     manifest = parts.transient.manifest(batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
@@ -41,9 +41,10 @@ def plan(parts: Parts, batch_id: BatchId, again: frozenset[str] = OUR_CODES) -> 
     stands = standing(parts.transient.reports(batch_id))
     with parts.records.reading() as connection:
         wish = line.find_submission(connection, batch_id)
+    again = OUR_CODES
     if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
-        before, again = wish.again_before, frozenset(wish.again or ())
-        stands.failed = {n: each for n, each in stands.failed.items() if not _is_wanted_again(each, again, before)}
+        before, codes = wish.again_before, frozenset(wish.again or ())
+        stands.failed = {n: each for n, each in stands.failed.items() if not _is_wanted_again(each, codes, before)}
         again = frozenset()
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
     return plan_shards(left, stands.failed, parts.settings.items_per_call, again)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from schemas.errors import ItemError, OutOfMemory, SourceMissing, WorkerLost
 from schemas.results import Done, Failed
 
 Shard = tuple[int, ...]
 """Item numbers of one call to an actor, in order."""
 
-OUR_CODES = frozenset(("worker_lost", "out_of_memory", "item_failed", "source_missing"))
+OUR_CODES = frozenset(each.code for each in (WorkerLost, OutOfMemory, ItemError, SourceMissing))
 """Failures that may not happen again: whoever runs a batch again means these, too.
 
 A background that cannot be used is none: mostly it stays so, and each turn of a large batch would cut it in vain.
