@@ -8,10 +8,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
 from schemas.clock import system_clock
-from schemas.errors import BgbatchError
+from schemas.errors import BgbatchError, StoreFault
 from schemas.ids import BatchId, Randomness
 from store.cleanup import Machine, clean_up
-from store.purge import PurgeReport
+from store.purge import RECORDS_FAULT, PurgeReport
 from store.spans import note_span
 
 
@@ -40,4 +40,4 @@ def code_of(trouble: Exception) -> str:
     """The code that a trouble has among the faults of a cleanup."""
     if isinstance(trouble, BgbatchError):
         return trouble.code
-    return "records_fault" if isinstance(trouble, SQLAlchemyError) else "store_fault"
+    return RECORDS_FAULT if isinstance(trouble, SQLAlchemyError) else StoreFault.code

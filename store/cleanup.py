@@ -18,7 +18,7 @@ from schemas.errors import IntakeStopped, StoreFault
 from schemas.ids import Randomness
 from store.health import ALARMING_SKEW, Health, measure_skew, oldest_byte, read_health, why_stop
 from store.objects import ObjectStore
-from store.purge import Purge, PurgeReport
+from store.purge import RECORDS_FAULT, Purge, PurgeReport
 from store.records import Records
 from store.settings import Settings
 from store.tables import cleanups
@@ -70,7 +70,7 @@ def _forget_deleted(records: Records, report: PurgeReport) -> None:
         if not records.forget_deleted():
             report.warnings.append("records_busy")
     except (SQLAlchemyError, sqlite3.Error):
-        report.faults.append("records_fault")
+        report.faults.append(RECORDS_FAULT)
 
 
 def admit_intake(machine: Machine, settings: Settings) -> None:
@@ -116,4 +116,4 @@ def _record(machine: Machine, started: datetime, report: PurgeReport) -> None:
                 )
             )
     except SQLAlchemyError:
-        report.faults.append("records_fault")
+        report.faults.append(RECORDS_FAULT)

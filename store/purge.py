@@ -29,8 +29,9 @@ from store.records import Records
 from store.storage import Children
 from store.transient import batch_prefix, hour_name, parse_hour
 
+RECORDS_FAULT = "records_fault"
+"""What a cleanup calls a database that cannot be reached."""
 _HOUR = timedelta(hours=1)
-_RECORDS_FAULT = "records_fault"
 _IN_ONE_TRANSACTION = 200
 
 Look = Callable[[], Iterable[StoredObject]]
@@ -258,7 +259,7 @@ class Purge:
         except (StoreFault, NotFound) as fault:
             self.report.faults.append(fault.code)
         except SQLAlchemyError:
-            self.report.faults.append(_RECORDS_FAULT)
+            self.report.faults.append(RECORDS_FAULT)
 
 
 def _by_batch(found: Iterable[StoredObject]) -> tuple[dict[BatchId, tuple[int, int]], int]:
