@@ -74,7 +74,7 @@ def note(connection: Connection, objects: ObjectStore) -> int:
 
 def note_soon(records: Records, objects: ObjectStore) -> None:
     """Note withdrawals and closings right after one. A store out of reach costs none: the next reconcile notes it."""
-    with suppress(StoreFault), records.transaction() as connection:
+    with suppress(StoreFault), records.reading() as connection:
         _note_withdrawals(connection, objects)
         _note_closings(connection, objects)
 

@@ -112,6 +112,7 @@ def reconcile(parts: Parts) -> Reconciled:
     suppressions = open_suppressions(parts.settings)
     with parts.records.transaction() as connection:
         replay(connection, suppressions, parts.clock())  # the records may have been restored under a running portal
+    with parts.records.reading() as connection:  # the store may be slow, and others wait for their turn to write
         note(connection, suppressions)
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
         ended = ledger.ended_grants(connection)

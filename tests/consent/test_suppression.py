@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 from random import Random
+from threading import Thread
 
 import pytest
 from sqlalchemy import select
@@ -13,6 +14,8 @@ from sqlalchemy import select
 from consent import ledger
 from consent.ledger import Refusal
 from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
+from flows import steps
+from flows.parts import open_parts
 from schemas.batch import Stamp
 from schemas.consent import Method
 from schemas.errors import LedgerBroken, StoreFault
@@ -193,6 +196,44 @@ def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, 
     folder.unlink()
     with owner.records.transaction() as connection:
         assert note(connection, objects) == 1, "the next reconcile makes up for it"
+
+
+class Slow(ObjectStore):
+    """While it takes an object, somebody else writes into the records."""
+
+    def __init__(self, objects: ObjectStore, records: Records) -> None:
+        super().__init__(objects.storage)
+        self._records = records
+        self.taken: list[str] = []
+
+    def write(self, key: str, data: bytes) -> None:
+        another = Thread(target=self._change, args=(key,), daemon=True)
+        another.start()
+        another.join(20)
+        assert self.taken[-1:] == [key]
+        super().write(key, data)
+
+    def _change(self, key: str) -> None:
+        with self._records.transaction():
+            self.taken.append(key)
+
+
+def test_nobody_waits_for_the_records_while_a_withdrawal_is_noted(
+    home: Settings, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = open_parts(home, lambda: later(2))
+    owner = new_owner(parts.records)
+    slow = Slow(objects, parts.records)
+    first, second = owner.press(AUTO, STUDIO)
+    with parts.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    note_soon(parts.records, slow)
+    assert slow.taken == [f"grants/{first.grant_id}.json"]
+    with parts.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), STUDIO, later(1))
+    monkeypatch.setattr(steps, "open_suppressions", lambda _: slow)
+    steps.reconcile(parts)
+    assert slow.taken[1:] == ["ledger.json", f"grants/{second.grant_id}.json"]
 
 
 def test_receipts_that_could_not_be_written_are_not_taken_for_written(home: Settings, objects: ObjectStore) -> None:
