@@ -89,7 +89,7 @@ def reconcile(
     live, by_id = frozenset(live), {grant.grant_id: grant for grant in ended}
     places = list(_places(lake))
     to_erase = {place.grant_id for place in places}
-    with records.transaction() as connection:
+    with records.reading() as connection:
         to_erase.update(GrantId(each) for each in unfinished_erasures(connection, Erased.GRANT))
         to_erase.update(_grants_with_unerased(connection))
     faults: list[StoreFault] = []
@@ -125,7 +125,7 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
     """Delete what lies in a live grant's folder and is no candidate file. Returns how many were strays, and retired."""
     strays = retired = 0
     found = {each.key for each in lake.walk(place.prefix)}
-    with records.transaction() as connection:
+    with records.reading() as connection:
         current, old = _known_keys(connection, place.grant_id)
     for key in found:
         if key in current:

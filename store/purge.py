@@ -170,7 +170,7 @@ class Purge:
     def _due_early(self, living: Iterable[str]) -> list[str]:
         """Batches that are to go before their hour is due. This alone needs the records: the promise does not."""
         now = self._now()
-        with self._records.transaction() as connection:
+        with self._records.reading() as connection:
             early = due_early(connection, now, WATCHED)
         alive = set(living)
         by_hour = [(hour_name(received_at(each)), each) for each in early]
@@ -222,7 +222,7 @@ class Purge:
 
     def _leave_receipts(self) -> None:
         """For each batch whose time has come and of which nothing is left, also if an earlier run was killed here."""
-        with self._records.transaction() as connection:
+        with self._records.reading() as connection:
             begun = {*map(BatchId, unfinished_erasures(connection, Erased.BATCH))}
             due = {*overdue(connection, self._now())}
         believed = begun | {each for each in due if received_at(each) <= self._now() - LISTED_WITHIN}

@@ -266,7 +266,7 @@ def _check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None
     if to is None:
         return
     if to.startswith(IN_PLACE):
-        with parts.records.transaction() as connection:
+        with parts.records.reading() as connection:
             check_place(connection, account_id, to, parts.settings)
         return
     Path(to).mkdir(parents=True, exist_ok=True)
