@@ -172,7 +172,7 @@ def _sweep_unknown_folders(lake: ObjectStore) -> int:
         deleted += _sweep_files(lake, f"{top}/", inside)
         for name in inside.folders:
             if parse_place(top, name) is None:
-                deleted += _delete_folder(lake, f"{top}/{name}")
+                deleted += lake.delete_folder(f"{top}/{name}").objects
     return deleted
 
 
@@ -181,12 +181,6 @@ def _sweep_files(lake: ObjectStore, start: str, inside: Children) -> int:
     lake.delete(f"{start}{name}" for name in inside.files)
     nameless = lake.erase(lambda: lake.walk_nameless(start.rstrip("/"))).objects if inside.nameless else 0
     return len(inside.files) + nameless
-
-
-def _delete_folder(lake: ObjectStore, prefix: str) -> int:
-    count = sum(1 for _ in lake.walk(prefix))
-    lake.delete_folder(prefix)
-    return count
 
 
 def _places(lake: ObjectStore) -> Iterator[Place]:
