@@ -93,7 +93,7 @@ class Became:
             at, is_done, finished = result.number - 1, isinstance(result, Done), result.finished_at.timestamp()
             known = self.kind(result.number)
             if known is _WAITING or (is_done, finished) > (known.is_done, self._finished[at]):
-                self.kind_of[at] = self._place_of(_kind_of(result))
+                self.kind_of[at] = self._place_of(kind_of(result))
                 self.report_of[at] = self._places[name]
                 self._finished[at] = finished
 
@@ -107,7 +107,10 @@ class Became:
         return self.kinds.index(kind)
 
 
-def _kind_of(result: Done | Failed) -> Kind:
+def kind_of(result: Done | Failed | None) -> Kind:
+    """By a photo's result, if it has one."""
+    if result is None:
+        return _WAITING
     if isinstance(result, Failed):
         return Kind(Outcome.FAILED, (result.code,))
     return Kind(Outcome.CHECK, result.flags) if result.flags else Kind(Outcome.GOOD)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from portal.outcomes import Became, Kind, Outcome
+from portal.outcomes import Became, Kind, Outcome, kind_of
 from schemas.results import Done, Failed
 
 PAGE = 24
@@ -35,17 +35,11 @@ class ItemView:
 
     number: int
     path: str
-    outcome: Outcome
-    codes: tuple[str, ...] = ()
+    kind: Kind
     sentence: str = ""
     width: int = 0
     height: int = 0
     lies_over: bool = False
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is a cutout."""
-        return self.outcome in (Outcome.CHECK, Outcome.GOOD)
 
 
 @dataclass(frozen=True)
@@ -114,16 +108,13 @@ def _by_code(counts: Mapping[Kind, int], outcome: Outcome) -> dict[str, int]:
 
 
 def _view(number: int, path: str, result: Done | Failed | None) -> ItemView:
-    if result is None:
-        return ItemView(number, path, Outcome.WAITING)
-    if isinstance(result, Failed):
-        return ItemView(number, path, Outcome.FAILED, (result.code,), result.sentence)
+    if not isinstance(result, Done):
+        return ItemView(number, path, kind_of(result), result.sentence if result is not None else "")
     across, down = result.width * result.source_height, result.height * result.source_width
     return ItemView(
         number,
         path,
-        Outcome.CHECK if result.flags else Outcome.GOOD,
-        result.flags,
+        kind_of(result),
         width=result.source_width,
         height=result.source_height,
         lies_over=abs(across - down) <= 0.02 * down,  # a scaled cutout's sides are rounded
