@@ -20,6 +20,7 @@ from schemas.batch import Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import BackgroundUnusable, BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.results import Done, Failed, ShardReport
+from store.logs import kind_and_place
 from store.transient import TransientStore, coarse_mask_key, cutout_key, is_in_place, mask_key, measure_key
 from workers.alike import Alike
 from workers.cutter import Cutter
@@ -197,9 +198,8 @@ class _Way:
             sentence = "There was not enough memory for this image even alone. Send a smaller one."
             return self._failed(item, OutOfMemory.code, sentence)
         except Exception as error:  # noqa: BLE001 - an item fails alone
-            # The kind of error and the place in our code, no message: a message may quote the customer's data.
-            kind, batch_id = type(error).__name__, self.manifest.stamp.batch_id
-            _log.error("batch %s item %d: %s at %s", batch_id, item.number, kind, _place(error))
+            # No message: it may quote the customer's data.
+            _log.error("batch %s item %d: %s", self.manifest.stamp.batch_id, item.number, kind_and_place(error))
             return self._failed(item, ItemError.code, _UNFORESEEN)
 
     def _failed(self, item: Item, code: str, sentence: str) -> Failed:
@@ -288,15 +288,3 @@ def _result(cutter: Cutter, item: Item, cut: Cut, source_sha256: str | None, clo
         finished_at=clock(),
         source_sha256=source_sha256,
     )
-
-
-def _place(error: BaseException) -> str:
-    """File and line of our own code that the error came through last."""
-    place = error.__traceback__
-    named = "nowhere"
-    while place is not None:
-        code = place.tb_frame.f_code
-        if f"{__package__}/" in code.co_filename:
-            named = f"{code.co_filename.rpartition('/')[2]}:{place.tb_lineno}"
-        place = place.tb_next
-    return named
