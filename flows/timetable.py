@@ -43,7 +43,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Timetable:
-    """A schedule's times. Due times up to `counts_from`, and none while paused, are its business."""
+    """A schedule's times. Due times up to `counts_from` are none of its business, and while it is paused none is."""
 
     cron: str
     timezone: str

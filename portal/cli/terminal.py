@@ -142,7 +142,7 @@ def exit_for(state: BatchState) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
-    """A progress bar on stderr; `advance(0)` or `update(0, completed=…)` moves it."""
+    """A progress bar on stderr; `advance` or `update` of its one task, `task_ids[0]`, moves it."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
