@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
+from uuid import UUID
 
 import ray
 from prefect import State, flow, task
@@ -89,7 +90,8 @@ def plan_batch(batch_id: BatchId) -> list[Shard]:
 def cut_batch(batch_id: BatchId, calls: int) -> Counts:
     """Cut what is left; tried again as a whole when the store or the workers fail, it goes on where it stopped."""
     parts = current_parts()
-    artifact: Any = create_progress_artifact(0.0, key="batch-progress", description=f"Batch {batch_id}: {calls} calls")
+    said = f"Batch {batch_id}: {calls} calls"
+    artifact = cast(UUID, create_progress_artifact(0.0, key="batch-progress", description=said))
     shown = 0.0
 
     def show(counts: Counts) -> None:

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
 from schemas.errors import BgbatchError, UserError
@@ -117,7 +118,7 @@ def _provider(url: str) -> TracerProvider:
     return provider
 
 
-def _inside(batch_id: BatchId) -> Any:
+def _inside(batch_id: BatchId) -> Context | None:
     """Under the span of this process that is open for the batch, or else under the batch's first."""
     here = trace.get_current_span().get_span_context()
     if here.trace_id == UUID(batch_id).int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -49,7 +48,7 @@ def read_state(source: Path, network: Network) -> State:
 
 
 def _from_pickle(source: Path) -> State:
-    raw: Any = torch.load(source, map_location="cpu", weights_only=True)
+    raw: object = torch.load(source, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(raw, dict) and key in raw:
             raw = raw[key]
