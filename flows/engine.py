@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from schemas.errors import EngineFault
-from store.registry import ENGINE_LIFE
+from store.registry import ENGINE_LIFE, prefect_folder
 from store.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _ENDS_WITHIN = 5.0
 def prepare(settings: Settings) -> None:
     """Set what is not set yet. Prefect reads its environment once, so call this before the first import of a flow."""
     defaults = {
-        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_HOME": str(prefect_folder(settings)),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,7 +41,7 @@ def prepare(settings: Settings) -> None:
     }
     for name, value in defaults.items():  # before the folder: where it cannot be made, Prefect would take its own place
         os.environ.setdefault(name, value)
-    (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
+    prefect_folder(settings).mkdir(parents=True, exist_ok=True)
 
 
 def start() -> None:
