@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,10 +46,10 @@ class Wanted:
 
 def own_schedule(records: Records, account_id: AccountId, schedule_id: str) -> Schedule:
     """One of the account's own schedules. Raises `NotFound` for others' as for none."""
-    with records.reading() as connection:
-        for each in schedules.list_all(connection, account_id):
-            if each.schedule_id == schedule_id:
-                return each
+    with records.reading() as connection, suppress(NotFound):
+        schedule = schedules.find(connection, schedule_id)
+        if schedule.account_id == account_id:
+            return schedule
     raise NotFound("There is no schedule of that id in your account.")
 
 
