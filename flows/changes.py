@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from schemas.batch import Item, can_be_kept
 from schemas.left_out import LeftOut
-from schemas.naming import PHOTO_SUFFIXES, delivery_paths
+from schemas.naming import delivery_paths, has_photo_name
 from store.fingerprints import content_hmac, path_hmac
 from store.places import Lying
 
@@ -88,7 +87,7 @@ def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[LeftOut]]:
     photos: dict[str, Lying] = {}
     left_out: Counter[LeftOut] = Counter()
     for each in listing:
-        if PurePosixPath(each.path).suffix.lower() not in PHOTO_SUFFIXES:
+        if not has_photo_name(each.path):
             left_out[LeftOut.NOT_A_PHOTO] += 1
         elif not can_be_kept(each.path):
             left_out[LeftOut.BAD_NAME] += 1

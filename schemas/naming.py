@@ -25,6 +25,11 @@ def shown(name: str, most: int = 60) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
 
 
+def has_photo_name(path: str) -> bool:
+    """Whether a file is taken for a photo."""
+    return path.removeprefix(_without_suffix(path)).lower() in PHOTO_SUFFIXES
+
+
 def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
     """Item number -> relative path of its cutout, unique on any disk. `suffix` has its dot; an item's own wins."""
     own = {item.number: item.options.format.suffix for item in items if item.options}

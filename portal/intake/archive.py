@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flows.parts import Parts
 from flows.receive import seal
@@ -27,7 +27,7 @@ from portal.intake.tally import Tally
 from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp, safe_path
 from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
-from schemas.naming import PHOTO_SUFFIXES
+from schemas.naming import has_photo_name
 from store.parallel import all_in_parallel
 from store.transient import source_key
 
@@ -156,7 +156,7 @@ def _why_not(entry: zipfile.ZipInfo, path: str) -> LeftOut | None:
         return LeftOut.LINK
     if path.startswith(_MACHINERY) or any(part.startswith(".") for part in path.split("/")):
         return LeftOut.HIDDEN
-    return None if PurePosixPath(path).suffix.lower() in PHOTO_SUFFIXES else LeftOut.NOT_A_PHOTO
+    return None if has_photo_name(path) else LeftOut.NOT_A_PHOTO
 
 
 def _refuse_overlaps(entries: list[zipfile.ZipInfo]) -> None:

@@ -13,7 +13,7 @@ from portal.intake.tally import Tally
 from schemas.batch import Item, Manifest, Stamp, can_be_kept
 from schemas.errors import NothingToDo, UserError
 from schemas.left_out import LeftOut
-from schemas.naming import PHOTO_SUFFIXES
+from schemas.naming import PHOTO_SUFFIXES, has_photo_name
 from store.parallel import all_in_parallel
 from store.transient import source_key
 
@@ -39,7 +39,7 @@ def find_photos(folder: Path) -> Found:
             left_out.leave_out(relative, LeftOut.LINK)
         elif path.name.startswith("."):
             left_out.leave_out(relative, LeftOut.HIDDEN)
-        elif path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():  # a pipe would be read for ever
+        elif not has_photo_name(relative) or not path.is_file():  # a pipe would be read for ever
             left_out.leave_out(relative, LeftOut.NOT_A_PHOTO)
         elif not can_be_kept(relative):
             left_out.leave_out(relative, LeftOut.BAD_NAME)
@@ -52,7 +52,7 @@ def find_photos(folder: Path) -> Found:
 
 def one_photo(file: Path) -> Found:
     """A photo that is sent alone. Raises `UserError` for what is no photo by its name."""
-    if not file.is_file() or file.suffix.lower() not in PHOTO_SUFFIXES or not can_be_kept(file.name):
+    if not file.is_file() or not has_photo_name(file.name) or not can_be_kept(file.name):
         raise UserError(
             "That is no folder, no zip file, no manifest (.csv, .jsonl, .json), and no photo by its name. "
             f"Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}."

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from flows.parts import Parts
 from portal.intake.tally import Tally
 from schemas.batch import Item, safe_path
 from schemas.errors import NothingToDo
 from schemas.ids import AccountId
 from schemas.left_out import LeftOut
-from schemas.naming import PHOTO_SUFFIXES
+from schemas.naming import has_photo_name
 from store.outside import real_place
 from store.places import list_place
 
@@ -22,7 +20,7 @@ def items_in_place(parts: Parts, account_id: AccountId, url: str) -> tuple[list[
     items: list[Item] = []
     left_out = Tally()
     for each in sorted(list_place(place, parts.settings), key=lambda lying: lying.path):
-        if PurePosixPath(each.path).suffix.lower() not in PHOTO_SUFFIXES:
+        if not has_photo_name(each.path):
             left_out.leave_out(each.path, LeftOut.NOT_A_PHOTO)
             continue
         try:
