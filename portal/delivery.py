@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.batch import Manifest, Stamp
+from schemas.errors import AlreadyExists
 from schemas.ids import BatchId
 from schemas.naming import names_of
 from schemas.options import CutoutOptions
@@ -18,7 +19,7 @@ from schemas.results import Done, Failed, results_by_number
 from store.folder import write_whole
 from store.objects import ObjectStore
 from store.parallel import all_in_parallel, in_parallel
-from store.transient import TransientStore, cutout_key
+from store.transient import TransientStore, cutout_key, is_in_place
 
 _AHEAD = 3
 """Cutouts that are read at once for a zip file, of which a portal may hand out several."""
@@ -61,7 +62,7 @@ def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
 
 
 def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:
-    """Write all cutouts of a batch below `to`; returns how many. Raises `StoreFault`.
+    """Write all cutouts of a batch below `to`; returns how many. Raises `StoreFault`, `AlreadyExists` for a photo.
 
     A file appears whole under its name or not at all, so an interrupted download can be run again; and what is fetched
     may be deleted from the store at once, so it is on the disk first.
@@ -69,11 +70,34 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
 
     def write(number: int) -> None:
         target = to / results.names[number]
+        if _is_its_photo(transient, results, number, target):
+            raise _in_place_of_photos()
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's own name may be as long as can be
         write_whole(str(partial), str(target), transient.read(results.key(number)))
 
     return _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+
+
+def _is_its_photo(transient: TransientStore, results: Results, number: int, target: Path) -> bool:
+    """Whether the file where a cutout is to go is the photo that it was cut from: the customer may have no other."""
+    item = results.manifest.items[number - 1]
+    if not target.is_file() or target.stat().st_size != item.size:
+        return False
+    if is_in_place(item):
+        return item.source == f"file://{target.resolve()}"
+    return target.read_bytes() == transient.source(results.stamp, item)
+
+
+def _in_place_of_photos() -> AlreadyExists:
+    return AlreadyExists("The photos themselves lie there, and cutouts would replace them. Name another place.")
+
+
+def require_apart(results: Results, place: str) -> None:
+    """Raises `AlreadyExists` where a cutout in this place of theirs would replace a photo that is read there."""
+    items = results.manifest.items
+    if any(items[number - 1].source == f"{place}/{results.names[number]}" for number in results.done):
+        raise _in_place_of_photos()
 
 
 def deliver_to_place(

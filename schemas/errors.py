@@ -52,7 +52,7 @@ class NotFound(UserError):
 
 
 class AlreadyExists(UserError):
-    """A name that must be unique is taken, or a place that a schedule delivers into."""
+    """A name that must be unique is taken, a place that a schedule delivers into, or a cutout's place by its photo."""
 
     code = "already_exists"
 

@@ -91,8 +91,12 @@ def _checked(connection: Connection, account_id: AccountId, url: str, settings: 
 
 def overlap(one: str, other: str) -> bool:
     """Whether two places are the same, or one lies in the other, after links have been followed."""
-    one, other = _real(one), _real(other)
-    return _holds(one, other) or _holds(other, one)
+    return holds(one, other) or holds(other, one)
+
+
+def holds(place: str, inner: str) -> bool:
+    """Whether the second place is the first, or lies in it, after links have been followed."""
+    return _holds(_real(place), _real(inner))
 
 
 def open_to_deliver(place: str, settings: Settings) -> ObjectStore:

@@ -39,7 +39,7 @@ from portal.cli.terminal import (
     show_json,
     show_table,
 )
-from portal.delivery import deliver, deliver_to_place, read_results
+from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
 from schemas.batch import Counts
 from schemas.errors import NotFound, UserError
@@ -50,7 +50,7 @@ from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
 from store.early import want_gone_on_download
-from store.outside import IN_PLACE, check_place, open_to_deliver, real_place
+from store.outside import IN_PLACE, check_place, holds, open_to_deliver, real_place
 from store.people import find_account
 from store.transient import TransientStore
 
@@ -107,6 +107,7 @@ def submit(
             }
         )
         tag = parse_industry(industry) if industry is not None else None
+        _keep_apart(source, to)
         parts = get_ready()
         with parts.records.reading() as connection:
             account_id = find_account(connection, account).account_id
@@ -261,6 +262,19 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
     return record
 
 
+def _keep_apart(source: str, to: str | None) -> None:
+    """Raises `UserError` for cutouts among the photos: sent again, the folder would have them for photos."""
+    if to is not None and holds(_as_place(source), _as_place(to)):
+        raise UserError(
+            "The cutouts would lie among the photos: sent again, they would be taken for photos, and one of a photo's "
+            "own name would replace it. Name a place beside the photos."
+        )
+
+
+def _as_place(named: str) -> str:
+    return named if "://" in named else f"file://{named}"
+
+
 def _check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None) -> None:
     """Before hours of work, not after. Raises `NotAllowed`, `OSError` when nothing can be written there."""
     if to is None:
@@ -294,6 +308,7 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         if to.startswith(IN_PLACE):
             with parts.records.reading() as connection:
                 place = real_place(connection, record.account_id, to, parts.settings)
+            require_apart(results, place)
             count = deliver_to_place(parts.transient, results, open_to_deliver(place, parts.settings), moved)
         else:
             count = deliver(parts.transient, results, Path(to), moved)

@@ -115,6 +115,44 @@ def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_
     assert json.loads(run("status", "--json")) == []
 
 
+@pytest.mark.parametrize("to", ["photos", "photos/cutouts", "link"])
+def test_cutouts_among_the_photos_are_refused_before_anything_is_sent(desk: Desk, tmp_path: Path, to: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+    (tmp_path / "link").symlink_to("photos")
+    said = run("submit", str(tmp_path / "photos"), "--account", "Acme", "--to", str(tmp_path / to), code=2)
+    assert said.startswith("bad_request: The cutouts would lie among the photos")
+    assert json.loads(run("status", "--json")) == []
+
+
+def test_no_cutout_replaces_its_photo(desk: Desk, tmp_path: Path) -> None:
+    photo = tmp_path / "VIN1/1.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(jpeg())
+    batch = desk.send({"VIN1/1.jpg": jpeg()}, options={"format": "jpg"})
+    desk.work(batch)
+    said = run("download", batch, "--to", str(tmp_path), code=2)
+    assert "already_exists: The photos themselves lie there" in said
+    assert photo.read_bytes() == jpeg()
+    photo.write_bytes(bytes(len(jpeg())))
+    assert "1 cutout in" in run("download", batch, "--to", str(tmp_path))
+    assert "1 cutout in" in run("download", batch, "--to", str(tmp_path)), "its own cutout may be fetched once more"
+
+
+def test_no_cutout_replaces_a_photo_that_is_read_in_its_place(desk: Desk, tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    (place / "1.jpg").write_bytes(jpeg())
+    run("place", "allow", "Acme", f"file://{place}")
+    said = run("submit", f"file://{place}", "--account", "Acme", "--to", f"file://{place}/cutouts", code=2)
+    assert "among the photos" in said
+    batch = desk.open(source=f"file://{place}", options={"format": "jpg"})
+    desk.work(batch)
+    for to in (f"file://{place}", str(place)):
+        assert "already_exists: The photos themselves lie there" in run("download", batch, "--to", to, code=2)
+    assert (place / "1.jpg").read_bytes() == jpeg()
+
+
 def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
