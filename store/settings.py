@@ -12,6 +12,10 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_S3 = re.compile(r"s3://[^/\s]+")
+_WEB = re.compile(r"https?://[^/?#\s]+")
+_RECORDS = re.compile(r"postgresql\+psycopg://|sqlite://(/?$|//)")
+
 
 class Settings(BaseSettings):
     """Read from the environment, `BGBATCH_HOME` and so on; `bgbatch settings` shows what is in force."""
@@ -108,6 +112,38 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
             raise ValueError("Choose cpu, cuda or cuda:N")
         return name
+
+    @field_validator("home", "transient_url", "lake_url", "suppressions_url")
+    @classmethod
+    def _is_the_same_from_everywhere(cls, place: Path | str) -> Path | str:
+        """A cleanup that starts in another folder would look for a relative one there, and find nothing to purge."""
+        named = str(place)
+        if named and not _S3.match(named) and not named.removeprefix("file://").startswith("/"):
+            raise ValueError("Give a folder by its whole path, from / on, or a place as s3://bucket/prefix")
+        return place
+
+    @field_validator("records_url")
+    @classmethod
+    def _is_a_database(cls, url: str) -> str:
+        if url and not _RECORDS.match(url):
+            raise ValueError(
+                "Give postgresql+psycopg://user:password@host/database, or sqlite:////whole/path/of/a/file"
+            )
+        return url
+
+    @field_validator("s3_endpoint", "traces_url", "portal_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if url and not _WEB.match(url):
+            raise ValueError("Give an address that begins with http:// or https://")
+        return url
+
+    @field_validator("portal_url")
+    @classmethod
+    def _is_a_whole_host(cls, url: str) -> str:
+        if not _WEB.fullmatch(url.removesuffix("/")):
+            raise ValueError("The portal needs a host of its own: give https://host, with nothing behind it")
+        return url
 
     @model_validator(mode="after")
     def _stores_lie_apart(self) -> Self:

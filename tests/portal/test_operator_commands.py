@@ -142,12 +142,12 @@ def test_the_watch_over_the_nights_outlives_records_that_are_down(caplog: pytest
             "postgresql+psycopg://portal:**********@db:5432/bgbatch",
         ),
         (
-            "postgresql://db/bgbatch?user=x&password=5ecret&a=b",
-            "postgresql://db/bgbatch?user=x&password=**********&a=b",
+            "postgresql+psycopg://db/bgbatch?user=x&password=5ecret&a=b",
+            "postgresql+psycopg://db/bgbatch?user=x&password=**********&a=b",
         ),
-        ("postgresql://portal:5ecr@t&5ecr?t@db/bgbatch", "postgresql://portal:**********@db/bgbatch"),
-        ("postgresql://portal@db:5432/bgbatch", "postgresql://portal@db:5432/bgbatch"),
-        ("postgresql://db:5432/bgbatch", "postgresql://db:5432/bgbatch"),
+        ("postgresql+psycopg://portal:5ecr@t&5ecr?t@db/bgbatch", "postgresql+psycopg://portal:**********@db/bgbatch"),
+        ("postgresql+psycopg://portal@db:5432/bgbatch", "postgresql+psycopg://portal@db:5432/bgbatch"),
+        ("postgresql+psycopg://db:5432/bgbatch", "postgresql+psycopg://db:5432/bgbatch"),
     ],
 )
 def test_settings_show_where_the_records_are_and_no_secret(

@@ -27,11 +27,15 @@ def checked(records: Records, settings: Settings, named: Path, allowed: Path) ->
 
 @pytest.mark.parametrize("named", ["", "t/hour", "l", "l-suppressions/grants", "s", "h/prefect", "r/records.db", "r"])
 def test_nothing_of_our_own_can_be_named_however_settings_say_where_it_is(
-    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+    records: Records, tmp_path: Path, named: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    own = {"home": Path("h"), "transient_url": "./t", "records_url": "sqlite:///r/records.db"}
-    settings = Settings(**own, lake_url="file://l/", suppressions_url="s" if named == "s" else "")  # type: ignore[arg-type]
+    settings = Settings(
+        home=tmp_path / "x/../h",
+        transient_url=f"{tmp_path}/./t",
+        lake_url=f"file://{tmp_path}/l/",
+        suppressions_url=f"{tmp_path}//s" if named == "s" else "",
+        records_url=f"sqlite:///{tmp_path}/r/records.db",
+    )
     with pytest.raises(NotAllowed):
         checked(records, settings, tmp_path / named, tmp_path)
 

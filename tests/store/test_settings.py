@@ -1,0 +1,65 @@
+"""Settings that cannot work, or that would mean another place in another working folder, are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from store.settings import Settings
+
+
+def refused(name: str, value: str) -> str:
+    """What is said of it. It must be about this setting, and must not repeat its value, which may hold a password."""
+    with pytest.raises(ValidationError) as found:
+        Settings(**{name: value})  # type: ignore[arg-type]
+    (error,) = found.value.errors()
+    assert error["loc"] == (name,)
+    said = str(error["msg"])
+    assert value not in said
+    return said
+
+
+@pytest.mark.parametrize("name", ["home", "transient_url", "lake_url", "suppressions_url"])
+@pytest.mark.parametrize(
+    "value", ["data", "./data", "~/data", "file://data", "s4://bucket/x", "S3://bucket", "s3:///x"]
+)
+def test_a_place_that_a_cleanup_in_another_folder_would_not_find_is_refused(name: str, value: str) -> None:
+    assert "by its whole path" in refused(name, value)
+
+
+def test_whole_places_are_taken(tmp_path: Path) -> None:
+    for place in (str(tmp_path), f"file://{tmp_path}", "s3://bucket", "s3://bucket/prefix/"):
+        assert Settings(home="/srv/home", transient_url=place).transient_root == place
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "records.db",
+        "sqlite:///records.db",
+        "postgresql://me:secret@host/bgbatch",
+        "postgres://host/b",
+        "mysql://host/b",
+    ],
+)
+def test_a_database_that_cannot_be_opened_or_is_another_one_elsewhere_is_refused(url: str) -> None:
+    assert "postgresql+psycopg://user:password@host/database" in refused("records_url", url)
+
+
+def test_databases_are_taken() -> None:
+    for url in ("", "sqlite://", "sqlite:////srv/records.db", "postgresql+psycopg://me:secret@host/bgbatch?x=1"):
+        assert Settings(records_url=url).records_url == url
+
+
+@pytest.mark.parametrize("name", ["s3_endpoint", "traces_url", "portal_url"])
+@pytest.mark.parametrize("url", ["nonsense", "photos.example.com", "localhost:9000", "ftp://host"])
+def test_an_address_without_its_scheme_is_refused(name: str, url: str) -> None:
+    assert "http:// or https://" in refused(name, url)
+
+
+def test_a_portal_cannot_lie_in_a_folder_of_its_host() -> None:
+    assert "a host of its own" in refused("portal_url", "https://example.com/cut")
+    assert Settings(portal_url="https://example.com/").portal_url == "https://example.com/"
+    assert Settings(s3_endpoint="https://example.com/storage/s3").s3_endpoint
