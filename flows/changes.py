@@ -36,7 +36,7 @@ class Changes:
     new: tuple[Photo, ...]
     changed: tuple[Photo, ...]
     skipped: int
-    deleted: tuple[str, ...]
+    deleted: frozenset[str]
     left_out: Mapping[LeftOut, int]
 
     @property
@@ -72,7 +72,7 @@ def compare(listing: Iterable[Lying], key: str, known: Mapping[str, str], suffix
             changed.append(photo)
         else:
             skipped += 1
-    return Changes(tuple(new), tuple(changed), skipped, tuple(sorted(set(known) - seen)), left_out)
+    return Changes(tuple(new), tuple(changed), skipped, frozenset(known) - seen, left_out)
 
 
 def cutout_names(photos: Iterable[Lying], suffix: str) -> dict[str, str]:
