@@ -236,6 +236,19 @@ def test_nobody_waits_for_the_records_while_a_withdrawal_is_noted(
     assert slow.taken[1:] == ["ledger.json", f"grants/{second.grant_id}.json"]
 
 
+def test_a_grant_that_is_given_while_withdrawals_are_noted_is_live_to_the_reconcile_that_follows(
+    home: Settings, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = open_parts(home, lambda: later(2))
+    owner = new_owner(parts.records)
+    given, known = [], []
+    monkeypatch.setattr(steps, "open_suppressions", lambda _: objects)
+    monkeypatch.setattr(steps, "note", lambda *noted: (note(*noted), given.extend(owner.press(AUTO))))
+    monkeypatch.setattr(steps, "reconcile_lake", lambda lake, records, live, ended, clock: known.extend(live))
+    steps.reconcile(parts)
+    assert known == [each.grant_id for each in given]
+
+
 def test_receipts_that_could_not_be_written_are_not_taken_for_written(home: Settings, objects: ObjectStore) -> None:
     records = open_records(home)
     subject = new_batch_id(NOON, Random(1).randbytes)
