@@ -21,7 +21,7 @@ from schemas.batch import PROMISED_LIFE
 from schemas.errors import BgbatchError, NotFound
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased
-from store.receipts import list_receipts, verify_receipts
+from store.receipts import each_receipt, verify_receipts
 from store.tables import batches, cleanups, consent_events, pulled_grants
 
 _IN_ONE_QUERY = 500  # databases limit how many values a query may carry
@@ -68,16 +68,18 @@ def audit(parts: Parts, since: datetime, until: datetime) -> Audit:
 def _chains(connection: Connection, result: Audit) -> None:
     try:
         result.looked_at["consent events of all time"] = verify(connection)
-        result.looked_at["receipts of all time"] = verify_receipts(list_receipts(connection))
+        result.looked_at["receipts of all time"] = verify_receipts(each_receipt(connection))
     except BgbatchError as error:
         result.broken.append(str(error))
 
 
 def _batches(connection: Connection, result: Audit, now: datetime) -> None:
     """Every batch of the period whose day has passed has a receipt, in time, with nothing left."""
-    known = [each for each in list_receipts(connection) if each.kind is Erased.BATCH]
-    by_batch = {each.subject: each for each in reversed(known)}
-    for receipt in known:
+    gone: set[str] = set()
+    for receipt in each_receipt(connection):
+        if receipt.kind is not Erased.BATCH:
+            continue
+        gone.add(receipt.subject)
         moment = received_at(BatchId(receipt.subject))
         age = receipt.last_deletion - moment
         if not result.since <= moment <= result.until:
@@ -92,7 +94,7 @@ def _batches(connection: Connection, result: Audit, now: datetime) -> None:
     )
     ids = list(connection.execute(query).scalars())
     result.looked_at["batches of the period past their day"] = len(ids)
-    result.broken += [f"batch {each} is past its day and has no receipt" for each in ids if each not in by_batch]
+    result.broken += [f"batch {each} is past its day and has no receipt" for each in ids if each not in gone]
 
 
 def _cleanups(connection: Connection, result: Audit) -> None:

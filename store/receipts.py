@@ -6,7 +6,7 @@ what was found, `finish_erasures` after the last one turns the notes into receip
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -113,6 +113,12 @@ def list_receipts(connection: Connection, subject: str | None = None) -> list[Re
     if subject is not None:
         query = query.where(receipts.c.subject == subject)
     return [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def each_receipt(connection: Connection) -> Iterator[Receipt]:
+    """All receipts in order, with few of them in memory at once."""
+    query = select(receipts).order_by(receipts.c.sequence).execution_options(yield_per=1000)
+    return (Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings())
 
 
 def verify_receipts(chain: Iterable[Receipt]) -> int:

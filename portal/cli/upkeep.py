@@ -38,7 +38,7 @@ from store.batches import get_batch
 from store.certificates import certify, more_links
 from store.logs import set_up
 from store.purge import PurgeReport
-from store.receipts import list_receipts, verify_receipts
+from store.receipts import each_receipt, list_receipts, verify_receipts
 from store.settings import Settings
 
 _File = TypeVar("_File", Certificate, MoreLinks)
@@ -120,7 +120,7 @@ def receipts(
     with exit_codes():
         parts = get_ready()
         with parts.records.reading() as connection:
-            verify_receipts(list_receipts(connection))
+            verify_receipts(each_receipt(connection))
             found = list_receipts(connection, subject)
         if as_json:
             show_json([each.model_dump(mode="json") for each in found])

@@ -11,7 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.errors import LedgerBroken
 from schemas.receipt import Erased, receipt_hash
-from store.receipts import begin_erasures, finish_erasures, list_receipts, unfinished_erasures, verify_receipts
+from store.receipts import (
+    begin_erasures,
+    each_receipt,
+    finish_erasures,
+    list_receipts,
+    unfinished_erasures,
+    verify_receipts,
+)
 from store.records import Records
 from tests.store.conftest import NOON, batch_at, later
 
@@ -60,7 +67,7 @@ def test_two_cleanups_that_end_at_once_leave_one_chain(postgres: Records, second
         lambda connection: finish_erasures(connection, {second: later(hours=24)}, later(hours=23)),
     )
     with postgres.transaction() as connection:
-        assert verify_receipts(list_receipts(connection)) == receipts
+        assert verify_receipts(each_receipt(connection)) == receipts
 
 
 def test_an_erasure_that_is_begun_again_keeps_the_larger_count(records: Records) -> None:
@@ -87,6 +94,7 @@ def test_a_receipt_that_somebody_touched_is_named(records: Records, harm: str, t
             begin_erasures(connection, Erased.BATCH, {batch_id: (3, 15)}, NOON)
             finish_erasures(connection, {batch_id: later(hours=24)}, later(hours=23))
         chain = list_receipts(connection)
+        assert list(each_receipt(connection)) == chain
     assert verify_receipts(chain) == 3
     first, second, third = chain
     fewer = second.model_copy(update={"objects": 2})
