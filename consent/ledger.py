@@ -176,7 +176,8 @@ def verify(connection: Connection) -> int:
 
 
 def _stream(connection: Connection) -> Iterator[ConsentEvent]:
-    for place, row in enumerate(connection.execution_options(yield_per=1000).execute(select_events()).mappings(), 1):
+    events = connection.execute(select_events().execution_options(yield_per=1000)).mappings()
+    for place, row in enumerate(events, start=1):
         try:
             yield read_event(row)
         except ValidationError:
