@@ -172,6 +172,16 @@ def test_what_arrived_is_not_sent_again_unless_it_is_replayed(outbox: Outbox, re
     assert len(receiver.got) == 3
 
 
+def test_a_message_is_kept_for_thirty_days_and_no_longer(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    outbox.tell()
+    outbox.send()
+    outbox.send(timedelta(days=30) - timedelta(seconds=1))
+    assert len(outbox.events(hook)) == 1
+    outbox.send(timedelta(seconds=1))
+    assert outbox.events(hook) == []
+
+
 def test_a_redirect_is_not_followed(outbox: Outbox, receiver: Receiver) -> None:
     outbox.add(receiver.url)
     receiver.answers = [302]
