@@ -127,21 +127,15 @@ def enqueue_end(connection: Connection, batch: BatchRecord, now: datetime) -> No
     enqueue(connection, batch.account_id, "batch.ended", subject, body, now)
 
 
-def enqueue_for(
-    connection: Connection, webhook: Webhook, kind: str, subject: str, body: Mapping[str, object], now: datetime
-) -> EventId:
-    """Tell one webhook."""
-    _put(connection, webhook, kind, subject, body, now)
-    return _event_id(webhook.webhook_id, kind, subject)
-
-
 def ping(connection: Connection, webhook: Webhook, now: datetime, randomness: Randomness) -> EventId:
     """Tell one webhook nothing, to try its address. Raises `LineTooLong` beyond 10 that wait."""
     own = (webhook_events.c.webhook_id == webhook.webhook_id) & (webhook_events.c.kind == "ping")
     waiting = select(func.count()).where(own, webhook_events.c.next_try_at.is_not(None))
     if connection.execute(waiting).scalar_one() >= MOST_PINGS:
         raise LineTooLong(f"{MOST_PINGS} pings wait for this address already. See what became of them first.", 60)
-    return enqueue_for(connection, webhook, "ping", randomness(8).hex(), {}, now)
+    subject = randomness(8).hex()
+    _put(connection, webhook, "ping", subject, {}, now)
+    return _event_id(webhook.webhook_id, "ping", subject)
 
 
 def events_of(connection: Connection, webhook_id: WebhookId, limit: int = 100) -> list[Event]:
