@@ -110,8 +110,10 @@ class CutoutOptions(Record):
     @field_validator("bg_image")
     @classmethod
     def _is_a_path(cls, value: str | None) -> str | None:
-        is_other = value is not None and ("://" in value or value.startswith("data:") or not _is_text(value))
-        if value is not None and (not 0 < len(value) <= 1000 or is_other):
+        if value is None:
+            return None
+        is_other = "://" in value or value.startswith("data:") or not _is_text(value)
+        if is_other or not 0 < len(value) <= 1000:
             raise ValueError(
                 "bg_image is the relative path of one of the batch's own photos, such as backdrops/wall.jpg."
             )
@@ -178,7 +180,7 @@ def parse_options(raw: dict[str, object]) -> CutoutOptions:
 
 def in_words(options: CutoutOptions) -> str:
     """What was asked for, in a line: the format, and what is not as it is without asking."""
-    said = options.model_dump(mode="json", exclude={"format"}, exclude_defaults=True)
+    said = options.model_dump(exclude={"format"}, exclude_defaults=True)
     return ", ".join([options.format, *(name if value is True else f"{name} {value}" for name, value in said.items())])
 
 
@@ -199,7 +201,7 @@ def _is_text(value: str) -> bool:
 
 def _rgba(colour: str) -> Rgba:
     text = colour.strip().lower()
-    is_bare_hex = len(text) in (3, 4, 6, 8) and all(digit in "0123456789abcdef" for digit in text)
+    is_bare_hex = all(digit in "0123456789abcdef" for digit in text)
     try:
         red, green, blue, *alpha = ImageColor.getrgb(f"#{text}" if is_bare_hex else text)
         found = (red, green, blue, alpha[0] if alpha else 255)
@@ -216,7 +218,7 @@ _MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,2})?)(px|%)")
 
 
 def _margins(text: str) -> tuple[Margin, Margin, Margin, Margin]:
-    parts = [_MARGIN.fullmatch(part) for part in text.strip().lower().split()]
+    parts = [_MARGIN.fullmatch(part) for part in text.lower().split()]
     found = [Margin(amount=float(part[1]), is_percent=part[2] == "%") for part in parts if part is not None]
     is_within = all(margin.amount <= (50 if margin.is_percent else 500) for margin in found)
     if len(found) != len(parts) or len(found) not in (1, 2, 4) or not is_within:

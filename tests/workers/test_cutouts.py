@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.errors import BadOptions, ImageTooLarge
-from schemas.options import CutoutOptions, Size, parse_options
+from schemas.errors import ImageTooLarge
+from schemas.options import Size, parse_options
 from tests.workers.photos import PHOTOS
 from tests.workers.test_decode import stumbled_over
 from workers.alike import measured, setting_for
@@ -451,39 +451,3 @@ def test_a_zip_holds_the_photos_own_bytes_and_its_mask(cutter):
 def test_the_same_photo_gives_the_same_bytes(cutter):
     for format in ("png", "jpg", "webp", "jxl", "zip"):
         assert cut(cutter, format=format).file == cut(cutter, format=format).file
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"format": "gif"},
-        {"bg_color": "ultrawhite"},
-        {"bg_color": "rgb(256, 0, 0)"},
-        {"bg_color": "rgb(101%, 0%, 0%)"},
-        {"bg_color": "rgba(255, 0, 0, 300)"},
-        {"bg_color": "hsl(0, 200%, 50%)"},
-        {"crop_margin": "10%"},
-        {"crop": True, "crop_margin": "-3px"},
-        {"crop": True, "crop_margin": "51%"},
-        {"crop": True, "crop_margin": "1px 2px 3px"},
-        {"crop": True, "crop_margin": "1px and 2px"},
-        {"channels": "alpha", "despill": True},
-        {"channels": "alpha", "shadow": True},
-        {"channels": "alpha", "bg_color": "white"},
-        {"bg_color": "white", "bg_image": "wall.jpg"},
-        {"bg_image": "https://example.com/wall.jpg"},
-        {"crop": True, "consistent": True},
-        {"format": "zip", "crop": True},
-        {"format": "zip", "size": "preview"},
-        {"format": "zip", "channels": "alpha"},
-        {"shdow": True},
-    ],
-)
-def test_wrong_options_are_refused_before_anything_is_sent(wrong):
-    with pytest.raises(BadOptions, match=r"^The cutout options cannot be used: "):
-        parse_options(wrong)
-
-
-def test_options_without_a_word_are_a_transparent_png():
-    assert CutoutOptions().background is None
-    assert CutoutOptions().format == "png"
