@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _S3 = re.compile(r"s3://[^/\s]+")
 _WEB = re.compile(r"https?://[^/?#\s]+")
+_HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}")
 _RECORDS = re.compile(r"postgresql\+psycopg://|sqlite://(/?$|//)")
 
 
@@ -51,7 +52,8 @@ class Settings(BaseSettings):
     )
 
     ray_address: str = Field(
-        "", description="A Ray cluster. Empty: Ray starts on this machine and ends with the program."
+        "",
+        description="A Ray cluster: its head's host:port. Empty: Ray starts on this machine and ends with the program.",
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:N. If it is not there, the start fails.")
     network: Literal["u2netp", "u2net", "isnet", "own"] = Field("u2netp", description="Which network segments.")
@@ -130,6 +132,13 @@ class Settings(BaseSettings):
                 "Give postgresql+psycopg://user:password@host/database, or sqlite:////whole/path/of/a/file"
             )
         return url
+
+    @field_validator("ray_address")
+    @classmethod
+    def _is_a_head(cls, address: str) -> str:
+        if address and not _HEAD.fullmatch(address):
+            raise ValueError("Give host:port of the cluster's head, such as 10.0.0.5:6379")
+        return address
 
     @field_validator("s3_endpoint", "traces_url", "portal_url")
     @classmethod

@@ -20,13 +20,14 @@ from workers.limits import calls_at_once, places_in
 
 NAMESPACE = "bgbatch"
 _KIND = "segmenter-"
+_KNOCK_SECONDS = 5
 
 
 def connect(settings: Settings, cpus: int | None = None) -> None:
     """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent.
 
     A process that its cluster has lost joins again. `cpus`: how many this machine should pass for; None: as many as it
-    has.
+    has. Raises `WorkersLost` where no cluster answers.
     """
     if ray.is_initialized():
         if not is_cut_off():
@@ -34,6 +35,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
         ray.shutdown()
     quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
     if settings.ray_address:
+        _require_answer(settings.ray_address)
         ray.init(address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False)
     else:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
@@ -47,6 +49,17 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
                 object_store_memory=80 * 2**20,
                 **quiet,
             )
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would wait for a quarter of an hour, whatever it is asked meanwhile, before it says so."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except OSError:
+        raise WorkersLost(
+            "No Ray cluster answers at BGBATCH_RAY_ADDRESS. Look whether its head runs and can be reached from here."
+        ) from None
 
 
 def is_cut_off() -> bool:

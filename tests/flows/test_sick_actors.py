@@ -163,7 +163,7 @@ def test_an_actor_is_not_idle_at_the_moment_at_which_its_call_ends(
     own_time = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: time.sleep(0.01))
     monkeypatch.setattr("workers.actor.time", own_time)
     monkeypatch.setattr("workers.actor.os._exit", codes.append)
-    cluster = place.parts.settings.model_copy(update={"ray_address": "this", "actor_idle_minutes": 1})
+    cluster = place.parts.settings.model_copy(update={"ray_address": "this:6379", "actor_idle_minutes": 1})
     actor = SegmenterActor(cluster.without_secrets())
     actor._moved_at = Slow()
     with actor._under_way():
@@ -229,7 +229,7 @@ def test_the_pool_grows_with_the_queue_and_no_further(place: Place) -> None:
 
 
 def test_actors_of_another_version_end_their_work_and_leave_when_a_new_driver_comes(place: Place) -> None:
-    cluster = place.parts.settings.model_copy(update={"ray_address": "this", "actor_idle_minutes": 0})
+    cluster = place.parts.settings.model_copy(update={"ray_address": "this:6379", "actor_idle_minutes": 0})
     old, new = (cluster.model_copy(update={"shard_items": items}) for items in (3, 4))
     theirs, ours = start(LeavingActor, old, 0), start(LeavingActor, new, 0)
     under_way = theirs.process.remote("", (1,), None)

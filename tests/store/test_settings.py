@@ -63,3 +63,13 @@ def test_a_portal_cannot_lie_in_a_folder_of_its_host() -> None:
     assert "a host of its own" in refused("portal_url", "https://example.com/cut")
     assert Settings(portal_url="https://example.com/").portal_url == "https://example.com/"
     assert Settings(s3_endpoint="https://example.com/storage/s3").s3_endpoint
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "node", "ray://head:10001", "http://head:8265", "node:", ":1234"])
+def test_a_cluster_that_is_named_by_anything_but_its_head_is_refused(address: str) -> None:
+    assert "host:port" in refused("ray_address", address)
+
+
+def test_heads_are_taken() -> None:
+    for address in ("", "127.0.0.1:6379", "bgbatch-head-svc:6379", "[fd00::1]:6379"):
+        assert Settings(ray_address=address).ray_address == address
