@@ -156,11 +156,11 @@ def read_plan(copy: ObjectStore) -> Plan | None:
     return _read(copy, PLAN, Plan)
 
 
-def is_copy(place: ObjectStore) -> bool:
-    """Whether a copy is there, finished or not, as far as one may look."""
+def is_copy(place: ObjectStore, pull_id: str | None = None) -> bool:
+    """Whether a copy (of that pull) is there, finished or not, as far as one may look."""
     for look in (read_manifest, read_plan):
         with suppress(CopyInTheWay, StoreFault):
-            if look(place) is not None:
+            if (found := look(place)) is not None and pull_id in (None, found.pull_id):
                 return True
     return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, TakenBack
@@ -42,15 +42,21 @@ class Verified:
 
 
 def verify(
-    copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool = False
+    copy: ObjectStore,
+    records: Records,
+    live: Collection[GrantId],
+    clock: Clock,
+    erase: bool = False,
+    is_on_record: Callable[[str], bool] = lambda pull_id: True,
 ) -> Verified:
     """Check every file of a copy. `live`: read now. Raises `UserError` where there is no copy, `StoreFault`.
 
-    With `erase`, what must go is deleted, the card and the manifest say so, and the records learn of it.
+    With `erase`, what must go is deleted, the card and the manifest say so, and the records learn of it: if it is the
+    copy of that pull which they know, and not one that was made of it.
     """
     manifest = read_manifest(copy)
     if manifest is None:
-        return _verify_unfinished(copy, records, live, clock, erase)
+        return _verify_unfinished(copy, records, live, clock, erase, is_on_record)
     gone = [file.path for file in manifest.files if file.grant_id not in live]
     missing, changed = [], []
     for file in manifest.files:
@@ -68,7 +74,7 @@ def verify(
         copy.delete(gone)
         copy.tidy("data")
         write_manifest(copy, _without(manifest, live, clock))
-    if erase:  # also what an erasing that was killed had not noted
+    if erase and is_on_record(manifest.pull_id):  # also what an erasing that was killed had not noted
         with records.transaction() as connection:
             kept = manifest.rows_by_grant.keys() & set(live)
             mark_cleared(connection, manifest.pull_id, None, clock(), kept)
@@ -85,7 +91,12 @@ def verify(
 
 
 def _verify_unfinished(
-    copy: ObjectStore, records: Records, live: Collection[GrantId], clock: Clock, erase: bool
+    copy: ObjectStore,
+    records: Records,
+    live: Collection[GrantId],
+    clock: Clock,
+    erase: bool,
+    is_on_record: Callable[[str], bool],
 ) -> Verified:
     """A pull that was interrupted holds images, too."""
     plan = read_plan(copy)
@@ -100,8 +111,9 @@ def _verify_unfinished(
             if part.grant_id in ended:
                 empty = DonePart(name=part.name, rows=0, files=())
                 copy.write(f"{DONE}/{part.name}.json", empty.model_dump_json().encode())
-        with records.transaction() as connection:
-            mark_cleared(connection, plan.pull_id, ended, clock())
+        if is_on_record(plan.pull_id):
+            with records.transaction() as connection:
+                mark_cleared(connection, plan.pull_id, ended, clock())
     rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
     return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
 

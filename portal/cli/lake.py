@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flows import engine
-from flows.parts import using
+from flows.parts import Parts, using
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.lease import holding_place
@@ -107,9 +107,15 @@ def verify(
         from lake.verify import verify as verify_copy
 
         parts = get_ready()
-        found = verify_copy(
-            _place(copy, parts.settings, must_exist=True), parts.records, lake_of(parts).live(), parts.clock, erase
-        )
+        place, elsewhere = _place(copy, parts.settings, must_exist=True), list[str]()
+
+        def is_on_record(pull_id: str) -> bool:
+            elsewhere[:] = _stands_elsewhere(parts, pull_id, copy)
+            return not elsewhere
+
+        found = verify_copy(place, parts.records, lake_of(parts).live(), parts.clock, erase, is_on_record)
+        for each in elsewhere:
+            err.print(f"This is a copy of the copy in {each}: verify that one, too.", soft_wrap=True)
         if as_json:
             show_json({**dataclasses.asdict(found), "is_good": found.is_good})
         else:
@@ -263,6 +269,16 @@ def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStor
         if f"{asked}/".startswith(f"{_whole(root)}/"):
             raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")
     return open_store(asked, settings)
+
+
+def _stands_elsewhere(parts: Parts, pull_id: str, copy: str) -> list[str]:
+    """Where the copy of that pull lies, as the records know and it can be seen from here, if not in this place."""
+    from lake.pull import is_copy
+    from lake.pulls import list_pulls
+
+    with parts.records.reading() as connection:
+        known = [each.place for each in list_pulls(connection) if each.pull_id == pull_id]
+    return [each for each in known if each != _whole(copy) and is_copy(open_store(each, parts.settings), pull_id)]
 
 
 def _above(place: str) -> Iterator[str]:

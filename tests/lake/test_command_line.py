@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,24 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     (known,) = told("pulls")
     assert (known["rows"], known["must_go"], known["grants"]) == (0, {}, {grant.grant_id: 3})
     assert told("pull", "--industry", "automotive", "--to", str(tmp_path / "other"))["rows"] == 0
+
+
+def test_erasing_from_a_copy_of_a_copy_does_not_clear_the_one_that_was_pulled(
+    customer: tuple[World, Owner, Grant], tmp_path: Path
+) -> None:
+    world, owner, grant = customer
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    told("pull", "--industry", "automotive", "--to", str(copy))
+    shutil.copytree(copy, other)
+    with world.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(world.now), AUTO, world.now)
+    erased = run("verify", str(other), "--erase")
+    assert not list(other.rglob("*.parquet"))
+    assert f"This is a copy of the copy in {copy}: verify that one, too." in erased.stderr
+    assert told("pulls")[0]["must_go"] == {grant.grant_id: 3}
+    shutil.move(copy, tmp_path / "moved")
+    assert "copy of the copy" not in run("verify", str(tmp_path / "moved"), "--erase").stderr
+    assert told("pulls")[0]["must_go"] == {}
 
 
 def test_a_copy_that_was_deleted_as_a_whole_is_noted_as_gone(
