@@ -274,7 +274,6 @@ def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStor
 def _stands_elsewhere(parts: Parts, pull_id: str, copy: str) -> list[str]:
     """Where the copy of that pull lies, as the records know and it can be seen from here, if not in this place."""
     from lake.pull import is_copy
-    from lake.pulls import list_pulls
 
     with parts.records.reading() as connection:
         known = [each.place for each in list_pulls(connection) if each.pull_id == pull_id]
