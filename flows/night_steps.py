@@ -117,10 +117,10 @@ def go_on(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nig
 
 def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
     try:
-        return _advance(parts, schedule, _fresh(parts, night), worker)
+        return _advance(parts, schedule, fresh(parts, night), worker)
     except BgbatchError as fault:
         if fault.fault == "user":
-            photos = _fresh(parts, night).left if isinstance(fault, PastDeadline) else 0
+            photos = fresh(parts, night).left if isinstance(fault, PastDeadline) else 0
             return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: photos})
         with fenced(parts, night, worker) as connection:
             night = nights.note(connection, night, failures={fault.code: 0})
@@ -192,8 +192,8 @@ def _advance(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
             _cut(parts, schedule, night, worker, batch)
         batch = _batch_of(parts, night)
     if batch is None or not batch.state.has_ended:
-        return _fresh(parts, night)
-    return _finish(parts, schedule, _fresh(parts, night), worker)
+        return fresh(parts, night)
+    return _finish(parts, schedule, fresh(parts, night), worker)
 
 
 def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: BatchRecord) -> None:
@@ -244,7 +244,7 @@ def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> N
         todo = read_todo(parts, night.batch_id)
         return _deliver_and_close(parts, schedule, night, worker, manifest, todo)
     except (BatchNotSealed, NotFound):  # purged, before the delivery or in the middle
-        left = _fresh(parts, night).left
+        left = fresh(parts, night).left
         return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
 
 
@@ -282,7 +282,8 @@ def _deliver_and_close(
     return end(parts, schedule, night, worker, state, dict(failures), named)
 
 
-def _fresh(parts: Parts, night: Night) -> Night:
+def fresh(parts: Parts, night: Night) -> Night:
+    """The night as it stands now."""
     with parts.records.reading() as connection:
         return nights.find(connection, night.night_id)
 

@@ -36,20 +36,14 @@ def left_to_dispatchers(
             tell_that_it_waits()
         is_new = False
         sleep(_LOOK_EVERY)
-        night = fresh(parts, night)
+        night = night_steps.fresh(parts, night)
         quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1
         if night.state is NightState.RUNNING:  # else `bgbatch serve`, which looks after it too, was first
             _require_schedule(parts, schedule)
-            night = night_steps.go_on(parts, schedule, night, worker) or fresh(parts, night)
+            night = night_steps.go_on(parts, schedule, night, worker) or night_steps.fresh(parts, night)
     if night is not None:
         _waits(parts, night)
     return night
-
-
-def fresh(parts: Parts, night: Night) -> Night:
-    """The night as it stands now."""
-    with parts.records.reading() as connection:
-        return nights.find(connection, night.night_id)
 
 
 def _running(parts: Parts, schedule: Schedule) -> Night | None:

@@ -34,7 +34,7 @@ from portal.cli.cutout_options import (
     TheSize,
 )
 from portal.cli.named_night import HOW, named_night
-from portal.cli.night_in_line import fresh, left_to_dispatchers
+from portal.cli.night_in_line import left_to_dispatchers
 from portal.cli.places import address_of
 from portal.cli.terminal import (
     AsJson,
@@ -342,7 +342,7 @@ def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     with using(parts):
         states = night(schedule.schedule_id, out_of_turn=begun is None)
     if begun is not None:
-        return fresh(parts, begun)
+        return night_steps.fresh(parts, begun)
     if not states:
         raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
     return _last(parts, schedule)
