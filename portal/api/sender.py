@@ -15,7 +15,7 @@ from fastapi import Depends, Header, Request, Security
 from flows.parts import Parts
 from portal.api.keys import caller, key_header
 from portal.batches import own_batch, with_results
-from portal.web.portal import Portal, ThePortal, same_site
+from portal.web.portal import Portal, ThePortal, may_change, same_site
 from schemas.errors import KeyNeeded, NotAllowed
 from schemas.ids import AccountId
 from store.batches import BatchRecord
@@ -62,8 +62,7 @@ def sender(
         same_site(request, portal)
         if not hmac.compare_digest(session.form_token.encode(), form_token.encode()):
             raise NotAllowed("This page is out of date. Load it again.")
-        if session.person.role is Role.AUDITOR:
-            raise NotAllowed("An auditor may look at batches, but not change them.")
+        may_change(session)
     note(account_id=session.person.account_id)
     return Sender(portal, parts, session.person.account_id, session.person.role)
 

@@ -18,9 +18,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from flows.night_report import Report, report_of
 from portal.schedules import next_at, own_night, own_schedule
-from portal.web.batch_pages import Changer
 from portal.web.limits import limited_posts
-from portal.web.portal import Portal, SignedIn, ThePortal
+from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from schemas.options import in_words
 from store import nights, schedules
 from store.people import Role, Session

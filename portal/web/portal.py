@@ -132,3 +132,13 @@ def owner(session: Annotated[Session, Depends(checked_form)]) -> Session:
 Owner = Annotated[Session, Depends(owner)]
 """A form of ours, sent by a signed-in owner from our own page (the app adds `same_site` to every route)."""
 CheckedForm = Annotated[Session, Depends(checked_form)]
+
+
+def may_change(session: CheckedForm) -> Session:
+    """Who may change what the account has under way. Raises `NotAllowed` for an auditor."""
+    if session.person.role is Role.AUDITOR:
+        raise NotAllowed("An auditor may look at batches, but not change them.")
+    return session
+
+
+Changer = Annotated[Session, Depends(may_change)]
