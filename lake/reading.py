@@ -26,7 +26,7 @@ from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.folder import Folder
-from store.objects import ObjectStore
+from store.objects import ObjectStore, no_such_object
 from store.records import Records
 from store.s3 import S3
 
@@ -239,7 +239,7 @@ def _readable(objects: ObjectStore, key: str) -> pa.NativeFile:
             filesystem, root = arrow_filesystem(objects)
             return filesystem.open_input_file(f"{root}/{key}")
     except FileNotFoundError:
-        raise NotFound("There is no such object in the store.") from None
+        raise no_such_object() from None
     except OSError as error:
         raise StoreFault(UNREADABLE) from error
     return pa.BufferReader(objects.read(key))

@@ -20,7 +20,7 @@ from store.parallel import in_parallel
 from store.settings import Settings
 from store.storage import Children, Storage, StoredObject, error_code
 
-__all__ = ["ObjectStore", "StoredObject", "open_store"]
+__all__ = ["ObjectStore", "StoredObject", "no_such_object", "open_store"]
 
 _FEW = 3
 """Up to so many keys of one folder are looked up one by one; for more, the folder is listed."""
@@ -152,6 +152,11 @@ def open_store(url: str, settings: Settings) -> ObjectStore:
     return ObjectStore(Folder(url.removeprefix("file://")))
 
 
+def no_such_object() -> NotFound:
+    """What is raised where nothing can be read."""
+    return NotFound("There is no such object in the store.")
+
+
 def _checked(key: str) -> str:
     if key and (key.startswith("/") or ".." in PurePosixPath(key).parts):
         raise StoreFault("A key left its store's root. This is a defect of bgbatch; nothing was touched.")
@@ -163,7 +168,7 @@ def _read_faults(verb: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise NotFound("There is no such object in the store.") from None
+        raise no_such_object() from None
     except OSError as error:
         # The system's own message would name the path, and an engine logs causes; the code is enough to act on.
         raise StoreFault(

@@ -20,7 +20,7 @@ from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, Stor
 from schemas.ids import AccountId
 from store.fetch import Fetcher, FetchLimits
 from store.folder import Folder
-from store.objects import ObjectStore, open_store
+from store.objects import ObjectStore, no_such_object, open_store
 from store.people import require_open
 from store.settings import Settings
 from store.tables import account_places
@@ -154,12 +154,12 @@ def _read_file(path: str, most: int) -> bytes:
                 here = _opened(opened, folder, os.O_DIRECTORY | _ONLY_LOOKED_UP, here)
             file = _opened(opened, name, os.O_NONBLOCK, here)  # without waiting for who writes into a pipe
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise NotFound("There is no such object in the store.")
+                raise no_such_object()
             with open(file, "rb", closefd=False) as reader:
                 data = reader.read(most + 1)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            raise NotFound("There is no such object in the store.") from None
+            raise no_such_object() from None
         raise FetchFailed(_REFUSED) from None
     if len(data) > most:
         raise _too_large(most)

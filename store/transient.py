@@ -32,7 +32,7 @@ from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, PastDeadline,
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
 from store.no_core_dumps import forbid_core_dumps
-from store.objects import ObjectStore, open_store
+from store.objects import ObjectStore, no_such_object, open_store
 from store.outside import FETCHED, ReadOutside, open_outside
 from store.parallel import in_parallel
 from store.reports import TOGETHER, each_in, first_and_last, gathered, gathering_name, report_name
@@ -185,7 +185,7 @@ class TransientStore:
             try:
                 self._manifest = self.manifest(batch_id)
             except BatchNotSealed:
-                raise NotFound("There is no such object in the store.") from None
+                raise no_such_object() from None
         return self._manifest
 
     def _source(self, stamp: Stamp, item: Item) -> bytes:
