@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
@@ -69,13 +69,21 @@ def take_out(sender: Sender, record: BatchRecord, token: str) -> None:
         line.count_uploads(connection, record.stamp.batch_id, -1)
 
 
-async def read_body(request: Request, most: int) -> tuple[bytes, int]:
-    """The body and its size. One over the limit is read to its end, and not kept. Raises `FileTooLarge` far over it."""
-    pieces, size = [], 0
+async def pieces_of(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes, also over the limit for a photo. Raises `FileTooLarge` far over it, and as `body_of`."""
+    size = 0
     async for piece in body_of(request):
+        size += len(piece)
+        if size > 20 * most:
+            raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
+        yield piece
+
+
+async def read_body(request: Request, most: int) -> tuple[bytes, int]:
+    """The body and its size. One over the limit is read to its end, and not kept. Raises as `pieces_of` does."""
+    pieces, size = [], 0
+    async for piece in pieces_of(request, most):
         size += len(piece)
         if size <= most:
             pieces.append(piece)
-        elif size > 20 * most:
-            raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
     return (b"".join(pieces) if size <= most else b""), size

@@ -27,11 +27,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portal.api.problems import problem
-from portal.api.receiving import counted, take_out, upload_key, uploads_of
-from portal.api.room import body_of
+from portal.api.receiving import counted, pieces_of, take_out, upload_key, uploads_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
-from schemas.errors import FileTooLarge, UserError, WrongMediaType
+from schemas.errors import UserError, WrongMediaType
 from store.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
@@ -205,13 +204,10 @@ async def _part(request: Request, most: int) -> bytes:
 
     Raises `FileTooLarge` far over it.
     """
-    data, size = bytearray(), 0
+    data = bytearray()
     try:
-        async for piece in body_of(request):
+        async for piece in pieces_of(request, most):
             data += piece[: most + 1 - len(data)]  # the one more tells that it was too much
-            size += len(piece)
-            if size > 20 * most:
-                raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
     except ClientDisconnect:
         pass
     return bytes(data)
