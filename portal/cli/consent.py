@@ -12,7 +12,6 @@ from consent.ledger import Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
 from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
-from schemas.errors import UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from store.people import Account, find_account, find_account_or_closed, list_accounts
@@ -48,8 +47,6 @@ def take_back(
     """Take permissions back for an account. Readers are shut out at once; the next reconcile erases the files."""
     with exit_codes():
         chosen = tuple(dict.fromkeys(map(parse_industry, industry))) if industry else tuple(Industry)
-        if not reason.strip():
-            raise UserError("Who withdraws for somebody else must give a reason; it is kept with the withdrawal.")
         parts = get_ready()
         with parts.records.transaction() as connection:
             account_id = find_account(connection, account).account_id
