@@ -69,7 +69,7 @@ def allowed(connection: Connection, account_id: AccountId) -> list[str]:
 
 def check_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
     """The place, if the account may name it, also after links have been followed. Raises `NotAllowed`, `UserError`."""
-    return _checked(connection, account_id, url, settings)[0]
+    return _checker(connection, account_id, settings)(url)[0]
 
 
 def real_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
@@ -77,16 +77,28 @@ def real_place(connection: Connection, account_id: AccountId, url: str, settings
 
     Else who can make links in a place could turn a folder that was checked into one of another customer's, or of ours.
     """
-    return _checked(connection, account_id, url, settings)[1]
+    return real_places(connection, account_id, settings)(url)
 
 
-def _checked(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> tuple[str, str]:
-    place = normal_place(url)
-    real = _real(place)
-    is_ours = any(_holds(own, real) or _holds(real, own) for own in map(_real, settings.own_places.values()))
-    if is_ours or not any(_holds(_real(each), real) for each in allowed(connection, account_id)):
-        raise NotAllowed("The account may not use that place. Ask the operator to allow it: `bgbatch place allow`.")
-    return place, real
+def real_places(connection: Connection, account_id: AccountId, settings: Settings) -> Callable[[str], str]:
+    """`real_place` for many of them: what the account may name is looked up once."""
+    checked = _checker(connection, account_id, settings)
+    return lambda url: checked(url)[1]
+
+
+def _checker(connection: Connection, account_id: AccountId, settings: Settings) -> Callable[[str], tuple[str, str]]:
+    ours = [_real(own) for own in settings.own_places.values()]
+    given = [_real(each) for each in allowed(connection, account_id)]
+
+    def checked(url: str) -> tuple[str, str]:
+        place = normal_place(url)
+        real = _real(place)
+        is_ours = any(_holds(own, real) or _holds(real, own) for own in ours)
+        if is_ours or not any(_holds(each, real) for each in given):
+            raise NotAllowed("The account may not use that place. Ask the operator to allow it: `bgbatch place allow`.")
+        return place, real
+
+    return checked
 
 
 def overlap(one: str, other: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,7 +12,7 @@ from flows.calling_off import call_off
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
 from portal.cli.terminal import err, progress_bar
-from portal.intake.addresses import source_of
+from portal.intake.addresses import sources
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
 from portal.intake.folder import find_photos, one_photo, upload
 from portal.intake.manifest import SUFFIXES, read_manifest
@@ -57,9 +56,9 @@ def _upload(
 ) -> BatchId:
     source.stat()  # one that is not there is told as such
     kind = "" if source.is_dir() else source.suffix.lower()
-    may_name = partial(source_of, parts, account_id)
-    listed = read_manifest(source.read_bytes(), source.name, may_name, options) if kind in SUFFIXES else None
-    found = None
+    listed = found = None
+    if kind in SUFFIXES:
+        listed = read_manifest(source.read_bytes(), source.name, sources(parts, account_id), options)
     if listed is None and kind != ".zip":
         found = find_photos(source) if source.is_dir() else one_photo(source)
     left_out = found.left_out if found is not None else Tally()

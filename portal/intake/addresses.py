@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -13,7 +13,7 @@ from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from store.fetch import is_plain
-from store.outside import FETCHED, real_place
+from store.outside import FETCHED, real_places
 
 _MOST_FAULTS = 20
 
@@ -36,12 +36,13 @@ class Address(Protocol):
 
 def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Address]) -> list[Item]:
     """Items that say where their photos are. Raises `BadManifest` with every fault (the first 20) by its place."""
+    source_of = sources(parts, account_id)
     items: list[Item] = []
     faults: list[str] = []
     seen: dict[str, int] = {}
     for number, each in enumerate(wanted, start=1):
         try:
-            source = source_of(parts, account_id, each.url)
+            source = source_of(each.url)
             path = safe_path(each.path if each.path is not None else name_in(each.url))
             items.append(Item(number=number, path=path, size=0, source=source, options=each.options))
         except (BgbatchError, ValueError) as fault:
@@ -56,9 +57,14 @@ def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Add
     return items
 
 
-def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
-    """The address, if it may be used. Raises `NotAllowed`, `UserError`."""
-    if url.startswith(FETCHED):
+def sources(parts: Parts, account_id: AccountId) -> Callable[[str], str]:
+    """Gives the address itself, if it may be used by the account. That raises `NotAllowed`, `UserError`."""
+    with parts.records.reading() as connection:
+        in_place = real_places(connection, account_id, parts.settings)
+
+    def source_of(url: str) -> str:
+        if not url.startswith(FETCHED):
+            return in_place(url)
         if not _names_a_host(url):
             raise UserError("An address names a host, and no user.")
         if not is_plain(url):  # would be refused when it is fetched
@@ -66,8 +72,8 @@ def source_of(parts: Parts, account_id: AccountId, url: str) -> str:
                 "An address has no spaces and no letters beyond ASCII. Write those as %20, %C3%A4 and so on."
             )
         return url
-    with parts.records.reading() as connection:
-        return real_place(connection, account_id, url, parts.settings)
+
+    return source_of
 
 
 def _names_a_host(url: str) -> bool:

@@ -10,13 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from consent import ledger
 from flows import steps
 from flows.parts import Parts, open_parts
 from flows.receive import seal, stamp_batch
 from lake.write import write_candidates
+from portal.api.shapes import NewItem
+from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -132,3 +134,17 @@ def test_without_a_grant_no_hash_is_told_and_the_report_is_as_it_ever_was(dealer
     folder = f"{batch_prefix(batch_id)}/report"
     objects = dealer.parts.transient.objects
     assert all(b"source_sha256" not in objects.read(f"{folder}/{name}") for name in objects.files(folder))
+
+
+def test_the_records_are_asked_as_often_for_many_photos_by_their_addresses_as_for_one(dealer: Dealer) -> None:
+    asked: list[str] = []
+    engine = dealer.parts.records.engine
+    event.listen(engine, "before_cursor_execute", lambda *execute: asked.append(execute[2]), named=False)
+    counts = []
+    for many in (1, 20):
+        asked.clear()
+        wanted = [NewItem(url=f"file://{dealer.folder}/{number}.jpg", path=f"{number}.jpg") for number in range(many)]
+        items = items_of_addresses(dealer.parts, dealer.owner.account_id, wanted)
+        assert [item.source for item in items] == [each.url for each in wanted]
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
