@@ -85,6 +85,6 @@ def _names_a_host(url: str) -> bool:
 
 
 def name_in(url: str) -> str:
-    """What to call a photo that has an address alone: host and path, so that equal file names stay apart."""
+    """What to call a photo that has an address alone: host, if there is one, and path: equal file names stay apart."""
     parsed = urlsplit(url)
-    return f"{parsed.hostname or parsed.netloc}{unquote(parsed.path)}".rstrip("/")
+    return f"{parsed.hostname or parsed.netloc}{unquote(parsed.path)}".strip("/")

@@ -148,3 +148,9 @@ def test_the_records_are_asked_as_often_for_many_photos_by_their_addresses_as_fo
         assert [item.source for item in items] == [each.url for each in wanted]
         counts.append(len(asked))
     assert counts[0] == counts[1]
+
+
+def test_a_photo_in_a_folder_that_has_an_address_alone_is_called_by_its_path(dealer: Dealer) -> None:
+    wanted = [NewItem(url=f"file://{dealer.folder}/1.jpg")]
+    (item,) = items_of_addresses(dealer.parts, dealer.owner.account_id, wanted)
+    assert f"/{item.path}" == f"{dealer.folder}/1.jpg"
