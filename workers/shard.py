@@ -153,10 +153,10 @@ class _Way:
 
     def segment(self, steps: list[_Step[Photo]]) -> list[_Step[Photo]]:
         """Masks of several; when that fails, of one after the other, so that only the culprit is lost."""
-        able = [step for step in steps if not isinstance(step.at, Failed)]
+        able = [step.at for step in steps if not isinstance(step.at, Failed)]
         if len(able) > 1:
             try:
-                segmented = iter(self.cutter.segment([step.at for step in able if not isinstance(step.at, Failed)]))
+                segmented = iter(self.cutter.segment(able))
                 done: list[_Step[Photo]] = [
                     step if isinstance(step.at, Failed) else _Step(step.item, next(segmented)) for step in steps
                 ]

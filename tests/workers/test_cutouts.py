@@ -170,6 +170,18 @@ def test_a_photo_that_is_scaled_down_reaches_to_its_last_row_and_column(shape, s
     assert seen.min() == 255
 
 
+@pytest.mark.parametrize("over", [(4, 0, 0, 0), (0, 8, 0, 0), (0, 0, 4, 0), (0, 0, 0, 8), (4, 8, 12, 16)])
+@pytest.mark.parametrize("by", [1, 2, 4])
+def test_what_a_frame_reaches_over_a_photos_edges_is_empty_and_the_photo_stays_in_its_place(over, by):
+    above, below, before, after = over
+    photo = NOISE | 1
+    frame = Frame(-before, -above, 200 + before + after, 160 + above + below)
+    seen = through(frame, photo, frame.width // by, frame.height // by)
+    padded = np.pad(photo, ((above, below), (before, after), (0, 0))).astype(float)
+    expected = padded.reshape(frame.height // by, by, frame.width // by, by, 3).mean((1, 3))
+    assert np.abs(seen - expected).max() <= 0.5
+
+
 def clear_around(subject: tuple[int, int, int]) -> bytes:
     """A PNG of a disk, transparent around it, where its pixels are black."""
     alpha = cv2.circle(np.zeros((800, 800), np.uint8), (400, 400), 266, 255, -1)
@@ -277,6 +289,7 @@ def test_consistent_photos_have_the_same_size_height_and_line():
         assert columns[-1] - columns[0] <= 0.93 * setting.width
     assert max(heights) - min(heights) <= 2
     assert max(lines) - min(lines) <= 2
+    assert max(lines) / setting.height == pytest.approx(0.78, abs=0.02)
     assert setting.width / setting.height == pytest.approx(1.5, abs=0.02)
     assert max(heights) <= 91  # the least of them: nothing is scaled up
 

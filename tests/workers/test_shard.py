@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.batch import Item, Manifest, Stamp
-from schemas.errors import OutOfMemory, PastDeadline, StoreFault
+from schemas.errors import DeviceBroken, OutOfMemory, PastDeadline, StoreFault
 from schemas.ids import GrantId, new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -273,8 +273,9 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
     assert SECRET not in caplog.text + report.model_dump_json()
 
 
+@pytest.mark.parametrize(("fault", "code"), [(RuntimeError(), "item_failed"), (OutOfMemory(), "out_of_memory")])
 def test_photos_are_segmented_together_and_when_that_fails_one_by_one_so_that_the_culprit_alone_is_lost(
-    transient, cutter, monkeypatch
+    transient, cutter, monkeypatch, fault, code
 ):
     culprit = PHOTOS[2].read_bytes()
     manifest = manifest_of([PHOTO, b"no image", culprit, PHOTO], transient)
@@ -283,7 +284,7 @@ def test_photos_are_segmented_together_and_when_that_fails_one_by_one_so_that_th
     def counted(photos):
         asked.append(len(photos))
         if any(photo.order.source in bad for photo in photos):
-            raise RuntimeError
+            raise fault
         return segment(photos)
 
     monkeypatch.setattr(cutter, "pace", Pace(readers=0, writers=0, batch=4))
@@ -296,10 +297,24 @@ def test_photos_are_segmented_together_and_when_that_fails_one_by_one_so_that_th
     assert [each.outcome if each.outcome == "done" else each.code for each in results] == [
         "done",
         "not_an_image",
-        "item_failed",
+        code,
         "done",
     ]
     assert asked == [3, 1, 1, 1]
+
+
+def test_a_device_that_is_broken_ends_the_call_and_is_asked_no_more(transient, cutter, monkeypatch):
+    asked = []
+
+    def broken(photos):
+        asked.append(len(photos))
+        raise DeviceBroken("The device does not calculate any more in this process.")
+
+    monkeypatch.setattr(cutter, "pace", Pace(readers=0, writers=0, batch=4))
+    monkeypatch.setattr(cutter, "segment", broken)
+    with pytest.raises(DeviceBroken):
+        process_shard(transient, cutter, manifest_of([PHOTO, PHOTO], transient), [1, 2], lambda: NOW)
+    assert asked == [2]
 
 
 def test_memory_that_is_not_enough_is_a_result(transient, cutter, monkeypatch):
