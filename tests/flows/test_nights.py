@@ -192,8 +192,11 @@ def test_a_first_night_does_all_and_the_next_only_the_three_percent_that_changed
     assert any("| new | 100 |" in page for page in market.pages)
     assert first.left_out == 1
     assert any("no cutout can have | 1 |" in page for page in market.pages), "nothing is left out in silence"
+    assert len(list(list_place(market.target_url, market.parts.settings))) == 100, "and no page where none is needed"
 
     market.cut.clear()
+    market.target.write("readme.txt", b"the customer's own")
+    market.target.write(f"{REPORTS}/trial.png", b"of a night when the place was full")
     market.source.write("listing-003/front.jpg", b"photo 3, taken again")
     market.source.write("listing-017/front.jpg", b"photo 17, taken again")
     market.source.write("listing-200/front.jpg", b"a new one")
@@ -636,9 +639,11 @@ def test_a_night_in_time_alerts_nobody(market: Market) -> None:
 def test_a_broken_photo_is_reported_with_its_name_to_the_customer_alone_and_tried_again(market: Market) -> None:
     fill(market, 3)
     market.source.write("listing-009/front.jpg", b"broken")
+    market.target.write("old.png", b"its photo went long ago")
     market.schedule()
     (night,) = market.run_due(FIRST)
     assert (night.state, night.failures, night.delivered) == ("partially_completed", {"damaged_image": 1}, 3)
+    assert market.details(FIRST)["cutouts_without_photo"] == [], "no photo went tonight"
     assert market.details(FIRST)["failed"][0][:2] == ["listing-009/front.jpg", "damaged_image"]  # type: ignore[index]
     assert any("| damaged_image | 1 |" in page and "listing" not in page for page in market.pages)
     (lies_at,) = market.target.files(REPORTS)
@@ -773,23 +778,25 @@ def test_the_line_knows_by_when_a_nights_photos_are_needed(market: Market) -> No
         ]
 
 
+@pytest.mark.parametrize("is_delivered", [True, False])
 def test_a_delivery_in_several_portions_remembers_counts_and_tells_of_each(
-    market: Market, monkeypatch: pytest.MonkeyPatch
+    market: Market, monkeypatch: pytest.MonkeyPatch, is_delivered: bool
 ) -> None:
     fill(market, 5)
-    market.schedule()
-    noted: list[object] = []
+    market.schedule(**{} if is_delivered else {"deliver": None})
+    noted: list[tuple[object, object]] = []
     note = nights.note
 
     def listen(connection: Connection, night: Night, **numbers: object) -> Night:
-        noted.append(numbers.get("delivered"))
+        noted.append((numbers.get("done"), numbers.get("delivered")))
         return note(connection, night, **numbers)
 
     monkeypatch.setattr(night_delivery, "_AT_ONCE", 2)
     monkeypatch.setattr(nights, "note", listen)
     (night,) = market.run_due(FIRST)
-    assert (night.state, night.delivered) == ("completed", 5)
-    assert [each for each in noted if each is not None][:3] == [2, 4, 5]
+    lie_there = [2, 4, 5] if is_delivered else [0, 0, 0]
+    assert (night.state, night.delivered) == ("completed", lie_there[-1])
+    assert [each for each in noted if None not in each][:3] == [(5, count) for count in lie_there]
 
 
 @pytest.mark.parametrize("path", ["listing-002", "listing-002/front.jpg"])
