@@ -77,10 +77,10 @@ def take_back(portal: ThePortal, caller: Caller, afterwards: BackgroundTasks, wa
 
 
 def _withdrawn(grant: Grant) -> Withdrawn:
-    withdrawn_at = grant.withdrawn_at or grant.granted_at
+    assert grant.withdrawn_at is not None
     return Withdrawn(
         industry=grant.industry,
         grant_id=grant.grant_id,
-        withdrawn_at=withdrawn_at,
-        erased_by=withdrawn_at + PROMISED_LIFE,
+        withdrawn_at=grant.withdrawn_at,
+        erased_by=grant.withdrawn_at + PROMISED_LIFE,
     )
