@@ -13,12 +13,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, select
 
 from portal import webhooks as telling
 from schemas.errors import LineTooLong, NotFound, UnsafeAddress, UserError
 from schemas.ids import AccountId
-from store import webhooks
+from store import tables, webhooks
 from store.closing import erase_account
 from store.fetch import Fetcher, FetchLimits
 from store.people import create_account
@@ -264,6 +264,11 @@ def test_what_is_done_to_one_webhook_is_done_to_no_other(outbox: Outbox, receive
     assert [each.kind for each in outbox.events(other)] == ["ping", "night.ended"], "the newest first"
     assert outbox.events(one) == []
     with outbox.records.transaction() as connection:
+        assert webhooks.list_all(connection, outbox.account_id) == [other]
+        kept = select(tables.webhooks.c.secret, tables.webhooks.c.url).where(
+            tables.webhooks.c.webhook_id == one.webhook_id
+        )
+        assert connection.execute(kept).one() == ("", ""), "its secret and its address are forgotten"
         (newest, *_) = webhooks.events_of(connection, other.webhook_id)
         assert webhooks.replay(connection, other.webhook_id, newest.event_id, outbox.now).event_id == newest.event_id
         with pytest.raises(NotFound):
