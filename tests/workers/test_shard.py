@@ -85,6 +85,12 @@ def test_each_item_ends_with_its_own_result_and_the_rest_goes_on(transient, cutt
     assert all(each.sentence.endswith(".") for each in report.results if isinstance(each, Failed))
 
 
+def test_a_photo_that_is_just_as_large_as_is_taken_is_looked_for(transient, cutter):
+    most = cutter.limits.bytes
+    report = process_shard(transient, cutter, manifest_of([most, most + 1], transient), [1, 2], lambda: NOW)
+    assert [each.code for each in report.results] == ["source_missing", "file_too_large"]
+
+
 def test_whoever_waits_for_a_shard_hears_of_each_step_whether_it_failed_or_not(transient, cutter):
     manifest, moved = manifest_of([PHOTO, b"no image"], transient), []
     process_shard(transient, cutter, manifest, [1, 2], lambda: NOW, lambda: moved.append(1))
@@ -213,6 +219,16 @@ def test_a_background_that_cannot_be_used_is_read_once_and_is_not_told_as_a_faul
     assert sorted(read) == [1, 2] if isinstance(wall, int) else [1, 2, 3]
 
 
+def test_a_background_that_cannot_be_used_spoils_no_other(transient, cutter, monkeypatch):
+    monkeypatch.setattr(cutter, "pace", Pace(readers=0, writers=0, batch=4))
+    manifest = manifest_of([PHOTO, PHOTO, b"no image", PHOTO], transient)
+    walls = [CutoutOptions(bg_image=f"{SECRET}/{number}.jpg") for number in (3, 4)]
+    items = [item.model_copy(update={"options": wall}) for item, wall in zip(manifest.items, walls, strict=False)]
+    items += manifest.items[2:]
+    report = process_shard(transient, cutter, manifest.model_copy(update={"items": items}), [1, 2], lambda: NOW)
+    assert [getattr(each, "code", "done") for each in report.results] == ["background_unusable", "done"]
+
+
 @pytest.mark.parametrize(
     ("ours", "code"), [(OutOfMemory(), "out_of_memory"), (MemoryError(), "out_of_memory"), (OSError(), "item_failed")]
 )
@@ -269,7 +285,7 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
     with caplog.at_level(logging.DEBUG):
         report = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
     assert [each.code for each in report.results] == ["item_failed", "item_failed"]
-    assert "RuntimeError" in caplog.text
+    assert "item 2: RuntimeError at test_shard.py:" in caplog.text
     assert SECRET not in caplog.text + report.model_dump_json()
 
 
@@ -385,6 +401,20 @@ def test_a_photo_in_place_that_was_replaced_since_it_was_measured_is_cut_by_its_
     assert done.source_sha256 == hashlib.sha256(new).hexdigest()
     usual = cutter.cut(new, CutoutOptions(), want_mask=True)
     assert here.read(mask_key(manifest.stamp.batch_id, 1)) == usual.mask_png
+
+
+@pytest.mark.parametrize(
+    ("source", "grant", "is_told"),
+    [("file:///a/1.jpg", GRANT, True), ("file:///a/1.jpg", None, False), ("", GRANT, False)],
+)
+def test_a_photos_hash_is_told_only_where_it_stays_in_place_and_may_be_learnt_from(
+    transient, cutter, source, grant, is_told
+):
+    here = TransientStore(transient.objects, lambda: NOW, {source: PHOTO}.__getitem__)
+    manifest = manifest_of([PHOTO], here, grant)
+    manifest = Manifest(stamp=manifest.stamp, items=(manifest.items[0].model_copy(update={"source": source}),))
+    (done,) = process_shard(here, cutter, manifest, [1], lambda: NOW).results
+    assert done.source_sha256 == (hashlib.sha256(PHOTO).hexdigest() if is_told else None)
 
 
 def test_what_cannot_be_measured_for_a_reason_of_ours_costs_its_own_result(transient, cutter, monkeypatch):
