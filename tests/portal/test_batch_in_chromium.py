@@ -90,6 +90,8 @@ def test_numbers_go_up_while_the_page_is_looked_at(
     page.goto(f"{address}/batches/{batch}")
     failed = page.locator("[data-count=failed]")
     expect(failed).to_have_text("0")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    expect(page.locator(".photo .path").first).to_have_css("color", ink)  # to wait is nothing to be warned of
     turn = threading.Semaphore(0)
     work = threading.Thread(target=lambda: run_batch(parts, batch, refusing(turn)))
     work.start()
