@@ -41,7 +41,8 @@ def prepare(settings: Settings) -> None:
     }
     for name, value in defaults.items():  # before the folder: where it cannot be made, Prefect would take its own place
         os.environ.setdefault(name, value)
-    prefect_folder(settings).mkdir(parents=True, exist_ok=True)
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # the records below it name people and hold secrets
+    prefect_folder(settings).mkdir(exist_ok=True)
 
 
 def start() -> None:

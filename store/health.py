@@ -21,6 +21,7 @@ OLDEST = timedelta(hours=23, minutes=30)
 """Past this age of the oldest byte nothing more is taken in."""
 SILENCE = timedelta(hours=1)
 """Past so long without a good cleanup nothing more is taken in, where cleanups are expected."""
+_OF_LATE = timedelta(minutes=30)  # they come every ten
 ALARMING_SKEW = timedelta(minutes=5)
 _MEASURABLE = timedelta(seconds=2)  # a store tells whole seconds, and an answer takes its time
 
@@ -74,6 +75,12 @@ def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> 
         skew=timedelta(seconds=last.skew_seconds) if last else timedelta(),
         canaries_found=sum(1 for places in found if places),
     )
+
+
+def cleans_up_by_itself(connection: Connection, now: datetime) -> bool:
+    """Whether cleanups have been coming of late, as where something runs them. One alone may be a command's own."""
+    late = (cleanups.c.faults == 0) & (cleanups.c.finished_at > now - _OF_LATE)
+    return connection.execute(select(func.count()).select_from(cleanups).where(late)).scalar_one() > 1
 
 
 def why_stop(health: Health, now: datetime, is_expected: bool) -> str | None:

@@ -50,6 +50,7 @@ from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
 from store.early import want_gone_on_download
+from store.health import cleans_up_by_itself
 from store.outside import IN_PLACE, check_place, holds, open_to_deliver, real_place
 from store.people import find_account
 from store.transient import TransientStore
@@ -333,6 +334,14 @@ def _is_due(parts: Parts, record: BatchRecord) -> bool:
     return record.purged_at is None and record.stamp.purge_at <= parts.clock()
 
 
+def _is_cleaned_up(parts: Parts) -> bool:
+    """Whether something runs cleanups where these stores are, as far as the records know."""
+    if parts.settings.cleanup_expected:
+        return True
+    with parts.records.reading() as connection:
+        return cleans_up_by_itself(connection, parts.clock())
+
+
 def _gone(parts: Parts, record: BatchRecord) -> str | None:
     """Why nothing of it is handed out any more, if so."""
     batch_id = record.stamp.batch_id
@@ -406,6 +415,12 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
             "may train models": in_lake,
         }
     )
+    if record.purged_at is None and not _is_cleaned_up(parts):
+        err.print(
+            "If neither `bgbatch serve` nor `bgbatch upkeep` keeps running here, nothing deletes the batch by then: "
+            "run `bgbatch cleanup` at that time.",
+            soft_wrap=True,
+        )
     if became.failures:
         show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in became.failures])
     if became.to_check:

@@ -82,3 +82,11 @@ def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Pat
     _, said = start(tmp_path / "home").communicate(timeout=300)
     assert "EngineFault: Prefect's server did not start. Look whether `prefect` under BGBATCH_HOME can be" in said
     assert "OperationalError" not in said
+
+
+def test_a_home_that_a_command_makes_is_nobody_elses(tmp_path: Path) -> None:
+    """Names, addresses of people and secrets of webhooks lie below it, whatever the umask says."""
+    words = [sys.executable, "-c", "from portal.cli.app import main; main()", "account", "list"]
+    subprocess.run(words, env=os.environ | {"BGBATCH_HOME": str(tmp_path / "home")}, umask=0o022, check=True)
+    assert (tmp_path / "home/records.db").exists()
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 import typer
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
 from flows import steps
 from flows.cleaning import cleaning
 from flows.parts import Parts, current_parts, open_parts
+from portal.cli.app import app
 from portal.cli.terminal import exit_for
 from schemas.batch import BatchState
+from schemas.clock import system_clock
 from schemas.errors import DeviceAbsent, StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
@@ -113,6 +117,25 @@ def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_
     said = run("submit", str(tmp_path / "photos"), "--account", "Acme", "--to", str(tmp_path / "taken"), code=2)
     assert said.startswith("file_fault: File exists: ")
     assert json.loads(run("status", "--json")) == []
+
+
+def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    told = "run `bgbatch cleanup` at that time"
+
+    def says_so() -> bool:
+        return told in CliRunner().invoke(app, ["status", batch]).stderr
+
+    assert says_so()
+    clean_up(cleaning(desk.parts))
+    assert says_so(), "one cleanup may be a command's own, and the last"
+    clean_up(cleaning(desk.parts))
+    assert not says_so()
+    later = system_clock() + timedelta(minutes=31)
+    monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: later)
+    assert says_so()
+    monkeypatch.setenv("BGBATCH_CLEANUP_EXPECTED", "true")
+    assert not says_so()
 
 
 @pytest.mark.parametrize("to", ["photos", "photos/cutouts", "link"])
