@@ -16,7 +16,7 @@ from flows import night_steps
 from flows.night_worker import Worker
 from portal.cli.app import app
 from schemas.ids import BatchId
-from store import line, nights, outside, schedules
+from store import canary, line, nights, outside, schedules
 from store.batches import list_batches
 from store.nights import NightState
 from store.schedules import Schedule
@@ -50,6 +50,18 @@ def begin(desk: Desk, schedule_id: str, due: datetime, state: NightState = Night
         night = nights.begin(connection, schedule, due, due, os.urandom, state)
     assert night is not None
     return str(night.night_id)
+
+
+def test_the_account_may_be_left_out_beside_the_canaries_own(desk: Desk, tmp_path: Path) -> None:
+    for name in ("photos", "cutouts"):
+        (tmp_path / name).mkdir()
+    places = ("--source", str(tmp_path / "photos"), "--deliver", str(tmp_path / "cutouts"))
+    words = ("schedule", "add", "--cron", "0 2 * * *", "--timezone", "UTC", *places)
+    with desk.parts.records.transaction() as connection:
+        canary.ensure_account(connection, desk.parts.clock())
+    assert "Say whose schedule it is" in run(*words, code=2)
+    run("account", "close", "Bazaar", "--reason", "contract ended", "--yes")
+    assert json.loads(run(*words, "--json"))["account_id"] == desk.accounts["Acme"][0]
 
 
 def test_a_schedule_in_the_way_of_another_is_named_and_nothing_is_changed(desk: Desk, tmp_path: Path) -> None:

@@ -34,9 +34,10 @@ def test_a_pth_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize("content", [b"no weights", b"root:x:0:0:root:/root:/bin/bash", b""])
 @pytest.mark.parametrize("name", ["a.pth", "a.onnx", "a.safetensors"])
-def test_a_file_of_another_kind_is_refused(tmp_path, name):
-    (tmp_path / name).write_bytes(b"no weights")
+def test_a_file_of_another_kind_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsInvalid):
         import_weights(tmp_path / name, U2NETP, tmp_path / "out.safetensors")
 

@@ -48,7 +48,10 @@ def read_state(source: Path, network: Network) -> State:
 
 
 def _from_pickle(source: Path) -> State:
-    raw: object = torch.load(source, map_location="cpu", weights_only=True)
+    try:
+        raw: object = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - of a file that is no pickle it raises whatever its bytes lead to
+        raise ValueError(type(error).__name__) from None
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(raw, dict) and key in raw:
             raw = raw[key]
