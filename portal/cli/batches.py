@@ -417,8 +417,8 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
     )
     if record.purged_at is None and not _is_cleaned_up(parts):
         err.print(
-            "If neither `bgbatch serve` nor `bgbatch upkeep` keeps running here, nothing deletes the batch by then: "
-            "run `bgbatch cleanup` at that time.",
+            "If neither `bgbatch serve` nor `bgbatch upkeep` keeps running here, nothing deletes the batch: "
+            f"run `bgbatch cleanup` {'now' if is_due else 'at that time'}.",
             soft_wrap=True,
         )
     if became.failures:
