@@ -126,4 +126,5 @@ def _page(portal: Portal, state: str, token: str = "", status: int = 200, **whom
         **whom,
         provider=portal.provider.name if portal.provider else None,
         sends_letters=portal.post is not None,
+        prints_letters=not portal.settings.smtp_url.get_secret_value(),
     )

@@ -311,7 +311,7 @@ def test_every_state_is_accessible_and_is_pictured(
         picture("10-ways-in")
         page.get_by_label("Get a one-time link by e-mail").fill("owner@acme.example")
         page.get_by_role("button", name="Send me a link").click()
-        expect(page.get_by_text("on its way")).to_be_visible()
+        expect(page.get_by_text("printed where this portal runs")).to_be_visible()
         picture("11-letter-sent")
         page.goto(f"{address}/sign-in/nothing")
         picture("12-dead-link")

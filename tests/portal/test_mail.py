@@ -103,6 +103,9 @@ def test_a_portal_on_this_machine_prints_the_letter_and_another_never_does(tmp_p
     assert post is not None
     post(A_LETTER)
     assert "ann@x.example" in shown[0]
+    with opened(Settings(home=tmp_path)) as site:
+        asked = site.browser().send("/sign-in", [("email", "ann@x.example")]).words
+        assert "printed where this portal runs" in asked, "nobody waits for a letter that never comes"
     public = Settings(home=tmp_path, portal_url="https://cut.example")
     assert open_post(public, shown.append) is None
     with opened(public) as site:
