@@ -76,6 +76,7 @@ def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) 
         assert each["grant_id"] == (grant and grant.grant_id)
         assert each["granted_at"] == (grant and grant.granted_at.isoformat().replace("+00:00", "Z"))
     grant = grants["automotive"]
+    site.wait(hours=1)
     body = {"industries": ["automotive"], "reason": "season ended"}
     (ended,) = program.post("/v1/consent/withdrawals", json=body).json()
     assert (ended["industry"], ended["grant_id"]) == ("automotive", grant.grant_id)

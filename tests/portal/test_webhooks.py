@@ -112,6 +112,7 @@ def test_a_message_is_signed_with_its_id_its_time_and_its_body(outbox: Outbox, r
     assert outbox.send() == 1
     ((headers, body),) = receiver.got
     assert body == b'{"data":{"new":3},"timestamp":"2026-11-25T12:00:00+00:00","type":"night.ended"}'
+    assert headers["content-type"] == "application/json"
     assert int(headers["webhook-timestamp"]) == int(outbox.now.timestamp())
     signed = telling.sign(hook.secret, headers["webhook-id"], outbox.now, body)
     assert headers["webhook-signature"] == signed
@@ -187,9 +188,10 @@ def test_what_was_told_can_be_told_again_for_thirty_days_and_then_is_forgotten(
     assert outbox.events(hook) == []
 
 
-def test_a_redirect_is_not_followed(outbox: Outbox, receiver: Receiver) -> None:
+@pytest.mark.parametrize("status", [300, 302])
+def test_a_redirect_is_not_followed_and_has_taken_nothing(outbox: Outbox, receiver: Receiver, status: int) -> None:
     outbox.add(receiver.url)
-    receiver.answers = [302]
+    receiver.answers = [status]
     outbox.tell()
     assert outbox.send() == 0
     assert len(receiver.got) == 1
