@@ -9,7 +9,7 @@ import pytest
 from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp
 from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, SourceMissing, StoreFault
 from store.objects import ObjectStore
-from store.transient import TransientStore, is_in_place, manifest_key, uploaded_key
+from store.transient import TransientStore, is_in_place, manifest_key, source_key, uploaded_key
 from tests.store.conftest import NOON, batch_at, stamp
 
 pytestmark = pytest.mark.parametrize("objects", ["folder"], indirect=True)
@@ -63,7 +63,8 @@ def test_a_photo_in_place_stays_there_and_is_the_one_that_was_cut(objects: Objec
 
 
 def test_what_is_nowhere_is_told_by_what_became_of_it(objects: ObjectStore) -> None:
-    transient = TransientStore(objects, lambda: NOON, Outside())
+    outside = Outside()
+    transient = TransientStore(objects, lambda: NOON, outside)
     manifest = sealed(transient, 1, "", "file:///gone", "upload:token", DAMAGED_IN_ZIP)
     told = (SourceMissing, SourceMissing, SourceMissing, DamagedInZip)
     for item, error in zip(manifest.items, told, strict=True):
@@ -73,6 +74,10 @@ def test_what_is_nowhere_is_told_by_what_became_of_it(objects: ObjectStore) -> N
         transient.source_of(manifest.stamp.batch_id, 1, None)
     transient.write(manifest.stamp, uploaded_key(manifest.stamp.batch_id, "token"), b"pixels")
     assert transient.source(manifest.stamp, manifest.items[2]) == b"pixels"
+    assert transient.source_of(manifest.stamp.batch_id, 3, None) == b"pixels", "it cannot have been replaced"
+    transient.write(manifest.stamp, source_key(manifest.stamp.batch_id, 1), b"others")
+    assert transient.source(manifest.stamp, manifest.items[0]) == b"others"
+    assert set(outside.asked) == {"file:///gone"}
     assert [is_in_place(item) for item in manifest.items] == [False, True, False, False]
 
 

@@ -415,6 +415,9 @@ def test_a_photos_hash_is_told_only_where_it_stays_in_place_and_may_be_learnt_fr
     manifest = Manifest(stamp=manifest.stamp, items=(manifest.items[0].model_copy(update={"source": source}),))
     (done,) = process_shard(here, cutter, manifest, [1], lambda: NOW).results
     assert done.source_sha256 == (hashlib.sha256(PHOTO).hexdigest() if is_told else None)
+    (name,) = here.report_names(manifest.stamp.batch_id)
+    report = here.read(f"{batch_prefix(manifest.stamp.batch_id)}/report/{name}")
+    assert (b"source_sha256" in report) is is_told, "older versions read a report that tells none"
 
 
 def test_what_cannot_be_measured_for_a_reason_of_ours_costs_its_own_result(transient, cutter, monkeypatch):
