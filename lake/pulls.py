@@ -64,8 +64,9 @@ def record_pull(connection: Connection, plan: Plan, place: str) -> None:
             started_at=plan.started_at,
         )
     )
-    for grant_id, count in rows.items():
-        connection.execute(insert(pulled_grants).values(pull_id=plan.pull_id, grant_id=grant_id, rows=count))
+    if rows:
+        took = [{"pull_id": plan.pull_id, "grant_id": grant_id, "rows": count} for grant_id, count in rows.items()]
+        connection.execute(insert(pulled_grants), took)
 
 
 def resume_pull(connection: Connection, plan: Plan, place: str, live: Collection[GrantId]) -> None:
@@ -76,9 +77,9 @@ def resume_pull(connection: Connection, plan: Plan, place: str, live: Collection
     own = pulls.c.pull_id == plan.pull_id
     if connection.execute(update(pulls).where(own).values(place=place)).rowcount == 0:
         record_pull(connection, plan, place)
-    for grant_id in {part.grant_id for part in plan.parts} & set(live):
-        held = (pulled_grants.c.pull_id == plan.pull_id) & (pulled_grants.c.grant_id == grant_id)
-        connection.execute(update(pulled_grants).where(held).values(erased_at=None))
+    of_live = pulled_grants.c.grant_id.in_({part.grant_id for part in plan.parts} & set(live))
+    held = of_live & (pulled_grants.c.pull_id == plan.pull_id)
+    connection.execute(update(pulled_grants).where(held).values(erased_at=None))
 
 
 def finish_pull(connection: Connection, pull_id: str, rows: Mapping[GrantId, int], now: datetime) -> None:
