@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 
 from sqlalchemy import Connection
@@ -139,13 +139,6 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         now=now,
         is_damaged=is_damaged,
     )
-
-
-def time_left(until: datetime, now: datetime) -> str:
-    """`23 h 05 min`; `0 min` once it has passed."""
-    minutes = max(until - now, timedelta()) // timedelta(minutes=1)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def _steps(events: Sequence[ConsentEvent]) -> tuple[HistoryStep, ...]:

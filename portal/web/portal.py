@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from portal.mail import Post
 from portal.oidc import Provider
 from portal.outcomes import Outcomes
-from portal.web.account_view import time_left
 from schemas.clock import Clock
 from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
@@ -72,7 +72,7 @@ def open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals["time_left"] = time_left
+    templates.globals["time_left"] = _time_left
     return templates
 
 
@@ -142,3 +142,10 @@ def may_change(session: CheckedForm) -> Session:
 
 
 Changer = Annotated[Session, Depends(may_change)]
+
+
+def _time_left(until: datetime, now: datetime) -> str:
+    """`23 h 05 min`; `0 min` once it has passed."""
+    minutes = max(until - now, timedelta()) // timedelta(minutes=1)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
