@@ -15,18 +15,20 @@ from store.nights import Night, NightState
 from store.schedules import Schedule
 
 NOT_DELIVERED = "not_delivered"
+NOT_DONE = "not_done"
+OVERLAP = "overlap"
 SCHEDULE_REMOVED = "schedule_removed"
 REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
 _WORDS = {
     "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
-    "not_done": "The night ended before these were begun; the next night does them.",
+    NOT_DONE: "The night ended before these were begun; the next night does them.",
     NOT_DELIVERED: "The customer's place did not take these cutouts: a name too long for it, or a closed folder. "
     "The report beside the cutouts says which; the next night tries again.",
     "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
     "bad_options": "A night cuts only what is new or changed, so the photo that the schedule's bg_image names is not "
     "among its photos. Remove the schedule, and add one with bg_color or without a background.",
-    "overlap": "The night before was still going.",
+    OVERLAP: "The night before was still going.",
     SCHEDULE_REMOVED: "The schedule was removed before these were delivered. What was delivered stays.",
 }
 

@@ -20,7 +20,7 @@ from flows.calling_off import call_off
 from flows.lease import LeaseLost, batch_renewed, under_lease
 from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
-from flows.night_report import NOT_DELIVERED
+from flows.night_report import NOT_DELIVERED, NOT_DONE, OVERLAP
 from flows.night_telling import end, tell, watch_pace
 from flows.night_worker import Worker, fenced, held
 from flows.parts import Parts
@@ -133,7 +133,7 @@ def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> 
         with held(parts, night, worker) as ours:
             if ours is None:
                 return None
-            code = next(iter(night.failures), "not_done") if night.batch_id is None else PastDeadline.code
+            code = next(iter(night.failures), NOT_DONE) if night.batch_id is None else PastDeadline.code
             return end(parts, schedule, night, ours, NightState.FAILED, {code: night.left})
     except LeaseLost:
         return None
@@ -168,7 +168,7 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
             state = NightState.SKIPPED
             night = nights.begin(connection, schedule, action.due_at, now, worker.randomness, state)
             if night is not None:
-                night = nights.note(connection, night, failures={"overlap": 0})
+                night = nights.note(connection, night, failures={OVERLAP: 0})
                 tell(connection, schedule, night, "night.skipped", now)
     if night is None or action.step is Step.SKIP:
         return night
@@ -264,7 +264,7 @@ def _deliver_and_close(
     lying = len(done) - len(refused)
     failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
     if len(results) < len(manifest.items):
-        failures["not_done"] = len(manifest.items) - len(results)
+        failures[NOT_DONE] = len(manifest.items) - len(results)
     if refused:
         failures[NOT_DELIVERED] = len(refused)
     with fenced(parts, night, worker) as connection:
