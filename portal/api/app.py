@@ -24,7 +24,7 @@ def create_api(portal: Portal) -> FastAPI:
     )
     settings = portal.settings
     api.state.portal = portal
-    api.state.room = Room(settings.uploads_at_once)
+    api.state.room = Room(settings.uploads_at_once, settings.max_bytes)
     api.state.parts = Parts(
         settings=settings,
         clock=portal.clock,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
 
 from portal.api.opening import WAIT, load_of
-from portal.api.room import body_of
+from portal.api.room import pieces_of
 from portal.api.sender import Sender
-from schemas.errors import FileTooLarge, LineTooLong, NotFound, StillAnswering
+from schemas.errors import LineTooLong, NotFound, StillAnswering
 from store import line
 from store.batches import BatchRecord
 from store.uploads import Announced, Uploads, require_open, token_of
@@ -67,16 +67,6 @@ def take_out(sender: Sender, record: BatchRecord, token: str) -> None:
     uploads_of(sender, record).remove(token)
     with sender.portal.records.transaction() as connection:
         line.count_uploads(connection, record.stamp.batch_id, -1)
-
-
-async def pieces_of(request: Request, most: int) -> AsyncIterator[bytes]:
-    """The body as it comes, also over the limit for a photo. Raises `FileTooLarge` far over it, and as `body_of`."""
-    size = 0
-    async for piece in body_of(request):
-        size += len(piece)
-        if size > 20 * most:
-            raise FileTooLarge("That is far over the limit for one photo. Send it smaller.")
-        yield piece
 
 
 async def read_body(request: Request, most: int) -> tuple[bytes, int]:

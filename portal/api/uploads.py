@@ -27,7 +27,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portal.api.problems import problem
-from portal.api.receiving import counted, pieces_of, take_out, upload_key, uploads_of
+from portal.api.receiving import counted, take_out, upload_key, uploads_of
+from portal.api.room import pieces_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
 from schemas.errors import UserError, WrongMediaType

@@ -14,10 +14,11 @@ from portal.api import room
 from portal.api.receiving import read_body
 from portal.api.room import Room
 from portal.api.uploads import _part
-from schemas.errors import LineTooLong
+from schemas.errors import FileTooLarge, LineTooLong
 from schemas.ids import AccountId
 
 ACME, BAZAAR = AccountId("a1"), AccountId("a2")
+MOST = 1_000
 
 
 def sending(*parts: bytes, is_whole: bool = True) -> Request:
@@ -36,14 +37,14 @@ def sending(*parts: bytes, is_whole: bool = True) -> Request:
 def holding(places: int, play: Callable[[Room, AsyncExitStack], Awaitable[None]]) -> None:
     async def run() -> None:
         async with AsyncExitStack() as held:
-            await play(Room(places), held)
+            await play(Room(places, MOST), held)
 
     asyncio.run(run())
 
 
 async def put(places: Room, request: Request) -> None:
     async with places.for_one(request, ACME):
-        await read_body(request, 1000)
+        await read_body(request, MOST)
 
 
 def test_one_account_leaves_room_for_the_others() -> None:
@@ -65,6 +66,15 @@ def test_all_accounts_together_have_the_places_that_there_are() -> None:
         await held.enter_async_context(places.for_one(sending(), ACME))
         with pytest.raises(LineTooLong):
             await held.enter_async_context(places.for_one(sending(b"photo"), BAZAAR))
+
+    holding(1, play)
+
+
+def test_a_body_without_an_end_is_not_read_for_ever_outside_either() -> None:
+    async def play(places: Room, held: AsyncExitStack) -> None:
+        await held.enter_async_context(places.for_one(sending(), ACME))
+        with pytest.raises(FileTooLarge):
+            await held.enter_async_context(places.for_one(sending(*[b"p" * MOST] * 100), BAZAAR))
 
     holding(1, play)
 
