@@ -73,9 +73,7 @@ def sign_in(portal: ThePortal, request: Request, token: str) -> RedirectResponse
 
 
 @router.post("/sign-out")
-def sign_out(
-    portal: ThePortal, session: CheckedForm, token: SessionToken, form_token: Annotated[str, Form()]
-) -> RedirectResponse:
+def sign_out(portal: ThePortal, session: CheckedForm, token: SessionToken) -> RedirectResponse:
     """End the session."""
     with portal.records.transaction() as connection:
         close_session(connection, token)
