@@ -10,7 +10,10 @@ import os
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from platformdirs import user_cache_path
 
 from schemas.errors import EngineFault
 from store.registry import ENGINE_LIFE, prefect_folder
@@ -39,10 +42,18 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
+    if not any(map(_can_be_written, (Path(__file__).parents[1] / "workers", user_cache_path("numba")))):
+        defaults["NUMBA_CACHE_DIR"] = str(settings.compiled_folder / "numba")  # else numba refuses to compile at all
     for name, value in defaults.items():  # before the folder: where it cannot be made, Prefect would take its own place
         os.environ.setdefault(name, value)
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # the records below it name people and hold secrets
     prefect_folder(settings).mkdir(exist_ok=True)
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether it is there for us to write in, or can be made."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def start() -> None:

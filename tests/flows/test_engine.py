@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows import engine
+from store.settings import Settings
 from tests.flows.test_serve import processes_of
 
 _RUNS_A_FLOW = """
@@ -90,3 +92,15 @@ def test_a_home_that_a_command_makes_is_nobody_elses(tmp_path: Path) -> None:
     subprocess.run(words, env=os.environ | {"BGBATCH_HOME": str(tmp_path / "home")}, umask=0o022, check=True)
     assert (tmp_path / "home/records.db").exists()
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_compiled_is_kept_under_our_home_where_nowhere_else_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a system's user, whose home is /nonexistent, and code that is root's: numba refuses to compile then."""
+    monkeypatch.setattr(os, "environ", {"HOME": "/dev/null/home"})
+    engine.prepare(Settings(home=tmp_path / "home"))
+    assert "NUMBA_CACHE_DIR" not in os.environ, "these files are ours"
+    monkeypatch.setattr(engine, "__file__", "/dev/null/flows/engine.py")
+    engine.prepare(Settings(home=tmp_path / "home"))
+    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "home/compiled/numba")

@@ -1,7 +1,8 @@
-"""Joining a cluster that is not there."""
+"""Joining a cluster that is not there, and starting one for somebody without a home."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,21 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
     asked = [sys.executable, "-c", JOIN, str(tmp_path), str(free_port())]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     assert said.stdout.startswith("No Ray cluster answers at BGBATCH_RAY_ADDRESS."), said.stderr
+
+
+START = """
+import sys
+from store.settings import Settings
+from workers.placement import connect
+
+connect(Settings(home=sys.argv[1]))
+print("joined")
+"""
+
+
+def test_ray_starts_for_a_user_whose_home_cannot_be(tmp_path: Path) -> None:
+    """As of a system's users: theirs is /nonexistent."""
+    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | {"HOME": "/dev/null/home"}
+    asked = [sys.executable, "-c", START, str(tmp_path)]
+    said = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=300)
+    assert said.stdout == "joined\n", said.stderr
