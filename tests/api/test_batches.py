@@ -80,6 +80,8 @@ def test_pages_of_items_hold_each_once(desk: Desk) -> None:
         seen += [each["number"] for each in page["items"]]
         after = page["next"]
     assert seen == [1, 2, 3, 4, 5, 6, 7]
+    full = desk.call("GET", f"/batches/{batch}/items", params={"limit": 7}).json()
+    assert (len(full["items"]), full["next"]) == (7, None), "no page follows that would be empty"
     wrong = ({"after": -1}, {"limit": 0}, {"limit": 1001}, {"outcome": "lost"})
     assert [desk.call("GET", f"/batches/{batch}/items", params=each).status_code for each in wrong] == [422] * 4
 
