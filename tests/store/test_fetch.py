@@ -64,6 +64,7 @@ def test_an_unsafe_address_is_never_called(url: str, monkeypatch: pytest.MonkeyP
     [
         "ftp://photos.example/1.jpg", "file:///etc/passwd", "http:///1.jpg", "http://user@photos.example/1.jpg",
         "http://photos.example:99999/", "http://photos.example/a b", "http://photos.example/\u00e4", "http://[1/",
+        "http://photos.example/a\nb",
     ],
 )  # fmt: skip
 def test_an_address_that_is_written_in_another_way_is_not_even_looked_up(url: str) -> None:

@@ -41,7 +41,7 @@ def test_nights_are_found_by_schedule_and_due_time_the_latest_first(records: Rec
     one, other = two
     own = [begin(records, one, day) for day in (2, 0, 3, 1)]
     latest = sorted(own, key=lambda night: night.due_at, reverse=True)
-    theirs = begin(records, other, 1)
+    theirs = begin(records, other, 0)
     skipped = begin(records, one, 4, NightState.SKIPPED)
     with records.reading() as connection:
         asked = one.schedule_id
@@ -51,7 +51,7 @@ def test_nights_are_found_by_schedule_and_due_time_the_latest_first(records: Rec
         assert nights.due_between(connection, asked, NOON + DAY, NOON + 3 * DAY) == latest[1:3]
         assert nights.last(connection, asked) == latest[0]
         assert nights.running(connection, asked) == latest[-1]
-        assert nights.last_due(connection, asked, later(hours=30)) == NOON + DAY
+        assert nights.last_due(connection, asked, NOON + DAY) == NOON + DAY
         assert nights.find(connection, theirs.night_id) == theirs
         assert nights.of_schedule(connection, other.schedule_id) == [theirs]
         nobodys = schedules.new_schedule_id(os.urandom)
@@ -59,6 +59,7 @@ def test_nights_are_found_by_schedule_and_due_time_the_latest_first(records: Rec
         with pytest.raises(NotFound):
             nights.find(connection, "n" + "0" * 32)
     assert theirs.deadline_at == theirs.due_at + timedelta(hours=4)
+    assert (theirs.ended_at, skipped.ended_at) == (None, skipped.started_at)
     with records.transaction() as connection:
         assert nights.stand_still(connection, one.schedule_id) == latest[::-1]
         assert nights.begin(connection, one, NOON, NOON, os.urandom) is None, "one night for each due time"
@@ -70,15 +71,18 @@ def test_whoever_holds_a_night_holds_it_alone_until_they_let_go_or_their_time_is
     night, beside = (begin(records, each, 0) for each in two)
     with records.transaction() as connection:
         assert nights.hold(connection, night.night_id, "me", NOON)
+        assert nights.hold(connection, night.night_id, "me", NOON), "their own is no other's"
         assert nights.hold(connection, beside.night_id, "you", NOON)
         almost, over = NOON + LEASE_LIFE - timedelta(seconds=1), NOON + LEASE_LIFE
         assert not nights.hold(connection, night.night_id, "you", almost)
         assert not nights.renew(connection, night.night_id, "you", almost)
+        assert not nights.renew(connection, night.night_id, "nobody", almost)
         nights.let_go(connection, night.night_id, "you")
         assert nights.find(connection, night.night_id).lease_holder == "me"
         assert nights.renew(connection, night.night_id, "me", almost)
         assert not nights.hold(connection, night.night_id, "you", over), "renewed"
         nights.let_go(connection, night.night_id, "me")
+        assert nights.find(connection, night.night_id).lease_holder is None
         assert nights.find(connection, beside.night_id).lease_holder == "you"
         assert nights.hold(connection, night.night_id, "you", over)
         assert nights.hold(connection, night.night_id, "me", over + LEASE_LIFE), "whoever died is waited for so long"
@@ -89,7 +93,8 @@ def test_a_night_that_is_over_or_unwanted_is_held_by_nobody(records: Records, tw
     with records.transaction() as connection:
         for night in (ended, unwanted):
             assert nights.hold(connection, night.night_id, "me", NOON)
-        nights.note(connection, ended, state=NightState.COMPLETED)
+        assert nights.note(connection, ended, state=NightState.COMPLETED).state is NightState.COMPLETED
+        assert nights.find(connection, unwanted.night_id).state is NightState.RUNNING
         schedules.remove(connection, two[1].schedule_id)
         for night in (ended, unwanted):
             assert not nights.renew(connection, night.night_id, "me", NOON)
