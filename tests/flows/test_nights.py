@@ -24,7 +24,7 @@ from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
 from portal.cli import schedule as schedule_commands
-from portal.schedules import Wanted, add, remove, retime
+from portal.schedules import MOST_MINUTES, Wanted, add, remove, retime
 from schemas.batch import BatchState, Counts, Item, Stamp
 from schemas.errors import (
     AlreadyExists,
@@ -890,6 +890,27 @@ def test_a_schedule_that_is_removed_in_mid_night_has_its_batch_called_off_and_th
     assert market.run_due(FIRST + DAY) == []
 
 
+def test_a_schedule_whose_night_has_no_batch_yet_or_an_ended_one_is_removed_and_the_batch_stays_as_it_ended(
+    market: Market,
+) -> None:
+    fill(market, 2)
+    ended, away = market.schedule(), market.schedule(deliver=None, source=f"{market.source_url}/nowhere")
+    assert [each.schedule_id for each in market.run_due(FIRST, cuts=False)] == [ended.schedule_id]
+    with market.parts.records.transaction() as connection:
+        (night,) = nights.of_schedule(connection, ended.schedule_id)
+        (without,) = nights.of_schedule(connection, away.schedule_id)
+    assert night.batch_id is not None
+    assert without.batch_id is None
+    market._process(market.parts, night.batch_id)
+    with market.parts.records.transaction() as connection:
+        for schedule in (ended, away):
+            assert [each.state for each in remove(connection, schedule.schedule_id, market.parts.clock)] == [
+                "cancelled"
+            ]
+        assert get_batch(connection, night.batch_id).state is BatchState.COMPLETED
+        assert not line.is_called_off(connection, night.batch_id)
+
+
 def test_a_schedule_that_is_removed_between_a_look_and_its_seal_leaves_nothing_in_line(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -952,6 +973,15 @@ def test_another_deadline_lets_a_night_that_was_missed_be_caught_up(market: Mark
     with market.parts.records.transaction() as connection:
         retime(connection, schedule.schedule_id, lambda: FIRST + timedelta(hours=1), deadline_minutes=600)
     assert [each.due_at for each in market.run_due(FIRST + timedelta(hours=2))] == [FIRST]
+
+
+def test_a_deadline_of_before_there_was_a_limit_keeps_nobody_from_another_time(market: Market) -> None:
+    schedule = market.schedule(deadline_minutes=60)
+    with market.parts.records.transaction() as connection:
+        connection.execute(update(tables.schedules).values(deadline_minutes=MOST_MINUTES + 1))
+        assert retime(connection, schedule.schedule_id, market.parts.clock, cron="0 4 * * *").cron == "0 4 * * *"
+        with pytest.raises(UserError, match="1 to 100000 minutes"):
+            retime(connection, schedule.schedule_id, market.parts.clock, deadline_minutes=MOST_MINUTES + 1)
 
 
 @pytest.mark.parametrize("wrong", [{"cron": "often"}, {"timezone": "Mars/Olympus"}, {"deadline_minutes": 0}])
