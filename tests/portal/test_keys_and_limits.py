@@ -96,6 +96,14 @@ def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) 
     assert re.fullmatch(r"with API key k[0-9a-f]{32}", without_words.reason)
 
 
+def test_a_program_is_told_which_of_its_batches_have_a_grant(site: Site) -> None:
+    program = site.browser(headers={"x-api-key": make_key(say_yes(site.sign_in(), AUTO))}).client
+    for industry, may in ((AUTO, True), (STUDIO, False), (None, False)):
+        batch = program.post("/v1/batches", json={"industry": industry}).json()
+        assert batch["may_train_models"] is may
+        assert program.get(f"/v1/batches/{batch['batch_id']}").json() == batch
+
+
 def test_a_key_can_never_grant(site: Site) -> None:
     """Not by any route that there is, with all fields that a granting form has, with or without a session's cookie."""
     account_id, _ = site.account("Acme")
