@@ -55,10 +55,10 @@ def allow(connection: Connection, account_id: AccountId, url: str, now: datetime
         connection.execute(insert(account_places).values(account_id=account_id, url=place, created_at=now))
 
 
-def disallow(connection: Connection, account_id: AccountId, url: str) -> None:
-    """Take a place back. Schedules that name it fail from then on."""
+def disallow(connection: Connection, account_id: AccountId, url: str) -> bool:
+    """Take a place back. Schedules that name it fail from then on. False: it was not allowed."""
     own = (account_places.c.account_id == account_id) & (account_places.c.url == normal_place(url))
-    connection.execute(delete(account_places).where(own))
+    return connection.execute(delete(account_places).where(own)).rowcount > 0
 
 
 def allowed(connection: Connection, account_id: AccountId) -> list[str]:

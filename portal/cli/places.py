@@ -44,10 +44,8 @@ def disallow(account: Account, place: Place) -> None:
     with exit_codes():
         parts = get_ready()
         with parts.records.transaction() as connection:
-            account_id = find_account(connection, account).account_id
-            is_known = outside.normal_place(address_of(place)) in outside.allowed(connection, account_id)
-            outside.disallow(connection, account_id, address_of(place))
-        out.print("It may be named no more." if is_known else "It was not allowed; nothing was changed.")
+            was_allowed = outside.disallow(connection, find_account(connection, account).account_id, address_of(place))
+        out.print("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")
 
 
 def address_of(text: str) -> str:
