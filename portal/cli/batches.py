@@ -26,6 +26,7 @@ from portal.cli.cutout_options import (
     TheSize,
 )
 from portal.cli.lease import holding
+from portal.cli.places import require_known
 from portal.cli.sending import send
 from portal.cli.terminal import (
     AsJson,
@@ -142,6 +143,7 @@ def retry(
         parts = get_ready()
         with parts.records.reading() as connection:
             record = get_batch(connection, batch)
+        _check_place_for_cutouts(parts, record.account_id, to)
         ask_again(parts.records, parts.transient, parts.clock, record, None if failed else code)
         _process(parts, batch, as_json, to)
 
@@ -192,6 +194,7 @@ def download(
 ) -> None:
     """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
     with exit_codes():
+        require_known(to)
         parts = get_ready()
         with parts.records.reading() as connection:
             record = get_batch(connection, batch)
@@ -265,7 +268,10 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
 
 def _keep_apart(source: str, to: str | None) -> None:
     """Raises `UserError` for cutouts among the photos: sent again, the folder would have them for photos."""
-    if to is not None and holds(_as_place(source), _as_place(to)):
+    if to is None:
+        return
+    require_known(to)
+    if holds(_as_place(source), _as_place(to)):
         raise UserError(
             "The cutouts would lie among the photos: sent again, they would be taken for photos, and one of a photo's "
             "own name would replace it. Name a place beside the photos."
@@ -280,6 +286,7 @@ def _check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None
     """Before hours of work, not after. Raises `NotAllowed`, `OSError` when nothing can be written there."""
     if to is None:
         return
+    require_known(to)
     if to.startswith(IN_PLACE):
         with parts.records.reading() as connection:
             check_place(connection, account_id, to, parts.settings)

@@ -15,6 +15,7 @@ from flows.parts import Parts, using
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.lease import holding_place
+from portal.cli.places import require_known
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,
@@ -262,6 +263,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:
     """A copy's place. It lies outside the lake and the transient store, which are swept."""
+    require_known(url)
     asked = _whole(url)
     if must_exist and not asked.startswith("s3://") and not Path(asked).is_dir():
         raise UserError("There is no such folder.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated
 
 import typer
 
 from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
+from schemas.errors import UserError
 from store import outside
 from store.people import find_account
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 app = typer.Typer(no_args_is_help=True, help="Places of a customer's own: photos are read there, cutouts put there.")
 Account = Annotated[str, typer.Argument(help="Account name or id.")]
 Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all below it is meant, too.")]
@@ -48,6 +51,13 @@ def disallow(account: Account, place: Place) -> None:
         out.print("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")
 
 
+def require_known(text: str) -> None:
+    """Raises `UserError` for `gs://…` or `s3:/…`: a folder of that name would be made here, and called the bucket."""
+    if _SCHEME.match(text) and not text.startswith(outside.IN_PLACE):
+        raise UserError("That is no place that bgbatch can use: give s3://bucket/prefix, or a folder.")
+
+
 def address_of(text: str) -> str:
-    """A place's address; a folder may be given as a path."""
+    """A place's address; a folder may be given as a path. Raises `UserError`."""
+    require_known(text)
     return text if "://" in text else f"file://{os.path.abspath(text)}"

@@ -33,6 +33,7 @@ from portal.cli.cutout_options import (
     TheFormat,
     TheSize,
 )
+from portal.cli.first_look import what_is_amiss
 from portal.cli.named_night import HOW, named_night
 from portal.cli.night_in_line import left_to_dispatchers
 from portal.cli.places import address_of
@@ -123,6 +124,8 @@ def add(
                 outside.allow(connection, account_id, place, parts.clock())
             made = known.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
         _show(parts, made, as_json)
+        if (amiss := what_is_amiss(parts, made)) is not None:
+            err.print(f"{amiss} If its address is wrong, remove the schedule and add it anew.", soft_wrap=True)
 
 
 @app.command("list")

@@ -138,6 +138,29 @@ def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypat
     assert not says_so()
 
 
+@pytest.mark.parametrize("place", ["gs://bucket/x", "s3:/bucket/x", "S3://bucket/x", "azure://x", "file:/srv/x"])
+def test_no_address_of_another_kind_is_taken_for_a_folder(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Cutouts, or candidates, were put into a folder of that name here, and said to be there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    batch = desk.send({"1.jpg": b"no photo"})
+    before = set(tmp_path.iterdir())
+    for words in (
+        ("submit", "1.jpg", "--account", "Acme", "--to", place),
+        ("run", batch, "--to", place),
+        ("retry", batch, "--failed", "--to", place),
+        ("download", batch, "--to", place),
+        ("lake", "pull", "--industry", "automotive", "--to", place),
+        ("place", "allow", "Acme", place),
+        ("schedule", "add", "--account", "Acme", "--cron", "0 2 * * *", "--source", place),
+    ):
+        assert "That is no place that bgbatch can use" in run(*words, code=2), words
+    assert set(tmp_path.iterdir()) == before
+    assert len(json.loads(run("status", "--json"))) == 1
+
+
 @pytest.mark.parametrize("to", ["photos", "photos/cutouts", "link"])
 def test_cutouts_among_the_photos_are_refused_before_anything_is_sent(desk: Desk, tmp_path: Path, to: str) -> None:
     (tmp_path / "photos").mkdir()

@@ -64,6 +64,22 @@ def test_the_account_may_be_left_out_beside_the_canaries_own(desk: Desk, tmp_pat
     assert json.loads(run(*words, "--json"))["account_id"] == desk.accounts["Acme"][0]
 
 
+def test_who_adds_a_schedule_hears_that_its_source_holds_no_photo(desk: Desk, tmp_path: Path) -> None:
+    words = ("schedule", "add", "--account", "Acme", "--cron", "0 2 * * *", "--source")
+
+    def told(source: Path) -> str:
+        done = CliRunner().invoke(app, [*words, str(source)])
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert "its source cannot be read as yet" in told(tmp_path / "nowhere")
+    (tmp_path / "photos/VIN1").mkdir(parents=True)
+    (tmp_path / "photos/VIN1/list.txt").write_text("no photo")
+    assert "there is no photo in its source as yet" in told(tmp_path / "photos")
+    (tmp_path / "photos/VIN1/1.JPG").write_bytes(jpeg())
+    assert told(tmp_path / "photos") == ""
+
+
 def test_a_schedule_in_the_way_of_another_is_named_and_nothing_is_changed(desk: Desk, tmp_path: Path) -> None:
     first = added(tmp_path)
     (tmp_path / "cutouts/white").mkdir()
