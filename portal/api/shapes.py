@@ -53,7 +53,8 @@ class NewBatch(Record):
 class BatchAnswer(Record):
     """A batch: numbers, states and times. `items` of an open one: photos announced so far.
 
-    `left_out`: how many files of a `source` are not in it, and why.
+    `left_out`: how many files of a `source` are not in it, and why. `may_train_models`: whether a permission was live
+    when it was opened; what came of it goes when that is withdrawn.
     """
 
     batch_id: str

@@ -410,7 +410,7 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
     look = f" ({to_check} to look at)" if to_check else ""
     told_at = f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC"
     due = ": that time has come, and the cleanup that finds nothing left leaves the receipt" if is_due else ""
-    in_lake = "yes, under the account's grant" if stamp.grant_id else "no"
+    in_lake = "yes, as long as the account's grant lives" if stamp.grant_id else "no"
     show_fields(
         {
             "batch": stamp.batch_id,
