@@ -18,6 +18,7 @@ from schemas.batch import BatchState
 from schemas.errors import UserError
 from schemas.ids import AccountId, BatchId
 from schemas.record import Moment, Record
+from store.settings import Settings
 from store.tables import batches, shares, submissions
 
 LEASE_LIFE = timedelta(seconds=60)
@@ -283,6 +284,10 @@ class Share(Record):
     most_batches: int | None = None
     most_items: int | None = None
 
+    def limits(self, settings: Settings) -> tuple[int, int]:
+        """Batches and photos that it may have under way: as for all where it has no limit of its own."""
+        return self.most_batches or settings.account_batches, self.most_items or settings.account_items
+
 
 def set_limits(connection: Connection, share: Share) -> None:
     """Note weight and limits. What the account has had is left as it is: a dispatcher may be counting. `UserError`."""
@@ -299,6 +304,12 @@ def read_shares(connection: Connection) -> dict[AccountId, Share]:
     """Those that there are."""
     rows = connection.execute(select(shares)).mappings()
     return {AccountId(row["account_id"]): Share.model_validate(dict(row)) for row in rows}
+
+
+def find_share(connection: Connection, account_id: AccountId) -> Share:
+    """The account's, as for all if it has none yet."""
+    row = connection.execute(select(shares).where(shares.c.account_id == account_id)).mappings().first()
+    return Share(account_id=account_id) if row is None else Share.model_validate(dict(row))
 
 
 def share_to_charge(connection: Connection, account_id: AccountId) -> Share:

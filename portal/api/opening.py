@@ -58,12 +58,10 @@ def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) ->
 
 def load_of(sender: Sender) -> tuple[line.Load, int, int]:
     """What the account has under way, and how many batches and photos it may have."""
-    settings = sender.portal.settings
     with sender.portal.records.reading() as connection:
         own = line.load_of(connection, sender.portal.clock(), sender.account_id)
-        share = line.read_shares(connection).get(sender.account_id)
-    most_batches = (share.most_batches if share else None) or settings.account_batches
-    return own, most_batches, (share.most_items if share else None) or settings.account_items
+        share = line.find_share(connection, sender.account_id)
+    return own, *share.limits(sender.portal.settings)
 
 
 def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stamp: None) -> BatchId:

@@ -182,15 +182,11 @@ def limits(
         changed |= {"most_items": items or None} if items is not None else {}
         with parts.records.transaction() as connection:
             account_id = people.find_account(connection, account).account_id
-            share = line.read_shares(connection).get(account_id) or line.Share(account_id=account_id)
-            share = share.model_copy(update=changed)
+            share = line.find_share(connection, account_id).model_copy(update=changed)
             if changed:
                 line.set_limits(connection, share)
-        facts = {
-            "weight": share.weight,
-            "batches": share.most_batches or parts.settings.account_batches,
-            "items": share.most_items or parts.settings.account_items,
-        }
+        most_batches, most_items = share.limits(parts.settings)
+        facts = {"weight": share.weight, "batches": most_batches, "items": most_items}
         if as_json:
             show_json(facts)
         else:
