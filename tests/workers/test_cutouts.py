@@ -339,6 +339,22 @@ def test_a_backdrop_of_any_proportions_covers_a_photo_of_any(behind, photo):
     assert (covering(wall, *photo) == np.full((*photo[::-1], 3), (10, 200, 30))).all()
 
 
+@pytest.mark.parametrize(
+    ("wall", "photo", "middle"),
+    [
+        (NOISE[:60, :100], (60, 60), np.s_[:, 20:80]),
+        (NOISE[:100, :60], (60, 60), np.s_[20:80]),
+        (NOISE[:60, :100], (30, 30), np.s_[:, 20:80]),
+        (NOISE[:60, :100], (50, 10), np.s_[20:40]),
+    ],
+)
+def test_the_middle_of_a_backdrop_is_to_be_seen_and_all_of_it_that_fits(wall, photo, middle):
+    width, height = photo
+    by = wall[middle].shape[0] // height
+    expected = wall[middle].reshape(height, by, width, by, 3).mean((1, 3))
+    assert np.abs(covering(wall, width, height) - expected).max() <= 0.51
+
+
 def test_a_backdrop_that_is_transparent_itself_lies_on_white(cutter):
     wall = io.BytesIO()
     Image.new("RGBA", (90, 60), (255, 0, 0, 0)).save(wall, "PNG")
