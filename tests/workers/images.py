@@ -98,10 +98,10 @@ def adam7(gray: np.ndarray) -> bytes:
     return b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
 
 
-def planar_tiff() -> bytes:
-    """16 bits a sample, the colours in planes of their own, big-endian."""
-    planes = corners(8, 8).astype(">u2").transpose(2, 0, 1) * 257
-    size = 64 * 2
+def planar_tiff(bits: int = 16) -> bytes:
+    """The colours in planes of their own, big-endian; `bits`: of a sample, 8 or 16."""
+    planes = corners(8, 8).astype(f">u{bits // 8}").transpose(2, 0, 1) * (257 if bits == 16 else 1)
+    size = 64 * bits // 8
     entries = [
         (256, 3, 1, 8 << 16),
         (257, 3, 1, 8 << 16),
@@ -114,7 +114,7 @@ def planar_tiff() -> bytes:
         (284, 3, 1, 2 << 16),
     ]
     head = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(struct.pack(">HHII", *each) for each in entries)
-    lists = struct.pack(">3H", 16, 16, 16) + struct.pack(">3I", 230, 230 + size, 230 + 2 * size)
+    lists = struct.pack(">3H", bits, bits, bits) + struct.pack(">3I", 230, 230 + size, 230 + 2 * size)
     return head.ljust(200, b"\0") + lists + struct.pack(">3I", size, size, size) + planes.tobytes()
 
 

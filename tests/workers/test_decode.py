@@ -25,6 +25,7 @@ from tests.workers.images import (
     corners,
     noise,
     oriented,
+    planar_tiff,
     png_bomb,
     png_of,
     saved,
@@ -120,8 +121,9 @@ def transparent() -> Image.Image:
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
 def test_what_the_source_left_transparent_is_known(format):
     options = {"lossless": True} if format == "WEBP" else {}
-    alpha = decode(saved(transparent(), format, **options), LIMITS).alpha
-    assert np.array_equal(alpha, GRAY)
+    picture = decode(saved(transparent(), format, **options), LIMITS)
+    assert np.array_equal(picture.alpha, GRAY)
+    assert np.array_equal(picture.rgb[GRAY > 0], corners()[GRAY > 0]), "and so are the colours of what is left"
 
 
 def test_a_palette_with_one_transparent_colour_is_known():
@@ -157,6 +159,23 @@ def test_a_broken_profile_is_passed_over():
 def test_bytes_too_many_after_the_last_scan_are_no_damage():
     data = saved(RGB, "JPEG", quality=95)
     assert_upright(data[:-2] + b"\0\0\0" + data[-2:])
+
+
+@pytest.mark.parametrize("many", [1, 4, 5])
+def test_very_few_bytes_too_many_between_the_pixels_are_no_damage_and_more_are(many):
+    """Some cameras write those; after many of them the decoder has lost its way."""
+    data = saved(RGB, "JPEG", quality=95, restart_marker_blocks=2)
+    at = data.index(b"\xff\xd3", data.index(b"\xff\xda"))
+    spoiled = data[:at] + bytes(many) + data[at:]
+    if many > 4:
+        with pytest.raises(ItemError, match="damaged"):
+            decode(spoiled, LIMITS)
+    else:
+        assert np.array_equal(decode(spoiled, LIMITS).rgb, decode(data, LIMITS).rgb)
+
+
+def test_colours_in_planes_of_their_own_are_read():
+    assert np.array_equal(decode(planar_tiff(8), LIMITS).rgb, corners(8, 8))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -238,13 +257,20 @@ def test_floats_with_highlights_and_holes_keep_their_shades():
     assert np.abs(rgb[32, :, 0].astype(int) - GRAY[32]).max() <= 1
 
 
+@pytest.mark.parametrize("white", [1.0, 255.0, 65_535.0])
+def test_floats_are_shades_of_one_of_what_eight_or_what_sixteen_bits_hold(white):
+    data = saved(Image.fromarray(GRAY.astype(np.float32) / 255 * np.float32(white)), "TIFF")
+    assert np.abs(decode(data, LIMITS).rgb[..., 0].astype(int) - GRAY).max() <= 1
+
+
 def test_a_limit_may_be_higher_than_pillows_own():
     data = png_bomb(20_000, 10_000)
     assert open_header(data, Limits(pixels=200_000_000, bytes=len(data))).width == 20_000
 
 
-def test_limits_are_settable():
-    data = saved(noise(100, 100), "PNG")
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+def test_limits_are_settable(format):
+    data = saved(noise(100, 100), format)
     assert decode(data, Limits(pixels=10_000, bytes=len(data))).width == 100
     with pytest.raises(ItemError, match="megapixels"):
         decode(data, Limits(pixels=9_999, bytes=len(data)))
