@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.errors import ImageTooLarge
-from schemas.options import Size, parse_options
+from schemas.options import WHITE, Format, Size, parse_options
 from tests.workers.photos import PHOTOS
 from tests.workers.test_decode import stumbled_over
 from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour
 from workers.cutter import Cutter
-from workers.encode import covering, encode
+from workers.encode import as_the_format_can, covering, encode
 from workers.foreground import despilled, spread
 from workers.framing import Frame, colours_through, frame_for, through
 from workers.png import write_cutout, write_png
@@ -125,6 +125,12 @@ def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
     assert tuple(rgba[5, 5]) == (255, 0, 0, 128)
     file = encode(NOISE, np.zeros((160, 200), np.uint8), parse_options({"bg_color": "ff000080", "format": "jpg"}))
     assert np.abs(pixels(file)[80, 100].astype(int) - (255, 127, 127)).max() <= 3
+    for colour, on_white in (
+        ((255, 0, 0, 128), (255, 127, 127)),
+        ((10, 20, 30, 0), WHITE[:3]),
+        ((1, 2, 3, 255), (1, 2, 3)),
+    ):
+        assert as_the_format_can(colour, Format.JPG) == (*on_white, 255)
 
 
 def test_a_translucent_colour_behind_adds_up():
