@@ -173,6 +173,18 @@ def test_what_arrived_is_not_sent_again_unless_it_is_replayed(outbox: Outbox, re
     assert len(receiver.got) == 3
 
 
+def test_what_came_of_one_message_is_noted_of_no_other(outbox: Outbox, receiver: Receiver) -> None:
+    hook = outbox.add(receiver.url)
+    receiver.answers = [200, 500]
+    for subject in ("n1", "n2"):
+        outbox.tell(subject)
+    assert outbox.send() == 1
+    noted = {event.last_status: (event.delivered_at, event.next_try_at) for event in outbox.events(hook)}
+    assert noted == {200: (outbox.now, None), 500: (None, outbox.now + PAUSES[0])}
+    receiver.answers = [200]
+    assert outbox.send(PAUSES[0]) == 1
+
+
 def test_what_was_told_can_be_told_again_for_thirty_days_and_then_is_forgotten(
     outbox: Outbox, receiver: Receiver
 ) -> None:
