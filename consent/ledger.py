@@ -71,8 +71,8 @@ def live_grant(connection: Connection, account_id: AccountId, industry: Industry
     return read_grants(connection, account_id).live(account_id, industry)
 
 
-def live_grants(connection: Connection) -> list[Grant]:
-    """Every grant that is not withdrawn, over all accounts: what the lake may hold and hand out.
+def live_grants(connection: Connection, account_id: AccountId | None = None) -> list[Grant]:
+    """Every grant that is not withdrawn, over all accounts or of one: what the lake may hold and hand out.
 
     Not replayed: a damaged event must not stop an erasure. A grant is live while nothing follows it, neither under its
     id nor for its account and industry: so a damaged withdrawal does not make it live again.
@@ -90,6 +90,8 @@ def live_grants(connection: Connection) -> list[Grant]:
         .where(~exists().where(of_its_id), ~exists().where(of_its_place))
         .order_by(granted.c.sequence)
     )
+    if account_id is not None:
+        query = query.where(granted.c.account_id == account_id)
     return list(_readable(connection.execute(query).mappings()))
 
 

@@ -7,13 +7,12 @@ Where no server is configured, one runs in a thread of this process until that e
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from platformdirs import user_cache_path
 
 from schemas.errors import EngineFault
 from store.registry import ENGINE_LIFE, prefect_folder
@@ -42,17 +41,30 @@ def prepare(settings: Settings) -> None:
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(int(ENGINE_LIFE.total_seconds())),
     }
-    if not any(map(_can_be_written, (Path(__file__).parents[1] / "workers", user_cache_path("numba")))):
-        defaults["NUMBA_CACHE_DIR"] = str(settings.compiled_folder / "numba")  # else numba refuses to compile at all
-    for name, value in defaults.items():  # before the folder: where it cannot be made, Prefect would take its own place
+    # Before the folder: where it cannot be made, Prefect would take its own place.
+    for name, value in (defaults | _without_a_home(settings)).items():
         os.environ.setdefault(name, value)
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # the records below it name people and hold secrets
     prefect_folder(settings).mkdir(exist_ok=True)
 
 
+def _without_a_home(settings: Settings) -> dict[str, str]:
+    """What others would keep in the home of this process's user, who may have none, or one that is another's."""
+    instead = {}
+    home = Path(os.path.expanduser("~"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    if not any(map(_can_be_written, (Path(__file__).parents[1] / "workers", cache))):
+        instead["NUMBA_CACHE_DIR"] = str(settings.compiled_folder / "numba")  # else numba refuses to compile at all
+    if not settings.ray_address and not _can_be_written(home / ".ray"):
+        instead["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray fails: it keeps that of its own cluster there
+    return instead
+
+
 def _can_be_written(folder: Path) -> bool:
     """Whether it is there for us to write in, or can be made."""
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not folder.is_absolute():  # it begins with `~` still
+        return False
+    there = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
     return there.is_dir() and os.access(there, os.W_OK)
 
 

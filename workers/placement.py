@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 import time
 from contextlib import suppress
@@ -40,7 +38,6 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
         _require_answer(settings.ray_address)
         ray.init(address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False)
     else:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray keeps one in a home, which may not be
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
         with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):

@@ -32,6 +32,7 @@ from portal.api.shapes import (
 from portal.batches import ask_again, call_off
 from portal.delivery import Results
 from portal.outcomes import Kind
+from portal.permission import live_grant_ids
 from portal.web.zip_answer import zip_answer
 from schemas.batch import BatchState
 from schemas.errors import NotFound, WrongState
@@ -83,9 +84,9 @@ def list_batches(
     """The account's batches, the newest first."""
     with sender.portal.records.reading() as connection:
         found = page_of(connection, sender.account_id, before, limit + 1)
-    shown = found[:limit]
+    shown, live = found[:limit], live_grant_ids(sender.portal.records, sender.account_id)
     return Page(
-        batches=tuple(map(batch_answer, shown)),
+        batches=tuple(batch_answer(each, live) for each in shown),
         next=shown[-1].stamp.batch_id if len(found) > limit else None,
     )
 
@@ -93,7 +94,7 @@ def list_batches(
 @router.get("/batches/{batch_id}")
 def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
     """How far a batch is, and when it will be gone."""
-    return batch_answer(sender.batch(batch_id))
+    return sender.answer(batch_id)
 
 
 @router.put(
@@ -123,7 +124,7 @@ def seal_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
         seal_uploads(sender.parts, record.stamp, uploads_of(sender, record).items, sender.portal.randomness)
     elif record.state is BatchState.CANCELLED:
         raise WrongState(f"Batch {record.stamp.batch_id} was called off. Open another one.")
-    return batch_answer(sender.batch(batch_id))
+    return sender.answer(batch_id)
 
 
 @router.get("/batches/{batch_id}/items")
@@ -184,14 +185,14 @@ def retry(sender: TheSender, batch_id: str, wanted: Retry = Retry()) -> BatchAns
     """Try again what failed, all of it or by code. What is done stays done."""
     portal = sender.portal
     ask_again(portal.records, portal.transient, portal.clock, sender.batch(batch_id), wanted.codes)
-    return batch_answer(sender.batch(batch_id))
+    return sender.answer(batch_id)
 
 
 @router.post("/batches/{batch_id}/cancel")
 def cancel(sender: TheSender, batch_id: str) -> BatchAnswer:
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
     call_off(sender.portal.records, sender.portal.clock, sender.batch(batch_id))
-    return batch_answer(sender.batch(batch_id))
+    return sender.answer(batch_id)
 
 
 @router.get("/batches/{batch_id}/receipts")
@@ -237,7 +238,7 @@ def _is_asked_for(kind: Kind, outcome: str | None) -> bool:
 async def _events(sender: Sender, batch_id: str, request: Request) -> AsyncIterator[str]:
     shown, pause, watched = "", _POLL_SECONDS, 0.0
     while watched < _WATCHED_FOR and not await request.is_disconnected():
-        answer = batch_answer(await run_in_threadpool(sender.batch, batch_id))
+        answer = await run_in_threadpool(sender.answer, batch_id)
         body = json.dumps(answer.model_dump(mode="json"))
         if body != shown:
             shown, pause = body, _POLL_SECONDS

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from flows.receive import require_complete, seal, stamp_batch
 from portal.api.sender import Sender
-from portal.api.shapes import NewBatch, batch_answer
+from portal.api.shapes import NewBatch
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.batch import BatchState, Item, Stamp
@@ -108,7 +108,7 @@ def _items(sender: Sender, wanted: NewBatch) -> tuple[list[Item] | None, Mapping
 
 
 def _answer(sender: Sender, batch_id: BatchId) -> dict[str, object]:
-    return batch_answer(sender.batch(batch_id)).model_dump(mode="json")
+    return sender.answer(batch_id).model_dump(mode="json")
 
 
 def _check_line(sender: Sender) -> None:

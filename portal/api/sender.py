@@ -14,7 +14,9 @@ from fastapi import Depends, Header, Request, Security
 
 from flows.parts import Parts
 from portal.api.keys import caller, key_header
+from portal.api.shapes import BatchAnswer, batch_answer
 from portal.batches import own_batch, with_results
+from portal.permission import live_grant_ids
 from portal.web.portal import Portal, ThePortal, may_change, same_site
 from schemas.errors import KeyNeeded, NotAllowed
 from schemas.ids import AccountId
@@ -35,6 +37,10 @@ class Sender:
     def batch(self, batch_id: str) -> BatchRecord:
         """One of the account's own batches. Raises `NotFound` for others' as for none."""
         return own_batch(self.portal.records, self.account_id, batch_id)
+
+    def answer(self, batch_id: str) -> BatchAnswer:
+        """What is told of one of them. Raises `NotFound`."""
+        return batch_answer(self.batch(batch_id), live_grant_ids(self.portal.records, self.account_id))
 
     def batch_with_results(self, batch_id: str) -> BatchRecord:
         """The same, if it has results to hand out. Raises `NotFound`, `WrongState`."""

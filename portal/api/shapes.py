@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 from pydantic import Field
 
 from schemas.batch import BatchState
+from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
@@ -54,7 +56,7 @@ class BatchAnswer(Record):
     """A batch: numbers, states and times. `items` of an open one: photos announced so far.
 
     `left_out`: how many files of a `source` are not in it, and why. `may_train_models`: whether a permission was live
-    when it was opened; what came of it goes when that is withdrawn.
+    when it was opened, and still is.
     """
 
     batch_id: str
@@ -122,8 +124,8 @@ class UploadsPage(Record):
     next: str | None
 
 
-def batch_answer(record: BatchRecord) -> BatchAnswer:
-    """What the API says of a batch."""
+def batch_answer(record: BatchRecord, live: Collection[GrantId]) -> BatchAnswer:
+    """What the API says of a batch. `live`: the account's grants that are not withdrawn."""
     stamp = record.stamp
     return BatchAnswer(
         batch_id=stamp.batch_id,
@@ -137,5 +139,5 @@ def batch_answer(record: BatchRecord) -> BatchAnswer:
         received_at=stamp.received_at,
         purge_at=stamp.purge_at,
         purged_at=record.purged_at,
-        may_train_models=stamp.grant_id is not None,
+        may_train_models=stamp.grant_id in live,
     )

@@ -42,6 +42,7 @@ from portal.cli.terminal import (
 )
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
+from portal.permission import live_grant_ids
 from schemas.batch import Counts
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
@@ -410,7 +411,8 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
     look = f" ({to_check} to look at)" if to_check else ""
     told_at = f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC"
     due = ": that time has come, and the cleanup that finds nothing left leaves the receipt" if is_due else ""
-    in_lake = "yes, as long as the account's grant lives" if stamp.grant_id else "no"
+    is_permitted = stamp.grant_id in live_grant_ids(parts.records, record.account_id)
+    withdrawn = "no: the permission was taken back" if stamp.grant_id else "no"
     show_fields(
         {
             "batch": stamp.batch_id,
@@ -419,7 +421,7 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
             **({"left out": told(record.left_out)} if record.left_out else {}),
             "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
             "purged" if record.purged_at else "gone by": told_at + due,
-            "may train models": in_lake,
+            "may train models": "yes, as long as the account's grant lives" if is_permitted else withdrawn,
         }
     )
     if record.purged_at is None and not _is_cleaned_up(parts):

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from portal.batches import ask_again, call_off, has_results, own_batch, with_results
 from portal.outcomes import Outcome
+from portal.permission import live_grant_ids
 from portal.web.batch_view import Asked, Listing, list_items
 from portal.web.limits import limited_posts
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
@@ -73,6 +74,7 @@ def show_one(
         listing=listing,
         names=names,
         receipts=receipts,
+        is_permitted=record.stamp.grant_id in live_grant_ids(portal.records, record.account_id),
         left_out=told(record.left_out),
         now=now,
         may_change=session.person.role is not Role.AUDITOR,

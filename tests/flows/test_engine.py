@@ -94,13 +94,16 @@ def test_a_home_that_a_command_makes_is_nobody_elses(tmp_path: Path) -> None:
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
 
 
-def test_what_is_compiled_is_kept_under_our_home_where_nowhere_else_can_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("home", ["/dev/null/home", None])
+def test_what_is_kept_for_a_user_without_a_home_is_kept_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
 ) -> None:
-    """As for a system's user, whose home is /nonexistent, and code that is root's: numba refuses to compile then."""
-    monkeypatch.setattr(os, "environ", {"HOME": "/dev/null/home"})
-    engine.prepare(Settings(home=tmp_path / "home"))
-    assert "NUMBA_CACHE_DIR" not in os.environ, "these files are ours"
+    """A system's user has /nonexistent, and a container's perhaps none. Code that is root's keeps nothing compiled."""
+    monkeypatch.setattr(os, "environ", {"HOME": home} if home is not None else {})
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}["nobody"])
+    engine.prepare(Settings(home=tmp_path / "home", ray_address="head:6379"))
+    assert os.environ.keys().isdisjoint({"NUMBA_CACHE_DIR", "RAY_AUTH_TOKEN"}), "these files are ours, the token theirs"
     monkeypatch.setattr(engine, "__file__", "/dev/null/flows/engine.py")
     engine.prepare(Settings(home=tmp_path / "home"))
     assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "home/compiled/numba")
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

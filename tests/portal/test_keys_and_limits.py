@@ -96,12 +96,22 @@ def test_a_program_sees_and_withdraws_and_the_ledger_says_which_key(site: Site) 
     assert re.fullmatch(r"with API key k[0-9a-f]{32}", without_words.reason)
 
 
-def test_a_program_is_told_which_of_its_batches_have_a_grant(site: Site) -> None:
-    program = site.browser(headers={"x-api-key": make_key(say_yes(site.sign_in(), AUTO))}).client
+def test_a_program_is_told_which_of_its_batches_have_a_live_grant(site: Site) -> None:
+    browser = say_yes(site.sign_in(), AUTO)
+    program = site.browser(headers={"x-api-key": make_key(browser)}).client
+    given = program.post("/v1/batches", json={"industry": AUTO}).json()["batch_id"]
+    program.put(f"/v1/batches/{given}/items/1.jpg", content=b"a photo")
+    program.post(f"/v1/batches/{given}/seal")
+    page = f"/batches/{given}"
+    assert "Candidates for training are kept longer, as long as you permit it." in browser.client.get(page).text
     for industry, may in ((AUTO, True), (STUDIO, False), (None, False)):
         batch = program.post("/v1/batches", json={"industry": industry}).json()
         assert batch["may_train_models"] is may
         assert program.get(f"/v1/batches/{batch['batch_id']}").json() == batch
+    program.post("/v1/consent/withdrawals", json={})
+    assert program.get(f"/v1/batches/{given}").json()["may_train_models"] is False
+    assert "The permission to train with it is taken back." in browser.client.get(page).text
+    assert not any(each["may_train_models"] for each in program.get("/v1/batches").json()["batches"])
 
 
 def test_a_key_can_never_grant(site: Site) -> None:

@@ -31,10 +31,13 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(tmp_path: Path) -> None:
 
 START = """
 import sys
+from flows.engine import prepare
 from store.settings import Settings
 from workers.placement import connect
 
-connect(Settings(home=sys.argv[1]))
+settings = Settings(home=sys.argv[1])
+prepare(settings)
+connect(settings)
 print("joined")
 """
 

@@ -1,0 +1,13 @@
+"""Which of an account's permissions hold now: what its batches gave may train models under these, and no others."""
+
+from __future__ import annotations
+
+from consent.ledger import live_grants
+from schemas.ids import AccountId, GrantId
+from store.records import Records
+
+
+def live_grant_ids(records: Records, account_id: AccountId) -> frozenset[GrantId]:
+    """The account's grants that are not withdrawn."""
+    with records.reading() as connection:
+        return frozenset(grant.grant_id for grant in live_grants(connection, account_id))
