@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
+
+_TO_BE_READ = 2.0
+"""Seconds that a server has to read what came: of a connection that has ended, uvicorn hands out nothing more."""
 
 
 class BrokenLine:
@@ -62,6 +66,7 @@ class BrokenLine:
                     if self.cut_after <= 0:
                         self.cut_after = None
                         other.sendall(data[: len(data) // 2])
+                        time.sleep(_TO_BE_READ)
                         self.cut()
                         break
                 other.sendall(data)

@@ -285,7 +285,7 @@ def test_an_unforeseen_fault_costs_its_item_and_logs_no_customers_word(transient
     with caplog.at_level(logging.DEBUG):
         report = process_shard(transient, cutter, manifest, [1, 2], lambda: NOW)
     assert [each.code for each in report.results] == ["item_failed", "item_failed"]
-    assert "item 2: RuntimeError at test_shard.py:" in caplog.text
+    assert "item 2: RuntimeError at shard.py:" in caplog.text
     assert SECRET not in caplog.text + report.model_dump_json()
 
 
