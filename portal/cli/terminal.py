@@ -68,6 +68,8 @@ def read_settings() -> Settings:
             for each in error.errors()
         )
         raise UserError(f"A setting cannot be used. {faults}.") from None
+    except RuntimeError:  # platformdirs: no HOME, and the system does not know the user
+        raise UserError("The user of this process has no home. Name a folder to use instead in BGBATCH_HOME.") from None
 
 
 def get_ready() -> Parts:

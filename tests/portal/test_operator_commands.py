@@ -262,3 +262,10 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started(desk: Desk) -> 
         said = run("serve", "--port", str(port), code=2)
     assert said.startswith(f"bad_request: The portal cannot listen on 127.0.0.1, port {port}: Address already in use.")
     assert "The portal is at" not in said
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_DATA_HOME", "BGBATCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}["nobody"])
+    assert run("status", code=2).startswith("bad_request: The user of this process has no home. Name a folder")
