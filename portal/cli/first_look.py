@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 
 from flows.parts import Parts
 from schemas.errors import StoreFault
-from schemas.naming import PHOTO_SUFFIXES
+from schemas.naming import has_photo_name
 from store.outside import real_place
 from store.places import Lying, list_place
 from store.schedules import Schedule
@@ -16,7 +15,7 @@ from store.schedules import Schedule
 def what_is_amiss(parts: Parts, schedule: Schedule) -> str | None:
     """Why its nights would find nothing, as things are; None once a first photo is found."""
     try:
-        if any(PurePosixPath(each.path).suffix.lower() in PHOTO_SUFFIXES for each in _lying(parts, schedule)):
+        if any(has_photo_name(each.path) for each in _lying(parts, schedule)):
             return None
     except StoreFault as fault:
         return f"The schedule is added, and its source cannot be read as yet. {fault}"

@@ -16,11 +16,15 @@ from typer.testing import CliRunner
 
 from consent import ledger
 from consent.suppression import note, open_suppressions
+from flows.parts import open_parts
+from flows.receive import stamp_batch
 from portal.cli import account, consent
+from portal.cli.app import app as main_app
 from schemas.clock import system_clock
 from schemas.consent import Act, Method
 from schemas.errors import NotAllowed
 from schemas.industries import Industry
+from schemas.options import CutoutOptions
 from store.api_keys import create_key
 from store.people import person_of_link
 from store.records import Records, open_records
@@ -175,3 +179,16 @@ def test_closing_asks_first(records: Records, owner: Owner) -> None:
     assert run(account.app, *words, "--yes").exit_code == 2, "there is no account of that name any more"
     assert "Acme" not in run(account.app, "list").output
     assert run(consent.app, "show", owner.account_id).exit_code == 0, "its history can still be shown by its id"
+
+
+def test_a_batch_is_shown_with_its_permission_as_it_is_now(settings: Settings, records: Records, owner: Owner) -> None:
+    parts = open_parts(settings, system_clock)
+    owner.press(AUTO)
+    given, other = (stamp_batch(parts, owner.account_id, tag, CutoutOptions()).batch_id for tag in (AUTO, STUDIO))
+
+    def told(batch_id: str) -> str:
+        return re.findall(r"may train models +(.+)", run(main_app, "status", batch_id).output)[0]
+
+    assert (told(given), told(other)) == ("yes, as long as the account's grant lives", "no")
+    run(consent.app, "withdraw", "Acme Motors", "--reason", "asked by letter")
+    assert (told(given), told(other)) == ("no: the permission was taken back", "no")
