@@ -1,14 +1,14 @@
 """From stored file to stored file through the segmenter actor: photos per second, stage by stage, and the GPU's idling.
 
-    python -m bench.gpu [--device cuda] [--photos 12288] [--actors 8] [--call 64] [--kinds jpg png edges isnet]
+    python -m bench.gpu [--device cuda] [--photos 12288] [--actors 4] [--call 64] [--kinds jpg png edges isnet]
         [--mps] [--latency 30]
 
-Actors are processes without Ray, `--actors` of them at once on the one device, each given calls of `--call` photos, two
-at a time, as a pool would give them. `--mps` measures once more with NVIDIA's Multi-Process Service, by which the
-processes use the GPU at the same time instead of in turn. IS-Net has random weights: what it costs does not depend on
-them. TMPDIR says where the store lies; `--latency` has it answer each time so many milliseconds later, as a store
-across a network does. On a CPU it runs too, with few photos, to show that it runs; bench/RESULTS.md is written only for
-a GPU, and without latency.
+Actors are processes without Ray, 8 of them (6 with IS-Net) or `--actors` at once on the one device, each given calls
+of `--call` photos, two at a time, as a pool would give them. `--mps` measures once more with NVIDIA's Multi-Process
+Service, by which the processes use the GPU at the same time instead of in turn. IS-Net has random weights: what it
+costs does not depend on them. TMPDIR says where the store lies; `--latency` has it answer each time so many
+milliseconds later, as a store across a network does. On a CPU it runs too, with few photos, to show that it runs;
+bench/RESULTS.md is written only for a GPU, and without latency.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ class Kind:
     goal: int | None = None
 
 
+ACTORS = {"u2netp": 8, "isnet": 6}
+"""How many get the most out of an H100 with 16 cores."""
+
+
 KINDS = {
     "jpg": Kind("U²-Netp, 2 MP JPEG to JPEG on white", "u2netp", CutoutOptions(format=Format.JPG), 1500),
     "png": Kind("U²-Netp, 2 MP JPEG to PNG", "u2netp", CutoutOptions(), 450),
@@ -95,7 +99,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments.add_argument("--photos", type=int, help="of each kind; else 12,288 on a GPU and 8 on a CPU")
-    arguments.add_argument("--actors", type=int, help="else 8 on a GPU and 1 on a CPU")
+    arguments.add_argument("--actors", type=int, help="else 8 on a GPU, 6 with IS-Net, and 1 on a CPU")
     arguments.add_argument("--call", type=int, help="photos in a call; else as many as BGBATCH_SHARD_ITEMS says")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--mps", action="store_true", help="measure with NVIDIA's Multi-Process Service, too")
@@ -108,23 +112,24 @@ def main() -> None:
     if chosen.mps and shutil.which("nvidia-cuda-mps-control") is None:
         raise SystemExit("nvidia-cuda-mps-control is not on this machine. Install NVIDIA's driver, or leave out --mps.")
     on_gpu = chosen.device.startswith("cuda")
-    photos, actors = chosen.photos or (12_288 if on_gpu else 8), chosen.actors or (8 if on_gpu else 1)
+    photos = chosen.photos or (12_288 if on_gpu else 8)
     call = chosen.call or Settings(device=chosen.device).items_per_call
     by_network: dict[str, list[Kind]] = defaultdict(list)
     for name in chosen.kinds:
         by_network[KINDS[name].network].append(KINDS[name])
     rows = []
-    for kinds in by_network.values():
+    for network, kinds in by_network.items():
+        actors = chosen.actors or (ACTORS[network] if on_gpu else 1)
         for is_shared in (False, True) if chosen.mps else (False,):
             with tempfile.TemporaryDirectory() as folder, multi_process_service(is_shared):
                 measured = measure(kinds, chosen.device, photos, actors, call, Path(folder), chosen.latency / 1e3)
-            rows += [row(kind, is_shared, photos, each) for kind, each in zip(kinds, measured, strict=True)]
+            rows += [row(kind, is_shared, actors, photos, each) for kind, each in zip(kinds, measured, strict=True)]
             print(rows[-len(kinds) :], flush=True)
     name = torch.cuda.get_device_name(chosen.device) if on_gpu else "CPU: not what the goals are for"
     at_once = calls_at_once(chosen.device)
     head = ["", "photos/s", "goal", *(f"{stage}, ms" for stage in STAGES), "CPU-ms", "GPU idle"]
     lines = [
-        f"{photos} photos of each kind, {actors} actors on {name}, calls of {call}, {at_once} at a time for "
+        f"{photos} photos of each kind on {name}, calls of {call}, {at_once} at a time for "
         f"each actor, {os.cpu_count()} CPUs, torch {torch.__version__}, stored file to stored file, warm. A stage's ms "
         "are the time inside it per photo, over all threads: stages overlap, so they add up to more than a photo "
         "takes.",
@@ -136,11 +141,11 @@ def main() -> None:
         write_section("On a GPU", lines, device=name)
 
 
-def row(kind: Kind, is_shared: bool, photos: int, measured: Measured) -> list[str]:
+def row(kind: Kind, is_shared: bool, actors: int, photos: int, measured: Measured) -> list[str]:
     """A line of the table."""
     spent = [f"{measured.stages[stage] / photos * 1e3:.1f}" for stage in STAGES]
     idle = "–" if measured.idle is None else f"{measured.idle:.0f} %"
-    title = f"{kind.title}, with MPS" if is_shared else kind.title
+    title = ", ".join((kind.title, *(("with MPS",) if is_shared else ()), f"{actors} actor{'s' if actors > 1 else ''}"))
     rate, cpu = photos / measured.seconds, measured.cpu / photos * 1e3
     return [
         title,
