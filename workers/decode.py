@@ -51,8 +51,6 @@ _ORIENTATION = 0x0112
 _PHOTOSHOP = 0xED
 
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
-_BESIDE_THE_PIXELS = re.compile("bad ICC marker|unknown JFIF revision|Invalid SOS parameters")
-"""Warnings of libjpeg that say nothing of the pixels."""
 
 _SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
 """Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
@@ -191,7 +189,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
-    """The pixels of a JPEG. libjpeg's warnings are errors here, but for very few bytes too many before a marker.
+    """The pixels of a JPEG. libjpeg's warnings are errors here, but for very few bytes too many among the pixels.
 
     Some cameras write those. Many of them mean that the decoder lost its way. Only the first warning is told, so what
     libjpeg stumbles over beside the pixels is taken away before it is asked again.
@@ -200,7 +198,7 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
     try:
         pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=True))
     except ValueError as error:
-        if _BESIDE_THE_PIXELS.search(str(error)) and (plain := plain_jpeg(source)) != source:
+        if (plain := plain_jpeg(source)) != source:
             return _jpeg_pixels(plain, mode)
         spare = _SPARE_BYTES.search(str(error))
         if spare is None or int(spare[1]) > 4:

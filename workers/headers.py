@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -26,6 +27,8 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 _APP0, _APP2, _START_OF_SCAN = 0xE0, 0xE2, 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers that begin a JPEG's frame, with JPEG-LS's."""
 _READ_FRAMES, _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA)), frozenset((0xC0, 0xC1, 0xC9))
@@ -118,41 +121,44 @@ def is_of_a_kind_not_read(source: bytes) -> bool:
 def plain_jpeg(source: bytes) -> bytes:
     """The same pixels without what libjpeg may stumble over beside them.
 
-    That is JFIF's version, pieces of a profile, and parameters of a scan that mean nothing when it is sequential.
+    That is spare bytes between segments, JFIF's version, pieces of a profile, and parameters of a scan that mean
+    nothing when it is sequential.
     """
     segments = [*_segments(source)]
+    is_sequential = bool(_SEQUENTIAL & {marker for marker, _, _ in segments})
     plain = bytearray(source)
-    if segments and segments[-1][0] == _START_OF_SCAN and _SEQUENTIAL & {marker for marker, _, _ in segments}:
-        end = segments[-1][2]
-        plain[end - 3 : end] = b"\0\x3f\0"
-    return without_segments(bytes(plain), (_APP0, _APP2))
+    for marker, start, end in segments:
+        if marker == _APP0 and source[start + 4 : start + 9] == b"JFIF\0" and end - start >= 16:
+            plain[start + 9] = 1  # not left out: that there is a JFIF says that the channels are luma and colour
+        if marker == _START_OF_SCAN and is_sequential:
+            plain[end - 3 : end] = b"\0\x3f\0"
+    return without_segments(bytes(plain), (_APP2,))
 
 
 def without_segments(source: bytes, markers: Collection[int]) -> bytes:
-    """A JPEG without its segments of these kinds."""
-    kept, place = [], 0
+    """A JPEG without its segments of these kinds, and without spare bytes between the others."""
+    kept, place = [source[:2]], 2
     for marker, start, end in _segments(source):
-        if marker in markers:
-            kept.append(source[place:start])
-            place = end
+        place = end
+        if marker not in markers:
+            kept.append(source[start:end])
     return b"".join((*kept, source[place:]))
 
 
 def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each whole segment of a JPEG, up to the one that begins the first scan."""
-    place = 2
-    while place + 4 < len(source) and source[place] == 0xFF:
-        marker = source[place + 1]
-        if marker == 0xFF:  # one to fill up with
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(source[place + 2 : place + 4], "big")
+    """Marker, start and end of each whole segment of a JPEG, up to the one that begins the first scan.
+
+    Spare bytes between them are stepped over, however many, as libjpeg does.
+    """
+    end = 2
+    while (found := _MARKER.search(source, end)) is not None and found.end() + 2 < len(source):
+        start, marker = found.start(), source[found.end() - 1]
+        end = start + 2 + int.from_bytes(source[start + 2 : start + 4], "big")
         if end > len(source):
             return
-        yield marker, place, end
+        yield marker, start, end
         if marker == _START_OF_SCAN:
             return
-        place = end
 
 
 def is_whole_webp(source: bytes) -> bool:

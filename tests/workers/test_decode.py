@@ -191,14 +191,33 @@ def segment(marker: int, body: bytes) -> bytes:
     return bytes((0xFF, marker)) + (2 + len(body)).to_bytes(2, "big") + body
 
 
+PLACES = {"the tables": b"\xff\xdb", "the frame": b"\xff\xc0", "the scan": b"\xff\xda"}
+
+
+def spared(jpeg: bytes, what: bytes, before: bytes) -> bytes:
+    """With bytes that nobody needs between two segments of its header."""
+    return jpeg[: jpeg.index(before)] + what + jpeg[jpeg.index(before) :]
+
+
 def stumbled_over(jpeg: bytes) -> dict[str, bytes]:
     """Things beside the pixels that libjpeg or pillow do not like, and every viewer passes over."""
     photoshop = segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04")
+    adobe = segment(0xEE, b"Adobe\0\x64\0\0\0\0\0")
     scan = jpeg.index(b"\xff\xda")
     last = scan + 5 + 2 * jpeg[scan + 4] + 1
-    return {
+    spare = {
+        f"{many} bytes too many before {name}": spared(jpeg, bytes(many), at)
+        for many, (name, at) in product((3, 700), PLACES.items())
+    }
+    return spare | {
+        "bytes too many that look like markers": spared(jpeg, b"\xff\0a\xff\xff\0\xff\xd3", b"\xff\xda"),
         "a piece of a profile": jpeg[:2] + segment(0xE2, b"ICC_PROFILE\0\x01\x03" + bytes(10)) + jpeg[2:],
         "another version of JFIF": jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x02"),
+        "another version of JFIF, which says how colours are stored": jpeg[:11]
+        + b"\x02"
+        + jpeg[12:20]
+        + adobe
+        + jpeg[20:],
         "parameters of a scan": jpeg[:last] + b"\0" + jpeg[last + 1 :],
         "half a note of Photoshop's": jpeg[:2] + photoshop + jpeg[2:],
     }

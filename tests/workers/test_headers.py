@@ -60,3 +60,6 @@ def test_a_jpeg_ends_where_its_picture_ends() -> None:
     source = written((64, 48), "RGB", "JPEG")
     assert up_to_its_end(source) == up_to_its_end(source + b"a film") == source
     assert up_to_its_end(source[:-2]) is None
+    frame = source.index(b"\xff\xc0")
+    odd = source[:frame] + b"spare\xff\xfe\0\x06\xff\xd9\xff\xd9" + source[frame:]
+    assert up_to_its_end(odd + b"a film") == odd, "what a comment holds is no end"
