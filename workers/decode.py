@@ -31,7 +31,9 @@ from workers.headers import (
     is_whole_png,
     is_whole_webp,
     plain_jpeg,
+    up_to_its_end,
     webp_size,
+    with_its_end,
     without_segments,
 )
 
@@ -51,6 +53,8 @@ _ORIENTATION = 0x0112
 _PHOTOSHOP = 0xED
 
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
+_AT_THE_END = re.compile("Premature end of JPEG file|extraneous bytes before marker 0xd9")
+"""Warnings of libjpeg which it gives where the file ends: as the first one, they say that all was well until there."""
 
 _SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
 """Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
@@ -201,7 +205,9 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
         if (plain := plain_jpeg(source)) != source:
             return _jpeg_pixels(plain, mode)
         spare = _SPARE_BYTES.search(str(error))
-        if spare is None or int(spare[1]) > 4:
+        if spare is None or int(spare[1]) > 4 or up_to_its_end(source) is None:
+            if _AT_THE_END.search(str(error)) and (whole := with_its_end(source)) != source:
+                return _jpeg_pixels(whole, mode)
             raise
         pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=False))
     return np.bitwise_not(pixels) if mode == "CMYK" else pixels  # CMYK in JPEG is stored inverted, as Adobe does

@@ -102,6 +102,24 @@ def up_to_its_end(source: bytes) -> bytes | None:
     return source[: end + len(JPEG_END)] if end >= 0 else None
 
 
+def with_its_end(source: bytes) -> bytes:
+    """A JPEG with an end, which some cameras leave out, or else without zeros between its pixels and its end.
+
+    Whether all pixels are there is for the decoder to say. Of several scans it cannot, as a later one would be missing
+    in silence: such a file stays as it is.
+    """
+    segments = {marker: start for marker, start, _ in _segments(source)}
+    frame = next((start for marker, start in segments.items() if marker in _SEQUENTIAL), None)
+    scan = segments.get(_START_OF_SCAN)
+    if frame is None or scan is None or source[frame + 9] != source[scan + 4]:
+        return source
+    whole = up_to_its_end(source)
+    if whole is None:
+        return source + JPEG_END
+    pixels = whole.removesuffix(JPEG_END).rstrip(b"\0")
+    return pixels + (b"\0" if pixels.endswith(b"\xff") else b"") + JPEG_END  # an 0xFF of the pixels has a 0 behind it
+
+
 def is_of_a_kind_not_read(source: bytes) -> bool:
     """Whether this is a whole header of a JPEG or TIFF in a form that no decoder here reads.
 

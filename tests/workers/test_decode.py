@@ -161,12 +161,66 @@ def test_bytes_too_many_after_the_last_scan_are_no_damage():
     assert_upright(data[:-2] + b"\0\0\0" + data[-2:])
 
 
+ENDINGS = {
+    "none": b"",
+    "half of one": b"\xff",
+    "zeros": bytes(500),
+    "zeros around one": bytes(50) + b"\xff\xd9" + bytes(9),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("restarts", [{}, {"restart_marker_rows": 1}], ids=["in one piece", "with restarts"])
+def test_a_jpeg_with_all_its_pixels_is_read_however_it_ends_and_none_that_lacks_some(ending, restarts):
+    good = saved(noise(), "JPEG", quality=90, **restarts)
+    assert np.array_equal(decode(good[:-2] + ENDINGS[ending], LIMITS).rgb, decode(good, LIMITS).rgb)
+    for missing in (2, 3, 9, 100, 5000):  # the very last byte may hold no pixels
+        with pytest.raises(ItemError, match="damaged"):
+            decode(good[: -2 - missing] + ENDINGS[ending], LIMITS)
+
+
+def test_pixels_whose_last_byte_is_a_zero_or_an_0xff_are_whole_too():
+    black = saved(np.zeros((8, 8, 3), np.uint8), "JPEG", quality=50, subsampling=0)
+    bright = saved(noise(136, 16), "JPEG", quality=100)
+    assert (black[-3:], bright[-4:]) == (b"\0\xff\xd9", b"\xff\0\xff\xd9")
+    for good, ending in ((black, b""), (bright, b""), (bright, bytes(500))):
+        assert np.array_equal(decode(good[:-2] + ending, LIMITS).rgb, decode(good, LIMITS).rgb)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (2 + len(body)).to_bytes(2, "big") + body
+
+
+def in_three_scans() -> bytes:
+    """A JPEG whose channels stand one after the other."""
+    grays = [saved(np.ascontiguousarray(noise()[..., channel]), "JPEG", quality=90) for channel in range(3)]
+    frame, scan = grays[0].index(b"\xff\xc0"), grays[0].index(b"\xff\xda")
+    size, tables = grays[0][frame + 4 : frame + 9], grays[0][frame + 13 : scan]
+    head = grays[0][:frame] + segment(0xC0, size + b"\3\1\x11\0\2\x11\0\3\x11\0") + tables
+    scans = [
+        segment(0xDA, bytes((1, place, 0, 0, 63, 0))) + gray[scan + 10 : -2] for place, gray in enumerate(grays, 1)
+    ]
+    return head + b"".join(scans) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("ending", ["none", "zeros"])
+@pytest.mark.parametrize("good", [saved(noise(), "JPEG", progressive=True), in_three_scans()], ids=["fine", "channels"])
+def test_without_its_end_nobody_knows_whether_a_jpeg_has_all_of_its_scans(good, ending):
+    assert decode(good, LIMITS).width == 256
+    last = good.rindex(b"\xff\xda")
+    for place in (len(good) - 2, last):
+        with pytest.raises(ItemError, match="damaged"):
+            decode(good[:place] + ENDINGS[ending], LIMITS)
+
+
 @pytest.mark.parametrize("many", [1, 4, 5])
 def test_very_few_bytes_too_many_between_the_pixels_are_no_damage_and_more_are(many):
     """Some cameras write those; after many of them the decoder has lost its way."""
     data = saved(RGB, "JPEG", quality=95, restart_marker_blocks=2)
     at = data.index(b"\xff\xd3", data.index(b"\xff\xda"))
     spoiled = data[:at] + bytes(many) + data[at:]
+    with pytest.raises(ItemError, match="damaged"):
+        decode(spoiled[:-100], LIMITS)
     if many > 4:
         with pytest.raises(ItemError, match="damaged"):
             decode(spoiled, LIMITS)
@@ -185,10 +239,6 @@ def test_each_hostile_file_has_its_own_code(name):
         decode(data, LIMITS)
     assert caught.value.code == code
     assert str(caught.value).endswith(".")
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return bytes((0xFF, marker)) + (2 + len(body)).to_bytes(2, "big") + body
 
 
 PLACES = {"the tables": b"\xff\xdb", "the frame": b"\xff\xc0", "the scan": b"\xff\xda"}
