@@ -27,6 +27,7 @@ from workers.headers import (
     JPEG_BEGINNING,
     PNG_SIGNATURE,
     TIFF_BEGINNINGS,
+    has_a_scan,
     is_of_a_kind_not_read,
     is_whole_png,
     is_whole_webp,
@@ -202,6 +203,8 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
     try:
         pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=True))
     except ValueError as error:
+        if "subsampling" in str(error) and has_a_scan(source):  # it reads none that is odd
+            raise _unsupported() from None
         if (plain := plain_jpeg(source)) != source:
             return _jpeg_pixels(plain, mode)
         spare = _SPARE_BYTES.search(str(error))

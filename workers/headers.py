@@ -26,7 +26,10 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """Passes of an interlaced PNG (PNG standard, 8.2): first column and row, and steps between them."""
 _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
-_APP0, _APP2, _START_OF_SCAN = 0xE0, 0xE2, 0xDA
+_APP0, _APP2, _APP14, _START_OF_SCAN = 0xE0, 0xE2, 0xEE, 0xDA
+_TRANSFORMS = {3: (0, 1), 4: (0, 2)}
+"""By the number of channels, how Adobe's marker may say that colours are stored; of another number libjpeg takes the
+last."""
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -93,6 +96,11 @@ def _inflated(rows: isal_zlib.Decompress, data: memoryview, most: int) -> int:
     return count
 
 
+def has_a_scan(source: bytes) -> bool:
+    """Whether a JPEG's header is whole: pixels follow."""
+    return any(marker == _START_OF_SCAN for marker, _, _ in _segments(source))
+
+
 def up_to_its_end(source: bytes) -> bytes | None:
     """A JPEG without what a phone hangs behind it, such as a film or notes; None when its end is not there."""
     if source.endswith(JPEG_END):
@@ -123,7 +131,8 @@ def with_its_end(source: bytes) -> bytes:
 def is_of_a_kind_not_read(source: bytes) -> bool:
     """Whether this is a whole header of a JPEG or TIFF in a form that no decoder here reads.
 
-    Of a TIFF it is only told that its header is whole: ask when it was not taken for an image.
+    So is a JPEG that tells its height behind its pixels only. Of a TIFF it is only told that its header is whole: ask
+    when it was not taken for an image.
     """
     if source.startswith(TIFF_BEGINNINGS) and len(source) >= 8:
         order = "<" if source.startswith(b"II") else ">"
@@ -132,22 +141,26 @@ def is_of_a_kind_not_read(source: bytes) -> bool:
             return False
         (entries,) = struct.unpack_from(f"{order}H", source, place)
         return bool(place + 2 + 12 * entries <= len(source))
-    frames = [(marker, source[start + 4]) for marker, start, end in _segments(source) if marker in _FRAMES]
-    return any(marker not in _READ_FRAMES or bits != 8 for marker, bits in frames)
+    frames = [(marker, source[start + 4 : start + 7]) for marker, start, _ in _segments(source) if marker in _FRAMES]
+    return any(marker not in _READ_FRAMES or head[0] != 8 or head[1:] == b"\0\0" for marker, head in frames)
 
 
 def plain_jpeg(source: bytes) -> bytes:
     """The same pixels without what libjpeg may stumble over beside them.
 
-    That is spare bytes between segments, JFIF's version, pieces of a profile, and parameters of a scan that mean
-    nothing when it is sequential.
+    That is spare bytes between segments, JFIF's version, pieces of a profile, how Adobe's marker says that colours are
+    stored where it says no such thing, and parameters of a scan that mean nothing when it is sequential.
     """
     segments = [*_segments(source)]
+    channels = next((source[start + 9] for marker, start, _ in segments if marker in _FRAMES), 0)
+    transforms = _TRANSFORMS.get(channels)
     is_sequential = bool(_SEQUENTIAL & {marker for marker, _, _ in segments})
     plain = bytearray(source)
     for marker, start, end in segments:
         if marker == _APP0 and source[start + 4 : start + 9] == b"JFIF\0" and end - start >= 16:
             plain[start + 9] = 1  # not left out: that there is a JFIF says that the channels are luma and colour
+        if marker == _APP14 and transforms and end - start >= 16 and source[start + 15] not in transforms:
+            plain[start + 15] = transforms[-1]
         if marker == _START_OF_SCAN and is_sequential:
             plain[end - 3 : end] = b"\0\x3f\0"
     return without_segments(bytes(plain), (_APP2,))

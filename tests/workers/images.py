@@ -194,6 +194,11 @@ def _hostile() -> None:
                 "damaged_image",
             ),
             "12-bit.jpg": (jpeg.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "unsupported_image"),
+            "height-behind-the-pixels.jpg": (jpeg_claiming(256, 0), "unsupported_image"),
+            "odd-subsampling.jpg": (
+                jpeg.replace(b"\x01\x22\0\x02\x11\1", b"\x01\x31\0\x02\x11\1"),
+                "unsupported_image",
+            ),
             "lossless.jpg": (jpeg.replace(b"\xff\xc0\x00\x11", b"\xff\xc3\x00\x11"), "unsupported_image"),
             "floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes(), "unsupported_image"),
             "half-floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes()[:900], "damaged_image"),

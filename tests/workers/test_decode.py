@@ -268,6 +268,7 @@ def stumbled_over(jpeg: bytes) -> dict[str, bytes]:
         + jpeg[12:20]
         + adobe
         + jpeg[20:],
+        "a way to store colours that Adobe does not know": jpeg[:2] + adobe[:-1] + b"\2" + jpeg[20:],
         "parameters of a scan": jpeg[:last] + b"\0" + jpeg[last + 1 :],
         "half a note of Photoshop's": jpeg[:2] + photoshop + jpeg[2:],
     }
@@ -279,6 +280,15 @@ def test_what_stands_beside_the_pixels_of_a_jpeg_is_no_damage_and_hides_none(wha
     assert np.array_equal(decode(stumbled_over(good)[what], LIMITS).rgb, decode(good, LIMITS).rgb)
     with pytest.raises(ItemError, match="damaged"):
         decode(stumbled_over(HOSTILE["hole.jpg"][0])[what], LIMITS)
+
+
+@pytest.mark.parametrize("transform", [1, 3, 255])
+def test_four_channels_are_read_as_viewers_do_when_adobe_does_not_know_how_they_are_stored(transform):
+    good = saved(Image.fromarray(noise()).convert("CMYK"), "JPEG", quality=90)
+    at = good.index(b"Adobe") + 11
+    known, unknown = (good[:at] + bytes((value,)) + good[at + 1 :] for value in (2, transform))
+    assert np.array_equal(decode(unknown, LIMITS).rgb, decode(known, LIMITS).rgb)
+    assert not np.array_equal(decode(known, LIMITS).rgb, decode(good, LIMITS).rgb)
 
 
 @pytest.mark.parametrize(
