@@ -190,8 +190,3 @@ def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, start, end
         if marker == _START_OF_SCAN:
             return
-
-
-def is_whole_webp(source: bytes) -> bool:
-    """Whether as many bytes are there as the RIFF header says."""
-    return len(source) >= 8 + int.from_bytes(source[4:8], "little")

@@ -228,6 +228,23 @@ def test_very_few_bytes_too_many_between_the_pixels_are_no_damage_and_more_are(m
         assert np.array_equal(decode(spoiled, LIMITS).rgb, decode(data, LIMITS).rgb)
 
 
+WEBPS = {
+    "lossy": saved(noise(64, 48), "WEBP"),
+    "lossless": saved(noise(64, 48), "WEBP", lossless=True),
+    "with more behind it": saved(noise(64, 48), "WEBP", exif=b"Exif\0\0x", xmp=b"<x/>"),
+    "animated": saved(noise(64, 48), "WEBP", save_all=True, append_images=[Image.fromarray(noise(64, 48)[::-1])]),
+}
+
+
+@pytest.mark.parametrize("kind", WEBPS)
+def test_a_webp_that_is_cut_anywhere_is_not_read(kind):
+    data = WEBPS[kind]
+    assert decode(data, LIMITS).width == 64
+    for cut in {*range(1, len(data), max(1, len(data) // 200)), *range(len(data) - 30, len(data))}:
+        with pytest.raises(ItemError):
+            decode(data[:cut], LIMITS)
+
+
 def test_colours_in_planes_of_their_own_are_read():
     assert np.array_equal(decode(planar_tiff(8), LIMITS).rgb, corners(8, 8))
 
