@@ -60,6 +60,9 @@ _SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
 """Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
 _WHITE = 0
 
+_DEPTH_OF_PNG = 24
+"""Where a PNG says how many bits a shade has."""
+
 _JPEG_SPACES = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
 """pillow's name for what a JPEG holds, and what it is to be decoded to."""
 
@@ -175,6 +178,9 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
     if header.mode == "I" or has_large_planes:
         raise _unsupported()
+    shade = header.info.get("transparency")
+    if header.format == "PNG" and header.mode == "L" and isinstance(shade, int):  # a shade as the file counts them
+        header.info["transparency"] = shade * 255 // (2 ** source[_DEPTH_OF_PNG] - 1)
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     orientation = orientation_of(header)  # asked now: to load a TIFF turns it upright and takes its orientation away
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
@@ -214,8 +220,11 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
 
 def _by_pillow(image: Image.Image, profile: bytes | None, is_negative: bool) -> tuple[Pixels, Pixels | None]:
     if image.mode.startswith("I;16") or image.mode == "F":
-        gray = _eight_bits(np.asarray(image))
-        return to_srgb(np.bitwise_not(gray) if is_negative else gray, profile, "L"), None
+        shades = np.asarray(image)
+        gray = _eight_bits(shades)
+        is_clear = shades == image.info.get("transparency", np.nan)
+        alpha = np.where(is_clear, np.uint8(0), np.uint8(255)) if is_clear.any() else None
+        return to_srgb(np.bitwise_not(gray) if is_negative else gray, profile, "L"), alpha
     alpha = None
     if image.has_transparency_data:
         colours = "L" if image.mode in ("1", "L", "LA") else "RGB"

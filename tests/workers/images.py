@@ -84,11 +84,15 @@ def png_with_a_text_bomb() -> bytes:
     return good[:33] + png_chunk(b"zTXt", b"Comment\0\0" + bomb) + good[33:]
 
 
-def png_of(rows: bytes, width: int, height: int, interlaced: bool = False) -> bytes:
-    """An 8-bit gray PNG of these rows, each with its filter's number, as they are before they are deflated."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
-    body = zlib.compress(rows)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")
+def png_of(
+    rows: bytes, width: int, height: int, interlaced: bool = False, depth: int = 8, between: bytes = b""
+) -> bytes:
+    """A gray PNG of these rows, each with its filter's number, as they are before they are deflated.
+
+    `between`: chunks before them.
+    """
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + header + between + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def adam7(gray: np.ndarray) -> bytes:

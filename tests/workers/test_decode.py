@@ -27,6 +27,7 @@ from tests.workers.images import (
     oriented,
     planar_tiff,
     png_bomb,
+    png_chunk,
     png_of,
     saved,
 )
@@ -130,6 +131,20 @@ def test_a_palette_with_one_transparent_colour_is_known():
     data = saved(RGB.quantize(4), "PNG", transparency=0)
     alpha = decode(data, LIMITS).alpha
     assert set(np.unique(alpha)) == {0, 255}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("clear", [0, 1, -1])
+def test_a_shade_that_is_transparent_is_known_whatever_its_depth(depth, clear):
+    shades = np.arange(16) % 2**depth
+    shade = clear % 2**depth
+    shades[5] = shade
+    bits = "".join(f"{each:0{depth}b}" for each in shades)
+    row = b"\0" + int(bits, 2).to_bytes(2 * depth, "big")
+    data = png_of(row, 16, 1, depth=depth, between=png_chunk(b"tRNS", shade.to_bytes(2, "big")))
+    picture = decode(data, LIMITS)
+    assert np.array_equal(picture.alpha[0] == 0, shades == shade)
+    assert np.array_equal(picture.rgb[0, :, 0], np.rint(shades * (255 / (2**depth - 1))))
 
 
 def test_an_opaque_alpha_channel_is_none():
