@@ -24,6 +24,8 @@ PROMISED_LIFE = timedelta(hours=24)
 """Nothing that a customer sends is kept longer, counted from receipt."""
 DAMAGED_IN_ZIP = "damaged-in-zip"
 """The `source` of an item whose bytes nobody has: its zip file did not give them."""
+UNREAD = "unread"
+"""The same of one that could not be read on the sender's own disk."""
 _LONGEST_NAME, _LONGEST_PATH = 255, 1024  # bytes: of a file on a disk, and of a key on S3
 
 
@@ -71,8 +73,8 @@ class Item(Record):
 
     It never leaves the transient store. `source` is where its bytes lie: empty for the place that its number names,
     `upload:<token>` for an upload of the batch, else an address (`s3://`, `file://`) where they stay and are read in
-    place, or (`https://`, `http://`) from where they are fetched once; or it is `DAMAGED_IN_ZIP`. `options`, if any,
-    instead of the batch's.
+    place, or (`https://`, `http://`) from where they are fetched once; or it is `DAMAGED_IN_ZIP` or `UNREAD`.
+    `options`, if any, instead of the batch's.
     """
 
     number: int

@@ -286,6 +286,13 @@ class DamagedInZip(ItemError):
     fault = "user"
 
 
+class Unreadable(ItemError):
+    """A photo that could not be read on the sender's own disk: no permission, gone by then, a fault of the disk."""
+
+    code = "unreadable"
+    fault = "user"
+
+
 class FetchFailed(ItemError):
     """The address of a photo could not be read: no answer, an error, too slow, too many redirects."""
 

@@ -26,9 +26,17 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import ValidationError
 
-from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp
+from schemas.batch import DAMAGED_IN_ZIP, UNREAD, Item, Manifest, Stamp
 from schemas.clock import Clock
-from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, PastDeadline, SourceMissing, StoreFault
+from schemas.errors import (
+    BatchNotSealed,
+    DamagedInZip,
+    NotFound,
+    PastDeadline,
+    SourceMissing,
+    StoreFault,
+    Unreadable,
+)
 from schemas.ids import BatchId, received_at
 from schemas.results import ShardReport
 from store.no_core_dumps import forbid_core_dumps
@@ -116,7 +124,7 @@ def manifest_key(batch_id: BatchId) -> str:
 
 def is_in_place(item: Item) -> bool:
     """Whether its photo stays in the customer's own store, where they can replace it at any time."""
-    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD, DAMAGED_IN_ZIP))
+    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD, DAMAGED_IN_ZIP, UNREAD))
 
 
 class TransientStore:
@@ -192,6 +200,10 @@ class TransientStore:
         if item.source == DAMAGED_IN_ZIP:
             raise DamagedInZip(
                 "The photo is damaged in the zip file that it came in. Pack it again from the original, and send that."
+            )
+        if item.source == UNREAD:
+            raise Unreadable(
+                "The photo could not be read on the disk that it was sent from. Mend that, and submit it again."
             )
         if item.source.startswith(_UPLOAD):
             return self.read(uploaded_key(stamp.batch_id, item.source.removeprefix(_UPLOAD)))

@@ -10,6 +10,7 @@ from flows import steps
 from flows.admission import Write
 from flows.parts import Parts
 from flows.receive import stamp_batch
+from portal.intake.copying import Copying
 from portal.intake.folder import find_photos, upload
 from schemas.batch import Counts, Stamp
 from schemas.ids import AccountId, BatchId, Randomness
@@ -34,7 +35,7 @@ def send_folder(
     randomness: Randomness = os.urandom,
 ) -> Stamp:
     stamp = stamp_batch(parts, account_id, industry, options or CutoutOptions(), randomness)
-    upload(parts, stamp, find_photos(folder).photos, on_item=lambda: None)
+    upload(Copying(parts, stamp), find_photos(folder).photos, on_item=lambda: None)
     return stamp
 
 

@@ -14,6 +14,7 @@ from flows.receive import require_complete, seal, stamp_batch
 from portal.cli.terminal import err, progress_bar
 from portal.intake.addresses import sources
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
+from portal.intake.copying import Copying
 from portal.intake.folder import find_photos, one_photo, upload
 from portal.intake.manifest import SUFFIXES, read_manifest
 from portal.intake.place import items_in_place
@@ -72,14 +73,17 @@ def _upload(
             def moved() -> None:
                 bar.advance(bar.task_ids[0])
 
+            copying = Copying(parts, stamp)
             if archive is not None:
                 left_out = archive.left_out
                 upload_archive(parts, stamp, archive, moved)
-                _tell_damaged(archive.damaged)
+                _tell_lost("Damaged in the zip file", [shown(path) for path in archive.damaged])
             elif listed is not None:
-                upload_manifest(parts, stamp, listed, source.parent, moved)
+                upload_manifest(copying, listed, source.parent, moved)
             elif found is not None:
-                upload(parts, stamp, found.photos, moved, left_out.counts)
+                upload(copying, found.photos, moved, left_out.counts)
+            unread = [f"{shown(path)} ({why})" for path, why in sorted(copying.unread.items())]
+            _tell_lost("Not to be read", unread)
     _tell(left_out)
     return stamp.batch_id
 
@@ -98,11 +102,11 @@ def _tell(left_out: Tally) -> None:
         err.print(f"Left out: {left_out}.", soft_wrap=True)
 
 
-def _tell_damaged(paths: Sequence[str]) -> None:
-    if paths:
-        names = ", ".join(shown(path) for path in paths[:_MOST_NAMES])
-        more = f" and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else ""
-        err.print(f"Damaged in the zip file, so that there is nothing to cut: {names}{more}.", soft_wrap=True)
+def _tell_lost(why: str, photos: Sequence[str]) -> None:
+    if photos:
+        names = ", ".join(photos[:_MOST_NAMES])
+        more = f" and {len(photos) - _MOST_NAMES} more" if len(photos) > _MOST_NAMES else ""
+        err.print(f"{why}, so that there is nothing to cut: {names}{more}.", soft_wrap=True)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from portal.contact_sheet import contact_sheet
 from portal.delivery import deliver, read_results
 from portal.demo.people import DEALER, MARKETPLACE, Customer, write_photos
 from portal.demo.visitor import Visitor
+from portal.intake.copying import Copying
 from portal.intake.folder import find_photos, upload
 from portal.web.app import create_app
 from schemas.batch import Counts, Stamp
@@ -96,7 +97,7 @@ class Story:
         write_photos(customer, photos)
         options = CutoutOptions()
         stamp = stamp_batch(self._parts, self._accounts[customer.name], customer.industry, options)
-        upload(self._parts, stamp, find_photos(photos).photos, on_item=lambda: None)
+        upload(Copying(self._parts, stamp), find_photos(photos).photos, on_item=lambda: None)
         engine.start()
         with using(self._parts):
             counts = process_batch(stamp.batch_id)

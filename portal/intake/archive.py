@@ -59,6 +59,8 @@ class Archive:
         self.damaged: list[str] = []
         try:
             self._zip = zipfile.ZipFile(path)
+        except PermissionError:  # packed again, it would be no better
+            raise
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             raise BadArchive("That is no zip file, or a damaged one. Pack it again.") from None
         try:

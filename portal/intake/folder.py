@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.parts import Parts
 from flows.receive import seal
+from portal.intake.copying import Copying, is_photo_file
 from portal.intake.tally import Tally
-from schemas.batch import Item, Manifest, Stamp, can_be_kept
+from schemas.batch import Item, Manifest, can_be_kept
 from schemas.errors import NothingToDo, UserError
 from schemas.left_out import LeftOut
 from schemas.naming import PHOTO_SUFFIXES, has_photo_name
 from store.parallel import all_in_parallel
-from store.transient import source_key
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ def find_photos(folder: Path) -> Found:
     left_out = Tally()
     for path in _files(folder):
         relative = path.relative_to(folder).as_posix()
-        if path.is_symlink():
+        if os.path.islink(path):
             left_out.leave_out(relative, LeftOut.LINK)
         elif path.name.startswith("."):
             left_out.leave_out(relative, LeftOut.HIDDEN)
-        elif not has_photo_name(relative) or not path.is_file():  # a pipe would be read for ever
+        elif not has_photo_name(relative) or not is_photo_file(path):  # a pipe would be read for ever
             left_out.leave_out(relative, LeftOut.NOT_A_PHOTO)
         elif not can_be_kept(relative):
             left_out.leave_out(relative, LeftOut.BAD_NAME)
@@ -51,32 +50,33 @@ def find_photos(folder: Path) -> Found:
 
 
 def one_photo(file: Path) -> Found:
-    """A photo that is sent alone. Raises `UserError` for what is no photo by its name."""
+    """A photo that is sent alone. Raises `UserError` for what is no photo by its name, `OSError` if unreadable."""
     if not file.is_file() or not has_photo_name(file.name) or not can_be_kept(file.name):
         raise UserError(
             "That is no folder, no zip file, no manifest (.csv, .jsonl, .json), and no photo by its name. "
             f"Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}."
         )
+    file.open("rb").close()
     return Found(photos={file.name: file}, left_out=Tally())
 
 
 def upload(
-    parts: Parts,
-    stamp: Stamp,
+    copying: Copying,
     photos: dict[str, Path],
     on_item: Callable[[], None],
     left_out: Mapping[LeftOut, int] | None = None,
 ) -> Manifest:
-    """Copy the photos into the transient store and seal the batch. Raises `PastDeadline`, `StoreFault`, `UserError`."""
+    """Copy the photos into the transient store and seal the batch. One that cannot be read gets its own result.
+
+    Raises `PastDeadline`, `StoreFault`, `UserError`, and as `copying` does.
+    """
 
     def copied(numbered: tuple[int, str]) -> Item:
         number, relative = numbered
-        path = photos[relative]
-        size = path.stat().st_size
-        if size <= parts.settings.max_bytes:  # a larger one gets its own result, without its bytes
-            parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
-        return Item(number=number, path=relative, size=size)
+        size, source = copying.copy(number, relative, photos[relative])
+        return Item(number=number, path=relative, size=size, source=source)
 
+    parts, stamp = copying.parts, copying.stamp
     items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(photos, start=1), on_item)
     return seal(parts, stamp, items, left_out)
 

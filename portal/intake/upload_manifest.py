@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flows.parts import Parts
 from flows.receive import seal
+from portal.intake.copying import Copying, is_photo_file
 from portal.intake.manifest import Listed
-from schemas.batch import Item, Manifest, Stamp
+from schemas.batch import Item, Manifest
 from store.parallel import all_in_parallel
-from store.transient import source_key
 
 
-def upload_manifest(
-    parts: Parts, stamp: Stamp, listed: Sequence[Listed], beside: Path, on_item: Callable[[], None]
-) -> Manifest:
-    """Copy the files, seal the batch. A file that is not there gets its own result; links are not followed.
+def upload_manifest(copying: Copying, listed: Sequence[Listed], beside: Path, on_item: Callable[[], None]) -> Manifest:
+    """Copy the files, seal the batch. One that is not there, or cannot be read, gets its own result.
 
-    Raises `PastDeadline`.
+    Links are not followed. Raises `PastDeadline`, and as `copying` does.
     """
     beside = beside.resolve()
 
     def copied(numbered: tuple[int, Listed]) -> Item:
         number, each = numbered
-        size = 0
-        path = beside / each.file if each.file is not None else None
-        if path is not None and path.is_file() and path.resolve() == path:
-            size = path.stat().st_size
-            if size <= parts.settings.max_bytes:
-                parts.transient.write(stamp, source_key(stamp.batch_id, number), path.read_bytes())
-        return Item(number=number, path=each.path, size=size, source=each.url, options=each.options)
+        size, source = 0, each.url
+        file = beside / each.file if each.file is not None else None
+        if file is not None and is_photo_file(file) and os.path.realpath(file) == str(file):
+            size, source = copying.copy(number, each.path, file)
+        return Item(number=number, path=each.path, size=size, source=source, options=each.options)
 
+    parts, stamp = copying.parts, copying.stamp
     items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(listed, start=1), on_item)
     return seal(parts, stamp, items)

@@ -16,6 +16,7 @@ from flows.parts import Parts, open_parts
 from flows.receive import stamp_batch
 from portal.delivery import Results, deliver, deliver_to_place, read_results, zip_stream
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
+from portal.intake.copying import Copying
 from portal.intake.folder import find_photos, upload
 from portal.intake.manifest import Listed
 from portal.intake.upload_manifest import upload_manifest
@@ -89,10 +90,10 @@ def sent(parts: Parts, folder: Path, way: str) -> Manifest:
     else:
         photos = lay_out(folder / "photos", names)
         if way == "folder":
-            manifest = upload(parts, stamp, find_photos(photos).photos, on_item)
+            manifest = upload(Copying(parts, stamp), find_photos(photos).photos, on_item)
         else:
             listed = [Listed(path=name, url="", options=None, file=name) for name in names]
-            manifest = upload_manifest(parts, stamp, listed, photos, on_item)
+            manifest = upload_manifest(Copying(parts, stamp), listed, photos, on_item)
     assert len(told) == PHOTOS
     return manifest
 

@@ -20,6 +20,7 @@ from flows import calling_off
 from flows.parts import Parts, open_parts
 from flows.receive import stamp_batch
 from portal.closing import close_account
+from portal.intake.copying import Copying
 from portal.intake.folder import upload
 from schemas.clock import Clock
 from schemas.consent import Act, Method
@@ -59,7 +60,7 @@ def send(parts: Parts, owner: Owner, folder: Path) -> str:
     photo = folder / "VIN1.jpg"
     photo.write_bytes(b"a photo")
     stamp = stamp_batch(parts, owner.account_id, Industry.AUTOMOTIVE, CutoutOptions(), Random(3).randbytes)
-    upload(parts, stamp, {"VIN1.jpg": photo}, on_item=lambda: None)
+    upload(Copying(parts, stamp), {"VIN1.jpg": photo}, on_item=lambda: None)
     return stamp.batch_id
 
 
@@ -93,7 +94,7 @@ def send_for_other(parts: Parts, other: Owner, folder: Path) -> str:
     stamp = stamp_batch(parts, other.account_id, None, CutoutOptions(), Random(4).randbytes)
     photo = folder / "1.jpg"
     photo.write_bytes(b"another photo")
-    upload(parts, stamp, {"1.jpg": photo}, on_item=lambda: None)
+    upload(Copying(parts, stamp), {"1.jpg": photo}, on_item=lambda: None)
     return stamp.batch_id
 
 

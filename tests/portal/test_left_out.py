@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from flows.receive import stamp_batch
 from portal.cli.sending import send
-from portal.intake.folder import find_photos
+from portal.intake.archive import Archive
+from portal.intake.copying import Copying
+from portal.intake.folder import find_photos, one_photo, upload
 from portal.intake.tally import Tally
+from schemas.batch import UNREAD
 from schemas.errors import BadArchive
 from schemas.left_out import LeftOut
 from schemas.naming import shown
@@ -19,11 +26,41 @@ from store.outside import allow
 from store.s3 import S3
 from tests.api.conftest import Desk, jpeg, new_desk
 from tests.portal.commands import run
-from tests.portal.test_intake import packed
+from tests.portal.test_intake import LIMITS, packed
 from tests.portal.test_own_places import keys_of
 from tests.store.conftest import ceph_bucket
 
 BAD_NAMES = ("a\x1b[2J.jpg", "b\nc.jpg", os.fsdecode(b"\xff.jpg"))
+
+
+def too_deep(tmp_path: Path, photos: dict[str, bytes], out_of_reach: dict[str, bytes]) -> Path:
+    """A folder with these photos, at such a depth that longer names can be listed and not opened, by nobody."""
+    longest = os.pathconf(tmp_path, "PC_PATH_MAX") - 1
+    missing = longest - len(f"{tmp_path}/12345.jpg")
+    names = ["x" * 249] * (missing // 250 - 1)
+    rest = missing - 250 * len(names)
+    names += ["y" * (rest // 2 - 1), "y" * (rest - rest // 2 - 1)]
+    depth = os.open(tmp_path, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=depth)
+        below = os.open(name, os.O_RDONLY, dir_fd=depth)
+        os.close(depth)
+        depth = below
+    for name, data in (photos | out_of_reach).items():
+        with open(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=depth), "wb") as file:
+            file.write(data)
+    os.close(depth)
+    return tmp_path.joinpath(*names)
+
+
+@contextmanager
+def a_user_who_is_not_root() -> Iterator[None]:
+    own = os.geteuid()
+    os.seteuid(own or 65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
 
 
 @pytest.fixture
@@ -96,6 +133,59 @@ def test_a_background_that_is_damaged_in_its_zip_is_told_once_and_not_of_every_o
         send(desk.parts, str(path), desk.accounts["Acme"][0], None, CutoutOptions(bg_image="wall.jpg"))
     (batch,) = json.loads(run("status", "--json"))
     assert batch["state"] == "cancelled", "nobody waits for cutouts that could not be made"
+
+
+@pytest.mark.parametrize("way", ["folder", "manifest"])
+def test_a_photo_that_cannot_be_read_costs_its_own_result_and_is_named_with_the_reason(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    deep = too_deep(tmp_path, {"1.jpg": jpeg("red"), "x.jpg": jpeg("blue")}, {"out-of-reach.jpg": jpeg("green")})
+    (deep / "l.csv").write_text("path\n1.jpg\nout-of-reach.jpg\nx.jpg\n")
+    source = deep if way == "folder" else deep / "l.csv"
+    batch = send(desk.parts, str(source), desk.accounts["Acme"][0], None, CutoutOptions())
+    said = "Not to be read, so that there is nothing to cut: out-of-reach.jpg (File name too long)."
+    assert said in capsys.readouterr().err
+    desk.work(batch)
+    told = json.loads(run("status", batch, "--json"))
+    (failure,) = told["failures"]
+    assert (failure["path"], failure["code"]) == ("out-of-reach.jpg", "unreadable")
+    assert "submit it again" in failure["sentence"]
+    assert (told["state"], told["counts"]["done"]) == ("partially_completed", 2)
+
+
+def test_a_photo_that_goes_while_it_is_sent_costs_its_own_result(desk: Desk, tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (tmp_path / name).write_bytes(jpeg())
+    copying = Copying(desk.parts, stamp_batch(desk.parts, desk.accounts["Acme"][0], None, CutoutOptions()))
+    manifest = upload(copying, find_photos(tmp_path).photos, lambda: (tmp_path / "2.jpg").unlink(missing_ok=True))
+    assert [(item.path, item.source) for item in manifest.items] == [("1.jpg", ""), ("2.jpg", UNREAD), ("3.jpg", "")]
+    assert copying.unread == {"2.jpg": "No such file or directory"}
+
+
+@pytest.mark.parametrize("way", ["folder", "manifest"])
+def test_a_background_that_cannot_be_read_is_told_once_and_not_of_every_other_photo(
+    desk: Desk, tmp_path: Path, way: str
+) -> None:
+    deep = too_deep(tmp_path, {"1.jpg": jpeg()}, {"out-of-reach.jpg": jpeg()})
+    (deep / "l.csv").write_text("path\n1.jpg\nout-of-reach.jpg\n")
+    source = deep if way == "folder" else deep / "l.csv"
+    options = CutoutOptions(bg_image="out-of-reach.jpg")
+    with pytest.raises(OSError, match="File name too long"):
+        send(desk.parts, str(source), desk.accounts["Acme"][0], None, options)
+    (batch,) = json.loads(run("status", "--json"))
+    assert batch["state"] == "cancelled"
+
+
+def test_a_photo_alone_and_a_zip_that_may_not_be_read_are_told_as_such() -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name in ("1.jpg", "1.zip"):
+            (Path(folder) / name).touch(mode=0)
+        with a_user_who_is_not_root():
+            with pytest.raises(PermissionError):
+                one_photo(Path(folder) / "1.jpg")
+            with pytest.raises(PermissionError):
+                Archive(Path(folder) / "1.zip", LIMITS)
 
 
 def test_a_key_that_no_folder_can_hold_is_counted_on_a_real_s3_server(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from hashlib import sha256
 
 import pytest
 
-from schemas.batch import DAMAGED_IN_ZIP, Item, Manifest, Stamp
-from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, SourceMissing, StoreFault
+from schemas.batch import DAMAGED_IN_ZIP, UNREAD, Item, Manifest, Stamp
+from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, SourceMissing, StoreFault, Unreadable
 from store.objects import ObjectStore
 from store.transient import TransientStore, is_in_place, manifest_key, source_key, uploaded_key
 from tests.store.conftest import NOON, batch_at, stamp
@@ -65,8 +65,8 @@ def test_a_photo_in_place_stays_there_and_is_the_one_that_was_cut(objects: Objec
 def test_what_is_nowhere_is_told_by_what_became_of_it(objects: ObjectStore) -> None:
     outside = Outside()
     transient = TransientStore(objects, lambda: NOON, outside)
-    manifest = sealed(transient, 1, "", "file:///gone", "upload:token", DAMAGED_IN_ZIP)
-    told = (SourceMissing, SourceMissing, SourceMissing, DamagedInZip)
+    manifest = sealed(transient, 1, "", "file:///gone", "upload:token", DAMAGED_IN_ZIP, UNREAD)
+    told = (SourceMissing, SourceMissing, SourceMissing, DamagedInZip, Unreadable)
     for item, error in zip(manifest.items, told, strict=True):
         with pytest.raises(error):
             transient.source(manifest.stamp, item)
@@ -78,7 +78,7 @@ def test_what_is_nowhere_is_told_by_what_became_of_it(objects: ObjectStore) -> N
     transient.write(manifest.stamp, source_key(manifest.stamp.batch_id, 1), b"others")
     assert transient.source(manifest.stamp, manifest.items[0]) == b"others"
     assert set(outside.asked) == {"file:///gone"}
-    assert [is_in_place(item) for item in manifest.items] == [False, True, False, False]
+    assert [is_in_place(item) for item in manifest.items] == [False, True, False, False, False]
 
 
 def test_a_batch_without_its_manifest_was_not_sealed_and_a_damaged_one_is_a_fault(objects: ObjectStore) -> None:
