@@ -10,8 +10,9 @@ ledger serves: a grant that is live there but withdrawn here is withdrawn there,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from consent.ledger import Refusal, live_grants, withdraw_all
 from consent.locks import lock_grant, lock_ledger
 from schemas.consent import Act, Grant, Method
 from schemas.errors import LedgerBroken, NotFound, StoreFault
-from schemas.ids import AccountId, BatchId, PersonId, parse_grant_id
+from schemas.ids import AccountId, BatchId, GrantId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
 from schemas.record import Moment, Record
 from store.batches import mark_purged
@@ -60,6 +61,15 @@ class _Withdrawal(BaseModel):
     received_at: Moment
 
 
+@dataclass(frozen=True)
+class _Forgotten:
+    """What is noted and the records do not know: batches that were purged, grants withdrawn, accounts closed."""
+
+    purges: Sequence[tuple[BatchId, datetime]] = field(default_factory=list)
+    withdrawals: Mapping[GrantId, _Withdrawal] = field(default_factory=dict)
+    closings: Mapping[AccountId, datetime] = field(default_factory=dict)
+
+
 def open_suppressions(settings: Settings) -> ObjectStore:
     """The folder or prefix beside the lake. It is backed up with nothing and restored from nothing."""
     return open_store(settings.suppressions_root, settings)
@@ -79,14 +89,26 @@ def note_soon(records: Records, objects: ObjectStore) -> None:
         _note_closings(connection, objects)
 
 
-def replay(connection: Connection, objects: ObjectStore, now: datetime) -> list[Grant]:
+def replay(records: Records, objects: ObjectStore, now: datetime) -> list[Grant]:
     """Make a restored database remember. Returns the grants that it held live and that had been withdrawn.
 
     Raises `StoreFault`, and `LedgerBroken` when an object cannot be read as what it must be: then nothing may serve.
     """
-    _replay_purges(connection, objects)
-    ended = _replay_withdrawals(connection, objects, now)
-    _replay_closings(connection, objects, now)
+    with records.reading() as connection:  # the store may be slow, and others wait for their turn to write
+        forgotten = _Forgotten(
+            purges=[(BatchId(each.subject), each.last_deletion) for each in _forgotten_purges(connection, objects)],
+            withdrawals=_forgotten_withdrawals(connection, objects),
+            closings=_forgotten_closings(connection, objects),
+        )
+    if forgotten == _Forgotten():
+        return []
+    with records.transaction() as connection:
+        for batch_id, purged_at in forgotten.purges:
+            mark_purged(connection, [batch_id], purged_at)
+        ended = _withdraw_again(connection, forgotten.withdrawals, now)
+        for account_id, closed_at in forgotten.closings.items():
+            withdraw_all(connection, Refusal(account_id, Method.OPERATOR, now, reason=_REASON), now)
+            erase_account(connection, account_id, closed_at)
     return ended
 
 
@@ -162,36 +184,34 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     return len(purges.receipts)
 
 
-def _replay_withdrawals(connection: Connection, objects: ObjectStore, now: datetime) -> list[Grant]:
+def _forgotten_purges(connection: Connection, objects: ObjectStore) -> Iterator[Receipt]:
+    mark = _mark(objects, _MARK)
+    if mark is not None and not _holds(connection, receipts, mark):
+        yield from _noted_purges(objects)
+
+
+def _forgotten_withdrawals(connection: Connection, objects: ObjectStore) -> dict[GrantId, _Withdrawal]:
     noted = set(objects.files(_GRANTS))
-    if not any(_name(grant) in noted for grant in live_grants(connection)):
+    ended = [grant for grant in live_grants(connection) if _name(grant) in noted]
+    return {grant.grant_id: _read(objects, f"{_GRANTS}/{_name(grant)}", _Withdrawal) for grant in ended}
+
+
+def _forgotten_closings(connection: Connection, objects: ObjectStore) -> dict[AccountId, datetime]:
+    if not _sees_accounts(connection):
+        return {}
+    noted = set(objects.files(_ACCOUNTS))
+    are_open = connection.execute(select(accounts.c.account_id).where(accounts.c.closed_at.is_(None))).scalars()
+    closed = [AccountId(each) for each in are_open if f"{each}.json" in noted]
+    return {each: _read(objects, f"{_ACCOUNTS}/{each}.json", _Closing).closed_at for each in closed}
+
+
+def _withdraw_again(connection: Connection, withdrawals: Mapping[GrantId, _Withdrawal], now: datetime) -> list[Grant]:
+    """Those of these that are live by now: somebody may have been here meanwhile."""
+    if not withdrawals:
         return []
     lock_ledger(connection)
-    return [
-        _end(connection, grant, _read(objects, f"{_GRANTS}/{_name(grant)}", _Withdrawal), now)
-        for grant in live_grants(connection)
-        if _name(grant) in noted
-    ]
-
-
-def _replay_purges(connection: Connection, objects: ObjectStore) -> None:
-    mark = _mark(objects, _MARK)
-    if mark is None or _holds(connection, receipts, mark):
-        return
-    for receipt in _noted_purges(objects):
-        mark_purged(connection, [BatchId(receipt.subject)], receipt.last_deletion)
-
-
-def _replay_closings(connection: Connection, objects: ObjectStore, now: datetime) -> None:
-    if not _sees_accounts(connection):
-        return
-    noted = set(objects.files(_ACCOUNTS))
-    are_open = select(accounts.c.account_id).where(accounts.c.closed_at.is_(None))
-    for account_id in map(AccountId, connection.execute(are_open).scalars().all()):
-        if f"{account_id}.json" in noted:
-            closing = _read(objects, f"{_ACCOUNTS}/{account_id}.json", _Closing)
-            withdraw_all(connection, Refusal(account_id, Method.OPERATOR, now, reason=_REASON), now)
-            erase_account(connection, account_id, closing.closed_at)
+    ended = [grant for grant in live_grants(connection) if grant.grant_id in withdrawals]
+    return [_end(connection, grant, withdrawals[grant.grant_id], now) for grant in ended]
 
 
 def _sees_accounts(connection: Connection) -> bool:

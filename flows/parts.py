@@ -80,8 +80,7 @@ def _unchecked(settings: Settings, clock: Clock, watch: Watch = lambda counts: N
 
 
 def _replay(parts: Parts) -> None:
-    with parts.records.transaction() as connection:
-        replay(connection, open_suppressions(parts.settings), parts.clock())
+    replay(parts.records, open_suppressions(parts.settings), parts.clock())
 
 
 _CHECKS: tuple[Callable[[Parts], object], ...] = (

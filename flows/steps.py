@@ -110,8 +110,7 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
 def reconcile(parts: Parts) -> Reconciled:
     """Compare the lake with the ledger, and erase whatever has no live grant behind it. Raises `StoreFault`."""
     suppressions = open_suppressions(parts.settings)
-    with parts.records.transaction() as connection:
-        replay(connection, suppressions, parts.clock())  # the records may have been restored under a running portal
+    replay(parts.records, suppressions, parts.clock())  # the records may have been restored under a running portal
     with parts.records.reading() as connection:  # the store may be slow, and others wait for their turn to write
         note(connection, suppressions)
     with parts.records.reading() as connection:  # anew: a grant that was given meanwhile is among the live ones

@@ -24,10 +24,13 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.receipt import Erased
 from store.batches import get_batch, open_batch
+from store.closing import erase_account
 from store.objects import ObjectStore
+from store.people import find_account_or_closed
 from store.receipts import begin_erasures, finish_erasures
 from store.records import Records, open_records
 from store.settings import Settings
+from store.storage import Children
 from store.tables import batches
 from tests.consent.conftest import NOON, Owner, later, new_owner
 
@@ -72,15 +75,16 @@ def test_a_withdrawal_survives_the_restore_of_an_older_database(home: Settings, 
     records = restored(backup, home)
     with records.transaction() as connection:
         assert len(ledger.live_grants(connection)) == 2, "the backup really is older"
-        ended = replay(connection, objects, later(60))
+    ended = replay(records, objects, later(60))
     assert ended == [withdrawn.model_copy(update={"withdrawn_at": later(1)})]
     with records.transaction() as connection:
         assert ledger.live_grants(connection) == [kept]
-        assert replay(connection, objects, later(61)) == []
+    assert replay(records, objects, later(61)) == []
+    with records.transaction() as connection:
         assert ledger.verify(connection) == 3
     (again,) = new_press(records, owner)
+    assert replay(records, objects, later(99)) == [], "a later yes is another grant and stays"
     with records.transaction() as connection:
-        assert replay(connection, objects, later(99)) == [], "a later yes is another grant and stays"
         assert again in ledger.live_grants(connection)
 
 
@@ -125,8 +129,8 @@ def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objec
     objects.write("purges/000000000002-0.json.partial-0", b'{"receipts": [')  # of a writer that was killed
     records.engine.dispose()
     records = restored(backup, home)
+    replay(records, objects, later(10))
     with records.transaction() as connection:
-        replay(connection, objects, later(10))
         assert get_batch(connection, batch_id).purged_at == later(5)
         assert connection.execute(select(batches.c.state)).scalar() == "purged"
 
@@ -135,8 +139,8 @@ def test_an_unreadable_suppression_stops_the_start(home: Settings, objects: Obje
     records = open_records(home)
     (grant,) = new_owner(records).press(AUTO)
     objects.write(f"grants/{grant.grant_id}.json", b"{}")
-    with records.transaction() as connection, pytest.raises(LedgerBroken):
-        replay(connection, objects, NOON)
+    with pytest.raises(LedgerBroken):
+        replay(records, objects, NOON)
 
 
 def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: Settings, objects: ObjectStore) -> None:
@@ -199,23 +203,35 @@ def test_a_store_out_of_reach_costs_no_withdrawal(owner: Owner, home: Settings, 
 
 
 class Slow(ObjectStore):
-    """While it takes an object, somebody else writes into the records."""
+    """While it takes, gives or lists objects, somebody else writes into the records."""
 
     def __init__(self, objects: ObjectStore, records: Records) -> None:
         super().__init__(objects.storage)
         self._records = records
         self.taken: list[str] = []
+        self.given: list[str] = []
 
     def write(self, key: str, data: bytes) -> None:
-        another = Thread(target=self._change, args=(key,), daemon=True)
-        another.start()
-        another.join(20)
-        assert self.taken[-1:] == [key]
+        self._let_another_write(key, self.taken)
         super().write(key, data)
 
-    def _change(self, key: str) -> None:
+    def read(self, key: str) -> bytes:
+        self._let_another_write(key, self.given)
+        return super().read(key)
+
+    def children(self, prefix: str) -> Children:
+        self._let_another_write(prefix, self.given)
+        return super().children(prefix)
+
+    def _let_another_write(self, key: str, asked: list[str]) -> None:
+        another = Thread(target=self._change, args=(key, asked), daemon=True)
+        another.start()
+        another.join(20)
+        assert asked[-1:] == [key]
+
+    def _change(self, key: str, asked: list[str]) -> None:
         with self._records.transaction():
-            self.taken.append(key)
+            asked.append(key)
 
 
 def test_nobody_waits_for_the_records_while_a_withdrawal_is_noted(
@@ -234,6 +250,38 @@ def test_nobody_waits_for_the_records_while_a_withdrawal_is_noted(
     monkeypatch.setattr(steps, "open_suppressions", lambda _: slow)
     steps.reconcile(parts)
     assert slow.taken[1:] == ["ledger.json", f"grants/{second.grant_id}.json"]
+
+
+def test_nobody_waits_for_the_records_while_the_store_is_asked_what_they_forgot(
+    home: Settings, objects: ObjectStore
+) -> None:
+    records = open_records(home)
+    owner = new_owner(records)
+    (grant,) = owner.press(AUTO)
+    subject = new_batch_id(NOON, Random(1).randbytes)
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+        erase_account(connection, owner.account_id, later(2))
+        begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(3))
+        finish_erasures(connection, {subject: later(60)}, later(3))
+        note(connection, objects)
+    records.engine.dispose()
+    records = restored(backup, home)
+    slow = Slow(objects, records)
+    ended = replay(records, slow, later(60))
+    assert ended == [grant.model_copy(update={"withdrawn_at": later(1)})]
+    asked = {"purges.json", "purges", "grants", f"grants/{grant.grant_id}.json", f"accounts/{owner.account_id}.json"}
+    assert asked <= set(slow.given)
+    with records.reading() as connection:
+        assert find_account_or_closed(connection, owner.account_id).closed_at == later(2)
+
+
+def test_a_start_with_nothing_to_remember_waits_for_no_writer(owner: Owner, objects: ObjectStore) -> None:
+    owner.press(AUTO)
+    with owner.records.transaction() as connection:
+        note(connection, objects)
+        assert replay(owner.records, objects, later(1)) == []
 
 
 def test_a_grant_that_is_given_while_withdrawals_are_noted_is_live_to_the_reconcile_that_follows(
@@ -270,4 +318,4 @@ def test_withdrawals_are_noted_on_both_databases(owner: Owner, objects: ObjectSt
     with owner.records.transaction() as connection:
         ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
         assert note(connection, objects) == 2
-        assert replay(connection, objects, later(2)) == []
+    assert replay(owner.records, objects, later(2)) == []
