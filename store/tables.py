@@ -205,7 +205,7 @@ admissions = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("admitted_at", UtcTime, nullable=False),
-    Column("merged_into", String(200)),
+    Column("merged_into", String(200), index=True),
     Column("retired_at", UtcTime),
     Column("erased_at", UtcTime),
 )
@@ -463,7 +463,7 @@ webhook_events = Table(
     Column("webhook_id", String(33), nullable=False, index=True),
     Column("kind", String(40), nullable=False),
     Column("body", JSON, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
+    Column("created_at", UtcTime, nullable=False, index=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_try_at", UtcTime, index=True),
     Column("delivered_at", UtcTime),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import MetaData, event, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +34,14 @@ def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: 
     for _ in range(2):
         records = open_records(settings)
         assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+def test_the_newest_schema_is_the_one_that_the_code_knows(tmp_path: Path, server: str) -> None:
+    records = open_records(Settings(home=tmp_path, records_url="" if server == "sqlite" else new_database()))
+    with records.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    records.engine.dispose()
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
