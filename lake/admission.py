@@ -136,6 +136,13 @@ def files_at(connection: Connection, industry: Industry | None, moment: datetime
     return sorted(map(_file, found), key=lambda each: each.key)
 
 
+def admitted_rows(connection: Connection, key: str) -> dict[BatchId, int]:
+    """How many rows of which batch a file holds that readers may read: those of one admission, or of many merged."""
+    are_there = or_(admissions.c.key == key, admissions.c.merged_into == key)
+    query = select(admissions.c.batch_id, func.sum(admissions.c.rows)).where(are_there)
+    return {BatchId(batch_id): rows for batch_id, rows in connection.execute(query.group_by(admissions.c.batch_id))}
+
+
 def lock_file(connection: Connection, key: str) -> None:
     """Until this transaction ends nobody else admits or erases this file."""
     serialise_appends(connection, f"lake:{key}")

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import update
 
 from lake.admission import AdmittedFile
+from lake.audit import audit
 from lake.compact import Compacted, compact
 from lake.erase import READING, erase_grant
 from lake.merging import LEAST_FILES, plan_merges
@@ -23,6 +25,7 @@ from schemas.ids import GrantId
 from schemas.industries import Industry
 from store.folder import Folder
 from store.objects import ObjectStore
+from store.tables import admissions
 from tests.consent.postgres import new_database
 from tests.lake.conftest import AUTO, World, build_world
 
@@ -87,6 +90,22 @@ def test_a_merged_file_is_merged_again_and_the_account_page_still_says_what_was_
     with world.records.transaction() as connection:
         told = contributions(connection, [grant])[grant.grant_id]
     assert [each.images for each in told.batches] == [2, 2, 2]
+
+
+def test_the_audit_knows_what_a_merged_file_must_hold_of_each_batch(world: World) -> None:
+    grant = world.grant()
+    for count in (1, 2):
+        world.give(grant, count)
+    merge(world, least_files=2)
+    world.give(grant)
+    merge(world, least_files=2)
+    assert audit(world.reader()).faults == []
+    with world.records.transaction() as connection:  # as if one of the other batch had come for it
+        of_first = admissions.c["items"] == [1]
+        connection.execute(update(admissions).where(of_first).values(rows=admissions.c.rows + 1))
+        connection.execute(update(admissions).where(~of_first).values(rows=admissions.c.rows - 1))
+    ((_, fault),) = audit(world.reader()).faults
+    assert fault == "its rows are not those of the batches that were admitted"
 
 
 def test_files_that_were_merged_stay_for_readers_for_a_while(world: World) -> None:

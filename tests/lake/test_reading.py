@@ -142,7 +142,8 @@ def test_ray_data_reads_the_files(filled: World, tmp_path: Path) -> None:
 def test_a_file_of_every_version_is_readable_beside_new_ones(world: World, version: Path) -> None:
     new = world.give(world.grant())
     data = version.read_bytes()
-    old = replace(new, key=f"{new.key[:-20]}ffffff.parquet", items=(98, 99))
+    (batch_id,) = set(pq.read_table(version)["batch_id"].to_pylist())
+    old = replace(new, key=f"{new.key[:-20]}ffffff.parquet", items=(98, 99), batch_id=batch_id)
     world.lake.write(old.key, data)
     world.admit(replace(old, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
     table = world.reader().dataset(AUTO).to_table()
