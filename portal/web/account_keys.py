@@ -6,13 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, RedirectResponse
+from sqlalchemy import Connection
 
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
+from schemas.errors import UserError
 from store.api_keys import create_key, list_keys, revoke_key
 from store.people import Role, Session
 
 PAGE = "/account/keys"
+_AGAIN = (
+    "There is a key of that name already, so none was made. If you do not have its text, revoke it and make another."
+)
+"""Also for a form that was sent twice, as by loading its answer again: it leaves no key behind that nobody has seen."""
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
@@ -26,9 +32,14 @@ def show(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 @router.post(PAGE)
 def create(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") -> HTMLResponse:
     """Make a key and show it. It is in this answer alone: not in an address, and no cache keeps the page."""
-    person = session.person
-    with portal.records.transaction() as connection:
-        key, text = create_key(connection, person.account_id, person.person_id, name, portal.clock(), portal.randomness)
+    person, now = session.person, portal.clock()
+    try:
+        with portal.records.transaction() as connection:
+            if name.strip() in _names_in_use(connection, session):
+                raise UserError(_AGAIN)
+            key, text = create_key(connection, person.account_id, person.person_id, name, now, portal.randomness)
+    except UserError as fault:
+        return _page(portal, session, 400, asked=name, problem=str(fault))
     return _page(portal, session, made=key.name, text=text)
 
 
@@ -40,15 +51,32 @@ def revoke(portal: ThePortal, session: Owner, key_id: str) -> RedirectResponse:
     return RedirectResponse(PAGE, status_code=303)
 
 
-def _page(portal: Portal, session: Session, made: str = "", text: str = "") -> HTMLResponse:
+def _names_in_use(connection: Connection, session: Session) -> set[str]:
+    keys = list_keys(connection, session.person.account_id)
+    return {key.name for key in keys if key.revoked_at is None}
+
+
+def _page(
+    portal: Portal,
+    session: Session,
+    status: int = 200,
+    made: str = "",
+    text: str = "",
+    asked: str = "",
+    problem: str = "",
+) -> HTMLResponse:
+    """`made` and `text`: a new key; `asked` and `problem`: the name that was typed, and why there is no key of it."""
     with portal.records.reading() as connection:
         keys = list_keys(connection, session.person.account_id)
     return portal.page(
         "keys.html",
+        status,
         session=session,
         in_use=[key for key in keys if key.revoked_at is None],
         revoked=[key for key in keys if key.revoked_at is not None],
         may_change=session.person.role is Role.OWNER,
         made=made,
         text=text,
+        asked=asked,
+        problem=problem,
     )

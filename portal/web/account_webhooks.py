@@ -31,9 +31,10 @@ def add(portal: ThePortal, session: Owner, url: Annotated[str, Form(max_length=5
     """Add a public address and show its secret. It is in this answer alone."""
     account_id, now = session.person.account_id, portal.clock()
     try:
+        _is_new(portal, session, url.strip())
         made = telling.add(portal.records, account_id, url.strip(), now, portal.randomness, telling.default_fetcher())
     except (FetchFailed, UnsafeAddress, UserError) as fault:
-        return _page(portal, session, 400, problem=str(fault))
+        return _page(portal, session, 400, asked=url, problem=str(fault))
     return _page(portal, session, secret=made.secret)
 
 
@@ -64,7 +65,18 @@ def replay(portal: ThePortal, session: Owner, webhook_id: str, event_id: str) ->
     return RedirectResponse(PAGE, status_code=303)
 
 
-def _page(portal: Portal, session: Session, status: int = 200, secret: str = "", problem: str = "") -> HTMLResponse:
+def _is_new(portal: Portal, session: Session, url: str) -> None:
+    """Refuse an address that is a webhook already: a form that is sent twice must not have it told all things twice."""
+    with portal.records.reading() as connection:
+        own = webhooks.list_all(connection, session.person.account_id)
+    if url in {each.url for each in own}:
+        raise UserError("That address is a webhook already. For a new secret, take it away and add it again.")
+
+
+def _page(
+    portal: Portal, session: Session, status: int = 200, secret: str = "", asked: str = "", problem: str = ""
+) -> HTMLResponse:
+    """`secret`: of a new webhook; `asked` and `problem`: the address that was typed, and why it is none."""
     with portal.records.reading() as connection:
         own = webhooks.list_all(connection, session.person.account_id)
         told = [(each, webhooks.events_of(connection, each.webhook_id, _EVENTS)) for each in own]
@@ -74,6 +86,7 @@ def _page(portal: Portal, session: Session, status: int = 200, secret: str = "",
         session=session,
         told=told,
         secret=secret,
+        asked=asked,
         problem=problem,
         may_change=session.person.role is Role.OWNER,
     )

@@ -242,3 +242,16 @@ def test_looking_waits_for_no_writer(site: Site) -> None:
         for path in ("consent", "schedules", "webhooks", "webhooks/1/events", "schedules/1"):
             asked = other.submit(client.get, f"/v1/{path}", headers={"x-api-key": key})
             assert asked.result(timeout=60).status_code in (200, 404), path
+
+
+def test_a_key_of_a_name_that_is_in_use_is_not_made(site: Site) -> None:
+    """So that loading the answer again, which sends the form again, leaves no key behind that nobody has seen."""
+    browser = site.sign_in()
+    make_key(browser)
+    form = next(each for each in browser.forms if "Make a key" in each.buttons)
+    again = browser.send(form.action, [*[pair for pair in form.fields if pair[0] != "name"], ("name", " nightly run ")])
+    assert again.status == 400
+    assert "There is a key of that name already" in again.words
+    assert 'value=" nightly run "' in again.html, "what was typed is still there"
+    assert again.html.count("Revoke") == 1
+    make_key(again.press("Revoke"))

@@ -89,3 +89,16 @@ def test_what_only_an_owner_does_on_the_page_nobody_else_does_by_its_session(
         assert browser.client.delete(one, headers=sent).status_code == 403
         assert browser.client.get("/v1/webhooks").json()[0]["webhook_id"] == webhook.webhook_id
         assert events(site, webhook) == []
+
+
+def test_an_address_is_added_once_and_one_that_is_refused_can_be_mended(site: Site) -> None:
+    browser = site.sign_in()
+    webhook = hooked(site)
+    browser.open(PAGE)
+    token = dict(browser.forms[0].fields)["form_token"]
+    refused = browser.send(PAGE, [("form_token", token), ("url", 'http://127.0.0.1:9/"x')])
+    assert 'value="http://127.0.0.1:9/&#34;x"' in refused.html
+    again = browser.send(PAGE, [("form_token", token), ("url", webhook.url)])
+    assert again.status == 400
+    assert "is a webhook already" in again.words
+    assert again.words.count("Send a ping") == 1

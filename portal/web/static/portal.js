@@ -1,5 +1,7 @@
-// Keeps the time that is left to an erasure current. The page says it without this script, too.
+// On every page: the time that is left to an erasure stays current, and a form that is on its way is not sent again by a
+// second press. The pages say and do the same without this script.
 "use strict";
+const AGAIN = 10000; // milliseconds after which a press counts anew, should no answer have come
 function say(element) {
   const minutes = Math.max(0, Math.floor((Date.parse(element.dataset.until) - Date.now()) / 60000));
   const hours = Math.floor(minutes / 60);
@@ -8,3 +10,13 @@ function say(element) {
 }
 const countdowns = document.querySelectorAll("[data-until]");
 if (countdowns.length) setInterval(() => countdowns.forEach(say), 30000);
+
+const forget = (form) => { delete form.dataset.sent; };
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
+  if (form.dataset.sent !== undefined) return event.preventDefault();
+  form.dataset.sent = "";
+  setTimeout(forget, AGAIN, form);
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(forget)); // gone back to
