@@ -106,6 +106,27 @@ def test_numbers_go_up_while_the_page_is_looked_at(
     expect(page.locator(".photo")).to_have_count(4)
 
 
+def test_numbers_go_on_after_a_proxy_has_refused_them(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    """While the server starts anew, say. An EventSource gives up then, and nobody would be told."""
+    batch = send(site, parts, {"VIN1/1.jpg": b"", "VIN1/2.jpg": b""})
+    page = sign_in(context, site, address)
+    page.route("**/events", lambda route: route.fulfill(status=502, body="Bad gateway"))
+    page.goto(f"{address}/batches/{batch}")
+    expect(page.get_by_text("These numbers stand still")).to_be_visible()
+    assert is_accessible(page)
+    turn = threading.Semaphore(1)
+    work = threading.Thread(target=lambda: run_batch(parts, batch, refusing(turn)))
+    work.start()
+    page.unroute("**/events")
+    expect(page.locator("[data-count=failed]")).to_have_text("1")
+    expect(page.get_by_text("These numbers stand still")).to_be_hidden()
+    turn.release()
+    expect(page.get_by_role("heading", name="Failed")).to_be_visible()
+    work.join()
+
+
 def test_an_end_takes_nothing_away_from_who_is_typing(
     context: BrowserContext, site: Site, parts: Parts, address: str
 ) -> None:
@@ -118,7 +139,7 @@ def test_an_end_takes_nothing_away_from_who_is_typing(
             EventSource.prototype.close = function () { close.call(this); document.body.dataset.over = ""; };
         }"""
     )
-    expect(page.get_by_role("status")).to_be_attached()
+    expect(page.locator("[data-news]")).to_be_attached()
     search = page.get_by_label("Folder or part of a name")
     search.press_sequentially("VIN")
     turn = threading.Semaphore(1)
@@ -126,7 +147,7 @@ def test_an_end_takes_nothing_away_from_who_is_typing(
     expect(page.locator("body[data-over]")).to_be_attached()
     expect(search).to_have_value("VIN")
     assert is_accessible(page)
-    page.get_by_role("status").get_by_role("link", name="There are new results").click()
+    page.locator("[data-news]").get_by_role("link", name="There are new results").click()
     expect(page.get_by_role("heading", name="Failed")).to_be_visible()
 
 
