@@ -27,15 +27,8 @@ from schemas.industries import Industry
 _TIME = pa.timestamp("us", tz="UTC")
 _ADMIT = ""
 
-GRANTS = pa.schema(
-    [
-        pa.field("grant_id", pa.string(), nullable=False),
-        pa.field("industry", pa.string(), nullable=False),
-        pa.field("granted_at", _TIME, nullable=False),
-        pa.field("withdrawn_at", _TIME),
-    ]
-)
-"""What the gate needs of grants."""
+_GRANTS = pa.schema({"grant_id": pa.string(), "industry": pa.string(), "granted_at": _TIME, "withdrawn_at": _TIME})
+"""What is asked of grants."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +41,16 @@ class GateResult:
 
 def gate(
     rows: pa.Table,
-    grants: Sequence[Grant] | pa.Table | LedgerUnreadable,
+    grants: Sequence[Grant] | LedgerUnreadable,
     now: datetime,
     reconsent_from: datetime | None = RECONSENT_FROM,
 ) -> GateResult:
     """Split `rows` (columns received_at, industry, grant_id, and any others) by the policy.
 
-    `grants`: what the ledger holds, live or not, as records or as a table of `GRANTS`. A row without its grant among
-    them is refused, as is every row when the ledger cannot be read. Raises `LedgerBroken` for two grants of one id,
-    `ValueError` for times without a zone.
+    `grants`: what the ledger holds, live or not. A row without its grant among them is refused, as is every row when
+    the ledger cannot be read. Raises `LedgerBroken` for two grants of one id, `ValueError` for times without a zone.
     """
-    known = _as_table(grants)
+    known = _as_table(() if isinstance(grants, LedgerUnreadable) else grants)
     if len(pc.unique(known["grant_id"])) != known.num_rows:
         raise LedgerBroken("The ledger names one grant twice. Run `bgbatch consent verify`.")
     reasons = _reasons(rows, known, now, reconsent_from)
@@ -93,21 +85,14 @@ def is_live(connection: Connection, grant_id: GrantId) -> bool:
     return not isinstance(grant, LedgerUnreadable) and grant is not None and grant.withdrawn_at is None
 
 
-def grants_table(grants: Sequence[Grant]) -> pa.Table:
-    """Grants as the gate needs them."""
+def _as_table(grants: Sequence[Grant]) -> pa.Table:
     columns = {
         "grant_id": [str(each.grant_id) for each in grants],
         "industry": [each.industry.value for each in grants],
         "granted_at": [each.granted_at for each in grants],
         "withdrawn_at": [each.withdrawn_at for each in grants],
     }
-    return pa.table(columns, schema=GRANTS)
-
-
-def _as_table(grants: Sequence[Grant] | pa.Table | LedgerUnreadable) -> pa.Table:
-    if isinstance(grants, LedgerUnreadable):
-        return GRANTS.empty_table()
-    return grants if isinstance(grants, pa.Table) else grants_table(grants)
+    return pa.table(columns, schema=_GRANTS)
 
 
 def _grant_held(connection: Connection, grant_id: str | None) -> Grant | LedgerUnreadable | None:

@@ -10,7 +10,7 @@ from itertools import product
 import pyarrow as pa
 import pytest
 
-from consent.gate import gate, grants_table
+from consent.gate import gate
 from consent.policy import Facts, LedgerUnreadable, Reason, decide
 from consent.truth_table import CASES, PAGE, page
 from schemas.consent import Grant
@@ -98,11 +98,6 @@ def table_of(rows: Sequence[Facts], as_dictionary: bool = False) -> pa.Table:
             "item": pa.array(range(len(rows)), pa.int32()),
         }
     )
-
-
-def test_the_gate_takes_grants_as_a_table_too() -> None:
-    rows = table_of([Facts(NOON, "automotive", IDS[0])])
-    assert gate(rows, grants_table([A_GRANT]), NOON).admitted.num_rows == 1
 
 
 def test_times_without_a_zone_are_no_yes() -> None:
