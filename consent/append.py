@@ -7,7 +7,6 @@ Times of events are whole milliseconds, as those inside batch ids are, so that "
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -77,7 +76,7 @@ def select_events() -> Select[tuple[object, ...]]:
     return select(consent_events).order_by(consent_events.c.sequence)
 
 
-def read_event(row: RowMapping | Mapping[str, object]) -> ConsentEvent:
+def read_event(row: RowMapping) -> ConsentEvent:
     """A row of the ledger as a record."""
     return ConsentEvent.model_validate(dict(row))
 

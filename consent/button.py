@@ -18,7 +18,7 @@ from consent.locks import lock_grant, lock_ledger
 from consent.notice import CURRENT, RECONSENT_FROM
 from schemas.consent import Act, Grant, Method
 from schemas.errors import NotAllowed, StaleNotice, UserError
-from schemas.ids import AccountId, PersonId, Randomness, new_grant_id
+from schemas.ids import AccountId, Randomness, new_grant_id
 from schemas.industries import Industry
 from store.people import Person, Role, find_session, require_open
 
@@ -105,10 +105,9 @@ def _new_grant(act: Press, account_id: AccountId, industry: Industry, randomness
 
 
 def _draft(act: Press, person: Person, verb: Act, grant: Grant) -> Draft:
-    actor: PersonId = person.person_id
     return Draft(
         account_id=person.account_id,
-        actor=actor,
+        actor=person.person_id,
         act=verb,
         industry=grant.industry,
         grant_id=grant.grant_id,

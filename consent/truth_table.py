@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,10 +31,6 @@ _GRANT = Grant(
 _NOW = _RECEIVED + timedelta(hours=1)
 
 
-def _facts(**changed: object) -> Facts:
-    return Facts(**{"received_at": _RECEIVED, "industry": "automotive", "grant_id": _ID} | changed)  # type: ignore[arg-type]
-
-
 def _grant(**changed: object) -> Grant:
     return _GRANT.model_copy(update=changed)
 
@@ -42,15 +39,15 @@ CASES: tuple[tuple[str, Facts, Grant | LedgerUnreadable | None, datetime, dateti
     ("A grant for this industry, given before receipt, not withdrawn", _FACTS, _GRANT, _NOW, None),
     ("The same, given at the very moment of receipt", _FACTS, _grant(granted_at=_RECEIVED), _NOW, None),
     ("The same, and the text asks again since an earlier day", _FACTS, _GRANT, _NOW, _RECEIVED - 2 * _DAY),
-    ("The time of receipt is missing", _facts(received_at=None), _GRANT, _NOW, None),
-    ("The batch has no industry tag", _facts(industry=None), _GRANT, _NOW, None),
-    ("The tag is empty", _facts(industry=""), _GRANT, _NOW, None),
-    ("The tag is unknown", _facts(industry="aviation"), _GRANT, _NOW, None),
-    ("The tag differs in case", _facts(industry="Automotive"), _GRANT, _NOW, None),
-    ("No grant was live at receipt; one was given later", _facts(grant_id=None), _GRANT, _NOW, None),
+    ("The time of receipt is missing", replace(_FACTS, received_at=None), _GRANT, _NOW, None),
+    ("The batch has no industry tag", replace(_FACTS, industry=None), _GRANT, _NOW, None),
+    ("The tag is empty", replace(_FACTS, industry=""), _GRANT, _NOW, None),
+    ("The tag is unknown", replace(_FACTS, industry="aviation"), _GRANT, _NOW, None),
+    ("The tag differs in case", replace(_FACTS, industry="Automotive"), _GRANT, _NOW, None),
+    ("No grant was live at receipt; one was given later", replace(_FACTS, grant_id=None), _GRANT, _NOW, None),
     ("The ledger cannot be read, or does not verify", _FACTS, LedgerUnreadable(), _NOW, None),
     ("The ledger knows no such grant", _FACTS, None, _NOW, None),
-    ("The ledger answers with another grant", _facts(grant_id="g" + "1" * 32), _GRANT, _NOW, None),
+    ("The ledger answers with another grant", replace(_FACTS, grant_id="g" + "1" * 32), _GRANT, _NOW, None),
     ("The grant is for another industry", _FACTS, _grant(industry=Industry.STUDIO), _NOW, None),
     ("The grant was withdrawn before now", _FACTS, _grant(withdrawn_at=_RECEIVED), _NOW, None),
     ("The grant was withdrawn, says the ledger, in the future", _FACTS, _grant(withdrawn_at=_NOW + _DAY), _NOW, None),
