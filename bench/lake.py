@@ -39,7 +39,8 @@ from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
 from schemas.consent import Grant
 from schemas.ids import AccountId, GrantId, new_batch_id, new_grant_id
 from schemas.industries import Industry
-from store.objects import open_store
+from store.folder import Folder
+from store.objects import ObjectStore, open_store
 from store.records import Records, open_records
 from store.settings import Settings
 from store.tables import admissions
@@ -268,7 +269,7 @@ def copying(bench: Bench, home: Path) -> list[str]:
 
     def pulled() -> None:
         order = Order(Kind.WEBDATASET)
-        pull(bench.objects, bench.records, lambda: bench.grants, Query(AUTO), home / "pull", lambda: NOW, order=order)
+        pull(bench.lake, Query(AUTO), ObjectStore(Folder(str(home / "pull"))), lambda: NOW, order=order)
 
     def clear() -> None:
         for name in ("cp", "pull"):
@@ -296,7 +297,7 @@ def training(home: Path, peers: Path, rounds: int) -> list[str]:
     bench.fill(grants=20, files=1, rows=64, image=lambda n: sources[n % len(sources)], mask=b"\x89PNG")
     (bench.home / "grants").write_text("\n".join(bench.grants))
     tars, order = home / "tars", Order(Kind.WEBDATASET)
-    pull(bench.objects, bench.records, lambda: bench.grants, Query(AUTO), tars, lambda: NOW, order=order)
+    pull(bench.lake, Query(AUTO), ObjectStore(Folder(str(tars))), lambda: NOW, order=order)
     spent = ask(peers, "loaders", str(tars), str(bench.home), str(rounds))
     rows = [
         [name, workers, f"{each['images'] / each['cpu']:.0f}", f"{each['images'] / each['wall']:.0f}"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
@@ -43,13 +42,12 @@ from lake.copies.manifest import (
 from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull, resume_pull
 from lake.query import Query, as_filter, columns_of
-from lake.reading import Lake, LiveGrants, as_read
+from lake.reading import Lake, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
 from schemas.errors import CopyInTheWay, NotFound, StoreFault, UserError
 from schemas.ids import GrantId, Randomness
 from schemas.record import Record
-from store.folder import Folder
 from store.objects import ObjectStore
 from store.records import Records
 
@@ -94,48 +92,44 @@ class Pulled:
 
 
 def pull(
-    lake: ObjectStore,
-    records: Records,
-    live: Collection[GrantId] | LiveGrants,
+    lake: Lake,
     query: Query,
-    to: Path | ObjectStore,
+    copy: ObjectStore,
     clock: Clock,
     on_part: Callable[[int, int], None] = lambda done, of: None,
     order: Order = Order(),
     randomness: Randomness = os.urandom,
 ) -> Pulled:
-    """Copy what `query` asks for. Raises `BadQuery`, `CopyInTheWay`, `StoreFault`.
+    """Copy what `query` asks for to the place of `copy`. Raises `BadQuery`, `CopyInTheWay`, `StoreFault`.
 
     A finished copy of an earlier pull in the same place is replaced, once it is known by what. `on_part` is told how
     many parts of how many are done.
     """
     as_filter(query.where)
-    reader = Lake(lake, records, live if callable(live) else lambda: live)
-    copy = ObjectStore(Folder(str(to))) if isinstance(to, Path) else to
     plan = _unfinished(copy, query, order)
     if plan is None:
         old = _old_copy(copy)
-        plan = _new_plan(reader, query, order, clock, randomness)
+        plan = _new_plan(lake, query, order, clock, randomness)
         if old is not None:
-            _clear(copy, records, old, clock)
+            _clear(copy, lake.records, old, clock)
         copy.write(PLAN, plan.model_dump_json().encode())  # first: who is killed here is on record once it goes on
-        with records.transaction() as connection:
+        with lake.records.transaction() as connection:
             record_pull(connection, plan, order.place)
     else:
-        live_now = reader.live()
-        with records.transaction() as connection:
-            resume_pull(connection, plan, order.place, live_now)
+        live = lake.live()
+        with lake.records.transaction() as connection:
+            resume_pull(connection, plan, order.place, live)
     known = {name.removesuffix(".json") for name in copy.files(DONE)}
     missing = [part for part in plan.parts if part.name not in known]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        copying = [pool.submit(_copy_part, reader, copy, plan, part) for part in missing]
+        copying = [pool.submit(_copy_part, lake, copy, plan, part) for part in missing]
         try:
             for done, each in enumerate(as_completed(copying), start=len(known) + 1):
                 each.result()
                 on_part(done, len(plan.parts))
         finally:
             pool.shutdown(cancel_futures=True)
-    manifest = _finish(reader, copy, plan, clock)
+    manifest = _finish(lake, copy, plan, clock)
     return Pulled(
         pull_id=plan.pull_id,
         rows=manifest.rows,

@@ -82,8 +82,7 @@ def pull(
                 require_ours()
                 show(done, of)
 
-            live = lake_of(parts).live
-            pulled = pull_copy(parts.lake, parts.records, live, query, copy, parts.clock, on_part, order)
+            pulled = pull_copy(lake_of(parts), query, copy, parts.clock, on_part, order)
         if as_json:
             show_json({**dataclasses.asdict(pulled), "to": to})
         else:

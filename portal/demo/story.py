@@ -137,11 +137,9 @@ class Story:
 
     def pull(self, to: str) -> int:
         """What the ML team gets of the dealer's industry now, into a folder of that name. Returns the rows."""
-        lake = lake_of(self._parts)
-        query = Query(industry=DEALER.industry)
+        copy = open_store(str(self.folder / to), self._parts.settings)
         order = Order(place=to)
-        copy = self.folder / to
-        return pull(self._parts.lake, self._parts.records, lake.live, query, copy, self._parts.clock, order=order).rows
+        return pull(lake_of(self._parts), Query(DEALER.industry), copy, self._parts.clock, order=order).rows
 
     def take_back_from(self, pulled: str) -> int:
         """What `bgbatch lake verify --erase` does to a copy that was pulled. Returns the rows erased from it."""

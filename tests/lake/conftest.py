@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,8 @@ from PIL import Image
 
 from lake.admission import admit
 from lake.erase import Reconciled, reconcile
+from lake.pull import Order, Pulled, pull
+from lake.query import Query
 from lake.reading import Lake
 from lake.write import CandidateFacts, LakeFile, write_candidates
 from schemas.batch import Stamp
@@ -23,6 +25,7 @@ from schemas.ids import AccountId, BatchId, GrantId, new_batch_id, new_grant_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Scores
+from store.folder import Folder
 from store.objects import ObjectStore, open_store
 from store.records import Records, open_records
 from store.settings import Settings
@@ -30,6 +33,7 @@ from store.transient import TransientStore, mask_key, source_key
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AUTO = Industry.AUTOMOTIVE
+ALL = Query(AUTO)
 
 
 @dataclass
@@ -109,6 +113,16 @@ class World:
 
     def reader(self) -> Lake:
         return Lake(self.lake, self.records, self.live)
+
+    def pull(
+        self,
+        to: Path | ObjectStore,
+        query: Query = ALL,
+        order: Order | None = None,
+        on_part: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Pulled:
+        copy = ObjectStore(Folder(str(to))) if isinstance(to, Path) else to
+        return pull(self.reader(), query, copy, self.clock, on_part, order or Order())
 
     def pass_time(self, **span: float) -> None:
         self.now += timedelta(**span)

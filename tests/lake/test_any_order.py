@@ -173,7 +173,7 @@ class AnyOrder(RuleBasedStateMachine):
                 world.withdraw(world.grants[world.live()[0]])
 
         copy = ObjectStore(Folder(tempfile.mkdtemp(dir=self.home)))
-        pulled = pull(world.lake, world.records, world.live, Query(AUTO), copy, self.clock, on_part, Order(kind))
+        pulled = pull(world.reader(), Query(AUTO), copy, self.clock, on_part, Order(kind))
         assert pulled.rows == len(self._expected())
         assert set(pulled.grants) <= set(world.live())
         if kind is Kind.PARQUET:

@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -38,7 +39,7 @@ from store.objects import ObjectStore, open_store
 from store.records import Records
 from store.settings import Settings
 from store.tables import pulled_grants, pulls
-from tests.lake.conftest import AUTO, World, a_photo
+from tests.lake.conftest import ALL, AUTO, World, a_photo
 from tests.lake.test_compact import merge
 from tests.lake.test_duplicates import changed
 from tests.lake.test_strip import telling
@@ -57,7 +58,7 @@ def test_a_pull_takes_the_rows_of_live_grants_of_one_industry(world: World, tmp_
     world.give(other)
     world.write(world.batch(live, [a_photo(1)]))  # not admitted
     world.withdraw(ended)
-    pulled = pull(world.lake, world.records, world.live(), Query(AUTO), tmp_path / "copy", world.clock)
+    pulled = world.pull(tmp_path / "copy")
     assert (pulled.rows, pulled.grants) == (3, (live.grant_id,))
     assert ids(tmp_path / "copy") == [f"{file.batch_id}-{item:06d}" for item in (1, 2, 3)]
 
@@ -70,15 +71,12 @@ def test_a_grant_that_ends_during_the_pull_is_left_out_from_then_on(world: World
     def on_file(done: int, of: int) -> None:
         world.withdraw(second)
 
-    pulled = pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, on_file)
+    pulled = world.pull(tmp_path / "copy", on_part=on_file)
     assert pulled.grants == (first.grant_id,)
 
 
-ALL = Query(AUTO)
-
-
 def take(world: World, folder: Path, query: Query = ALL, **order: object) -> Pulled:
-    return pull(world.lake, world.records, world.live, query, folder, world.clock, order=Order(**order))
+    return world.pull(folder, query, Order(**order))
 
 
 def test_a_condition_picks_rows(world: World, tmp_path: Path) -> None:
@@ -249,7 +247,7 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, killed)
+        world.pull(tmp_path / "copy", on_part=killed)
     with pytest.raises(CopyInTheWay):
         take(world, tmp_path / "copy", Query(AUTO, "width > 3"))
     with pytest.raises(CopyInTheWay):
@@ -258,15 +256,7 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
         world.withdraw(grant)
     world.give(grants[2], 1)
     told: list[bool] = []
-    pulled = pull(
-        world.lake,
-        world.records,
-        world.live,
-        Query(AUTO),
-        tmp_path / "copy",
-        world.clock,
-        lambda done, of: told.append(done <= of),
-    )
+    pulled = world.pull(tmp_path / "copy", on_part=lambda done, of: told.append(done <= of))
     assert pulled.resumed >= 2, "and what else was under way"
     assert all(told), "what was done is not done again"
     assert pulled.rows == 2
@@ -291,7 +281,7 @@ def test_a_pull_that_is_gone_on_with_is_on_record_with_all_that_it_holds(
 
     order = Order(place="here")
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, ALL, tmp_path / "copy", world.clock, killed, order)
+        world.pull(tmp_path / "copy", ALL, order, killed)
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
         if what == "said to be gone":
@@ -302,7 +292,7 @@ def test_a_pull_that_is_gone_on_with_is_on_record_with_all_that_it_holds(
         else:
             order = Order(place="there")
 
-    assert pull(world.lake, world.records, world.live, ALL, tmp_path / "copy", world.clock, order=order).rows == 2
+    assert world.pull(tmp_path / "copy", order=order).rows == 2
     world.withdraw(grants[0])
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
@@ -354,10 +344,10 @@ def test_wherever_a_pull_is_killed_the_records_know_the_copies_that_are_and_no_o
         grant = world.grant()
         world.give(grant, 1)
         if there == "an older copy":
-            pull(world.lake, world.records, world.live, ALL, folder, world.clock, order=order)
+            world.pull(folder, order=order)
         copy = Mortal(folder, steps)
         try:
-            pull(world.lake, copy.of(world.records), world.live, ALL, copy, world.clock, order=order)
+            pull(replace(world.reader(), records=copy.of(world.records)), ALL, copy, world.clock, order=order)
             was_killed = False
         except KeyboardInterrupt:
             was_killed = True
@@ -365,7 +355,7 @@ def test_wherever_a_pull_is_killed_the_records_know_the_copies_that_are_and_no_o
         if not (folder / PLAN).exists() and not (folder / MANIFEST).exists():
             assert _on_record(world, order) == {}
         world.withdraw(grant)
-        assert pull(world.lake, world.records, world.live, ALL, folder, world.clock, order=order).rows == 1
+        assert world.pull(folder, order=order).rows == 1
         assert _held(folder) == _on_record(world, order).keys() == set(world.live())
         if not was_killed:
             break
@@ -389,7 +379,7 @@ def test_what_was_being_written_while_its_grant_was_erased_from_the_copy_is_not_
         raise CopyInTheWay("Another pull has begun in its place.")
 
     with pytest.raises(CopyInTheWay):
-        pull(world.lake, world.records, world.live, ALL, Slow(Folder(str(folder))), world.clock, stood_still, order)
+        world.pull(Slow(Folder(str(folder))), ALL, order, stood_still)
     assert _on_record(world, order) == {}
     assert _held(folder) == set()
 
@@ -423,7 +413,7 @@ def test_what_a_killed_pull_wrote_and_did_not_note_goes_with_its_grant(
 
     copy.write = dies  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, ALL, copy, world.clock, order=Order(kind))
+        world.pull(copy, order=Order(kind))
     assert [path for path in (tmp_path / "copy").rglob("*") if ended.grant_id in path.name]
     world.withdraw(ended)
     take(world, tmp_path / "copy", kind=kind)
@@ -444,7 +434,7 @@ def test_rows_whose_files_went_after_the_plan_are_found_where_they_are_now_or_le
     copy_part = pull_module._copy_part
     pull_module._copy_part = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, query, plan_only, world.clock)
+        world.pull(plan_only, query)
     pull_module._copy_part = copy_part
     if fate == "merged":
         merge(world, least_files=2)
@@ -539,4 +529,4 @@ def test_a_folder_with_something_else_in_it_is_left_alone(world: World, tmp_path
 )
 def test_a_condition_that_cannot_be_is_refused_with_a_sentence(world: World, tmp_path: Path, where: str) -> None:
     with pytest.raises(BadQuery):
-        pull(world.lake, world.records, world.live(), Query(AUTO, where), tmp_path, world.clock)
+        world.pull(tmp_path, Query(AUTO, where))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -13,8 +14,7 @@ from lake import parquet
 from lake.audit import audit
 from lake.copies.manifest import Kind
 from lake.erase import READING, erase_grant
-from lake.pull import Order, pull
-from lake.query import Query
+from lake.pull import Order
 from lake.reading import Lake
 from lake.training import CandidateDataset, Reading, Sample
 from lake.verify import verify
@@ -76,7 +76,7 @@ def test_a_copy_on_s3_can_be_taken_back(far: tuple[World, Settings]) -> None:
     world.give(world.grant())
     copy = open_store(f"s3://{s3_of(world.lake).bucket}/copies/one", settings)
     order = Order(Kind.WEBDATASET)
-    assert pull(world.lake, world.records, world.live, Query(AUTO), copy, world.clock, order=order).rows == 4
+    assert world.pull(copy, order=order).rows == 4
     assert verify(copy, world.records, world.live(), world.clock).is_good
     world.withdraw(ended)
     found = verify(copy, world.records, world.live(), world.clock, erase=True)
@@ -158,7 +158,7 @@ def test_the_pull_with_its_own_rights_copies(tmp_path: Path) -> None:
     world, _ = on_s3(tmp_path, "ceph")
     world.give(world.grant())
     other = as_other(world, "lake-reader.json")
-    pulled = pull(other, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock)
+    pulled = replace(world, lake=other).pull(tmp_path / "copy")
     assert pulled.rows == 2
     assert len(Lake(other, world.records, world.live).labels(AUTO)) == 2
 

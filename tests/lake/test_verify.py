@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from lake.copies.manifest import Kind
-from lake.pull import Order, pull
+from lake.pull import Order
 from lake.pulls import list_pulls
-from lake.query import Query
 from lake.verify import Verified, verify
 from portal.web.contributions import contributions
 from schemas.errors import UserError
 from store.objects import open_store
 from store.settings import Settings
-from tests.lake.conftest import AUTO, World
+from tests.lake.conftest import World
 
 
 def check(world: World, folder: Path, erase: bool = False) -> Verified:
@@ -26,7 +25,7 @@ def check(world: World, folder: Path, erase: bool = False) -> Verified:
 def copy(world: World, tmp_path: Path) -> Path:
     for count in (2, 3):
         world.give(world.grant(), count)
-    pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, order=Order(Kind.FILES))
+    world.pull(tmp_path / "copy", order=Order(Kind.FILES))
     return tmp_path / "copy"
 
 
@@ -104,12 +103,12 @@ def test_an_interrupted_pull_can_be_taken_back_too(world: World, tmp_path: Path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock, killed)
+        world.pull(tmp_path / "copy", on_part=killed)
     world.withdraw(grant)
     assert check(world, tmp_path / "copy").must_go_rows == 2
     check(world, tmp_path / "copy", erase=True)
     assert list((tmp_path / "copy").rglob("*.parquet")) == []
-    assert pull(world.lake, world.records, world.live, Query(AUTO), tmp_path / "copy", world.clock).rows == 0
+    assert world.pull(tmp_path / "copy").rows == 0
 
 
 def test_a_place_without_a_copy_is_refused(world: World, tmp_path: Path) -> None:

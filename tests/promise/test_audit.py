@@ -162,14 +162,14 @@ def test_a_broken_promise_is_found(world: World, lie: Callable[[World], None], w
 def test_a_copy_that_keeps_what_was_withdrawn_breaks_the_promise_after_a_day(world: World, tmp_path: Path) -> None:
     parts = world.parts("portal")
     with world.its_clock():
-        live = lake_of(parts).live
-        pull(parts.lake, parts.records, live, Query(Industry.AUTOMOTIVE), tmp_path / "copy", parts.clock)
+        lake, copy = lake_of(parts), open_store(str(tmp_path / "copy"), parts.settings)
+        pull(lake, Query(Industry.AUTOMOTIVE), copy, parts.clock)
         world.withdraw(0, Industry.AUTOMOTIVE)
         world.advance(6)
         assert _audit(world).held
         world.advance(6 * 25)
     assert [each for each in _audit(world).broken if each.startswith("copy")]
-    verify(open_store(str(tmp_path / "copy"), parts.settings), parts.records, live(), parts.clock, erase=True)
+    verify(copy, parts.records, lake.live(), parts.clock, erase=True)
     assert _audit(world).held
 
 

@@ -36,6 +36,7 @@ from flows.parts import Parts
 from flows.receive import seal, stamp_batch
 from lake.pull import pull
 from lake.query import Query
+from lake.reading import Lake
 from lake.write import LakeFile, write_candidates
 from schemas.batch import Item, Stamp
 from schemas.clock import Clock
@@ -49,6 +50,7 @@ from schemas.results import Scores, ShardReport
 from store import people, receipts
 from store.batches import hasten, list_batches
 from store.cleanup import clean_up
+from store.folder import Folder
 from store.objects import ObjectStore
 from store.purge import PurgeReport
 from store.settings import Settings
@@ -325,7 +327,8 @@ class World:
         live = {grant_id for owner in self.owners for grant_id in owner.live.values()}
         for industry in INDUSTRIES:
             with tempfile.TemporaryDirectory(dir=self._home) as folder:
-                pulled = pull(parts.lake, parts.records, self._live_grants, Query(industry), Path(folder), parts.clock)
+                reader, copy = Lake(parts.lake, parts.records, self._live_grants), ObjectStore(Folder(folder))
+                pulled = pull(reader, Query(industry), copy, parts.clock)
                 for name in pulled.files:
                     for batch_id in pq.read_table(Path(folder, name), columns=["batch_id"])["batch_id"].to_pylist():
                         if grants[batch_id] not in live:
