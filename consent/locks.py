@@ -9,14 +9,12 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from schemas.ids import GrantId
-from store.records import serialise_appends
-
-_CHAIN = "consent"
+from store.records import hold_lock
 
 
 def lock_ledger(connection: Connection) -> None:
     """Until this transaction ends, nobody else appends an event."""
-    serialise_appends(connection, _CHAIN)
+    hold_lock(connection, "consent")
 
 
 def lock_grant(connection: Connection, grant_id: GrantId, *, shared: bool) -> None:

@@ -18,7 +18,7 @@ from schemas.errors import StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
 from store.objects import ObjectStore
-from store.records import serialise_appends
+from store.records import hold_lock
 from store.tables import admissions, merged_files
 
 _FILE = ("key", "industry", "grant_id", "rows", "bytes", "sha256")
@@ -62,7 +62,7 @@ def admit(connection: Connection, file: LakeFile, now: datetime, lake: ObjectSto
     """
     if file.rows == 0:
         return False
-    serialise_appends(connection, f"lake:{file.batch_id}")  # of two runs beside each other one sees the other's files
+    hold_lock(connection, f"lake:{file.batch_id}")  # of two runs beside each other one sees the other's files
     lock_file(connection, file.key)
     known = connection.execute(select(admissions.c.sha256).where(admissions.c.key == file.key)).scalar()
     if known is not None:
@@ -145,7 +145,7 @@ def admitted_rows(connection: Connection, key: str) -> dict[BatchId, int]:
 
 def lock_file(connection: Connection, key: str) -> None:
     """Until this transaction ends nobody else admits or erases this file."""
-    serialise_appends(connection, f"lake:{key}")
+    hold_lock(connection, f"lake:{key}")
 
 
 def _rows(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> Iterator[RowMapping]:

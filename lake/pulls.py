@@ -16,7 +16,7 @@ from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.record import Moment, Record
-from store.records import serialise_appends
+from store.records import hold_lock
 from store.tables import copies_under_way, pulled_grants, pulls
 
 LEASE_LIFE = timedelta(seconds=60)
@@ -127,7 +127,7 @@ def hold_place(
     `place`: a name for it that no other place has, be it on another machine. `is_gone`: whether a holder is known to
     be dead, so that nobody waits for its lease to end.
     """
-    serialise_appends(connection, "copies under way")
+    hold_lock(connection, "copies under way")
     for known in connection.execute(select(copies_under_way)).all():
         if known.place_sha256 != _key(place) and not _lie_in_each_other(place, known.place):
             continue

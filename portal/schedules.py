@@ -22,7 +22,7 @@ from store.batches import get_batch
 from store.nights import Night, NightState
 from store.outside import check_place, overlap
 from store.people import require_open
-from store.records import Records, serialise_appends
+from store.records import Records, hold_lock
 from store.schedules import Overlap, Schedule, ScheduleId
 from store.settings import Settings
 
@@ -86,7 +86,7 @@ def add(
     deliver = check_place(connection, account_id, wanted.deliver, settings) if wanted.deliver else None
     if deliver is not None and overlap(deliver, source):
         raise UserError("Source and delivery overlap, so cutouts would be taken for photos. Keep them apart.")
-    serialise_appends(connection, f"schedules:{account_id}")  # two at once would each find the place free
+    hold_lock(connection, f"schedules:{account_id}")  # two at once would each find the place free
     for each in schedules.list_all(connection, account_id):
         _keep_apart(each, source, deliver, wanted.options.format)
     _check_deadline(wanted.deadline_minutes)

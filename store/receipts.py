@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from schemas.chain import GENESIS
 from schemas.errors import LedgerBroken
 from schemas.receipt import Erased, Receipt, receipt_hash
-from store.records import serialise_appends
+from store.records import hold_lock
 from store.tables import erasures, receipts
 
 _CHAIN = "receipts"
@@ -36,7 +36,7 @@ def begin_erasures(
     """
     if not found:
         return
-    serialise_appends(connection, _CHAIN)
+    hold_lock(connection, _CHAIN)
     begun = _begun(connection, found)
     fresh = found.keys() - begun.keys()
     if listed_at is not None and fresh:
@@ -74,7 +74,7 @@ def finish_erasures(
     """
     if not deadlines:
         return []
-    serialise_appends(connection, _CHAIN)
+    hold_lock(connection, _CHAIN)
     begun = _begun(connection, deadlines)
     newest = select(receipts.c.sequence, receipts.c.hash).order_by(receipts.c.sequence.desc()).limit(1)
     last = connection.execute(newest).first()

@@ -123,10 +123,10 @@ def upgrade(records: Records) -> None:
             command.upgrade(config, "head")
 
 
-def serialise_appends(connection: Connection, chain: str) -> None:
-    """Until this transaction ends, nobody else appends to the named hash chain. SQLite's transactions do so already."""
+def hold_lock(connection: Connection, name: str) -> None:
+    """Until this transaction ends, nobody else holds the lock of this name. SQLite's transactions wait in any case."""
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:chain))"), {"chain": f"bgbatch:{chain}"})
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"bgbatch:{name}"})
 
 
 def _set_up_sqlite(connection, _record) -> None:  # type: ignore[no-untyped-def]
