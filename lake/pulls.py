@@ -5,22 +5,17 @@ It is written after the copy's plan, so that it speaks of no copy that nobody co
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from lake.copies.manifest import Plan
 from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.record import Moment, Record
-from store.records import hold_lock
-from store.tables import copies_under_way, pulled_grants, pulls
-
-LEASE_LIFE = timedelta(seconds=60)
-"""Who makes a copy says so well within this; after it, the place is anybody's."""
+from store.tables import pulled_grants, pulls
 
 
 class Pull(Record):
@@ -113,53 +108,6 @@ def mark_gone(connection: Connection, pull_id: str, now: datetime) -> None:
     if connection.execute(select(pulls.c.pull_id).where(pulls.c.pull_id == pull_id)).first() is None:
         raise NotFound("There is no such pull. `bgbatch lake pulls` shows all of them.")
     mark_cleared(connection, pull_id, None, now)
-
-
-def hold_place(
-    connection: Connection,
-    place: str,
-    holder: str,
-    now: datetime,
-    is_gone: Callable[[str], bool] = lambda holder: False,
-) -> str | None:
-    """Begin to make a copy there. None: nobody else does, nor inside it or around it; else who does.
-
-    `place`: a name for it that no other place has, be it on another machine. `is_gone`: whether a holder is known to
-    be dead, so that nobody waits for its lease to end.
-    """
-    hold_lock(connection, "copies under way")
-    for known in connection.execute(select(copies_under_way)).all():
-        if known.place_sha256 != _key(place) and not _lie_in_each_other(place, known.place):
-            continue
-        if known.lease_until > now and not is_gone(known.lease_holder):
-            return str(known.lease_holder)
-        connection.execute(delete(copies_under_way).where(copies_under_way.c.place_sha256 == known.place_sha256))
-    row = {"place_sha256": _key(place), "place": place, "lease_holder": holder, "lease_until": now + LEASE_LIFE}
-    connection.execute(insert(copies_under_way).values(row))
-    return None
-
-
-def keep_place(connection: Connection, place: str, holder: str, now: datetime) -> bool:
-    """Say that the copy is still being made. False when another makes one there by now: whoever hears that stops."""
-    own = (copies_under_way.c.place_sha256 == _key(place)) & (copies_under_way.c.lease_holder == holder)
-    kept = connection.execute(update(copies_under_way).where(own).values(lease_until=now + LEASE_LIFE))
-    return kept.rowcount == 1
-
-
-def leave_place(connection: Connection, place: str, holder: str) -> None:
-    """The copy is made, or will not be."""
-    own = (copies_under_way.c.place_sha256 == _key(place)) & (copies_under_way.c.lease_holder == holder)
-    connection.execute(delete(copies_under_way).where(own))
-
-
-def _lie_in_each_other(one: str, other: str | None) -> bool:
-    """Whether one of two places is inside the other. None: it is not known where that one is."""
-    inside, outside = f"{one.rstrip('/')}/", f"{other.rstrip('/')}/" if other else "?"
-    return inside.startswith(outside) or outside.startswith(inside)
-
-
-def _key(place: str) -> str:
-    return hashlib.sha256(place.encode()).hexdigest()
 
 
 def list_pulls(connection: Connection) -> list[Pull]:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows.lease import LeaseLost, batch_renewed, renewed, under_lease
 from flows.parts import Parts
-from lake import pulls
+from lake import copies_under_way
 from schemas.errors import CopyInTheWay
 from schemas.ids import BatchId
 from store import line
@@ -125,17 +125,17 @@ def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
 
     def renew() -> bool:
         with parts.records.transaction() as connection:
-            return pulls.keep_place(connection, name, holder, parts.clock())
+            return copies_under_way.keep_place(connection, name, holder, parts.clock())
 
     with parts.records.transaction() as connection:
-        other = pulls.hold_place(connection, name, holder, parts.clock(), _is_gone)
+        other = copies_under_way.hold_place(connection, name, holder, parts.clock(), _is_gone)
     if other is not None:
         raise CopyInTheWay(
             "Another pull writes into this place just now, or into one inside or around it. Wait for its end, or "
             "choose another place. If it was killed on another machine, the place is free a minute later."
         )
     try:
-        with renewed(pulls.LEASE_LIFE, renew) as lost:
+        with renewed(copies_under_way.LEASE_LIFE, renew) as lost:
 
             def require_ours() -> None:
                 if lost.is_set() or not renew():
@@ -146,7 +146,7 @@ def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
             yield require_ours
     finally:
         with parts.records.transaction() as connection:
-            pulls.leave_place(connection, name, holder)
+            copies_under_way.leave_place(connection, name, holder)
 
 
 def _this_command() -> str:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from consent import ledger
 from flows.parts import open_parts
+from lake.copies_under_way import LEASE_LIFE, hold_place
 from lake.pictures import gray, rgb
-from lake.pulls import LEASE_LIFE, hold_place
 from portal.cli.lake import app
 from portal.cli.lease import _host, holding, holding_place
 from portal.training import open_lake
