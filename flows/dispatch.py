@@ -26,6 +26,7 @@ from store import line
 from store.batches import get_batch
 from store.line import InLine
 from store.logs import about, kind_and_place
+from store.shares import charge, read_shares, share_to_charge
 from store.spans import span
 
 _log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Dispatcher:
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
         with self._parts.records.reading() as connection:
-            waiting, shares = self._waiting(connection), line.read_shares(connection)
+            waiting, shares = self._waiting(connection), read_shares(connection)
         self._is_for_deadlines = not self._is_for_deadlines
         chosen = next_turn(waiting, shares, now, self._items_per_second, self._is_for_deadlines)
         if chosen is None:
@@ -192,5 +193,5 @@ class Dispatcher:
             if is_over:
                 line.leave(connection, turn.batch.batch_id, now)
             line.release(connection, turn.batch.batch_id, self._holder, now)
-            share = line.share_to_charge(connection, turn.batch.account_id)
-            line.charge(connection, charged(share, seconds, now))
+            share = share_to_charge(connection, turn.batch.account_id)
+            charge(connection, charged(share, seconds, now))

@@ -18,6 +18,7 @@ from schemas.ids import BatchId
 from schemas.left_out import LeftOut
 from store import idempotency, line
 from store.idempotency import Asked, begin
+from store.shares import find_share
 
 Note = Callable[[Connection, Stamp], None]
 WAIT = 30
@@ -60,7 +61,7 @@ def load_of(sender: Sender) -> tuple[line.Load, int, int]:
     """What the account has under way, and how many batches and photos it may have."""
     with sender.portal.records.reading() as connection:
         own = line.load_of(connection, sender.portal.clock(), sender.account_id)
-        share = line.find_share(connection, sender.account_id)
+        share = find_share(connection, sender.account_id)
     return own, *share.limits(sender.portal.settings)
 
 

@@ -12,7 +12,7 @@ from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import UserError
-from store import api_keys, line, people
+from store import api_keys, people, shares
 from store.early import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
@@ -182,9 +182,9 @@ def limits(
         changed |= {"most_items": items or None} if items is not None else {}
         with parts.records.transaction() as connection:
             account_id = people.find_account(connection, account).account_id
-            share = line.find_share(connection, account_id).model_copy(update=changed)
+            share = shares.find_share(connection, account_id).model_copy(update=changed)
             if changed:
-                line.set_limits(connection, share)
+                shares.set_limits(connection, share)
         most_batches, most_items = share.limits(parts.settings)
         facts = {"weight": share.weight, "batches": most_batches, "items": most_items}
         if as_json:

@@ -34,8 +34,8 @@ from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch, hasten, mark_purged
-from store.line import Share
 from store.people import create_account
+from store.shares import Share, read_shares
 from store.tables import submissions
 from tests.consent.postgres import new_database
 from tests.flows.conftest import Place
@@ -395,7 +395,7 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
         busy.send({"0.jpg": b"x"})
         assert dispatcher(busy).take_turn()
     with busy.parts.records.reading() as connection:
-        before = line.read_shares(connection).get(busy.account_id, Share(account_id=busy.account_id))
+        before = read_shares(connection).get(busy.account_id, Share(account_id=busy.account_id))
     both, spent = threading.Barrier(2), []
 
     def charged_together(share: Share, seconds: float, now: datetime) -> Share:
@@ -414,7 +414,7 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(take_turn, ["one", "two"]))
     with busy.parts.records.reading() as connection:
-        share = line.read_shares(connection)[busy.account_id]
+        share = read_shares(connection)[busy.account_id]
     busy.parts.records.engine.dispose()
     once = charged(before, sum(spent), now)
     assert share.finish_tag == pytest.approx(once.finish_tag, rel=1e-9)

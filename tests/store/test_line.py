@@ -17,6 +17,7 @@ from store.batches import set_progress
 from store.early import want_gone_on_download
 from store.records import Records, open_records
 from store.settings import Settings
+from store.shares import share_to_charge
 from store.tables import batches, submissions
 from tests.consent.postgres import new_database
 from tests.store.conftest import NOON, batch_at, later
@@ -134,13 +135,13 @@ def test_in_line_stands_what_is_sealed_free_and_in_time_the_longest_waiting_firs
     [
         lambda connection: line.stand_still(connection, MINE),
         lambda connection: line.holds(connection, MINE, None, NOON),
-        lambda connection: line.share_to_charge(connection, ACCOUNT),
+        lambda connection: share_to_charge(connection, ACCOUNT),
     ],
     ids=["stand_still", "holds", "share_to_charge"],
 )
 def test_what_one_transaction_holds_another_waits_for(two: Records, hold: Callable[[Connection], object]) -> None:
     with two.transaction() as connection:
-        line.share_to_charge(connection, ACCOUNT)
+        share_to_charge(connection, ACCOUNT)
 
     def hold_too() -> None:
         with two.transaction() as connection:
