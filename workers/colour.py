@@ -6,13 +6,21 @@ The profile that most files carry is sRGB itself; those are left alone.
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+import struct
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
 Pixels = npt.NDArray[np.uint8]
+
+_COLOURANTS = {
+    b"rXYZ": (0.51512, 0.24120, -0.00105),
+    b"gXYZ": (0.29198, 0.69225, 0.04189),
+    b"bXYZ": (0.15710, 0.06657, 0.78407),
+}
+"""Of Display P3, in the profile connection space (SMPTE EG 432-1, adapted to D50)."""
 
 
 def to_srgb(pixels: Pixels, profile: bytes | None, mode: str) -> Pixels:
@@ -35,6 +43,18 @@ def to_srgb(pixels: Pixels, profile: bytes | None, mode: str) -> Pixels:
 def is_srgb(profile: bytes | None) -> bool:
     """Whether RGB pixels with this profile are sRGB as they are."""
     return profile is None or _transform(profile, "RGB") is None
+
+
+@cache
+def display_p3() -> bytes:
+    """The profile of Display P3, which has the curves of sRGB."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (tags,) = struct.unpack_from(">I", profile, 128)
+    for place in range(132, 132 + 12 * tags, 12):
+        name, start = struct.unpack_from(">4sI", profile, place)
+        if name in _COLOURANTS:
+            struct.pack_into(">3i", profile, start + 8, *(round(value * 65536) for value in _COLOURANTS[name]))
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "P3  ".encode("utf-16-be"))  # else taken for sRGB itself
 
 
 @lru_cache(maxsize=64)

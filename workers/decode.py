@@ -22,11 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage, UnsupportedImage
-from workers.colour import to_srgb
+from workers.colour import display_p3, to_srgb
 from workers.headers import (
     JPEG_BEGINNING,
     PNG_SIGNATURE,
     TIFF_BEGINNINGS,
+    coded_colours,
     has_a_scan,
     is_of_a_kind_not_read,
     is_whole_png,
@@ -55,6 +56,9 @@ _PHOTOSHOP = 0xED
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
 _AT_THE_END = re.compile("Premature end of JPEG file|extraneous bytes before marker 0xd9")
 """Warnings of libjpeg which it gives where the file ends: as the first one, they say that all was well until there."""
+
+_DISPLAY_P3, _HIGH_RANGE = (12, 13), (16, 18)
+"""Primaries and transfer of the first, and transfers of the second, PQ and HLG, by their numbers in ITU-T H.273."""
 
 _SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
 """Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
@@ -168,7 +172,7 @@ def _too_many_pixels(limits: Limits) -> ImageTooLarge:
 
 
 def _decoded(source: bytes, header: Image.Image) -> Picture:
-    profile = cast("bytes | None", header.info.get("icc_profile"))
+    profile = _profile_of(source, header)
     if header.format in ("JPEG", "MPO") and header.mode in _JPEG_SPACES:
         rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
         return Picture(upright(rgb, orientation_of(header)), None)
@@ -184,6 +188,22 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     orientation = orientation_of(header)  # asked now: to load a TIFF turns it upright and takes its orientation away
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
+
+
+def _profile_of(source: bytes, header: Image.Image) -> bytes | None:
+    """The colour profile, or that of the colours which the file names by a number. A PNG's number goes before it.
+
+    Colours for screens of high dynamic range would come out flat and pale: raises `UnsupportedImage`.
+    """
+    profile, named = cast("bytes | None", header.info.get("icc_profile")), header.info.get("nclx_profile")
+    if profile is not None and header.format != "PNG":
+        return profile
+    primaries, transfer = coded_colours(source)
+    if named is not None:  # a HEIC's, which may hold several images
+        primaries, transfer = named["color_primaries"], named["transfer_characteristics"]
+    if transfer in _HIGH_RANGE:
+        raise _unsupported()
+    return display_p3() if (primaries, transfer) == _DISPLAY_P3 else profile
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -3,6 +3,7 @@
 - WebP: pillow makes room for the whole canvas as soon as it opens a file, so the size is read here first.
 - PNG: decoders stop at the last row and check no sum; here every chunk's CRC is checked, the last must be IEND, and
   the rows must be as many as the header says.
+- PNG and AVIF: colours that are named by a number, which pillow does not tell.
 - JPEG and TIFF: a form that is not read here is told from a damaged file.
 """
 
@@ -53,6 +54,16 @@ def webp_size(source: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", source[26:30])
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def coded_colours(source: bytes) -> tuple[int, int]:
+    """Primaries and transfer of a PNG or AVIF by their numbers in ITU-T H.273; 2 is unsaid."""
+    place, form = -1, ">BB"
+    if source.startswith(PNG_SIGNATURE):
+        place = source.find(b"\0\0\0\4cICP", 0, source.find(b"IDAT"))
+    elif source[4:8] == b"ftyp":
+        place, form = source.find(b"colrnclx"), ">HH"
+    return struct.unpack_from(form, source, place + 8) if place >= 0 else (2, 2)
 
 
 def is_whole_png(source: bytes) -> bool:

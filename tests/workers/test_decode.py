@@ -161,6 +161,39 @@ def test_display_p3_becomes_srgb_and_not_dull(format):
     assert red[1] <= 8
 
 
+def in_coded_colours(format: str, primaries: int, transfer: int, **options: object) -> bytes:
+    """A picture whose colours are named by their numbers in ITU-T H.273."""
+    if format == "HEIF":
+        return saved(RGB, format, quality=95, color_primaries=primaries, transfer_characteristics=transfer, **options)
+    if format == "AVIF":
+        data = saved(RGB, format, quality=95, **options)
+        at = data.index(b"colrnclx") + 8
+        return data[:at] + bytes((0, primaries, 0, transfer)) + data[at + 4 :]
+    data = saved(RGB, format, **options)
+    return data[:33] + png_chunk(b"cICP", bytes((primaries, transfer, 0, 1))) + data[33:]
+
+
+@pytest.mark.parametrize("format", ["PNG", "HEIF", "AVIF"])
+def test_colours_that_are_named_by_a_number_are_those_of_their_profile(format):
+    options = {} if format == "PNG" else {"quality": 95}
+    named = decode(in_coded_colours(format, 12, 13), LIMITS).rgb.astype(int)
+    assert np.abs(named - decode(saved(RGB, format, icc_profile=display_p3(), **options), LIMITS).rgb).max() <= 1
+    assert_upright(in_coded_colours(format, 1, 13))
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+@pytest.mark.parametrize("format", ["PNG", "HEIF", "AVIF"])
+def test_colours_of_high_dynamic_range_are_refused_and_do_not_come_out_pale(format, transfer):
+    with pytest.raises(ItemError, match="8-bit JPEG or PNG"):
+        decode(in_coded_colours(format, 9, transfer), LIMITS)
+
+
+@pytest.mark.parametrize("format", ["PNG", "AVIF"])
+def test_of_a_profile_and_a_number_a_png_means_the_number_and_an_avif_the_profile(format):
+    red = quarters(decode(in_coded_colours(format, 12, 13, icc_profile=gray_profile(1.0)), LIMITS).rgb)[0]
+    assert red[0] == pytest.approx(219 if format == "PNG" else 200, abs=6)
+
+
 def test_srgb_stays_as_it_is():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     with_profile = decode(saved(RGB, "PNG", icc_profile=profile), LIMITS)
