@@ -60,9 +60,9 @@ _AT_THE_END = re.compile("Premature end of JPEG file|extraneous bytes before mar
 _DISPLAY_P3, _HIGH_RANGE = (12, 13), (16, 18)
 """Primaries and transfer of the first, and transfers of the second, PQ and HLG, by their numbers in ITU-T H.273."""
 
-_SAMPLE_BITS, _ZERO_IS, _PLANES = 258, 262, 284
+_KIND_OF_PAGE, _SAMPLE_BITS, _ZERO_IS, _PLANES = 254, 258, 262, 284
 """Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
-_WHITE = 0
+_REDUCED, _WHITE = 1, 0
 
 _DEPTH_OF_PNG = 24
 """Where a PNG says how many bits a shade has."""
@@ -180,7 +180,8 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
         raise _damaged()
     tags = dict(header.tag_v2) if isinstance(header, TiffImageFile) else {}
     has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
-    if header.mode == "I" or has_large_planes:
+    is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
+    if header.mode == "I" or has_large_planes or is_a_small_copy:
         raise _unsupported()
     shade = header.info.get("transparency")
     if header.format == "PNG" and header.mode == "L" and isinstance(shade, int):  # a shade as the file counts them

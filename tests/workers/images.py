@@ -208,6 +208,7 @@ def _hostile() -> None:
             "half-floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes()[:900], "damaged_image"),
             "32-bit.tif": (cv2.imencode(".tif", noise()[:, :, 0].astype(np.uint32))[1].tobytes(), "unsupported_image"),
             "planes-of-16-bits.tif": (planar_tiff(), "unsupported_image"),
+            "small-copy-first.tif": (saved(corners(), "TIFF", tiffinfo={254: 1}), "unsupported_image"),
             "268-megapixels-in-26-bytes.webp": (tiny_webp(), "image_too_large"),
             "200-megapixels.png": (png_bomb(20_000, 10_000), "image_too_large"),
             "400-megapixels.png": (png_bomb(20_000, 20_000), "image_too_large"),
