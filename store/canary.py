@@ -16,10 +16,10 @@ from PIL import Image, PngImagePlugin
 from sqlalchemy import Connection, insert, select, update
 
 from schemas.ids import AccountId, BatchId
+from store.file_search import files_with
 from store.objects import ObjectStore
 from store.registry import Place
 from store.tables import accounts, admissions, canaries
-from store.traces import files_with
 from store.transient import batch_prefix
 
 ACCOUNT = AccountId("a" + hashlib.sha256(b"bgbatch canary").hexdigest()[:32])

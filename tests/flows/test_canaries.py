@@ -19,7 +19,7 @@ from lake.admission import admit
 from lake.write import LakeFile
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
-from store import canary, traces
+from store import canary, file_search
 from store.cleanup import clean_up
 from store.health import read_health
 from store.settings import Settings
@@ -142,8 +142,8 @@ def test_looking_for_a_canary_reads_nothing_that_may_live(mine: Mine, monkeypatc
     send_canary(mine.parts, os.urandom)  # lives at the time of the look
     mine.parts.lake.write("industry=automotive/grant=some/merged.parquet", b"rows")
     mine.a_day_later()
-    looked_at, opened = [], traces._holds
-    monkeypatch.setattr(traces, "_holds", lambda path, needles: looked_at.append(path) or opened(path, needles))
+    looked_at, opened = [], file_search._holds
+    monkeypatch.setattr(file_search, "_holds", lambda path, needles: looked_at.append(path) or opened(path, needles))
     assert look_for_canaries(mine.parts) == {mine.batch_id: []}
     home = mine.parts.settings.home
     assert home / "records.db" in looked_at

@@ -11,10 +11,10 @@ import pytest
 
 from schemas.batch import PROMISED_LIFE
 from store.engine_history import forget_runs
+from store.file_search import files_with
 from store.ray_sessions import dead_sessions, sweep_sessions
 from store.registry import places, places_page
 from store.settings import Settings
-from store.traces import files_with
 from store.transient import open_transient
 from tests.store.conftest import NOON
 
