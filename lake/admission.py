@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, RowMapping, func, insert, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, func, insert, or_, select, union_all
 
 from lake.write import LakeFile
 from schemas.errors import StoreFault
@@ -99,20 +99,19 @@ def look(connection: Connection, batch_id: BatchId, seen: Seen | None = None) ->
     return Seen(files, {item for items in found for item in items})
 
 
-def is_admitted(connection: Connection, key: str) -> bool:
-    """Whether readers may look for a file of this key."""
-    return any(
-        connection.execute(
-            select(table.c.key).where(table.c.key == key, table.c.retired_at.is_(None), table.c.erased_at.is_(None))
-        ).first()
-        for table in (admissions, merged_files)
-    )
+def current(connection: Connection, keys: Collection[str]) -> set[str]:
+    """Those of these files that readers are told of."""
+    found: set[str] = set()
+    for table in (admissions, merged_files):
+        query = select(table.c.key).where(table.c.key.in_(keys), _is_current(table))
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def discard(connection: Connection, key: str, lake: ObjectStore) -> bool:
     """Delete a file, unless it was admitted: by another run, or meanwhile. Whether it is gone. Raises `StoreFault`."""
     lock_file(connection, key)  # `admit` takes the same lock, and then looks whether the object is there
-    if is_admitted(connection, key):
+    if current(connection, [key]):
         return False
     lake.delete([key])
     return True
@@ -154,11 +153,13 @@ def _rows(connection: Connection, industry: Industry | None, live: Collection[Gr
         some = grants[start : start + _IN_ONE_QUERY]
         queries = []
         for table in (admissions, merged_files):
-            query = select(*(table.c[name] for name in _FILE)).where(
-                table.c.grant_id.in_(some), table.c.retired_at.is_(None), table.c.erased_at.is_(None)
-            )
+            query = select(*(table.c[name] for name in _FILE)).where(table.c.grant_id.in_(some), _is_current(table))
             queries.append(query if industry is None else query.where(table.c.industry == industry))
         yield from connection.execute(union_all(*queries)).mappings()
+
+
+def _is_current(table: Table) -> ColumnElement[bool]:
+    return table.c.retired_at.is_(None) & table.c.erased_at.is_(None)
 
 
 def _file(row: RowMapping) -> AdmittedFile:

@@ -14,9 +14,9 @@ from datetime import datetime
 from random import Random
 
 import pyarrow as pa
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, update
 
-from lake.admission import lock_file
+from lake.admission import current, lock_file
 from lake.candidate_file import UNREADABLE
 from lake.layout import merged_key
 from lake.merging import LARGEST_BYTES, LEAST_FILES, Merge, plan_merges
@@ -143,12 +143,5 @@ def _swap(
 
 
 def _are_current(connection: Connection, merge: Merge) -> bool:
-    old = [file.key for file in merge.files]
-    current = [
-        found
-        for table in (admissions, merged_files)
-        for found in connection.execute(
-            select(table.c.key).where(table.c.key.in_(old), table.c.retired_at.is_(None), table.c.erased_at.is_(None))
-        ).scalars()
-    ]
-    return sorted(current) == sorted(old)
+    old = {file.key for file in merge.files}
+    return current(connection, old) == old
