@@ -46,12 +46,12 @@ class Parts:
     troubles: tuple[Exception, ...] = ()
 
 
-def open_parts(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
+def open_parts(settings: Settings, clock: Clock) -> Parts:
     """Open what the settings name. A ledger restored from a backup learns of later withdrawals before it serves.
 
     Raises `BucketUnfit` for a bucket that would keep what is deleted, or show it to others.
     """
-    parts = _unchecked(settings, clock, watch)
+    parts = _unchecked(settings, clock)
     for check in _CHECKS:
         check(parts)
     return parts
@@ -68,14 +68,13 @@ def parts_to_clean(settings: Settings, clock: Clock) -> Parts:
     return replace(parts, troubles=tuple(troubles))
 
 
-def _unchecked(settings: Settings, clock: Clock, watch: Watch = lambda counts: None) -> Parts:
+def _unchecked(settings: Settings, clock: Clock) -> Parts:
     return Parts(
         settings=settings,
         clock=clock,
         records=unopened_records(settings),
         transient=open_transient(settings, clock),
         lake=open_store(settings.lake_root, settings),
-        watch=watch,
     )
 
 

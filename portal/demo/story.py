@@ -61,7 +61,7 @@ class Story:
 
     def __init__(self, folder: Path, settings: Settings, watch: Callable[[Counts], None]) -> None:
         self.folder = folder
-        self._parts = open_parts(settings, system_clock, watch)
+        self._parts = replace(open_parts(settings, system_clock), watch=watch)
         self._accounts: dict[str, AccountId] = {}
 
     def open_accounts(self, portal: str) -> Visitor:
