@@ -175,7 +175,7 @@ def parse_options(raw: dict[str, object]) -> CutoutOptions:
         return CutoutOptions.model_validate(raw)
     except ValidationError as error:
         faults = "; ".join(_fault(part["loc"], part["msg"]) for part in error.errors())
-        raise BadOptions(f"The cutout options cannot be used: {faults.removesuffix(chr(46))}.") from None
+        raise BadOptions(f"The cutout options cannot be used: {faults.removesuffix('.')}.") from None
 
 
 def in_words(options: CutoutOptions) -> str:

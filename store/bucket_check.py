@@ -115,7 +115,7 @@ def read_facts(s3: S3) -> BucketFacts:
     encryption = _ask(s3, "get_bucket_encryption")
     return BucketFacts(
         versioning=None if versioning is None else versioning.get("Status", ""),
-        mfa_delete=bool(versioning) and (versioning or {}).get("MFADelete") == "Enabled",
+        mfa_delete=(versioning or {}).get("MFADelete") == "Enabled",
         object_lock=None if lock is None else bool(lock.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")),
         replication=None if replication is None else bool(replication.get("ReplicationConfiguration", {}).get("Rules")),
         public=_is_public(s3),

@@ -35,9 +35,9 @@ def erase(
     storage: Storage,
     look: Callable[[], Iterable[StoredObject]],
     pause: Pause,
-    before: Callable[[Sequence[StoredObject]], None] = lambda found: None,
-    together: Callable[[StoredObject], Hashable] = lambda found: found,
-    done: Erasure | None = None,
+    before: Callable[[Sequence[StoredObject]], None],
+    together: Callable[[StoredObject], Hashable],
+    done: Erasure,
 ) -> Erasure:
     """Delete what `look` finds until it finds nothing. What is listed goes while the rest is still being listed.
 
@@ -47,7 +47,6 @@ def erase(
     Raises `StillThere` when something is listed after the last try; what could be deleted is deleted then. `done` is
     added to as it goes, so it is right after an exception too.
     """
-    done = Erasure() if done is None else done
     left: list[StoredObject] = []
     for seconds in _PAUSES:
         found: list[StoredObject] = []

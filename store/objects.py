@@ -20,8 +20,6 @@ from store.parallel import in_parallel
 from store.settings import Settings
 from store.storage import Children, Storage, StoredObject, error_code
 
-__all__ = ["ObjectStore", "StoredObject", "no_such_object", "open_store"]
-
 _FEW = 3
 """Up to so many keys of one folder are looked up one by one; for more, the folder is listed."""
 
@@ -112,7 +110,7 @@ class ObjectStore:
     ) -> Erasure:
         """Delete what `look` finds until it finds nothing: see `store.erase`. Raises `StillThere`, `StoreFault`."""
         with _read_faults("delete"):
-            return erase(self.storage, look, self._pause, before, together, done)
+            return erase(self.storage, look, self._pause, before, together, done or Erasure())
 
     def tidy(self, prefix: str) -> None:
         """Remove the empty directories under and at `prefix`."""

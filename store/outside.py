@@ -113,11 +113,9 @@ def holds(place: str, inner: str) -> bool:
 
 def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
     """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
-    return (
-        open_store(place, settings)
-        if place.startswith("s3://")
-        else ObjectStore(_WithoutLinks(place.removeprefix("file://")))
-    )
+    if place.startswith("s3://"):
+        return open_store(place, settings)
+    return ObjectStore(_WithoutLinks(place.removeprefix("file://")))
 
 
 class _WithoutLinks(Folder):
@@ -190,9 +188,9 @@ def _too_large(most: int) -> FileTooLarge:
 
 def _real(place: str) -> str:
     """One name for each place: a folder's as the file system knows it, however a setting or a customer wrote it."""
-    return (
-        place.rstrip("/") if place.startswith("s3://") else f"file://{os.path.realpath(place.removeprefix('file://'))}"
-    )
+    if place.startswith("s3://"):
+        return place.rstrip("/")
+    return f"file://{os.path.realpath(place.removeprefix('file://'))}"
 
 
 def _holds(place: str, inner: str) -> bool:

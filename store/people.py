@@ -127,13 +127,13 @@ def find_account_or_closed(connection: Connection, name_or_id: str) -> Account:
             "There is no account of that name or id. "
             "`bgbatch account list` shows those that there are, `bgbatch account create` makes one."
         )
-    return Account.model_validate({name: row[name] for name in Account.model_fields})
+    return _account(row)
 
 
 def list_accounts(connection: Connection) -> list[Account]:
     """All accounts, by name."""
     rows = connection.execute(select(accounts).order_by(accounts.c.name)).mappings()
-    return [Account.model_validate({name: row[name] for name in Account.model_fields}) for row in rows]
+    return [_account(row) for row in rows]
 
 
 def people_of(connection: Connection, account_id: AccountId) -> list[Person]:
@@ -287,6 +287,10 @@ def delete_expired(connection: Connection, now: datetime) -> int:
     """Delete links and sessions whose time has come. Returns how many."""
     links = connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_at <= now)).rowcount
     return links + connection.execute(delete(sessions).where(sessions.c.expires_at <= now)).rowcount
+
+
+def _account(row: RowMapping) -> Account:
+    return Account.model_validate({name: row[name] for name in Account.model_fields})
 
 
 def _person(row: RowMapping) -> Person:

@@ -23,10 +23,10 @@ from schemas.ids import BatchId, parse_batch_id, received_at
 from schemas.receipt import Erased, Receipt
 from store.batches import due_early, mark_purged, overdue, unpurged
 from store.erase import Erasure
-from store.objects import ObjectStore, StoredObject
+from store.objects import ObjectStore
 from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records import Records
-from store.storage import Children
+from store.storage import Children, StoredObject
 from store.transient import batch_prefix, hour_name, parse_hour
 
 RECORDS_FAULT = "records_fault"
