@@ -14,7 +14,14 @@ from store.transient import TransientStore, batch_prefix
 from tests.store.conftest import NOON, stamp
 
 STAMP = stamp()
-MANY = 1200
+MANY = 240
+"""Three gatherings of `FEW`."""
+FEW = 110
+
+
+@pytest.fixture(autouse=True)
+def few_in_a_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.transient.TOGETHER", FEW)
 
 
 class Watched:
