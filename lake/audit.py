@@ -16,7 +16,7 @@ import fastparquet
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lake.admission import AdmittedFile, admitted_rows, is_admitted
+from lake.admission import AdmittedFile, admitted_rows, current
 from lake.layout import place_of
 from lake.reading import Lake
 from schemas.errors import NotFound
@@ -68,7 +68,7 @@ def _admitted(lake: Lake, file: AdmittedFile) -> dict[BatchId, int] | None:
     """How many rows of which batch it must hold; None for one that was merged or taken back meanwhile."""
     with lake.records.reading() as connection:
         rows = admitted_rows(connection, file.key)
-        return rows if is_admitted(connection, file.key) else None
+        return rows if current(connection, [file.key]) else None
 
 
 def _read_twice(file: AdmittedFile, data: bytes, admitted: Mapping[BatchId, int] | None) -> tuple[list[str], list[str]]:
