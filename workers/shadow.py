@@ -81,8 +81,6 @@ def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> Float
 def _blurred(layer: Floats, wide: float, high: float) -> Floats:
     """By sigmas along and down. A wide one is done on a smaller layer, which differs by a tenth of a level of 255."""
     by = max(1, int(high / _ENOUGH))
-    if by == 1:
-        return np.asarray(cv2.GaussianBlur(layer, (0, 0), sigmaX=wide, sigmaY=high), np.float32)
     size = (-(-layer.shape[1] // by), -(-layer.shape[0] // by))
     small = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), sigmaX=wide / by, sigmaY=high / by)

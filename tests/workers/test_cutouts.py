@@ -429,6 +429,29 @@ def test_a_shadow_lies_under_the_subject_and_not_on_it():
     assert not rgb[only_shadow].any()
 
 
+def test_what_is_less_than_half_there_throws_no_shadow():
+    faint = mask_with((20, 60, 20, 60), (100, 100)) // 255 * np.uint8(127)
+    rgb, alpha = with_shadow(NOISE[:100, :100], faint)
+    assert np.array_equal(rgb, NOISE[:100, :100])
+    assert np.array_equal(alpha, faint)
+    _, shaded = with_shadow(NOISE[:100, :100], faint + np.uint8(1) * (faint > 0))
+    assert shaded[60:62, 30:50].all()
+
+
+def test_a_shadow_lies_behind_what_is_half_there_and_leaves_the_photo_itself_alone():
+    photo, subject = np.full((100, 100, 3), (200, 100, 40), np.uint8), mask_with((20, 60, 20, 60), (100, 100))
+    soft = subject.copy()
+    soft[60:63, 30:50] = 100  # outside of the subject's box, where the ground is darkest
+    given = photo.copy(), soft.copy()
+    shade = with_shadow(photo, subject)[1][60:63, 30:50] / 255
+    rgb, alpha = with_shadow(photo, soft)
+    whole = 100 / 255 + (1 - 100 / 255) * shade
+    assert np.abs(alpha[60:63, 30:50] - 255 * whole).max() <= 1
+    assert np.abs(rgb[60:63, 30:50] - photo[60:63, 30:50] * (100 / 255 / whole)[..., None]).max() <= 1
+    assert np.array_equal(photo, given[0])
+    assert np.array_equal(soft, given[1])
+
+
 @pytest.mark.parametrize("shape", [(1, 100), (1, 1), (100, 1), (2, 3)])
 def test_a_subject_of_any_size_has_a_shadow(shape):
     _, alpha = with_shadow(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8))
