@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from schemas.errors import OutOfMemory, WeightsInvalid
@@ -47,6 +49,56 @@ def test_the_original_onnx_file_gives_the_weights_that_ship(tmp_path, onnx):
     import_weights(onnx, U2NETP, tmp_path / "out.safetensors")
     made, shipped = load_file(tmp_path / "out.safetensors"), load_file(weights_file("u2netp", None))
     assert all(torch.equal(made[name], shipped[name]) for name in shipped)
+
+
+def saved_on_a_gpu(state: dict[str, torch.Tensor], to: Path) -> None:
+    """What `torch.save` writes where the tensors lie on a GPU: the same, but for where they are to go back to."""
+    torch.save(state, to)
+    with zipfile.ZipFile(to) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(to, "w") as archive:
+        for name, body in members.items():
+            archive.writestr(name, body.replace(b"X\3\0\0\0cpu", b"X\6\0\0\0cuda:0"))
+
+
+WAYS_TO_SAVE = {
+    "as it is": torch.save,
+    "by its training": lambda state, to: torch.save({"epoch": 7, "state_dict": state}, to),
+    "with an optimizer": lambda state, to: torch.save({"optimizer": {}, "model_state_dict": state}, to),
+    "as a model": lambda state, to: torch.save({"model": state}, to),
+    "of many GPUs": lambda state, to: torch.save({f"module.{name}": each for name, each in state.items()}, to),
+    "with more than tensors": lambda state, to: torch.save({**state, "version": 3}, to),
+    "channels last": lambda state, to: torch.save(
+        {name: each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for name, each in state.items()},
+        to,
+    ),
+    "on a GPU": saved_on_a_gpu,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_SAVE)
+def test_a_pth_gives_its_weights_however_it_was_saved(tmp_path, way):
+    shipped = load_file(weights_file("u2netp", None))
+    WAYS_TO_SAVE[way](shipped, tmp_path / "theirs.pth")
+    made = tmp_path / "a folder" / "that is new" / "ours.safetensors"
+    for _ in ("made", "written over"):
+        import_weights(tmp_path / "theirs.pth", U2NETP, made)
+    assert load_file(made).keys() == shipped.keys()
+    assert all(torch.equal(each, shipped[name]) for name, each in load_file(made).items())
+
+
+def test_a_safetensors_file_of_halves_becomes_one_of_32_bits(tmp_path):
+    halves = {name: each.half() for name, each in load_file(weights_file("u2netp", None)).items()}
+    save_file(halves, tmp_path / "halves.safetensors")
+    import_weights(tmp_path / "halves.safetensors", U2NETP, tmp_path / "ours.safetensors")
+    made = load_file(tmp_path / "ours.safetensors")
+    assert all(torch.equal(made[name], each.float()) for name, each in halves.items())
+
+
+def test_a_pth_that_holds_no_table_is_refused_as_that(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "one.pth")
+    with pytest.raises(WeightsInvalid, match="no table of tensors by name"):
+        import_weights(tmp_path / "one.pth", U2NETP, tmp_path / "out.safetensors")
 
 
 class Brightness(nn.Module):

@@ -83,14 +83,25 @@ def test_an_onnx_of_isnet_with_batch_norms_apart_gives_onnxruntimes_mask(isnet, 
     assert differ(imported(apart, "isnet", tmp_path / "isnet.safetensors"), by_onnxruntime(apart)) < 1e-4
 
 
-def test_an_onnx_with_its_weights_in_8_bits_is_refused_with_a_sentence(folded, tmp_path):
-    rounded = onnx.load(folded)
-    for node in rounded.graph.node:  # as quantizing does it: the weight is made by a node before the convolution
+def rounded(node: onnx.NodeProto) -> None:
+    """As quantizing does it: the weight is made by a node before the convolution."""
+    node.input[1] += "_of_8_bits"
+
+
+def unbiased(node: onnx.NodeProto) -> None:
+    """The convolution of another network, which adds nothing."""
+    del node.input[2]
+
+
+@pytest.mark.parametrize("change", [rounded, unbiased])
+def test_an_onnx_whose_convolutions_are_not_those_of_the_network_is_refused_with_a_sentence(folded, tmp_path, change):
+    other = onnx.load(folded)
+    for node in other.graph.node:
         if node.op_type == "Conv":
-            node.input[1] += "_of_8_bits"
-    onnx.save(rounded, tmp_path / "rounded.onnx")
+            change(node)
+    onnx.save(other, tmp_path / "other.onnx")
     done = CliRunner().invoke(
-        app, ["weights", "import", str(tmp_path / "rounded.onnx"), "--network", "isnet", "--to", str(tmp_path / "no")]
+        app, ["weights", "import", str(tmp_path / "other.onnx"), "--network", "isnet", "--to", str(tmp_path / "no")]
     )
     assert done.exit_code == 2, done.output
     assert "not those of IS-Net" in done.output

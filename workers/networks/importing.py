@@ -26,11 +26,7 @@ def import_weights(source: Path, network: Network, target: Path) -> None:
     module = empty(network)
     fill(module, read_state(source, network), network.title)
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in module.state_dict().items()},
-        str(target),
-        metadata={"network": network.name},
-    )
+    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, str(target))
 
 
 def read_state(source: Path, network: Network) -> State:
