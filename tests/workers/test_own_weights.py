@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -28,11 +29,12 @@ U2NETP = find_network("u2netp")
 def test_a_pth_that_would_run_code_is_refused(tmp_path):
     class Trap:
         def __reduce__(self):
-            return print, ("ran",)
+            return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"weight": Trap()}, tmp_path / "trap.pth")
     with pytest.raises(WeightsInvalid):
         import_weights(tmp_path / "trap.pth", U2NETP, tmp_path / "out.safetensors")
+    assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out.safetensors").exists()
 
 
