@@ -282,7 +282,7 @@ def _is_plain_jpeg(header: Image.Image) -> bool:
     """
     if not isinstance(header, JpegImageFile) or header.mode != "RGB":
         return False
-    return header.info.get("adobe_transform") != 0 and [channel[0] for channel in header.layer] != [*b"RGB"]
+    return header.info.get("adobe_transform", 1) == 1 and [channel[0] for channel in header.layer] != [*b"RGB"]
 
 
 @dataclass(frozen=True)

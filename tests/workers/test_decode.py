@@ -325,7 +325,7 @@ def stumbled_over(jpeg: bytes) -> dict[str, bytes]:
         for many, (name, at) in product((3, 700), PLACES.items())
     }
     return spare | {
-        "bytes too many that look like markers": spared(jpeg, b"\xff\0a\xff\xff\0\xff\xd3", b"\xff\xda"),
+        "bytes too many that look like markers": spared(jpeg, b"\xff\0a\xff\xff\0\xff\xd3\xff\1", b"\xff\xda"),
         "a piece of a profile": jpeg[:2] + segment(0xE2, b"ICC_PROFILE\0\x01\x03" + bytes(10)) + jpeg[2:],
         "another version of JFIF": jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x02"),
         "another version of JFIF, which says how colours are stored": jpeg[:11]

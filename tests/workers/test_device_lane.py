@@ -340,9 +340,16 @@ def in_rgb(has_marker: bool) -> bytes:
     return file.getvalue() if has_marker else without_segments(file.getvalue(), (0xEE,))
 
 
-@pytest.mark.parametrize("has_marker", [True, False])
-def test_a_jpeg_that_holds_red_green_and_blue_never_reaches_the_device(cutter, has_marker):
-    jpegs, photo = Libjpeg(), in_rgb(has_marker)
+def in_what_adobe_does_not_know() -> bytes:
+    """A JPEG of three channels which are said to be stored as four are."""
+    return PHOTO[:2] + b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\2" + without_segments(PHOTO, (0xE0,))[2:]
+
+
+@pytest.mark.parametrize(
+    "photo", [in_rgb(True), in_rgb(False), in_what_adobe_does_not_know()], ids=["said", "by name", "unknown"]
+)
+def test_a_jpeg_whose_channels_may_be_no_luma_and_colour_never_reaches_the_device(cutter, photo):
+    jpegs = Libjpeg()
     ours = on_the_lane(cutter, jpegs).cut(photo, WHITE_JPEG, want_mask=False)
     assert jpegs.decoded == []
     assert ours.file == cutter.cut(photo, WHITE_JPEG, want_mask=False).file
