@@ -15,7 +15,7 @@ from schemas.options import WHITE, Format, Size, parse_options
 from tests.workers.photos import PHOTOS
 from tests.workers.test_decode import stumbled_over
 from workers.alike import measured, setting_for
-from workers.composite import cut_out, on_colour
+from workers.composite import cut_out, on_colour, on_image
 from workers.cutter import Cutter
 from workers.encode import as_the_format_can, covering, encode
 from workers.foreground import despilled, spread
@@ -133,10 +133,28 @@ def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
         assert as_the_format_can(colour, Format.JPG) == (*on_white, 255)
 
 
-def test_a_translucent_colour_behind_adds_up():
-    rgba = on_colour(NOISE, disk(), (0, 0, 0, 100))
-    a, b = disk() / 255, 100 / 255
-    assert np.abs(rgba[:, :, 3] / 255 - (a + b * (1 - a))).max() < 0.005
+SOFT = RNG.integers(0, 256, NOISE.shape[:2], dtype=np.uint8)
+SHARE = SOFT[:, :, None] / 255
+
+
+def test_a_photo_behind_shows_through_by_what_alpha_leaves_of_it_and_stays_as_it_was():
+    wall = NOISE[::-1].copy()
+    made = on_image(NOISE, SOFT, wall)
+    assert np.abs(made - (NOISE * SHARE + wall * (1 - SHARE))).max() <= 0.501
+    assert np.array_equal(wall, NOISE[::-1])
+
+
+@pytest.mark.parametrize("opacity", [0, 1, 100, 254])
+def test_a_translucent_colour_shows_through_by_what_alpha_leaves_of_it(opacity):
+    colour = (10, 200, 30)
+    rgba = on_colour(NOISE, SOFT, (*colour, opacity))
+    behind = (1 - SHARE) * opacity / 255
+    whole = SHARE + behind
+    seen = whole[:, :, 0] > 0
+    mixed = (NOISE * SHARE + np.array(colour) * behind)[seen] / whole[seen]
+    assert np.abs(rgba[:, :, :3][seen] - mixed).max() <= 0.501
+    assert np.abs(rgba[:, :, 3] - 255 * whole[:, :, 0]).max() <= 0.501
+    assert not rgba[~seen].any()
 
 
 @pytest.mark.parametrize(("size", "limit"), [("preview", 250_000), ("medium", 1_500_000), ("hd", 4_000_000)])
