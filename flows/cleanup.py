@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.canary import look_for_canaries
 from flows.cleaning import code_of, purge
 from flows.parts import current_parts, parts_to_clean
+from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault, StoreFault
 from store.engine_history import forget_runs
 from store.purge import PurgeReport
@@ -48,15 +49,16 @@ def cleanup() -> PurgeReport:
     if report.faults or found:
         report.faults += [EngineFault.code] if not_swept else []
         raise StoreFault(
-            f"{len(report.faults)} faults ({', '.join(sorted(set(report.faults)))}); all else was purged. "
-            f"{len(found)} canaries were found after their deadline. "
+            f"{so_many(len(report.faults), 'fault')} ({', '.join(sorted(set(report.faults)))}); all else was purged. "
+            f"Canaries found after their deadline: {len(found)}. "
             + "".join(f"{each} " for each in troubles if isinstance(each, BgbatchError))
             + "Mend the store or the records; the next cleanup tries again."
         )
     if not_swept:
         raise EngineFault(
-            f"What was due is purged ({len(report.receipts)} batches, without a fault). What came after it of Ray and "
-            f"Prefect failed ({not_swept}): dead sessions, old runs or the report. Look at both under BGBATCH_HOME."
+            f"What was due is purged ({so_many(len(report.receipts), 'batch')}, without a fault). What came after it "
+            f"of Ray and Prefect failed ({not_swept}): dead sessions, old runs or the report. Look at both under "
+            "BGBATCH_HOME."
         )
     return report
 
@@ -84,11 +86,13 @@ def look_for_our_canaries() -> dict[str, list[str]]:
 def _page(report: PurgeReport, swept: int, forgotten: int, found: dict[str, list[str]]) -> str:
     oldest = f"{report.oldest_at:%Y-%m-%d %H:%M} UTC" if report.oldest_at else "nothing is left"
     lines = [
-        f"# Cleanup: {len(report.receipts)} batches purged, {report.strays} strays, {len(report.faults)} faults",
+        f"# Cleanup: {so_many(len(report.receipts), 'batch')} purged, {so_many(report.strays, 'stray')}, "
+        f"{so_many(len(report.faults), 'fault')}",
         "",
-        f"{report.objects} objects and {report.bytes} bytes deleted; {report.refusals} refusals, each tried again. "
+        f"{so_many(report.objects, 'object')} and {so_many(report.bytes, 'byte')} deleted; "
+        f"{so_many(report.refusals, 'refusal')}, each tried again. "
         f"Oldest byte left: {oldest}. Clock skew {report.skew.total_seconds():.0f} s. "
-        f"{swept} dead Ray sessions swept, {forgotten} rows of Prefect's forgotten. "
+        f"{so_many(swept, 'dead Ray session')} swept, {so_many(forgotten, 'row')} of Prefect's forgotten. "
         f"Canaries found after their deadline: {len(found)}.",
         "",
         *(f"- canary {batch_id}: {', '.join(names)}" for batch_id, names in found.items()),

@@ -19,14 +19,16 @@ from flows.parts import current_parts
 from flows.unforeseen import without_its_text
 from lake.compact import Compacted
 from lake.compact import compact as compact_lake
+from schemas.counting import so_many
 
 
 @flow(name="compact", persist_result=False)
 def compact(until: datetime | None = None) -> Compacted:
     """Merge what is worth merging, and begin nothing after `until`. Raises `StoreFault` at the end."""
     done = merge_small_files(until)
-    page = f"# Compact: {done.files} files became {done.merged}, {done.rows} candidates, {done.bytes / 1e6:.1f} MB"
-    page += f"; {done.left} merges are left" if done.left else ""
+    page = f"# Compact: {so_many(done.files, 'file')} became {done.merged}, {so_many(done.rows, 'candidate')}, "
+    page += f"{done.bytes / 1e6:.1f} MB"
+    page += f"; merges left: {done.left}" if done.left else ""
     create_markdown_artifact(page, key="compact", description="What the last compaction merged")
     return done
 

@@ -12,6 +12,7 @@ from flows.night_report import markdown, report_of
 from flows.night_worker import Worker, fenced
 from flows.parts import Parts
 from flows.timetable import Pace, estimate, is_at_risk
+from schemas.counting import so_many
 from store import nights, webhooks
 from store.nights import Night, NightState
 from store.schedules import Schedule
@@ -32,7 +33,7 @@ def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, p
         if alerts:
             tell(connection, schedule, night, "night.at_risk", now)
     if alerts:
-        far = "it gets no further" if pace is None else f"{pace.done} of {pace.items} photos"
+        far = "it gets no further" if pace is None else f"{pace.done} of {so_many(pace.items, 'photo')}"
         _log.warning("night %s will miss its deadline: %s", night.night_id, far)
         worker.publish("night-at-risk", markdown(report_of(night, now), schedule))
     return night

@@ -21,6 +21,7 @@ from flows.parts import Parts, current_parts
 from flows.unforeseen import without_its_text
 from lake.write import LakeFile, write_candidates
 from schemas.batch import Counts
+from schemas.counting import so_many
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
 from store.objects import open_store
@@ -164,8 +165,8 @@ def _report(batch_id: BatchId, counts: Counts, admitted: Admitted) -> str:
     lines = [
         f"# Batch {batch_id}: {counts.state}",
         "",
-        f"{counts.done} of {counts.items} photos done, {counts.failed} failed.",
-        f"{admitted.rows} candidates in {admitted.files} lake files.",
+        f"{counts.done} of {so_many(counts.items, 'photo')} done, {counts.failed} failed.",
+        f"{so_many(admitted.rows, 'candidate')} in {so_many(admitted.files, 'lake file')}.",
         "",
         "| kept out of the lake because | outputs |",
         "|---|---:|",

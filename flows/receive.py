@@ -17,6 +17,7 @@ from flows.cleaning import cleaning
 from flows.lease import batch_renewed, renew_batch
 from flows.parts import Parts
 from schemas.batch import Item, Manifest, Stamp, without_background
+from schemas.counting import so_many
 from schemas.errors import BadOptions, NothingToDo, StillAnswering
 from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
@@ -120,6 +121,6 @@ def require_complete(options: CutoutOptions, photos: Sequence[tuple[str, CutoutO
         raise NothingToDo("The batch holds no photo. Send some, then seal it.")
     if lack := without_background(options, photos):
         raise BadOptions(
-            f"bg_image names a photo that is not in the batch, so {lack} of its {len(photos)} photos could not be cut. "
-            "Add that photo to the batch, or name another."
+            f"bg_image names a photo that is not in the batch, so {lack} of its {so_many(len(photos), 'photo')} could "
+            "not be cut. Add that photo to the batch, or name another."
         )

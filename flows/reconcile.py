@@ -9,13 +9,15 @@ from flows import steps
 from flows.parts import current_parts
 from flows.unforeseen import without_its_text
 from lake.erase import Reconciled
+from schemas.counting import so_many
 
 
 @flow(name="reconcile", persist_result=False)
 def reconcile() -> Reconciled:
     """Erase what may not be in the lake. Raises `StoreFault`; the next run goes on."""
     report = reconcile_lake()
-    page = f"# Reconcile: {report.objects} lake files erased, {len(report.receipts)} grants wholly erased"
+    grants = so_many(len(report.receipts), "grant")
+    page = f"# Reconcile: {so_many(report.objects, 'lake file')} erased, {grants} wholly erased"
     create_markdown_artifact(page, key="reconcile", description="What the last reconcile erased")
     return report
 

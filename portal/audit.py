@@ -18,6 +18,7 @@ from consent.ledger import verify
 from flows.parts import Parts
 from lake.layout import made_from, may_be_of_a_newer_grant, place_of
 from schemas.batch import PROMISED_LIFE
+from schemas.counting import so_many
 from schemas.errors import BgbatchError, NotFound
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased
@@ -87,7 +88,9 @@ def _batches(connection: Connection, result: Audit, now: datetime) -> None:
         if age > PROMISED_LIFE:
             result.broken.append(f"batch {receipt.subject} was gone {age} after it was received")
         if receipt.remaining:
-            result.broken.append(f"of batch {receipt.subject} {receipt.remaining} things remained, says its receipt")
+            result.broken.append(
+                f"of batch {receipt.subject} {so_many(receipt.remaining, 'thing')} remained, says its receipt"
+            )
     query = select(batches.c.batch_id).where(
         batches.c.received_at >= result.since,
         batches.c.received_at <= min(result.until, now - PROMISED_LIFE),

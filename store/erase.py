@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from schemas.counting import so_many
 from schemas.errors import StillThere
 from store.parallel import in_parallel
 from store.storage import Storage, StoredObject
@@ -66,7 +67,7 @@ def erase(
         return done
     codes = ", ".join(sorted(done.refusals)) or "no reason given"
     raise StillThere(
-        f"{len(found)} objects are still listed after {len(_PAUSES)} tries to delete them ({codes}). "
+        f"Still listed after {len(_PAUSES)} tries to delete: {so_many(len(found), 'object')} ({codes}). "
         "Check the store's policies and locks; the next cleanup tries again."
     )
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from schemas.batch import PROMISED_LIFE
+from schemas.counting import so_many
 from store.settings import Settings
 
 ENGINE_LIFE = timedelta(days=7)
@@ -205,7 +206,7 @@ def _words(retention: timedelta | None) -> str:
     if retention is None:
         return "while it is needed"
     hours = int(retention.total_seconds() // 3600)
-    return "not at all" if hours == 0 else f"{hours} h" if hours <= 24 else f"{hours // 24} days"
+    return "not at all" if hours == 0 else f"{hours} h" if hours <= 24 else so_many(hours // 24, "day")
 
 
 def _local(root: str) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from schemas.batch import Item, Stamp, can_be_kept
+from schemas.counting import so_many
 from schemas.errors import NotFound, UserError, WrongOffset, WrongState
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
@@ -118,7 +119,8 @@ class Uploads:
         ]
         if missing:
             raise WrongState(
-                f"{len(missing)} of {len(photos)} photos are not complete. Send what is missing, or take them out."
+                f"Not complete are {len(missing)} of {so_many(len(photos), 'photo')}. Send what is missing, or take "
+                "them out."
             )
         ordered = sorted(photos.items(), key=lambda pair: pair[1].path)
         return tuple(

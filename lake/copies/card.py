@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lake.copies.manifest import PLOTS, Kind, Manifest, Split
+from schemas.counting import so_many
 
 _ROW, _LABEL, _WIDTH = 22, 170, 560
 
@@ -30,7 +31,7 @@ def card(manifest: Manifest) -> str:
     )
     plots = "\n".join(f"![{name}]({PLOTS}/{name}.svg)\n" for name in manifest.summary.plots)
     return f"""{_head(manifest)}
-# {wanted.industry.label}: {manifest.rows} training candidates
+# {wanted.industry.label}: {so_many(manifest.rows, "training candidate")}
 
 **{manifest.licence}**
 
@@ -100,5 +101,7 @@ def _grants(manifest: Manifest, split: Split) -> set[str]:
 def _taken_back(manifest: Manifest) -> str:
     if not manifest.taken_back:
         return ""
-    lines = "\n".join(f"- {each.erased_at:%Y-%m-%d %H:%M} UTC: {each.rows} images" for each in manifest.taken_back)
+    lines = "\n".join(
+        f"- {each.erased_at:%Y-%m-%d %H:%M} UTC: {so_many(each.rows, 'image')}" for each in manifest.taken_back
+    )
     return f"\n## Taken back since\n\nThe plots above still count these.\n\n{lines}\n"

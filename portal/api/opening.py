@@ -13,6 +13,7 @@ from portal.api.shapes import NewBatch
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.batch import BatchState, Item, Stamp
+from schemas.counting import so_many
 from schemas.errors import BgbatchError, LineTooLong, StillAnswering, UserError
 from schemas.ids import BatchId
 from schemas.left_out import LeftOut
@@ -119,8 +120,8 @@ def _check_line(sender: Sender) -> None:
         everybody = line.load_of(connection, sender.portal.clock())
     if own.batches >= most_batches or own.items >= most_items:
         raise LineTooLong(
-            f"The account has {own.batches} batches with {own.items} photos under way, and may have {most_batches} "
-            f"with {most_items}. Wait until some are done, or call some off.",
+            f"The account has {so_many(own.batches, 'batch')} with {so_many(own.items, 'photo')} under way, and may "
+            f"have {most_batches} with {most_items}. Wait until some are done, or call some off.",
             WAIT,
         )
     if everybody.items >= sender.portal.settings.line_items:

@@ -10,6 +10,7 @@ from fastapi import Request
 from portal.api.opening import WAIT, load_of
 from portal.api.room import pieces_of
 from portal.api.sender import Sender
+from schemas.counting import so_many
 from schemas.errors import LineTooLong, NotFound, StillAnswering
 from store import line
 from store.batches import BatchRecord
@@ -52,8 +53,8 @@ def counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
         own, _, most = load_of(sender)
         if own.items >= most:
             raise LineTooLong(
-                f"The account has {own.items} photos under way, and may have {most}. Seal what is open or call it off, "
-                "or wait until some are done.",
+                f"The account has {so_many(own.items, 'photo')} under way, and may have {most}. Seal what is open or "
+                "call it off, or wait until some are done.",
                 WAIT,
             )
     yield

@@ -11,6 +11,7 @@ from consent.ledger import Refusal
 from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table
 from portal.closing import close_account
 from schemas.consent import Method
+from schemas.counting import so_many
 from schemas.errors import UserError
 from store import api_keys, people, shares
 from store.early import find_wish, set_wish
@@ -156,7 +157,7 @@ def purge(
         if as_json:
             show_json(wish.model_dump(mode="json"))
         else:
-            hours = "as for all" if wish.after_hours is None else f"{wish.after_hours:g} hours"
+            hours = "as for all" if wish.after_hours is None else so_many(wish.after_hours, "hour")
             show_fields({"deleted after": hours, "deleted once downloaded": "yes" if wish.on_download else "no"})
 
 

@@ -44,6 +44,7 @@ from portal.delivery import deliver, deliver_to_place, read_results, require_apa
 from portal.fetched import note_fetched
 from portal.permission import live_grant_ids
 from schemas.batch import Counts
+from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
@@ -326,7 +327,7 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         show_json({"batch_id": batch_id, "cutouts": count, "to": to, "goes_with_next_cleanup": goes})
     else:
         last = "; the next cleanup deletes the batch" if goes else ""
-        (err if to_stderr else out).print(f"{count} cutout{'' if count == 1 else 's'} in {to}{last}", soft_wrap=True)
+        (err if to_stderr else out).print(f"{so_many(count, 'cutout')} in {to}{last}", soft_wrap=True)
 
 
 @dataclass(frozen=True)

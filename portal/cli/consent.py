@@ -12,6 +12,7 @@ from consent.ledger import Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
 from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
+from schemas.counting import so_many
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from store.people import Account, find_account, find_account_or_closed, list_accounts
@@ -81,7 +82,7 @@ def check(
         if as_json:
             show_json({"events": count, "intact": True})
         else:
-            out.print(f"{count} events, all in order and unchanged.")
+            out.print(f"{so_many(count, 'event')}, all in order and unchanged.")
 
 
 def _show_all(connection: Connection, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from rich.text import Text
 from flows.engine import prepare
 from portal.cli.terminal import exit_codes, out, show_table
 from schemas.batch import Counts
+from schemas.counting import so_many
 from schemas.errors import UserError
 from store.settings import Settings
 
@@ -63,23 +64,25 @@ def _play(folder: Path, settings: Settings) -> None:
         for key in story.lake_files():
             out.print(f"  lake/{key}", highlight=False, soft_wrap=True)
         pulled = story.pull("pulled")
-        out.print(f"The ML team pulled {pulled} automotive candidates. Of Corner Bazaar's photos there is none.")
+        out.print(
+            f"The ML team pulled {so_many(pulled, 'automotive candidate')}. Of Corner Bazaar's photos there is none."
+        )
 
         _say(
             "4. Harbor Motors takes it back",
             "One press on the account page; unreadable at once, erased by the next reconcile.",
         )
         story.turn_off(visitor)
-        out.print(f"A pull now gives {story.pull('pulled-later')} rows.")
+        out.print(f"A pull now gives {so_many(story.pull('pulled-later'), 'row')}.")
         out.print(
             f"From the copy pulled before, `bgbatch lake verify --erase` erased {story.take_back_from('pulled')}."
         )
-        out.print(f"Reconcile erased {story.reconcile()} lake files, and left a receipt.")
+        out.print(f"Reconcile erased {so_many(story.reconcile(), 'lake file')}, and left a receipt.")
         visitor.close()
 
     _say("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")
     story.let_a_day_pass()
-    out.print(f"Cleanup purged {story.clean_up()} batches.")
+    out.print(f"Cleanup purged {so_many(story.clean_up(), 'batch')}.")
     gone = [
         (each.sequence, each.kind, each.subject, each.objects, each.bytes, each.remaining, each.hash[:12])
         for each in story.receipts()
@@ -98,7 +101,7 @@ def _play(folder: Path, settings: Settings) -> None:
 
 
 def _watch(counts: Counts) -> None:
-    out.print(f"  {counts.done + counts.failed} of {counts.items} photos", highlight=False)
+    out.print(f"  {counts.done + counts.failed} of {so_many(counts.items, 'photo')}", highlight=False)
 
 
 def _say(title: str, sentence: str) -> None:

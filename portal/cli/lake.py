@@ -27,6 +27,7 @@ from portal.cli.terminal import (
     show_json,
     show_table,
 )
+from schemas.counting import so_many
 from schemas.errors import CopyInTheWay, UserError
 from schemas.industries import Industry, parse_industry
 from store.objects import ObjectStore, open_store
@@ -86,10 +87,10 @@ def pull(
         if as_json:
             show_json({**dataclasses.asdict(pulled), "to": to})
         else:
-            resumed = f"; {pulled.resumed} parts were there already" if pulled.resumed else ""
+            resumed = f"; parts that were there already: {pulled.resumed}" if pulled.resumed else ""
             size = f"{pulled.bytes / 1e6:.1f} MB"
-            told = f"{pulled.rows} candidates of {len(pulled.grants)} customers in {to}: {size}{resumed}."
-            out.print(told, soft_wrap=True)
+            whose = so_many(len(pulled.grants), "customer")
+            out.print(f"{so_many(pulled.rows, 'candidate')} of {whose} in {to}: {size}{resumed}.", soft_wrap=True)
 
 
 @app.command()
@@ -121,10 +122,10 @@ def verify(
         else:
             if erase and found.must_go:
                 left = max(found.rows - found.must_go_rows, 0)
-                out.print(f"{found.must_go_rows} candidates erased; {left} are left in the copy.")
+                out.print(f"{so_many(found.must_go_rows, 'candidate')} erased; left in the copy: {left}.")
             else:
                 what_then = ": run it again with --erase" if found.must_go else ""
-                out.print(f"{found.rows} candidates in the copy; {found.must_go_rows} must go{what_then}.")
+                out.print(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows} must go{what_then}.")
             listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
             listed |= {"changed": found.changed, "unknown": found.unknown}
             for what, paths in listed.items():
@@ -223,7 +224,8 @@ def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
         if as_json:
             show_json(dataclasses.asdict(found))
         else:
-            out.print(f"{found.files} files, {found.rows} candidates, {len(found.faults)} faults.")
+            faults = so_many(len(found.faults), "fault")
+            out.print(f"{so_many(found.files, 'file')}, {so_many(found.rows, 'candidate')}, {faults}.")
             for key, fault in found.faults:
                 out.print(f"  {key}: {fault}", highlight=False, soft_wrap=True)
         if found.faults:
@@ -243,7 +245,8 @@ def compact(as_json: AsJson = False) -> None:
         if as_json:
             show_json(dataclasses.asdict(done))
         else:
-            out.print(f"{done.files} files became {done.merged}; {done.rows} candidates, {done.bytes / 1e6:.1f} MB.")
+            merged = f"{so_many(done.files, 'file')} became {done.merged}"
+            out.print(f"{merged}; {so_many(done.rows, 'candidate')}, {done.bytes / 1e6:.1f} MB.")
 
 
 def _shares(text: str) -> tuple[float, float, float]:

@@ -50,6 +50,7 @@ from portal.cli.terminal import (
     show_table,
 )
 from schemas.batch import BatchState, Counts
+from schemas.counting import so_many
 from schemas.errors import BgbatchError, NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
@@ -219,7 +220,7 @@ def run_due(
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
-            out.print(f"{len(touched)} nights were begun, gone on with, or skipped.")
+            out.print(f"Nights begun, gone on with, or skipped: {len(touched)}.")
 
 
 @app.command()
@@ -277,8 +278,9 @@ def remove(schedule: Id) -> None:
             over = known.remove(connection, schedules.find(connection, schedule).schedule_id, parts.clock)
         for night in over:
             out.print(
-                f"A night was going. It is over: {night.delivered} of its {night.new + night.changed} photos were "
-                "delivered" + (f", and batch {night.batch_id} was called off." if night.batch_id is not None else "."),
+                f"A night was going. It is over: {night.delivered} of its "
+                f"{so_many(night.new + night.changed, 'photo')} delivered"
+                + (f", and batch {night.batch_id} was called off." if night.batch_id is not None else "."),
                 soft_wrap=True,
             )
 

@@ -33,6 +33,7 @@ from portal.cli.terminal import (
 )
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
+from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault, UserError
 from store.batches import get_batch
 from store.certificates import certify, more_links
@@ -53,7 +54,8 @@ def cleanup(as_json: AsJson = False) -> None:
             receipts = [each.model_dump(mode="json") for each in report.receipts]
             show_json({"receipts": receipts, "strays": report.strays})
         else:
-            out.print(f"{len(report.receipts)} batches purged, {report.strays} stray objects deleted.")
+            batches = so_many(len(report.receipts), "batch")
+            out.print(f"{batches} purged, {so_many(report.strays, 'stray object')} deleted.")
 
 
 def cleaned(parts: Parts) -> PurgeReport:
@@ -76,8 +78,9 @@ def cleaned(parts: Parts) -> PurgeReport:
 def _cleaned_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
     report = purge(parts)
     return EngineFault(
-        f"Prefect did not run the cleanup ({type(trouble).__name__}): {len(report.receipts)} batches were purged "
-        f"without it, with {len(report.faults)} faults. Look at its server, and at the space under BGBATCH_HOME."
+        f"Prefect did not run the cleanup ({type(trouble).__name__}): {so_many(len(report.receipts), 'batch')} "
+        f"purged without it, with {so_many(len(report.faults), 'fault')}. Look at its server, and at the space under "
+        "BGBATCH_HOME."
     )
 
 
@@ -107,7 +110,8 @@ def reconcile(as_json: AsJson = False) -> None:
         if as_json:
             show_json(report.model_dump(mode="json"))
         else:
-            out.print(f"{report.objects} lake files erased; {len(report.receipts)} grants are wholly erased.")
+            grants = so_many(len(report.receipts), "grant")
+            out.print(f"{so_many(report.objects, 'lake file')} erased; {grants} wholly erased.")
         for trouble in parts.troubles:
             raise trouble
 
@@ -211,7 +215,11 @@ def audit(
             show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
             for each in result.broken:
                 out.print(Text.assemble(("broken", "bold red"), f" {each}"), soft_wrap=True)
-            out.print("The promise held." if result.held else f"The promise was broken in {len(result.broken)} ways.")
+            out.print(
+                "The promise held."
+                if result.held
+                else f"The promise was broken in {so_many(len(result.broken), 'way')}."
+            )
         if not result.held:
             raise typer.Exit(OUR_FAULT)
 

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address
 from fastapi import Request
 
 from portal.web.portal import Portal, ThePortal
+from schemas.counting import so_many
 from schemas.errors import TooManyTries
 from store.attempts import Limit, wait_before_trying
 
@@ -31,7 +32,7 @@ def limit(portal: Portal, which: Limit, who: str) -> None:
         left = wait_before_trying(connection, which, who, portal.clock())
     if left is not None:
         seconds = math.ceil(left.total_seconds())
-        words = f"{seconds} seconds" if seconds < 120 else f"{math.ceil(seconds / 60)} minutes"
+        words = so_many(seconds, "second") if seconds < 120 else f"{math.ceil(seconds / 60)} minutes"
         raise TooManyTries(f"That was too often. Wait {words} and try again. Nothing was changed.", seconds)
 
 

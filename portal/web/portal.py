@@ -20,6 +20,7 @@ from portal.mail import Post
 from portal.oidc import Provider
 from portal.outcomes import Outcomes
 from schemas.clock import Clock
+from schemas.counting import so_many
 from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
 from store.logs import note
@@ -73,6 +74,7 @@ def open_templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.globals["time_left"] = _time_left
+    templates.globals["so_many"] = so_many
     return templates
 
 

@@ -100,7 +100,7 @@ def test_what_is_due_goes_while_prefect_cannot_run_and_somebody_is_told(tmp_path
     assert not (place / "1").exists(), run.stderr
     assert run.returncode == 1
     assert "engine_fault" in run.stderr
-    assert "1 batches were purged without it, with 0 faults" in run.stderr
+    assert "1 batch purged without it, with 0 faults" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -136,10 +136,10 @@ def test_a_cleanup_that_only_what_engines_leave_is_wrong_for_says_that_what_was_
     (tmp_path / "prefect" / "prefect.db").write_bytes(b"no database" * 100)
     parts = parts_to_clean(Settings(home=tmp_path / "home"), system_clock)
     parts.transient.objects.write(f"{batch_prefix(sent(23.2, 1))}/source/1", b"a photo")
-    with using(parts), pytest.raises(EngineFault, match="What was due is purged \\(1 batches") as raised:
+    with using(parts), pytest.raises(EngineFault, match="What was due is purged \\(1 batch,") as raised:
         flow.cleanup.fn()
     assert "DatabaseError" in str(raised.value)
-    assert "1 batches purged" in pages[0]
+    assert "1 batch purged" in pages[0]
     parts.records.engine.dispose()
 
 

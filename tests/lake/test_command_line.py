@@ -73,7 +73,7 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     assert copy in run("pulls").stdout  # whole, however long: nobody's window breaks it
     (known,) = told("pulls")
     assert (known["recipient"], known["rows"], known["must_go"]) == ("the matting team", 3, {grant.grant_id: 3})
-    assert "3 candidates erased; 0 are left" in run("verify", copy, "--erase").stdout
+    assert "3 candidates erased; left in the copy: 0" in run("verify", copy, "--erase").stdout
     assert not list((tmp_path / "copy").rglob("*.jpg"))
     (known,) = told("pulls")
     assert (known["rows"], known["must_go"], known["grants"]) == (0, {}, {grant.grant_id: 3})
@@ -182,7 +182,7 @@ def test_an_audit_with_a_finding_ends_with_3(customer: tuple[World, Owner, Grant
     world.lake.delete(world.keys())
     found = run("audit")
     assert found.exit_code == 3
-    assert "1 faults" in found.stdout
+    assert "1 fault." in found.stdout
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1", bytes(1000)])
@@ -236,7 +236,7 @@ def test_a_pull_that_is_stopped_says_how_to_go_on(
         done = run(*copy)
     assert done.exit_code == 130
     assert "run the same command again" in done.stderr
-    assert "1 parts were there already" in run(*copy).stdout
+    assert "parts that were there already: 1" in run(*copy).stdout
 
 
 _PULL_THAT_STANDS_STILL = """

@@ -222,7 +222,7 @@ def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_is_called_off
         assert len(looks) < 4, "nobody waits for a night that nobody wants"
         if len(looks) == 1:
             said = run("schedule", "remove", schedule)
-            assert "A night was going. It is over: 0 of its 1 photos were delivered, and batch " in said
+            assert "A night was going. It is over: 0 of its 1 photo delivered, and batch " in said
 
     monkeypatch.setattr("portal.cli.night_in_line.sleep", is_removed)
     said = run("schedule", "run", schedule, code=5)

@@ -146,7 +146,7 @@ def _by_force(world: World, statement: str) -> None:
         (_keep_what_is_no_candidate_file, "no candidate file"),
         (_take_what_came_before_the_yes, "was received before that grant was given"),
         (_take_what_was_not_received_under_it, "was not received under that grant"),
-        (_leave_something, "1 things remained"),
+        (_leave_something, "1 thing remained"),
         (_be_late, "was gone 1 day, 12:00:00 after"),
         (_lose_a_receipt, "is past its day and has no receipt"),
         (_change_a_receipt, "was changed after it was written"),
