@@ -95,6 +95,11 @@ def live_grants(connection: Connection, account_id: AccountId | None = None) -> 
     return list(_readable(connection.execute(query).mappings()))
 
 
+def live_grant_ids(connection: Connection, account_id: AccountId | None = None) -> frozenset[GrantId]:
+    """Their ids alone."""
+    return frozenset(grant.grant_id for grant in live_grants(connection, account_id))
+
+
 def ended_grants(connection: Connection) -> list[Grant]:
     """Every grant that was withdrawn, over all accounts: what must be gone from the lake, and by when.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from consent.ledger import live_grants
+from consent.ledger import live_grant_ids
 from flows.parts import Parts
 from lake.reading import Lake
 from schemas.ids import GrantId
@@ -15,6 +15,6 @@ def lake_of(parts: Parts, reopen: Callable[[], Lake] | None = None) -> Lake:
 
     def live() -> frozenset[GrantId]:
         with parts.records.reading() as connection:
-            return frozenset(grant.grant_id for grant in live_grants(connection))
+            return live_grant_ids(connection)
 
     return Lake(parts.lake, parts.records, live, reopen)

@@ -114,7 +114,7 @@ def reconcile(parts: Parts) -> Reconciled:
     with parts.records.reading() as connection:  # the store may be slow, and others wait for their turn to write
         note(connection, suppressions)
     with parts.records.reading() as connection:  # anew: a grant that was given meanwhile is among the live ones
-        live = [grant.grant_id for grant in ledger.live_grants(connection)]
+        live = ledger.live_grant_ids(connection)
         ended = ledger.ended_grants(connection)
     return reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consent.ledger import live_grants
+from consent import ledger
 from schemas.ids import AccountId, GrantId
 from store.records import Records
 
@@ -10,4 +10,4 @@ from store.records import Records
 def live_grant_ids(records: Records, account_id: AccountId) -> frozenset[GrantId]:
     """The account's grants that are not withdrawn."""
     with records.reading() as connection:
-        return frozenset(grant.grant_id for grant in live_grants(connection, account_id))
+        return ledger.live_grant_ids(connection, account_id)
