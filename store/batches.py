@@ -131,15 +131,14 @@ def get_batch(connection: Connection, batch_id: str) -> BatchRecord:
 
 def list_batches(connection: Connection, account_id: AccountId | None = None, limit: int = 20) -> list[BatchRecord]:
     """The newest batches, of one account or of all."""
+    return page_of(connection, account_id, None, limit)
+
+
+def page_of(connection: Connection, account_id: AccountId | None, before: str | None, limit: int) -> list[BatchRecord]:
+    """Batches that came before the one named, or the newest: of one account, or of all."""
     query = select(batches).order_by(batches.c.batch_id.desc()).limit(limit)
     if account_id is not None:
         query = query.where(batches.c.account_id == account_id)
-    return [_record(row) for row in connection.execute(query).mappings()]
-
-
-def page_of(connection: Connection, account_id: AccountId, before: str | None, limit: int) -> list[BatchRecord]:
-    """An account's batches that came before the one named, or the newest."""
-    query = select(batches).where(batches.c.account_id == account_id).order_by(batches.c.batch_id.desc()).limit(limit)
     if before is not None:
         query = query.where(batches.c.batch_id < before)
     return [_record(row) for row in connection.execute(query).mappings()]
