@@ -212,6 +212,17 @@ def test_a_folder_that_is_chosen_before_the_pages_script_has_come_is_taken_when_
     expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
 
 
+def test_a_folder_that_is_dropped_before_the_pages_script_has_come_is_taken_when_it_has(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    held = before_its_script(page, address)
+    drop(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg(), "2.jpg": jpeg()}))
+    drop(page, lay_out(tmp_path / "more", {"3.jpg": jpeg()}) / "3.jpg")
+    let_go(page, held)
+    expect(page.get_by_role("status")).to_have_text("3 photos chosen.")
+
+
 def test_options_that_are_chosen_before_the_pages_script_has_come_are_heeded(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:

@@ -274,13 +274,14 @@ for (const picker of page.querySelectorAll("input[type=file]")) {
   if (picker.files.length) taken(); // chosen while this script was still on its way
 }
 const place = find("drop");
-addEventListener("dragover", (event) => { event.preventDefault(); place.classList.add("is-over"); });
-addEventListener("dragleave", (event) => { if (!event.relatedTarget) place.classList.remove("is-over"); });
-addEventListener("drop", (event) => {
-  event.preventDefault(); // else the browser would leave the page for the file
+const takeDropped = () => {
   place.classList.remove("is-over");
-  take(ofDrop(event.dataTransfer, suffixes));
-});
+  for (const entries of window.dropped.splice(0)) take(ofDrop(entries, suffixes));
+};
+addEventListener("dragover", () => place.classList.add("is-over"));
+addEventListener("dragleave", (event) => { if (!event.relatedTarget) place.classList.remove("is-over"); });
+addEventListener("drop", takeDropped);
+takeDropped(); // what came while this script was still on its way
 options.addEventListener("submit", (event) => { event.preventDefault(); begin(); });
 const fit = () => {
   const isZip = options.elements.format.value === "zip"; // it holds the photo as it came, so nothing else can be asked of it

@@ -31,9 +31,7 @@ export function ofPicker(list, suffixes) {
   return found;
 }
 
-// Must be called while the drop is handled: afterwards the browser has emptied the list.
-export function ofDrop(transfer, suffixes) {
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+export function ofDrop(entries, suffixes) {
   return walk(entries, new Found(suffixes));
 }
 
