@@ -64,9 +64,6 @@ def holding(
         _log.warning("batch %s: another process has it by now", batch_id)  # what it came to so far is shown
     finally:
         with parts.records.transaction() as connection:
-            has_ended = get_batch(connection, batch_id).state.has_ended
-            if has_ended and line.renew(connection, batch_id, holder, parts.clock()):  # else somebody has said so
-                line.leave(connection, batch_id, parts.clock())
             line.release(connection, batch_id, holder, parts.clock())
 
 
