@@ -84,12 +84,6 @@ def note_span(
     made.end(_nanoseconds(ended))
 
 
-def flush(settings: Settings) -> None:
-    """Send what has not been sent: before a process ends in a hurry."""
-    if settings.traces_url:
-        _provider(settings.traces_url).force_flush()
-
-
 @cache
 def _provider(url: str) -> TracerProvider:
     try:

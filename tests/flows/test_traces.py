@@ -19,7 +19,7 @@ from flows.engine import prepare
 from flows.parts import open_parts, using
 from schemas.clock import system_clock
 from store.settings import Settings
-from store.spans import flush
+from store.spans import _provider
 from tests.flows.conftest import photo
 from tests.flows.test_command_line import Shell, lay_out
 
@@ -81,7 +81,7 @@ def test_a_batch_is_one_trace_from_submit_to_purge_without_a_name(tmp_path: Path
     tomorrow = replace(parts, clock=lambda: system_clock() + timedelta(hours=24))
     with using(tomorrow):
         assert [each.subject for each in purge_what_is_due.fn().receipts] == [batch]
-    flush(settings)
+    _provider(settings.traces_url).force_flush()
     parts.records.engine.dispose()
 
     spans = collector.spans()
@@ -112,7 +112,7 @@ def test_an_error_is_told_by_its_kind_alone(tmp_path: Path, collector: Collector
     batch = "01a20f60-1afe-7ce2-a865-0a6976a259ec"
     with pytest.raises(OSError, match=SECRET), spans.span(settings, batch, "shard"):  # type: ignore[arg-type]
         raise FileNotFoundError(2, "no such file", f"{SECRET}.jpg")
-    flush(settings)
+    _provider(settings.traces_url).force_flush()
     (told,) = collector.spans()
     assert {each.key: each.value.string_value for each in told.attributes}["error"] == "FileNotFoundError"
     assert SECRET.encode() not in b"".join(collector.bodies)
