@@ -1,7 +1,7 @@
 """How soon the account's batches go: an owner may ask for less than the setting for all, never for more.
 
 POST /account/purge   fields: form_token, after_hours ("" for the setting for all), on_download ("yes" or absent)
-                      -> 303 /account
+                      -> 303 /account#gone, where it says what holds now
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def choose(
     wish = PurgeWish(after_hours=_hours(after_hours), on_download=on_download == "yes")
     with portal.records.transaction() as connection:
         set_wish(connection, session.person.account_id, wish)
-    return RedirectResponse("/account", status_code=303)
+    return RedirectResponse("/account#gone", status_code=303)
 
 
 def _hours(text: str) -> float | None:

@@ -50,7 +50,7 @@ def test_a_key_opens_the_api_until_it_is_revoked(site: Site) -> None:
     key = make_key(browser)
     program = site.browser().client
     assert program.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
-    browser.open("/account/keys").press("Revoke")
+    browser.open("/account/keys").press("Revoke it for good")
     assert "revoked" in browser.words
     answer = program.get("/v1/consent", headers={"x-api-key": key})
     assert (answer.status_code, answer.json()["code"]) == (401, "key_needed")
@@ -158,7 +158,7 @@ def test_only_an_owner_makes_and_revokes_keys(site: Site, role: Role) -> None:
     assert "Only an owner" in other.words
     token = ("form_token", dict(other.forms[0].fields)["form_token"])
     assert other.send("/account/keys", [token, ("name", "mine")]).status == 403
-    revoke = next(each.action for each in owner.open("/account/keys").forms if "Revoke" in each.buttons)
+    revoke = next(each.action for each in owner.open("/account/keys").forms if "Revoke it for good" in each.buttons)
     assert other.send(revoke, [token]).status == 403
     assert site.browser().client.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
 
@@ -167,7 +167,7 @@ def test_another_accounts_keys_are_out_of_reach(site: Site) -> None:
     acme, bazaar = site.sign_in("Acme"), site.sign_in("Bazaar")
     key = make_key(acme)
     assert "nightly run" not in bazaar.open("/account/keys").words
-    revoke = next(each.action for each in acme.open("/account/keys").forms if "Revoke" in each.buttons)
+    revoke = next(each.action for each in acme.open("/account/keys").forms if "Revoke it for good" in each.buttons)
     token = ("form_token", dict(bazaar.forms[0].fields)["form_token"])
     assert bazaar.send(revoke, [token]).status == 404
     assert site.browser().client.get("/v1/consent", headers={"x-api-key": key}).status_code == 200
@@ -253,5 +253,5 @@ def test_a_key_of_a_name_that_is_in_use_is_not_made(site: Site) -> None:
     assert again.status == 400
     assert "There is a key of that name already" in again.words
     assert 'value=" nightly run "' in again.html, "what was typed is still there"
-    assert again.html.count("Revoke") == 1
-    make_key(again.press("Revoke"))
+    assert again.html.count("Revoke it for good") == 1
+    make_key(again.press("Revoke it for good"))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import BrowserContext, Request, Route, expect
 
-from tests.portal.chromium import sign_in
+from schemas.ids import new_batch_id
+from store import batches, line, webhooks
+from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
+from tests.store.test_purge import stamp_of
 
 pytestmark = pytest.mark.slow
 
@@ -33,3 +36,55 @@ def test_a_form_is_sent_once_however_often_it_is_pressed(context: BrowserContext
     page.get_by_label("A new key, for").fill("nightly")
     page.get_by_role("button", name="Make a key").click()
     expect(page.get_by_role("alert")).to_contain_text("There is a key of that name already")
+
+
+def test_what_cannot_be_taken_back_is_pressed_twice(context: BrowserContext, site: Site, address: str) -> None:
+    """By keyboard: the first press says what the second does. A change of mind closes it again, and nothing is sent."""
+    page = sign_in(context, site, address)
+    account_id = site.account("Acme")[0]
+    batch = new_batch_id(site.now, site.randomness)
+    with site.records.transaction() as connection:
+        batches.open_batch(connection, stamp_of(batch), account_id)
+        line.enter(connection, batch, account_id, upload_key="k")
+        webhooks.add(connection, account_id, "https://acme.example/hook", site.now, site.randomness)
+    page.goto(f"{address}/account/keys")
+    page.get_by_label("A new key, for").fill("nightly")
+    page.get_by_role("button", name="Make a key").click()
+    page.goto(f"{address}/account/keys")
+    sent: list[Request] = []
+    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
+    for path, first, second in (
+        ("/account/keys", "Revoke", "Revoke it for good"),
+        ("/account/webhooks", "Remove", "Remove it for good"),
+        (f"/batches/{batch}", "Call it off", "Call it off for good"),
+    ):
+        page.goto(address + path)
+        asked, button = page.locator(".sure summary"), page.get_by_role("button", name=second)
+        expect(asked).to_contain_text(first)
+        asked.focus()
+        page.keyboard.press("Enter")
+        expect(button).to_be_visible()
+        assert is_accessible(page)
+        page.keyboard.press("Enter")
+        expect(button).to_be_hidden()
+        assert not sent
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator(".sure")).to_have_count(0)
+        assert sent.pop().method == "POST"
+
+
+def test_what_was_saved_is_said_where_it_was_saved(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    now = page.locator("#gone ~ p").filter(has_text="As it is now:")
+    expect(now).to_have_text("As it is now: no sooner; downloading deletes nothing.")
+    page.get_by_label("Delete a finished batch").check()
+    page.get_by_label("Hours until").fill("6")
+    page.get_by_role("button", name="Save").click()
+    expect(now).to_contain_text(
+        "deleted after 6 hours; a finished batch is deleted once all its cutouts were downloaded."
+    )
+    expect(now).to_be_in_viewport()
+    assert is_accessible(page)
