@@ -142,13 +142,12 @@ async def _safety_headers(request: Request, call_next: Callable[[Request], Await
 
 
 def _say_what_went_wrong(request: Request, error: Exception) -> Response:
-    portal: Portal = request.app.state.portal
     if isinstance(error, SignInNeeded) and request.method == "GET":
         return RedirectResponse("/sign-in", status_code=303)
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
-    answer = portal.page("problem.html", status, sentence=str(error))
+    answer = _problem(request, status, str(error))
     if isinstance(error, BgbatchError) and error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
@@ -156,20 +155,23 @@ def _say_what_went_wrong(request: Request, error: Exception) -> Response:
 
 def _say_that_it_is_ours(request: Request, _error: Exception) -> Response:
     """What nobody foresaw, such as a database that is away. The log has it; nothing of it is shown."""
-    portal: Portal = request.app.state.portal
-    return portal.page("problem.html", 500, sentence="Something went wrong on our side. Try again after a while.")
+    return _problem(request, 500, "Something went wrong on our side. Try again after a while.")
 
 
 def _say_what_is_misshapen(request: Request, error: Exception) -> Response:
     """A form without its fields: none of ours, or sent by hand. What was sent is not repeated."""
-    portal: Portal = request.app.state.portal
-    return portal.page("problem.html", 422, sentence=_NO_FORM)
+    return _problem(request, 422, _NO_FORM)
 
 
 def _say_what_there_is_not(request: Request, error: Exception) -> Response:
     """What FastAPI itself answers: no such page, or a form that cannot be read."""
     assert isinstance(error, HTTPException)
-    portal: Portal = request.app.state.portal
-    answer = portal.page("problem.html", error.status_code, sentence=_NO_PAGE.get(error.status_code, _NO_FORM))
+    answer = _problem(request, error.status_code, _NO_PAGE.get(error.status_code, _NO_FORM))
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _problem(request: Request, status: int, sentence: str) -> Response:
+    """The page that says what went wrong, with the ways on of whoever is known to be signed in."""
+    portal: Portal = request.app.state.portal
+    return portal.page("problem.html", status, session=getattr(request.state, "session", None), sentence=sentence)

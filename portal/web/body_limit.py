@@ -67,4 +67,4 @@ class BodyLimit:
         sentence = f"That is more than {most // 1_000_000} MB, so it was not read and nothing was changed. Send less."
         if path.startswith("/v1/"):
             return problem(413, "request_too_large", sentence)
-        return self._portal.page("problem.html", 413, sentence=sentence)
+        return self._portal.page("problem.html", 413, session=None, sentence=sentence)

@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/batches/{batch_id}/certificate")
 def show(portal: ThePortal, session: SignedIn, batch_id: str) -> HTMLResponse:
     """The certificate, to read and print."""
-    return portal.page("certificate.html", certificate=_certificate(portal, session, batch_id))
+    return portal.page("certificate.html", session=session, certificate=_certificate(portal, session, batch_id))
 
 
 @router.get("/batches/{batch_id}/certificate.json")

@@ -95,13 +95,14 @@ def session_token(request: Request, portal: ThePortal) -> str:
 SessionToken = Annotated[str, Depends(session_token)]
 
 
-def signed_in(portal: ThePortal, token: SessionToken) -> Session:
-    """Who asks. Raises `SignInNeeded`."""
+def signed_in(request: Request, portal: ThePortal, token: SessionToken) -> Session:
+    """Who asks; the request keeps it, for a page that says what went wrong. Raises `SignInNeeded`."""
     with portal.records.reading() as connection:
         session = find_session(connection, token, portal.clock())
     if session is None:
         raise SignInNeeded("You are not signed in.")
     note(account_id=session.person.account_id)
+    request.state.session = session
     return session
 
 

@@ -15,7 +15,7 @@ from tests.portal.conftest import Site
 from tests.store.test_purge import stamp_of
 
 
-def _purged_batch(site: Site, name: str) -> BatchId:
+def purged_batch(site: Site, name: str) -> BatchId:
     account_id, _ = site.account(name)
     batch_id = new_batch_id(site.now, site.randomness)
     with site.records.transaction() as connection:
@@ -27,7 +27,7 @@ def _purged_batch(site: Site, name: str) -> BatchId:
 
 
 def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -> None:
-    batch_id = _purged_batch(site, "Acme")
+    batch_id = purged_batch(site, "Acme")
     browser = site.sign_in("Acme")
     page = browser.client.get(f"/batches/{batch_id}/certificate")
     assert page.status_code == 200
@@ -41,9 +41,9 @@ def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -
 def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch_id = _purged_batch(site, "Acme")
+    batch_id = purged_batch(site, "Acme")
     for _ in range(3):
-        _purged_batch(site, "Bazaar")
+        purged_batch(site, "Bazaar")
     monkeypatch.setattr("store.certificates.LONGEST", 2)
     client = site.sign_in("Acme").client
     address, files = f"/batches/{batch_id}/certificate.json", [tmp_path / "1.json", tmp_path / "2.json"]
@@ -59,7 +59,7 @@ def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
 
 
 def test_nobody_else_sees_it(site: Site) -> None:
-    batch_id = _purged_batch(site, "Acme")
+    batch_id = purged_batch(site, "Acme")
     bazaar = site.sign_in("Bazaar").client
     own = bazaar.get(f"/batches/{batch_id}/certificate")
     none = bazaar.get(f"/batches/{new_batch_id(site.now, site.randomness)}/certificate")

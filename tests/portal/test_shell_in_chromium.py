@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import BrowserContext, Request, Route, expect
 
@@ -9,6 +11,7 @@ from schemas.ids import new_batch_id
 from store import batches, line, webhooks
 from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
+from tests.portal.test_certificate import purged_batch
 from tests.store.test_purge import stamp_of
 
 pytestmark = pytest.mark.slow
@@ -88,3 +91,39 @@ def test_what_was_saved_is_said_where_it_was_saved(context: BrowserContext, site
     )
     expect(now).to_be_in_viewport()
     assert is_accessible(page)
+
+
+def test_there_is_a_way_on_from_every_page_and_it_says_where_one_is(
+    context: BrowserContext, site: Site, address: str
+) -> None:
+    page = sign_in(context, site, address)
+    here = page.locator(".places [aria-current]")
+    for path, place in (("/account/keys", "Account"), ("/batches/new", "Batches"), ("/nights", "Nights")):
+        page.goto(address + path)
+        expect(here).to_have_text(place)
+    page.goto(f"{address}/batches/nothing")
+    expect(page.get_by_role("alert")).to_contain_text("There is no batch of that id")
+    expect(page.get_by_role("navigation", name="Places")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    assert is_accessible(page)
+    page.goto(f"{address}/nowhere")
+    page.get_by_role("link", name="Go to the start page").click()
+    expect(page).to_have_url(f"{address}/account")
+
+
+def test_a_purged_batch_is_told_apart_in_its_tab_and_its_certificate_leads_back(
+    context: BrowserContext, site: Site, address: str
+) -> None:
+    batch = purged_batch(site, "Acme")
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    assert re.match(r"Purged: batch of \d+ \w+ 20\d\d, \d\d:\d\d UTC · bgbatch", page.title())
+    page.get_by_role("link", name="Certificate").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Certificate of deletion")
+    assert is_accessible(page)
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation", name="Places")).to_be_hidden()
+    expect(page.get_by_text("Left over").first).to_be_visible()
+    page.emulate_media(media="screen")
+    page.get_by_role("link", name="The batch").click()
+    expect(page).to_have_url(f"{address}/batches/{batch}")
