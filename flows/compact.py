@@ -26,7 +26,7 @@ from schemas.counting import so_many
 def compact(until: datetime | None = None) -> Compacted:
     """Merge what is worth merging, and begin nothing after `until`. Raises `StoreFault` at the end."""
     done = merge_small_files(until)
-    page = f"# Compact: {so_many(done.files, 'file')} became {done.merged}, {so_many(done.rows, 'candidate')}, "
+    page = f"# Compact: {so_many(done.files, 'file')} became {done.merged:,}, {so_many(done.rows, 'candidate')}, "
     page += f"{done.bytes / 1e6:.1f} MB"
     page += f"; merges left: {done.left}" if done.left else ""
     create_markdown_artifact(page, key="compact", description="What the last compaction merged")

@@ -33,7 +33,7 @@ def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, p
         if alerts:
             tell(connection, schedule, night, "night.at_risk", now)
     if alerts:
-        far = "it gets no further" if pace is None else f"{pace.done} of {so_many(pace.items, 'photo')}"
+        far = "it gets no further" if pace is None else f"{pace.done:,} of {so_many(pace.items, 'photo')}"
         _log.warning("night %s will miss its deadline: %s", night.night_id, far)
         worker.publish("night-at-risk", markdown(report_of(night, now), schedule))
     return night

@@ -165,7 +165,7 @@ def _report(batch_id: BatchId, counts: Counts, admitted: Admitted) -> str:
     lines = [
         f"# Batch {batch_id}: {counts.state}",
         "",
-        f"{counts.done} of {so_many(counts.items, 'photo')} done, {counts.failed} failed.",
+        f"{counts.done:,} of {so_many(counts.items, 'photo')} done, {counts.failed:,} failed.",
         f"{so_many(admitted.rows, 'candidate')} in {so_many(admitted.files, 'lake file')}.",
         "",
         "| kept out of the lake because | outputs |",

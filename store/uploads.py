@@ -119,7 +119,7 @@ class Uploads:
         ]
         if missing:
             raise WrongState(
-                f"Not complete are {len(missing)} of {so_many(len(photos), 'photo')}. Send what is missing, or take "
+                f"Not complete are {len(missing):,} of {so_many(len(photos), 'photo')}. Send what is missing, or take "
                 "them out."
             )
         ordered = sorted(photos.items(), key=lambda pair: pair[1].path)

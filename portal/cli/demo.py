@@ -101,7 +101,7 @@ def _play(folder: Path, settings: Settings) -> None:
 
 
 def _watch(counts: Counts) -> None:
-    out.print(f"  {counts.done + counts.failed} of {so_many(counts.items, 'photo')}", highlight=False)
+    out.print(f"  {counts.done + counts.failed:,} of {so_many(counts.items, 'photo')}", highlight=False)
 
 
 def _say(title: str, sentence: str) -> None:

@@ -125,7 +125,7 @@ def verify(
                 out.print(f"{so_many(found.must_go_rows, 'candidate')} erased; left in the copy: {left}.")
             else:
                 what_then = ": run it again with --erase" if found.must_go else ""
-                out.print(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows} must go{what_then}.")
+                out.print(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows:,} must go{what_then}.")
             listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
             listed |= {"changed": found.changed, "unknown": found.unknown}
             for what, paths in listed.items():

@@ -15,6 +15,7 @@ from portal.outcomes import Outcome
 from portal.permission import live_grant_ids
 from portal.web.batch_view import Asked, Listing, list_items
 from portal.web.limits import limited_posts
+from portal.web.plainly import FLAGS, asked_for
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from portal.web.zip_answer import zip_answer
 from schemas.ids import parse_batch_id
@@ -75,6 +76,8 @@ def show_one(
         names=names,
         receipts=receipts,
         is_permitted=record.stamp.grant_id in live_grant_ids(portal.records, record.account_id),
+        asked_for=asked_for(record.stamp.options),
+        flags=FLAGS,
         left_out=told(record.left_out),
         now=now,
         may_change=session.person.role is not Role.AUDITOR,

@@ -39,6 +39,8 @@ class ItemView:
     sentence: str = ""
     width: int = 0
     height: int = 0
+    cutout_width: int = 0
+    cutout_height: int = 0
     lies_over: bool = False
 
 
@@ -117,5 +119,7 @@ def _view(number: int, path: str, result: Done | Failed | None) -> ItemView:
         kind_of(result),
         width=result.source_width,
         height=result.source_height,
+        cutout_width=result.width,
+        cutout_height=result.height,
         lies_over=abs(across - down) <= 0.02 * down,  # a scaled cutout's sides are rounded
     )

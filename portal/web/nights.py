@@ -19,8 +19,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from flows.night_report import Report, report_of
 from portal.schedules import next_at, own_night, own_schedule
 from portal.web.limits import limited_posts
+from portal.web.plainly import asked_for
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
-from schemas.options import in_words
 from store import nights, schedules
 from store.people import Role, Session
 from store.schedules import Schedule
@@ -47,7 +47,7 @@ class ScheduleView:
     @property
     def cutouts(self) -> str:
         """What its cutouts are like."""
-        return in_words(self.schedule.options)
+        return asked_for(self.schedule.options)
 
 
 @router.get(PAGE)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from flows import steps
 from flows.parts import Parts, open_parts
@@ -341,3 +341,23 @@ def look_around(page: Page, address: str, batch: BatchId, photos: Path, look: st
     page.locator("input[webkitdirectory]").set_input_files(photos)
     expect(page.get_by_role("status")).to_have_text("7 photos chosen.")
     picture("22-new-batch")
+
+
+def test_a_batch_says_what_was_asked_for_and_why_to_look_and_does_not_jump(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    batch = send(site, parts, {"VIN1/1.jpg": real("rocket.jpg")}, bg_color="#e8eaed", crop=True)
+    cut_batch(parts, batch)
+    page = sign_in(context, site, address)
+    held: list[Route] = []
+    page.route("**/cutout.webp", lambda route: held.append(route))
+    page.goto(f"{address}/batches/{batch}", wait_until="domcontentloaded")
+    expect(page.get_by_text("Asked for: PNG, on #e8eaed, cropped to the subject")).to_be_visible()
+    expect(page.get_by_text("It was hard to tell where the subject ends.")).to_be_visible()
+    name = page.locator(".photo .path")
+    before = name.bounding_box()
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    expect(page.locator("img.after")).not_to_have_js_property("naturalWidth", 0)
+    assert name.bounding_box() == before

@@ -54,7 +54,7 @@ def test_what_failed_stands_first_with_its_reason_and_names_are_escaped(site: Si
     assert page.words.index("VIN2/1.jpg") < page.words.index("VIN1/1.jpg")
     assert "not an image" in page.words
     assert "No image." in page.words
-    assert "VIN2/&lt;b&gt;.jpg" in page.html
+    assert "VIN2/<wbr>&lt;b&gt;.jpg" in page.html
     assert "in 23 h 00 min" in page.words
 
 

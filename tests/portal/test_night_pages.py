@@ -68,9 +68,9 @@ def paused(site: Site, schedule_id: ScheduleId) -> bool:
 def test_the_list_says_when_each_runs_next_in_its_own_time_zone_and_how_the_last_went(site: Site, night: Night) -> None:
     browser = site.sign_in().open("/nights")
     assert "Next run 26 Nov 2026, 02:00 CET" in browser.words
-    assert "Last: partially completed, 5997 photos done" in browser.words
-    assert "s3://acme/&lt;i&gt;photos → s3://acme-out/cutouts, png" in browser.html
-    assert "Cutouts png" in browser.open(f"/nights/{night.schedule_id}").words
+    assert "Last: partially completed, 5,997 photos done" in browser.words
+    assert "s3://acme/&lt;i&gt;photos → s3://acme-out/cutouts, PNG, transparent" in browser.html
+    assert "Cutouts PNG, transparent" in browser.open(f"/nights/{night.schedule_id}").words
 
 
 def test_a_mornings_report_says_what_was_new_changed_skipped_failed_and_why(site: Site, night: Night) -> None:

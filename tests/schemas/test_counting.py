@@ -12,7 +12,7 @@ from schemas.counting import so_many
     [
         (0, ("photo",), "0 photos"),
         (1, ("photo",), "1 photo"),
-        (1_234_567, ("photo",), "1234567 photos"),
+        (1_234_567, ("photo",), "1,234,567 photos"),
         (1, ("batch",), "1 batch"),
         (2, ("batch",), "2 batches"),
         (2, ("try", "tries"), "2 tries"),

@@ -20,7 +20,7 @@ if (running) {
     });
     events.addEventListener("progress", (event) => {
       const batch = JSON.parse(event.data);
-      for (const name of ["done", "items", "failed"]) running.querySelector(`[data-count=${name}]`).textContent = batch[name];
+      for (const name of ["done", "items", "failed"]) running.querySelector(`[data-count=${name}]`).textContent = batch[name].toLocaleString("en");
       const bar = running.querySelector("progress");
       bar.max = Math.max(batch.items, 1);
       bar.value = batch.done + batch.failed;

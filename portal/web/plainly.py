@@ -1,0 +1,57 @@
+"""What the pages say in plain words: what a batch was asked for, and why a person should look at a cutout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from schemas.options import Channels, CutoutOptions, Format, Size
+
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "empty_mask": "No subject was found, so the cutout is empty.",
+        "full_mask": "Nearly the whole photo was taken for the subject.",
+        "cut_by_frame": "The subject reaches the edge of the photo and is cut off there.",
+        "many_pieces": "The subject came out in several separate pieces.",
+        "uncertain_edge": "It was hard to tell where the subject ends.",
+        "blurred": "The photo is not sharp.",
+        "dark": "The photo is very dark.",
+        "overexposed": "The photo is very bright.",
+        "not_consistent": "It could not be set like the others of its folder.",
+    }
+)
+"""Flag -> a sentence. `docs/pixels.md` lists them."""
+
+_SIZES = {Size.PREVIEW: "0.25", Size.MEDIUM: "1.5", Size.HD: "4"}
+
+
+def asked_for(options: CutoutOptions) -> str:
+    """What is to come out, as the upload page puts it: `JPEG, on white, a soft shadow`."""
+    said = [_file(options)]
+    if options.bg_color is not None:
+        said.append(f"on {options.bg_color}")
+    if options.bg_image is not None:
+        said.append(f"on {options.bg_image}")
+    if options.crop:
+        said.append(f"cropped to the subject with {options.crop_margin} around it")
+    if options.consistent:
+        said.append("of the same height and on the same line in each photo")
+    if options.size in _SIZES:
+        said.append(f"of {_SIZES[options.size]} megapixels at most")
+    if options.shadow:
+        said.append("with a soft shadow")
+    if options.refine:
+        said.append("with finer edges")
+    if options.despill:
+        said.append("without the old background's colour in soft edges")
+    return ", ".join(said)
+
+
+def _file(options: CutoutOptions) -> str:
+    if options.format is Format.ZIP:
+        return "the photo as it came and its mask, in a zip each"
+    name = {Format.JPG: "JPEG", Format.WEBP: "WebP", Format.JXL: "JPEG XL"}.get(options.format, "PNG")
+    if options.channels is Channels.ALPHA:
+        return f"the mask alone as {name}"
+    is_clear = options.background is None and options.bg_image is None
+    return f"{name}, transparent" if is_clear else name
