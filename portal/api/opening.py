@@ -121,7 +121,7 @@ def _check_line(sender: Sender) -> None:
     if own.batches >= most_batches or own.items >= most_items:
         raise LineTooLong(
             f"The account has {so_many(own.batches, 'batch')} with {so_many(own.items, 'photo')} under way, and may "
-            f"have {most_batches} with {most_items}. Wait until some are done, or call some off.",
+            f"have {most_batches:,} with {most_items:,}. Wait until some are done, or call some off.",
             WAIT,
         )
     if everybody.items >= sender.portal.settings.line_items:

@@ -53,7 +53,7 @@ def counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
         own, _, most = load_of(sender)
         if own.items >= most:
             raise LineTooLong(
-                f"The account has {so_many(own.items, 'photo')} under way, and may have {most}. Seal what is open or "
+                f"The account has {so_many(own.items, 'photo')} under way, and may have {most:,}. Seal what is open or "
                 "call it off, or wait until some are done.",
                 WAIT,
             )

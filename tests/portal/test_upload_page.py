@@ -104,6 +104,28 @@ def test_a_dropped_folder_becomes_a_batch_with_its_sub_folders(
     assert paths_in(site, record.stamp.batch_id) == wanted
 
 
+def test_a_folder_that_was_chosen_by_mistake_is_taken_out_again(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    wrong = lay_out(tmp_path / "wrong", {"a.jpg": jpeg(), "b.jpg": jpeg(), "c.txt": b"no photo"})
+    right = lay_out(tmp_path / "right", {"VIN1/1.jpg": jpeg("red")})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, wrong)
+    expect(page.get_by_role("status")).to_have_text("2 photos chosen.")
+    page.get_by_role("button", name="Take all of them out again").press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Nothing is chosen.")
+    expect(page.get_by_role("button", name="Start the upload")).to_be_disabled()
+    expect(page.get_by_label("Choose a folder")).to_be_focused()
+    assert is_accessible(page)
+    choose(page, right)
+    expect(page.get_by_role("status")).to_have_text("1 photo chosen.")
+    expect(page.get_by_text("Left out")).to_be_hidden()
+    page.get_by_role("button", name="Start the upload").click()
+    page.wait_for_url(re.compile(r"/batches/[0-9a-f-]{36}$"))
+    assert [*paths_in(site, batch_of(site).stamp.batch_id)] == ["right/VIN1/1.jpg"]
+
+
 def test_options_that_contradict_each_other_are_named_and_nothing_is_opened(
     context: BrowserContext, site: Site, address: str, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ async function begin() {
   find("start").disabled = true;
   if (!batch && !(await open())) return;
   options.hidden = true;
+  find("not-begun").hidden = true;
   find("going").hidden = false;
   pace.since = performance.now();
   pace.sent = total.sent;
@@ -282,6 +283,17 @@ addEventListener("dragover", () => place.classList.add("is-over"));
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) place.classList.remove("is-over"); });
 addEventListener("drop", takeDropped);
 takeDropped(); // what came while this script was still on its way
+find("clear").addEventListener("click", () => {
+  if (taking || isOpening) return; // the rows of what was chosen are still being made, or it is on its way
+  for (const each of [photos, leftOut, rows, stale]) each.clear();
+  Object.assign(total, { count: 0, bytes: 0, done: 0, sent: 0, refused: 0 });
+  find("list").replaceChildren();
+  find("chosen").hidden = true;
+  find("start").disabled = true;
+  alarm("");
+  say("Nothing is chosen.");
+  place.querySelector("input").focus(); // the button that was pressed is gone
+});
 options.addEventListener("submit", (event) => { event.preventDefault(); begin(); });
 const fit = () => {
   const isZip = options.elements.format.value === "zip"; // it holds the photo as it came, so nothing else can be asked of it
