@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from flows.night_report import Report, report_of
 from portal.schedules import next_at, own_night, own_schedule
 from portal.web.limits import limited_posts
-from portal.web.plainly import asked_for
+from portal.web.plainly import asked_for, when
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from store import nights, schedules
 from store.people import Role, Session
@@ -43,6 +43,11 @@ class ScheduleView:
     def zone(self) -> ZoneInfo:
         """The time zone in which people think of it."""
         return ZoneInfo(self.schedule.timezone)
+
+    @property
+    def when(self) -> str | None:
+        """Its times in words, if they are plain."""
+        return when(self.schedule.cron)
 
     @property
     def cutouts(self) -> str:

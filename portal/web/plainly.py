@@ -1,7 +1,8 @@
-"""What the pages say in plain words: what a batch was asked for, and why a person should look at a cutout."""
+"""What the pages say in plain words: what a batch was asked for, why to look at a cutout, when a schedule runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -55,3 +56,20 @@ def _file(options: CutoutOptions) -> str:
         return f"the mask alone as {name}"
     is_clear = options.background is None and options.bg_image is None
     return f"{name}, transparent" if is_clear else name
+
+
+_DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_PLAIN = re.compile(r"(\d{1,2}) (\d{1,2}) \* \* (?:(\*)|([0-7])(?:-([0-7]))?)")
+"""Minute and hour of every day, of one day of the week, or of several from one to another."""
+
+
+def when(cron: str) -> str | None:
+    """`0 2 * * 1-5` -> `Monday to Friday at 02:00`. None for a line that is not so plain: it is shown as it is."""
+    found = _PLAIN.fullmatch(" ".join(cron.split()))
+    if found is None:
+        return None
+    minute, hour, every, first, last = found.groups()
+    days = "every day" if every else f"every {_DAYS[int(first)]}"
+    if last is not None:
+        days = f"{_DAYS[int(first)]} to {_DAYS[int(last)]}"
+    return f"{days} at {int(hour):02d}:{int(minute):02d}"

@@ -69,7 +69,9 @@ def test_the_list_says_when_each_runs_next_in_its_own_time_zone_and_how_the_last
     browser = site.sign_in().open("/nights")
     assert "Next run 26 Nov 2026, 02:00 CET" in browser.words
     assert "Last: partially completed, 5,997 photos done" in browser.words
+    assert "Every day at 02:00 in Europe/Berlin" in browser.words
     assert "s3://acme/&lt;i&gt;photos → s3://acme-out/cutouts, PNG, transparent" in browser.html
+    assert "As a cron line 0 2 * * *" in browser.open(f"/nights/{night.schedule_id}").words
     assert "Cutouts PNG, transparent" in browser.open(f"/nights/{night.schedule_id}").words
 
 

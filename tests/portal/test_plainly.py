@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
-from portal.web.plainly import FLAGS, asked_for
+import pytest
+
+from flows.timetable import next_due
+from portal.web.plainly import FLAGS, asked_for, when
 from schemas.options import CutoutOptions, parse_options
 
 DOCS = Path(__file__).parents[2] / "docs" / "pixels.md"
@@ -43,3 +47,26 @@ def test_no_option_goes_unsaid() -> None:
 def test_every_flag_has_a_sentence() -> None:
     told = DOCS.read_text().partition("## Flags")[2].partition(": a person")[0]
     assert set(re.findall(r"`(\w+)`", told)) == set(FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("cron", "words", "days"),
+    [
+        ("0 2 * * *", "every day at 02:00", "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+        ("30  4 * * 1-5", "Monday to Friday at 04:30", "Monday Tuesday Wednesday Thursday Friday"),
+        ("5 23 * * 0", "every Sunday at 23:05", "Sunday"),
+        ("5 23 * * 7", "every Sunday at 23:05", "Sunday"),
+    ],
+)
+def test_plain_times_are_said_in_words_and_mean_what_the_timetable_does(cron: str, words: str, days: str) -> None:
+    assert when(cron) == words
+    runs, now = [], datetime(2026, 11, 22, 23, 59, tzinfo=UTC)  # a Sunday, at its end
+    while (now := next_due(cron, "UTC", now)) < datetime(2026, 11, 30, tzinfo=UTC):
+        runs.append(now)
+    assert [f"{each:%A}" for each in runs] == days.split()
+    assert {f"{each:%H:%M}" for each in runs} == {words[-5:]}
+
+
+def test_times_that_are_not_plain_stay_a_cron_line() -> None:
+    for cron in ("15,45 */6 * * 1-5", "0 2 1 * *", "0 2 * 3 *", "* * * * *", "0 2 * * MON", "@daily", "0 2 * * 1#2"):
+        assert when(cron) is None
