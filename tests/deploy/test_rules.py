@@ -34,7 +34,7 @@ def test_rules_and_dashboard_ask_for_metrics_that_we_tell() -> None:
 
 
 def test_without_the_operator_the_same_alerts_ring() -> None:
-    plain = yaml.safe_load((DEPLOY / "prometheus" / "cleanup.rules.yml").read_text())
+    plain = yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())
     assert plain["groups"] == yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
 
 

@@ -63,7 +63,7 @@ def is_allowed(attempt: Callable[[], object]) -> bool:
         ("suppressions.json", "suppressions", {"write", "read", "list"}),
         ("lake-worker.json", "lake/industry=studio", {"write"}),
         ("lake-reader.json", "lake/industry=studio", {"read"}),
-        ("lake-compactor.json", "lake/industry=studio", {"write", "read", "list", "delete"}),
+        ("lake-flows.json", "lake/industry=studio", {"write", "read", "list", "delete"}),
         ("lake-cleanup.json", "lake/industry=studio", {"list", "delete"}),
     ],
 )
