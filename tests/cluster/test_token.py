@@ -130,7 +130,6 @@ def test_who_has_another_token_or_none_does_not_get_into_the_cluster(inside: lis
         assert knock(inside, WITH_TOKEN, *strangers) == ("1 hosts\n", ["", ""])
 
 
-@pytest.mark.slow
 def test_who_does_not_speak_tls_by_our_authority_does_not_get_in_even_with_the_token(
     inside: list[str], tmp_path: Path
 ) -> None:

@@ -15,10 +15,7 @@ import pytest
 from tests.cluster.network import apart, can_be_apart
 from tests.deploy.files import COMPOSE
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody"),
-]
+pytestmark = pytest.mark.skipif(not can_be_apart(), reason="needs namespaces: root, or a kernel that lets anybody")
 RAY, WORK = COMPOSE["services"]["ray"], COMPOSE["services"]["work"]
 DRIVER = """
 import json, sys, ray

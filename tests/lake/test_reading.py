@@ -120,7 +120,6 @@ def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.Monke
     assert {row["candidate_id"] for row in rows} == _ids(filled)
 
 
-@pytest.mark.slow
 def test_ray_data_reads_the_files(filled: World, tmp_path: Path) -> None:
     import ray
 

@@ -32,8 +32,6 @@ from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, se
 from tests.portal.conftest import Site, opened
 from workers.plan import Shard
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:

@@ -26,7 +26,6 @@ from tests.portal.provider_server import CLIENT, SECRET, identity_provider
 from tests.portal.test_account_page import PAGE, acts, live
 from tests.ports import free_port
 
-pytestmark = pytest.mark.slow
 AUTO, STUDIO, SHOP = Industry.AUTOMOTIVE, Industry.STUDIO, Industry.ECOMMERCE
 
 

@@ -161,7 +161,6 @@ def test_only_an_owner_adds_and_removes_a_schedule_by_their_session(site: Site, 
         assert browser.client.delete(one, headers=sent).status_code == (204 if may else 403)
 
 
-@pytest.mark.slow
 def test_the_pages_are_accessible_also_on_a_phone_in_the_dark(
     context: BrowserContext, site: Site, night: Night, address: str
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from portal.intake.folder import find_photos
@@ -20,7 +19,6 @@ from tests.portal.broken_line import broken_line
 from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
 
-pytestmark = pytest.mark.slow
 MEGABYTE = 2**20
 
 
