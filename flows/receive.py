@@ -121,6 +121,6 @@ def require_complete(options: CutoutOptions, photos: Sequence[tuple[str, CutoutO
         raise NothingToDo("The batch holds no photo. Send some, then seal it.")
     if lack := without_background(options, photos):
         raise BadOptions(
-            f"bg_image names a photo that is not in the batch, so {lack:,} of its {so_many(len(photos), 'photo')} could "
-            "not be cut. Add that photo to the batch, or name another."
+            f"bg_image names a photo that is not in the batch, so {lack:,} of its {so_many(len(photos), 'photo')} "
+            "could not be cut. Add that photo to the batch, or name another."
         )

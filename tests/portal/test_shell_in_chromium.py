@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import BrowserContext, Request, Route, expect
 
 from schemas.ids import new_batch_id
@@ -13,8 +12,6 @@ from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
 from tests.portal.test_certificate import purged_batch
 from tests.store.test_purge import stamp_of
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_form_is_sent_once_however_often_it_is_pressed(context: BrowserContext, site: Site, address: str) -> None:
