@@ -18,6 +18,7 @@ from workers.cutter import open_cutter
 from workers.decode import decode
 from workers.networks.eight_bits import EightBitConvRelu, Inflow, can_run_here
 from workers.networks.importing import import_weights
+from workers.networks.own import load_own
 from workers.networks.registry import find_network
 from workers.networks.weights_file import weights_file
 from workers.running import Running
@@ -113,12 +114,12 @@ class Brightness(nn.Module):
 CONTRACT = {"side": 64, "mean": [0, 0, 0], "std": [1, 1, 1], "low": -1, "high": 1}
 
 
-def own(tmp_path, contract=CONTRACT, suffix=".pt") -> Settings:
-    path = tmp_path / f"mine{suffix}"
+def own(tmp_path, contract=CONTRACT, suffix=".pt", network: nn.Module | None = None) -> Settings:
+    path, network = tmp_path / f"mine{suffix}", network or Brightness()
     if suffix == ".pt2":
-        torch.export.save(torch.export.export(Brightness(), (torch.zeros(1, 3, 64, 64),)), path)
+        torch.export.save(torch.export.export(network, (torch.zeros(1, 3, 64, 64),)), path)
     else:
-        torch.jit.trace(Brightness(), torch.zeros(1, 3, 64, 64)).save(str(path))
+        torch.jit.trace(network, torch.zeros(1, 3, 64, 64)).save(str(path))
     path.with_suffix(".contract.json").write_text(json.dumps(contract))
     return Settings(home=tmp_path, network="own", weights=path)
 
@@ -133,7 +134,26 @@ def test_a_network_of_ones_own_segments_as_its_contract_says(tmp_path, suffix):
     assert cutter.network == "own"
 
 
-@pytest.mark.parametrize("wrong", [{"side": 96}, {"side": 7}, {"std": [0, 1, 1]}, {"low": 1}, {"depth": 3}])
+def test_a_contract_that_says_no_more_means_answers_from_0_to_1_one_at_a_time_in_32_bits(tmp_path):
+    settings = own(tmp_path, {"side": 64, "mean": [0, 0, 0], "std": [1, 1, 1]})
+    _, _, _, contract = load_own(settings.weights)
+    assert (contract.batch, contract.half) == (1, False)
+    (mask,) = open_cutter(settings).segmenter.segment([np.full((64, 64, 3), 191, np.uint8)])
+    assert np.abs(mask.astype(int) - 127).max() <= 2, "three quarters as bright as can be, of -1 to 1, is a half"
+
+
+@pytest.mark.parametrize(
+    "network", [nn.Identity(), nn.Sequential(Brightness(), nn.AvgPool2d(2))], ids=["deep", "small"]
+)
+def test_a_network_that_answers_otherwise_than_for_each_pixel_stops_the_start(tmp_path, network):
+    with pytest.raises(WeightsInvalid, match="answers with the shape"):
+        open_cutter(own(tmp_path, network=network))
+
+
+NO_CONTRACTS = [{"side": side} for side in (96, 7, 24, 68, 4104)] + [{"batch": batch} for batch in (0, 65)]
+
+
+@pytest.mark.parametrize("wrong", [*NO_CONTRACTS, {"std": [0, 1, 1]}, {"low": 1}, {"depth": 3}], ids=str)
 def test_a_contract_that_does_not_hold_stops_the_start(tmp_path, wrong):
     settings = own(tmp_path, CONTRACT | wrong, ".pt2" if wrong == {"side": 96} else ".pt")
     with pytest.raises(WeightsInvalid):
