@@ -128,9 +128,10 @@ def own(tmp_path, contract=CONTRACT, suffix=".pt", network: nn.Module | None = N
 def test_a_network_of_ones_own_segments_as_its_contract_says(tmp_path, suffix):
     cutter = open_cutter(own(tmp_path, suffix=suffix))
     photo = np.zeros((64, 64, 3), np.uint8)
-    photo[:, 32:] = 255
+    photo[:, 16:32], photo[:, 32:] = 128, 255
     (mask,) = cutter.segmenter.segment([photo])
     assert (mask[:, 5].max(), mask[:, 60].min()) == (0, 255)
+    assert np.abs(mask[:, 24].astype(int) - 128).max() <= 2
     assert cutter.network == "own"
 
 
@@ -138,8 +139,10 @@ def test_a_contract_that_says_no_more_means_answers_from_0_to_1_one_at_a_time_in
     settings = own(tmp_path, {"side": 64, "mean": [0, 0, 0], "std": [1, 1, 1]})
     _, _, _, contract = load_own(settings.weights)
     assert (contract.batch, contract.half) == (1, False)
-    (mask,) = open_cutter(settings).segmenter.segment([np.full((64, 64, 3), 191, np.uint8)])
-    assert np.abs(mask.astype(int) - 127).max() <= 2, "three quarters as bright as can be, of -1 to 1, is a half"
+    photo = np.full((64, 64, 3), 191, np.uint8)
+    photo[:, 32:] = 153
+    (mask,) = open_cutter(settings).segmenter.segment([photo])
+    assert np.abs(mask[:, (5, 60)].astype(int) - (127, 51)).max() <= 2, "it answers 0.5 and 0.2"
 
 
 @pytest.mark.parametrize(
