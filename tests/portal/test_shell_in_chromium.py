@@ -124,3 +124,22 @@ def test_a_purged_batch_is_told_apart_in_its_tab_and_its_certificate_leads_back(
     page.emulate_media(media="screen")
     page.get_by_role("link", name="The batch").click()
     expect(page).to_have_url(f"{address}/batches/{batch}")
+
+
+def test_the_operators_page_points_at_what_is_wrong_and_at_nothing_else(
+    context: BrowserContext, site: Site, address: str
+) -> None:
+    page = context.new_page()
+    page.goto(f"{address}/status")
+    warned = page.get_by_text("look into it")
+    expect(warned).to_have_count(0)
+    batch, account_id = new_batch_id(site.now, site.randomness), site.account("Acme")[0]
+    with site.records.transaction() as connection:
+        batches.open_batch(connection, stamp_of(batch), account_id)
+    site.wait(hours=25)
+    page.get_by_role("link", name="Look again").click()
+    expect(page.locator("dt", has_text="Batches overdue").locator("+ dd")).to_have_text(
+        "1 look into it: docs/runbook.md says how"
+    )
+    expect(warned).to_have_count(1)
+    assert is_accessible(page)
