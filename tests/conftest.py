@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from store.logs import _OURS, Json, Text
 from store.records import Records, open_records
-from store.settings import Settings
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.ending import end
+from tests.records import at_home
 
 # By itself Ray ends workers once 95 % of the machine's memory is taken, by whomever.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
@@ -54,7 +54,7 @@ def log_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[Records]:
     """An empty, current database on PostgreSQL, for what SQLite does not have."""
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    records = open_records(at_home(tmp_path, records_url=current_database()))
     yield records
     records.engine.dispose()
 

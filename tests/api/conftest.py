@@ -23,6 +23,7 @@ from store.api_keys import create_key
 from store.people import create_account, create_sign_in_link
 from store.settings import Settings
 from tests.batches import run_batch
+from tests.records import at_home
 from workers.cutter import Cutter, open_cutter
 from workers.plan import Shard
 from workers.shard import process_shard
@@ -95,7 +96,7 @@ def shards_of(parts: Parts) -> Callable[..., Iterator[ShardReport]]:
 
 
 def new_desk(home: Path, clock: Clock = system_clock, **settings: object) -> Desk:
-    parts = open_parts(Settings(home=home, shard_items=2, **settings), clock)  # type: ignore[arg-type]
+    parts = open_parts(at_home(home, shard_items=2, **settings), clock)  # type: ignore[arg-type]
     app = create_app(parts.settings, parts.records, parts.transient, clock, os.urandom)
     accounts, links = {}, {}
     for name in ("Acme", "Bazaar"):

@@ -13,12 +13,12 @@ from flows.parts import open_parts
 from schemas.clock import system_clock
 from store.api_keys import create_key
 from store.people import create_account
-from store.settings import Settings
 from tests.api.stand import portal
+from tests.records import at_home
 
 
 def test_an_upload_that_stands_still_does_not_hold_the_end_up(tmp_path: Path) -> None:
-    parts = open_parts(Settings(home=tmp_path / "home"), system_clock)
+    parts = open_parts(at_home(tmp_path / "home"), system_clock)
     with parts.records.transaction() as connection:
         account, person = create_account(connection, "Acme", "o@acme.example", system_clock(), os.urandom)
         _, key = create_key(connection, account, person, "tests", system_clock(), os.urandom)

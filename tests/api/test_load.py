@@ -10,15 +10,15 @@ import pytest
 
 from flows.parts import open_parts
 from schemas.clock import system_clock
-from store.settings import Settings
 from tests.api.crowd import Crowd, count, have_ended
 from tests.api.stand import portal, running
 from tests.ports import free_port
+from tests.records import at_home
 
 
 def test_twenty_submitters_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    parts = open_parts(Settings(home=home), system_clock)
+    parts = open_parts(at_home(home), system_clock)
     crowd = Crowd(parts, submitters=20, batches=2, photos=10)
     few_at_once = {"BGBATCH_UPLOADS_AT_ONCE": "4"}
     work = "from tests.api.stand import work; work()"
@@ -41,7 +41,7 @@ def test_twenty_submitters_at_once_lose_and_double_nothing(tmp_path: Path) -> No
 
 def test_a_portal_that_is_killed_in_the_middle_of_uploads_loses_and_doubles_nothing(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
-    parts = open_parts(Settings(home=home), system_clock)
+    parts = open_parts(at_home(home), system_clock)
     crowd = Crowd(parts, submitters=8, batches=2, photos=20)
 
     async def play() -> None:
@@ -63,7 +63,7 @@ def test_a_portal_that_is_killed_in_the_middle_of_uploads_loses_and_doubles_noth
 
 def test_the_count_finds_what_the_crowd_must_not_lose(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    parts = open_parts(Settings(home=home), system_clock)
+    parts = open_parts(at_home(home), system_clock)
     crowd, objects = Crowd(parts, submitters=1, batches=1, photos=3), parts.transient.objects
     with portal(home) as (address, _):
         asyncio.run(crowd.send(address))

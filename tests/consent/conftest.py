@@ -19,8 +19,8 @@ from schemas.ids import AccountId, PersonId
 from schemas.industries import Industry
 from store.people import create_account, find_session, open_session
 from store.records import Records, open_records
-from store.settings import Settings
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
+from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -28,8 +28,8 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 @pytest.fixture(params=["sqlite", "postgresql"])
 def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
     """An empty, current database."""
-    url = "" if request.param == "sqlite" else new_database()
-    records = open_records(Settings(home=tmp_path, records_url=url))
+    url = "" if request.param == "sqlite" else current_database()
+    records = open_records(at_home(tmp_path, records_url=url))
     yield records
     records.engine.dispose()
 

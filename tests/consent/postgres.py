@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from store.records import open_records
+from store.settings import Settings
 from tests.ending import TIED, at_end
 from tests.ports import free_port, wait_for
 
@@ -58,12 +60,24 @@ def wait_until_started(port: int, process: subprocess.Popen[bytes]) -> None:
     assert answer == 0, "PostgreSQL did not start"
 
 
-def new_database() -> str:
-    """An SQLAlchemy URL of a fresh, empty database."""
+def new_database(like: str = "template1") -> str:
+    """An SQLAlchemy URL of a database like that one: by itself, without a table."""
     name = f"records{next(_numbers)}"
     with psycopg.connect(f"postgresql://{server()}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
     return f"postgresql+psycopg://{server()}/{name}"
+
+
+def current_database() -> str:
+    """Of one with empty records at the current schema: to migrate each test's own took longer than most tests."""
+    return new_database(_migrated())
+
+
+@cache
+def _migrated() -> str:
+    url = new_database()
+    open_records(Settings(records_url=url)).engine.dispose()
+    return url.rpartition("/")[2]
 
 
 def _programs() -> Path:

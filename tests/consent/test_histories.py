@@ -32,11 +32,11 @@ from schemas.errors import StaleNotice
 from schemas.ids import AccountId, new_grant_id
 from schemas.industries import Industry
 from store.records import Records, open_records
-from store.settings import Settings
 from store.tables import admissions
 from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.consent.histories import PLACES, Place, Step, covered, play, steps
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
+from tests.records import at_home
 
 HISTORIES = int(os.environ.get("HISTORIES", "3000"))
 AUTO = Industry.AUTOMOTIVE
@@ -139,7 +139,7 @@ def test_the_policy_is_ten_lines(code: bytes) -> None:
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
     home: Path = tmp_path_factory.mktemp("histories")
-    records = open_records(Settings(home=home, records_url="" if request.param == "sqlite" else new_database()))
+    records = open_records(at_home(home, records_url="" if request.param == "sqlite" else current_database()))
     yield records
     records.engine.dispose()
 
@@ -230,7 +230,7 @@ def test_at_once_on_postgresql_no_admission_follows_the_withdrawal(
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
-    records = open_records(Settings(home=tmp_path_factory.mktemp("storm"), records_url=new_database()))
+    records = open_records(at_home(tmp_path_factory.mktemp("storm"), records_url=current_database()))
     yield records
     records.engine.dispose()
 

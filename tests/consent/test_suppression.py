@@ -33,13 +33,14 @@ from store.settings import Settings
 from store.storage import Children
 from store.tables import batches
 from tests.consent.conftest import NOON, Owner, later, new_owner
+from tests.records import at_home
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+    return at_home(tmp_path / "home")
 
 
 @pytest.fixture

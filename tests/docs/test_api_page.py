@@ -16,9 +16,9 @@ from schemas.clock import system_clock
 from store.api_keys import create_key
 from store.batches import list_batches
 from store.people import create_account
-from store.settings import Settings
 from tests.api.conftest import jpeg
 from tests.api.stand import portal, running
+from tests.records import at_home
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -29,7 +29,7 @@ def blocks(language: str) -> str:
 
 def test_the_commands_send_watch_and_fetch(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    parts = open_parts(Settings(home=home), system_clock)
+    parts = open_parts(at_home(home), system_clock)
     with parts.records.transaction() as connection:
         account, person = create_account(connection, "Acme", "o@acme.example", system_clock(), os.urandom)
         _, key = create_key(connection, account, person, "tests", system_clock(), os.urandom)

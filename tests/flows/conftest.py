@@ -21,9 +21,9 @@ from schemas.ids import AccountId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from store.people import create_account
-from store.settings import Settings
 from tests.batches import lay_out, send_folder
 from tests.ports import free_port
+from tests.records import at_home
 
 
 def photo(name: str = "chelsea") -> bytes:
@@ -48,7 +48,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    parts = open_parts(Settings(home=tmp_path / "home", actors=2, shard_items=2), system_clock)
+    parts = open_parts(at_home(tmp_path / "home", actors=2, shard_items=2), system_clock)
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
     yield Place(parts, account_id, tmp_path / "photos")

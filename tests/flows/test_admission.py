@@ -30,15 +30,15 @@ from store import line
 from store.batches import get_batch
 from store.line import LEASE_LIFE
 from store.objects import ObjectStore
-from store.settings import Settings
 from store.tables import admissions, batches, consent_events, submissions
 from store.transient import manifest_key, source_key
 from tests.batches import lay_out, send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.consent.test_ledger import tampered
 from tests.lake.conftest import a_photo
 from tests.promise.world import StandInCutter
+from tests.records import at_home
 from workers.shard import process_shard
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
@@ -46,7 +46,7 @@ AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    parts = open_parts(Settings(home=tmp_path / "home"), lambda: NOON)
+    parts = open_parts(at_home(tmp_path / "home"), lambda: NOON)
     yield parts
     parts.records.engine.dispose()
 
@@ -195,9 +195,9 @@ def test_a_worker_that_was_taken_over_while_it_wrote_changes_nothing_in_the_lake
     tmp_path: Path, records_on: str, stands_still: str
 ) -> None:
     """Two workers at once on one batch, whose first photo is another by the time that the second reads it."""
-    url = "" if records_on == "sqlite" else new_database()
+    url = "" if records_on == "sqlite" else current_database()
     now = [NOON]
-    parts = open_parts(Settings(home=tmp_path / "home", records_url=url), lambda: now[0])
+    parts = open_parts(at_home(tmp_path / "home", records_url=url), lambda: now[0])
     owner = new_owner(parts.records)
     owner.press(AUTO)
     batch_id = send(parts, owner, tmp_path / "photos")

@@ -22,8 +22,8 @@ from schemas.industries import Industry
 from store import canary, file_search
 from store.cleanup import clean_up
 from store.health import read_health
-from store.settings import Settings
 from store.transient import source_key
+from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mine]:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     clock = [NOON]
-    parts = open_parts(Settings(home=tmp_path / "home"), lambda: clock[0])
+    parts = open_parts(at_home(tmp_path / "home"), lambda: clock[0])
     batch_id = send_canary(parts, os.urandom)
     yield Mine(parts, clock, batch_id, parts.transient.read(source_key(batch_id, 1)))
     parts.records.engine.dispose()

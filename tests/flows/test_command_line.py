@@ -20,6 +20,7 @@ from store.settings import Settings
 from store.transient import open_transient
 from tests.batches import lay_out
 from tests.flows.conftest import photo
+from tests.records import at_home
 from tests.workers.images import HOSTILE
 
 PHOTOS = 24  # more than are done by the time that the first are seen to be
@@ -48,7 +49,7 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     shell = Shell(tmp_path / "home")
-    records = open_records(Settings(home=shell.home))
+    records = open_records(at_home(shell.home))
     with records.transaction() as connection:
         create_account(connection, "Acme", "owner@acme.example", system_clock(), os.urandom)
     records.engine.dispose()

@@ -12,7 +12,7 @@ from flows.parts import Parts, open_parts
 from lake.compact import Compacted
 from portal.cli.serve import _compact_if_due
 from schemas.errors import StoreFault
-from store.settings import Settings
+from tests.records import at_home
 
 EVENING = datetime(2026, 11, 25, 20, tzinfo=UTC)
 NIGHT = datetime(2026, 11, 26, 3, 1, tzinfo=UTC)
@@ -21,7 +21,7 @@ EVERY = timedelta(minutes=10)
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Parts:
-    return open_parts(Settings(home=tmp_path), lambda: EVENING)
+    return open_parts(at_home(tmp_path), lambda: EVENING)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from store.batches import get_batch, hasten, mark_purged
 from store.people import create_account
 from store.shares import Share, read_shares
 from store.tables import submissions
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.flows.conftest import Place
 
 
@@ -160,7 +160,7 @@ def test_a_dispatcher_that_stood_still_while_another_brought_its_batch_to_the_en
     place: Place, monkeypatch: pytest.MonkeyPatch, records_on: str, stands_still_in: str, asked_again: bool
 ) -> None:
     if records_on == "postgresql":
-        settings = place.parts.settings.model_copy(update={"records_url": new_database()})
+        settings = place.parts.settings.model_copy(update={"records_url": current_database()})
         place = another_account(replace(place, parts=open_parts(settings, place.parts.clock)))
     stamp = place.send({f"{n}.jpg": b"x" for n in range(6)})
     record_end, stood_still = steps._record_end, []
@@ -388,7 +388,7 @@ def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again
 def test_turns_of_one_account_that_end_together_are_both_charged(
     place: Place, monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
-    settings = place.parts.settings.model_copy(update={"records_url": new_database()})
+    settings = place.parts.settings.model_copy(update={"records_url": current_database()})
     now = place.parts.clock()
     busy = another_account(replace(place, parts=open_parts(settings, lambda: now)))
     if not is_new:

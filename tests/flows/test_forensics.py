@@ -22,10 +22,10 @@ from store.batches import get_batch, hasten
 from store.engine_history import forget_runs
 from store.people import find_account
 from store.registry import places
-from store.settings import Settings
 from store.transient import batch_prefix
 from tests.flows.conftest import Place
 from tests.flows.test_command_line import Shell
+from tests.records import at_home
 
 MARKER = os.urandom(16).hex()
 NAME = f"VIN-{os.urandom(12).hex()}"
@@ -56,7 +56,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 
 def test_nothing_of_a_batch_is_left_anywhere(machine: Shell, tmp_path: Path) -> None:
     machine.run("account", "create", "Acme", "--email", "owner@acme.example")
-    parts = open_parts(Settings(home=machine.home, actors=1), system_clock)
+    parts = open_parts(at_home(machine.home, actors=1), system_clock)
     with parts.records.transaction() as connection:
         account_id = find_account(connection, "Acme").account_id
     sent = Place(parts, account_id, tmp_path / "customer").send({f"{NAME}.tif": photo()}, Industry.AUTOMOTIVE)

@@ -24,12 +24,12 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
 from store import outside
-from store.settings import Settings
 from store.tables import admissions
 from store.transient import TransientStore, batch_prefix, open_transient
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.lake.conftest import a_photo
 from tests.promise.world import StandInCutter
+from tests.records import at_home
 from workers.shard import process_shard
 
 AUTO = Industry.AUTOMOTIVE
@@ -81,7 +81,7 @@ def dealer(tmp_path: Path) -> Iterator[Dealer]:
     folder.mkdir()
     for number in (1, 2):
         (folder / f"{number}.jpg").write_bytes(photo(number))
-    parts = open_parts(Settings(home=tmp_path / "home", shard_items=1), lambda: NOON)
+    parts = open_parts(at_home(tmp_path / "home", shard_items=1), lambda: NOON)
     owner = new_owner(parts.records)
     owner.press(AUTO)
     with parts.records.transaction() as connection:

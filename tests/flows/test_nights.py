@@ -50,8 +50,9 @@ from store.places import Lying, list_place
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.batches import run_batch
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.promise.world import StandInCutter
+from tests.records import at_home
 from tests.store import rclone
 from workers.order import Order
 from workers.shard import process_shard
@@ -139,7 +140,7 @@ class Market:
 
 def open_market(tmp_path: Path, root: str, **settings: object) -> Market:
     clock = [EVENING]
-    here = Settings(home=tmp_path / "home", shard_items=5, **settings)  # type: ignore[arg-type]
+    here = at_home(tmp_path / "home", shard_items=5, **settings)
     parts = open_parts(here, lambda: clock[0])
     source, target = f"{root}/catalog", f"{root}/cutouts"
     with parts.records.transaction() as connection:
@@ -1141,7 +1142,7 @@ def test_no_schedule_takes_anothers_cutouts_for_photos_on_and_on(market: Market)
 
 @pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
 def test_of_two_that_are_added_at_once_one_is_refused(tmp_path: Path, records_on: str) -> None:
-    records = {"records_url": new_database()} if records_on == "postgresql" else {}
+    records = {"records_url": current_database()} if records_on == "postgresql" else {}
     market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **records)
     want = Wanted("0 2 * * *", "UTC", market.source_url, market.target_url, None, CutoutOptions())
     refused: list[AlreadyExists] = []
@@ -1170,7 +1171,7 @@ def test_of_two_that_are_added_at_once_one_is_refused(tmp_path: Path, records_on
 def test_of_two_nights_that_are_begun_at_once_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records_on: str
 ) -> None:
-    records = {"records_url": new_database()} if records_on == "postgresql" else {}
+    records = {"records_url": current_database()} if records_on == "postgresql" else {}
     market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **records)
     fill(market, 2)
     schedule = market.schedule()
@@ -1229,7 +1230,7 @@ def test_of_two_that_change_its_times_at_once_neither_undoes_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On SQLite one waits for the other."""
-    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", records_url=new_database())
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", records_url=current_database())
     schedule, check, others = market.schedule(), timetable.check, []
 
     def meanwhile(cron: str, timezone: str) -> None:

@@ -22,10 +22,10 @@ from store import batches
 from store.batches import get_batch
 from store.objects import ObjectStore
 from store.people import create_account
-from store.settings import Settings
 from store.transient import TransientStore, batch_prefix, source_key
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.flows.conftest import Place
+from tests.records import at_home
 
 ON_BRICK = CutoutOptions(bg_image="walls/brick.jpg")
 
@@ -79,7 +79,7 @@ def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Pla
 def test_who_seals_a_batch_and_who_calls_it_off_do_not_wait_for_each_other_in_a_circle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), system_clock)
+    parts = open_parts(at_home(tmp_path, records_url=current_database()), system_clock)
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
     stamp = stamp_batch(parts, account_id, None, CutoutOptions())

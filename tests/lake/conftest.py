@@ -28,8 +28,8 @@ from schemas.results import Scores
 from store.folder import Folder
 from store.objects import ObjectStore, open_store
 from store.records import Records, open_records
-from store.settings import Settings
 from store.transient import TransientStore, mask_key, source_key
+from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AUTO = Industry.AUTOMOTIVE
@@ -167,7 +167,7 @@ def a_mask(image: bytes) -> bytes:
 
 def build_world(home: Path, lake_url: str = "", **settings: object) -> World:
     """Empty stores under `home`. `lake_url`: elsewhere."""
-    here = Settings(home=home, lake_url=lake_url, **settings)
+    here = at_home(home, lake_url=lake_url, **settings)
     world = World.__new__(World)
     transient = TransientStore(open_store(str(home / "transient"), here), lambda: world.now)
     world.__init__(open_store(here.lake_root, here), transient, open_records(here))  # type: ignore[misc]

@@ -17,9 +17,9 @@ from lake.erase import reconcile
 from schemas.errors import StoreFault
 from schemas.industries import Industry
 from store.records import open_records
-from store.settings import Settings
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.lake.conftest import AUTO, World, a_photo, build_world
+from tests.records import at_home
 
 
 def test_a_file_is_read_only_once_it_is_admitted(world: World) -> None:
@@ -144,7 +144,7 @@ def test_reconcile_between_object_and_admission_leaves_no_admission_without_its_
     """Reconcile finds the file without an admission and old enough, and erases it while `admit` waits for the lock."""
     world = build_world(tmp_path)
     if records_on == "postgresql":
-        world.records = open_records(Settings(home=tmp_path, records_url=new_database()))
+        world.records = open_records(at_home(tmp_path, records_url=current_database()))
     file = world.write(world.batch(world.grant(), [a_photo(1)]))
     world.pass_time(hours=23)
     erasing, go_on = Event(), Event()

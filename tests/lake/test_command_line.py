@@ -25,11 +25,11 @@ from portal.training import open_lake
 from schemas.consent import Grant
 from schemas.errors import CopyInTheWay
 from store.people import create_account
-from store.settings import Settings
 from tests.batches import send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.lake.conftest import AUTO, World, build_world
+from tests.records import at_home
 
 NO_PROCESS = 2**22  # Linux gives smaller numbers only
 
@@ -276,9 +276,9 @@ def test_of_two_pulls_into_one_place_the_second_is_refused_until_the_first_is_ki
 
 @pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
 def test_a_pull_whose_place_another_has_by_now_writes_no_more_there(tmp_path: Path, records_on: str) -> None:
-    url = "" if records_on == "sqlite" else new_database()
+    url = "" if records_on == "sqlite" else current_database()
     now = [NOON]
-    parts = open_parts(Settings(home=tmp_path, records_url=url), lambda: now[0])
+    parts = open_parts(at_home(tmp_path, records_url=url), lambda: now[0])
     with holding_place(parts, "s3://copies/one") as require_ours:
         require_ours()
         with pytest.raises(CopyInTheWay, match="just now"), holding_place(parts, "s3://copies/one"):
@@ -310,8 +310,8 @@ def test_a_pull_whose_place_another_has_by_now_writes_no_more_there(tmp_path: Pa
 def test_of_two_pulls_at_once_neither_lies_inside_the_other(
     tmp_path: Path, records_on: str, first: str, second: str, may_both: bool
 ) -> None:
-    url = "" if records_on == "sqlite" else new_database()
-    parts = open_parts(Settings(home=tmp_path, records_url=url), lambda: NOON)
+    url = "" if records_on == "sqlite" else current_database()
+    parts = open_parts(at_home(tmp_path, records_url=url), lambda: NOON)
     with holding_place(parts, first) as require_ours:
         if may_both:
             with holding_place(parts, second):
@@ -333,7 +333,7 @@ def test_of_two_pulls_at_once_neither_lies_inside_the_other(
 def test_a_host_of_a_long_name_can_hold_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL takes no longer text than a column has room for; SQLite does."""
     monkeypatch.setattr("socket.gethostname", lambda: "n" * 64)
-    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), lambda: NOON)
+    parts = open_parts(at_home(tmp_path, records_url=current_database()), lambda: NOON)
     with holding_place(parts, str(tmp_path)):
         pass
     with parts.records.transaction() as connection:

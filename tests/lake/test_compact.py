@@ -26,7 +26,7 @@ from schemas.industries import Industry
 from store.folder import Folder
 from store.objects import ObjectStore
 from store.tables import admissions
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
 from tests.lake.conftest import AUTO, World, build_world
 
 
@@ -324,7 +324,7 @@ def test_two_merges_at_once_move_the_rows_once(world: World) -> None:
 
 
 def test_a_merge_waits_for_another_of_the_same_files_on_postgresql(tmp_path: Path) -> None:
-    world = build_world(tmp_path, records_url=new_database())
+    world = build_world(tmp_path, records_url=current_database())
     grant = world.grant()
     for _ in range(2):
         world.give(grant)

@@ -24,6 +24,7 @@ from store.records import open_records
 from store.settings import Settings
 from tests.lake.conftest import AUTO, World, build_world
 from tests.lake.test_compact import ids, merge
+from tests.records import at_home
 from tests.store import ceph
 from tests.store.conftest import ceph_bucket, rclone_bucket, s3_of
 
@@ -101,7 +102,7 @@ def test_forked_loaders_read_a_lake_on_s3(tmp_path: Path) -> None:
 
     def reopen() -> Lake:
         lake = open_store(s3_of(world.lake).root, settings)
-        return Lake(lake, open_records(Settings(home=tmp_path)), world.live)
+        return Lake(lake, open_records(at_home(tmp_path)), world.live)
 
     dataset = CandidateDataset(reopen, Reading(AUTO), candidate_id)
     here = sorted(dataset)

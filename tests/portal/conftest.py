@@ -22,6 +22,7 @@ from store.settings import Settings
 from store.transient import open_transient
 from tests.api.conftest import Desk, new_desk
 from tests.portal.browsing import Browser
+from tests.records import at_home
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser as Chromium
@@ -83,7 +84,7 @@ def opened(settings: Settings, now: datetime = NOON) -> Iterator[Site]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with opened(Settings(home=tmp_path)) as site:
+    with opened(at_home(tmp_path)) as site:
         yield site
 
 

@@ -14,10 +14,10 @@ from starlette.routing import Mount
 from consent import ledger
 from schemas.consent import Act
 from schemas.industries import Industry
-from store.settings import Settings
 from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import live, say_yes
 from tests.portal.test_keys_and_limits import make_key
+from tests.records import at_home
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 
@@ -29,7 +29,7 @@ _LEFT_OUT = [ignored_auth, use_after_free, positive_data_acceptance]
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, str]]:
     """A portal, with Acme that has a key and Bazaar that has turned something on."""
-    with opened(Settings(home=tmp_path_factory.mktemp("contract"))) as site:
+    with opened(at_home(tmp_path_factory.mktemp("contract"))) as site:
         say_yes(site.sign_in("Bazaar"), AUTO)
         key = make_key(say_yes(site.sign_in("Acme"), AUTO))
         yield site, key

@@ -25,12 +25,12 @@ from schemas.options import CutoutOptions
 from schemas.results import ShardReport
 from store.objects import ObjectStore, open_store
 from store.people import create_account
-from store.settings import Settings
 from store.storage import Storage
 from store.transient import TransientStore, cutout_key, source_key
 from tests.batches import lay_out
 from tests.portal.conftest import NOON
 from tests.portal.test_batch_view import done
+from tests.records import at_home
 
 PHOTOS = 12
 
@@ -58,7 +58,7 @@ class Together:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    parts = open_parts(Settings(home=tmp_path / "home"), lambda: NOON)
+    parts = open_parts(at_home(tmp_path / "home"), lambda: NOON)
     yield with_calls(parts, 4)
     parts.records.engine.dispose()
 

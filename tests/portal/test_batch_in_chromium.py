@@ -25,17 +25,17 @@ from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store.batches import get_batch
 from store.purge import Purge
-from store.settings import Settings
 from tests.api.conftest import cut_batch, jpeg, shards_of
 from tests.batches import lay_out, run_batch, send_folder
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, serving, sign_in
 from tests.portal.conftest import Site, opened
+from tests.records import at_home
 from workers.plan import Shard
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with opened(Settings(home=tmp_path / "home", shard_items=1)) as site:
+    with opened(at_home(tmp_path / "home", shard_items=1)) as site:
         yield site
 
 

@@ -32,15 +32,15 @@ from store.batches import get_batch
 from store.closing import ERASED, KEPT, erase_account
 from store.nights import NightState
 from store.receipts import list_receipts, verify_receipts
-from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, later, new_owner
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
+from tests.records import at_home
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parts]:
-    url = "" if request.param == "sqlite" else new_database()
-    parts = open_parts(Settings(home=tmp_path / "home", records_url=url), ticking_from(later(30)))
+    url = "" if request.param == "sqlite" else current_database()
+    parts = open_parts(at_home(tmp_path / "home", records_url=url), ticking_from(later(30)))
     yield parts
     parts.records.engine.dispose()
 
@@ -264,7 +264,7 @@ def test_an_unknown_account_cannot_be_closed(parts: Parts, owner: Owner) -> None
 
 
 def test_an_end_that_is_told_again_while_the_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
-    parts = open_parts(Settings(home=tmp_path, records_url=new_database()), lambda: NOON)
+    parts = open_parts(at_home(tmp_path, records_url=current_database()), lambda: NOON)
     with parts.records.transaction() as connection:
         account_id, _ = people.create_account(connection, "Acme", "owner@acme.example", NOON, Random(7).randbytes)
         webhooks.add(connection, account_id, "https://acme.example/", NOON, Random(7).randbytes)

@@ -30,6 +30,7 @@ from store.people import person_of_link
 from store.records import Records, open_records
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, new_owner
+from tests.records import at_home
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 
@@ -37,7 +38,7 @@ AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
-    return Settings()
+    return at_home(tmp_path / "home")
 
 
 @pytest.fixture

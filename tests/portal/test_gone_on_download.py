@@ -26,11 +26,11 @@ from store.batches import get_batch, open_batch, seal, set_progress
 from store.early import PurgeWish, find_wish, set_wish
 from store.people import Role
 from store.purge import Purge
-from store.settings import Settings
 from store.transient import TransientStore, cutout_key, open_transient
 from tests.batches import done
 from tests.portal.chromium import serving
 from tests.portal.conftest import Site, opened
+from tests.records import at_home
 
 MUCH = 8_000_000
 """Bytes of a cutout: more than all buffers between a server and a client hold."""
@@ -213,7 +213,7 @@ def wish_of(site: Site) -> PurgeWish:
 def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A site of the present, which commands use."""
     monkeypatch.setenv("BGBATCH_HOME", str(tmp_path))
-    with opened(Settings(home=tmp_path), datetime.now(UTC)) as site:
+    with opened(at_home(tmp_path), datetime.now(UTC)) as site:
         yield site
 
 

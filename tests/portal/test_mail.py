@@ -15,6 +15,7 @@ from store.settings import Settings
 from tests.portal.certificates import certificate, for_server
 from tests.portal.conftest import Site, opened
 from tests.portal.mail_server import LetterBox, mail_server
+from tests.records import at_home
 
 A_LETTER = Letter("ann@x.example", "Hello", "Grüße, a line\n")
 
@@ -103,7 +104,7 @@ def test_a_portal_on_this_machine_prints_the_letter_and_another_never_does(tmp_p
     assert post is not None
     post(A_LETTER)
     assert "ann@x.example" in shown[0]
-    with opened(Settings(home=tmp_path)) as site:
+    with opened(at_home(tmp_path)) as site:
         asked = site.browser().send("/sign-in", [("email", "ann@x.example")]).words
         assert "printed where this portal runs" in asked, "nobody waits for a letter that never comes"
     public = Settings(home=tmp_path, portal_url="https://cut.example")

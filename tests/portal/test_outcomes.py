@@ -21,11 +21,11 @@ from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport
 from store.batches import BatchRecord, get_batch
 from store.people import create_account
-from store.settings import Settings
 from store.transient import TransientStore
 from tests.batches import lay_out, send_folder
 from tests.portal.conftest import NOON
 from tests.portal.test_batch_view import done, failed
+from tests.records import at_home
 
 CODES = ("not_an_image", "empty_file", "worker_lost")
 PHOTOS = 12
@@ -45,7 +45,7 @@ class Watched(TransientStore):
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    parts = open_parts(Settings(home=tmp_path / "home", shard_items=3), lambda: NOON)
+    parts = open_parts(at_home(tmp_path / "home", shard_items=3), lambda: NOON)
     yield parts
     parts.records.engine.dispose()
 

@@ -20,6 +20,7 @@ from store.provider_sign_ins import LIFE
 from store.settings import Settings
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, Claims, IdentityProvider, Lies, identity_provider
+from tests.records import at_home
 
 OWNER: Claims = {"sub": "owner-1", "email": "Owner@acme.example", "email_verified": True}
 
@@ -236,7 +237,7 @@ def test_a_provider_on_the_open_network_must_use_tls(tmp_path: Path) -> None:
 
 
 def test_without_a_provider_there_is_no_way_to_one(tmp_path: Path) -> None:
-    with opened(Settings(home=tmp_path)) as site:
+    with opened(at_home(tmp_path)) as site:
         assert site.browser().client.get("/sign-in/provider/go").status_code == 404
 
 

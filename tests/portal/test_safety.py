@@ -13,12 +13,12 @@ from starlette.testclient import TestClient
 from consent import ledger
 from portal.web.body_limit import BATCH, FORM
 from store.people import LINK_LIFE, SESSION_LIFE
-from store.settings import Settings
 from store.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import CONTINUE, PAGE
 from tests.portal.test_keys_and_limits import paths_of
+from tests.records import at_home
 
 
 def ready_form(site: Site) -> tuple[object, list[tuple[str, str]]]:
@@ -189,7 +189,7 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(site: Site) -> None:
 
 def test_over_tls_cookie_and_browser_are_held_to_it(tmp_path: Path) -> None:
     flags = {"httponly", "path=/", "samesite=lax", "secure"}
-    with opened(Settings(home=tmp_path, portal_url="https://cut.example/")) as site:
+    with opened(at_home(tmp_path, portal_url="https://cut.example/")) as site:
         browser = Browser(TestClient(site.app, base_url="https://cut.example"))
         came_in = browser.client.post(site.link(site.account("Acme")[1]), follow_redirects=False)
         cookie, *told = came_in.headers["set-cookie"].split("; ")

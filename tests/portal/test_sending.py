@@ -17,15 +17,15 @@ from schemas.options import CutoutOptions
 from store.batches import list_batches
 from store.outside import allow
 from store.people import create_account
-from store.settings import Settings
 from tests.portal.test_intake import packed
+from tests.records import at_home
 
 ON_BRICK = CutoutOptions(bg_image="walls/brick.jpg")
 
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Iterator[Parts]:
-    parts = open_parts(Settings(home=tmp_path / "home"), system_clock)
+    parts = open_parts(at_home(tmp_path / "home"), system_clock)
     yield parts
     parts.records.engine.dispose()
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_sent_is_said_before_anything_is(parts: Parts, tmp_path: 
 
 @pytest.mark.parametrize("way", ["folder", "manifest", "place"])
 def test_photos_come_by_name_with_their_bytes_and_one_over_the_limit_without(tmp_path: Path, way: str) -> None:
-    parts = open_parts(Settings(home=tmp_path / "home", max_megabytes=0.000_005), system_clock)
+    parts = open_parts(at_home(tmp_path / "home", max_megabytes=0.000_005), system_clock)
     photos = tmp_path / "photos"
     sizes = {"1.jpg": 5, "VIN1/1.JPG": 4, "a.jpg": 6}
     for name in ("a.jpg", "VIN1/1.JPG", "1.jpg", ".git/1.jpg", ".1.jpg"):

@@ -23,9 +23,9 @@ from store.closing import erase_account
 from store.fetch import Fetcher, FetchLimits
 from store.people import create_account
 from store.records import Records, open_records
-from store.settings import Settings
 from store.webhooks import PAUSES, Webhook
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
+from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -99,7 +99,7 @@ class Outbox:
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    records = open_records(Settings(home=tmp_path / "home"))
+    records = open_records(at_home(tmp_path / "home"))
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, os.urandom)
     yield Outbox(records, account_id)
@@ -290,7 +290,7 @@ def test_what_is_done_to_one_webhook_is_done_to_no_other(outbox: Outbox, receive
 
 
 def test_of_two_senders_that_look_at_once_one_has_the_message(tmp_path: Path) -> None:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    records = open_records(at_home(tmp_path, records_url=current_database()))
 
     def claim() -> int:
         with records.transaction() as connection:
@@ -351,7 +351,7 @@ def closed_meanwhile(records: Records, account_id: AccountId, after: str) -> Ite
 
 
 def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither_fail(tmp_path: Path) -> None:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    records = open_records(at_home(tmp_path, records_url=current_database()))
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
         webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
@@ -361,7 +361,7 @@ def test_an_address_that_wants_no_more_while_its_account_is_closed_makes_neither
 
 
 def test_events_that_are_claimed_while_their_account_is_closed_make_neither_fail(tmp_path: Path) -> None:
-    records = open_records(Settings(home=tmp_path, records_url=new_database()))
+    records = open_records(at_home(tmp_path, records_url=current_database()))
     with records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
         webhook = webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from store.objects import open_store as open_the_store
 from store.records import Records, open_records
 from store.s3 import S3
 from store.settings import Settings
+from tests.records import at_home
 from tests.store import ceph, rclone
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -107,21 +107,7 @@ def deny(store: ObjectStore, resource: str) -> None:
 
 
 @pytest.fixture
-def records(tmp_path: Path, empty_database: Path) -> Iterator[Records]:
-    """An empty, current database, copied: migrating each time takes longer than the tests."""
-    shutil.copy(empty_database, tmp_path / "records.db")
-    records = open_records(Settings(home=tmp_path))
+def records(tmp_path: Path) -> Iterator[Records]:
+    records = open_records(at_home(tmp_path))
     yield records
     records.engine.dispose()
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("empty")
-    records = open_records(Settings(home=home))
-    with records.engine.connect() as connection:
-        connection.exec_driver_sql("COMMIT")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.exec_driver_sql("BEGIN")
-    records.engine.dispose()
-    return home / "records.db"

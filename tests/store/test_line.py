@@ -16,10 +16,10 @@ from store import line
 from store.batches import set_progress
 from store.early import want_gone_on_download
 from store.records import Records, open_records
-from store.settings import Settings
 from store.shares import share_to_charge
 from store.tables import batches, submissions
-from tests.consent.postgres import new_database
+from tests.consent.postgres import current_database
+from tests.records import at_home
 from tests.store.conftest import NOON, batch_at, later
 from tests.store.test_purge import ACCOUNT, record
 
@@ -47,8 +47,8 @@ ACTS: dict[str, Act] = {
 @pytest.fixture(params=["sqlite", "postgresql"])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
     """Two batches that were just opened."""
-    url = "" if request.param == "sqlite" else new_database()
-    records = open_records(Settings(home=tmp_path, records_url=url))
+    url = "" if request.param == "sqlite" else current_database()
+    records = open_records(at_home(tmp_path, records_url=url))
     for batch_id in (MINE, OTHER):
         record(records, batch_id)
         with records.transaction() as connection:

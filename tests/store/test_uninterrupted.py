@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from store import records as module
 from store.records import Records, open_records
-from store.settings import Settings
 from store.uninterrupted import uninterrupted
+from tests.records import at_home
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_ctrl_c_at_any_step_of_a_transaction_leaves_the_records_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_garbage: None
 ) -> None:
     monkeypatch.setattr(module, "_BUSY_SECONDS", 0)  # whoever would have to wait fails
-    records = open_records(Settings(home=tmp_path))
+    records = open_records(at_home(tmp_path))
     with records.transaction() as connection:
         connection.execute(text("CREATE TABLE probe (n INTEGER)"))
     assert records._turn is not None
