@@ -29,22 +29,19 @@ class Grants:
 
     def live(self, account_id: AccountId, industry: Industry) -> Grant | None:
         """The one grant of this account for this industry that has not been withdrawn."""
-        found = [each for each in self.all_live() if (each.account_id, each.industry) == (account_id, industry)]
-        return found[0] if found else None
-
-    def all_live(self) -> list[Grant]:
-        """Every grant that has not been withdrawn."""
-        return [each for each in self.by_id.values() if each.withdrawn_at is None]
+        return next((each for each in self._given(account_id, industry) if each.withdrawn_at is None), None)
 
     def state(self, account_id: AccountId, industry: Industry) -> ConsentState:
         """What the account page says of one industry."""
-        given = [each for each in self.by_id.values() if (each.account_id, each.industry) == (account_id, industry)]
-        if any(each.withdrawn_at is None for each in given):
+        if self.live(account_id, industry) is not None:
             return ConsentState.GRANTED
-        if given:
+        if self._given(account_id, industry):
             return ConsentState.WITHDRAWN
         declined = (account_id, industry) in self.declined
         return ConsentState.DECLINED if declined else ConsentState.NEVER_ASKED
+
+    def _given(self, account_id: AccountId, industry: Industry) -> list[Grant]:
+        return [each for each in self.by_id.values() if (each.account_id, each.industry) == (account_id, industry)]
 
 
 def grants_of(events: Iterable[ConsentEvent]) -> Grants:
