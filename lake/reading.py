@@ -51,11 +51,6 @@ class Snapshot:
     files: tuple[AdmittedFile, ...]
 
     @property
-    def rows(self) -> int:
-        """Candidates in all files."""
-        return sum(file.rows for file in self.files)
-
-    @property
     def state(self) -> str:
         """SHA-256 over names and hashes: two lakes of one state hold the same bytes."""
         lines = "".join(f"{file.key} {file.sha256}\n" for file in self.files)
@@ -126,13 +121,6 @@ class Lake:
             if grant_id in self.live():
                 for file in files:
                     yield from self._images(file)
-
-    def read(self, file: AdmittedFile, columns: Sequence[str] = tuple(READ.names)) -> pa.Table:
-        """A file's columns as `READ` has them. Raises `NotFound`, also when the grant ended before all was read."""
-        table = as_read(self.open(file.key).read(list(columns)), columns)
-        if file.grant_id not in self.live():
-            raise NotFound("The candidates were taken back.")
-        return table
 
     def dataset(self, industry: Industry | str | None = None) -> ds.FileSystemDataset:
         """A pyarrow dataset of what may be read at this moment, with columns `industry` and `grant` from the paths.
