@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from flows import engine, night_steps
 from flows.night_report import Report, markdown, report_of
-from flows.night_watch import NightWatch
-from flows.night_worker import Worker
 from flows.parts import Parts, using
 from portal import schedules as known
-from portal import webhooks as telling
 from portal.cli.children import until_stopped
 from portal.cli.cutout_options import (
     BgColor,
@@ -36,6 +29,7 @@ from portal.cli.cutout_options import (
 from portal.cli.first_look import what_is_amiss
 from portal.cli.named_night import HOW, named_night
 from portal.cli.night_in_line import left_to_dispatchers
+from portal.cli.night_rounds import keep_looking, look_after_all, send_webhooks, worker_in_line
 from portal.cli.places import address_of
 from portal.cli.terminal import (
     AsJson,
@@ -51,7 +45,7 @@ from portal.cli.terminal import (
 )
 from schemas.batch import BatchState, Counts
 from schemas.counting import so_many
-from schemas.errors import BgbatchError, NotFound, UserError
+from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, in_words, parse_options
@@ -60,12 +54,7 @@ from store.nights import Night, NightState
 from store.people import find_account, list_accounts
 from store.schedules import Overlap, Schedule
 
-_log = logging.getLogger(__name__)
-
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
-_LOOK_EVERY = 20.0  # seconds
-_SEND_EVERY = 5.0  # seconds
-_AT_ONCE = 4  # schedules
 _GO_ON = "What is done stays done: the same command goes on with the night."
 Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list` shows it.")]
 
@@ -191,12 +180,12 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
                     )
 
             watched = replace(parts, watch=watch)
-            last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits)
+            last = left_to_dispatchers(watched, found, worker_in_line(), tell_that_it_waits)
             if last is None or last.state is NightState.RUNNING:
                 last = _run_here(watched, found, last)
             if last.state is NightState.RUNNING:  # a dispatcher without work was quicker to take its batch
-                last = left_to_dispatchers(watched, found, _worker_in_line(), tell_that_it_waits) or last
-        _send_webhooks(parts)
+                last = left_to_dispatchers(watched, found, worker_in_line(), tell_that_it_waits) or last
+        send_webhooks(parts)
         _print_report(report_of(last, parts.clock()), found, as_json)
         exit_for(BatchState(last.state) if last.state is not NightState.SKIPPED else BatchState.COMPLETED)
 
@@ -213,10 +202,10 @@ def run_due(
     with exit_codes(_GO_ON):
         parts = get_ready()
         if watch:  # a night that is being delivered is brought to its end first
-            _watch(parts, in_line, until_stopped())
+            keep_looking(parts, in_line, until_stopped())
             return
-        touched = _look_after_all(parts, in_line)
-        _send_webhooks(parts)
+        touched = look_after_all(parts, in_line)
+        send_webhooks(parts)
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
@@ -303,42 +292,6 @@ def report(
         _print_report(report_of(one, parts.clock()), found, as_json)
 
 
-def look_until(ending: threading.Event, look: Callable[[], object], pause: float = _LOOK_EVERY) -> None:
-    """Look again and again until `ending` is set; what ends a look, such as records that are down, is said."""
-    while not ending.is_set():
-        try:
-            look()
-        except BgbatchError as fault:
-            _log.warning("a look at the nights ended with %s; the next one goes on", fault.code)
-        except OperationalError as fault:
-            _log.warning("the records could not be reached (%s); the next look goes on", type(fault).__name__)
-        ending.wait(pause)
-
-
-def _watch(parts: Parts, in_line: bool, ending: threading.Event) -> None:
-    """Nights and webhooks by turns of their own: a night that takes hours keeps nobody's messages back."""
-    send = threading.Thread(target=_send_until, args=(parts, ending), name="webhooks")
-    send.start()
-    try:
-        with NightWatch(parts, _worker_in_line, _AT_ONCE) as nightly:
-            look_until(ending, nightly.look if in_line else lambda: _look_after_all(parts, False))
-    finally:
-        ending.set()
-        send.join()
-
-
-def _send_until(parts: Parts, ending: threading.Event) -> None:
-    def send() -> None:
-        try:
-            _send_webhooks(parts)
-        except (BgbatchError, OperationalError):
-            raise
-        except Exception as fault:  # noqa: BLE001 - nothing starts this thread again
-            _log.error("a round of webhooks ended with %s; the next one goes on", type(fault).__name__)
-
-    look_until(ending, send, _SEND_EVERY)
-
-
 def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     """`begun`: the night to go on with; by now another may have brought it to its end, and none is begun after it."""
     from flows.nights import night
@@ -351,26 +304,6 @@ def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     if not states:
         raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
     return _last(parts, schedule)
-
-
-def _worker_in_line() -> Worker:
-    return Worker(f"{os.getpid()}-{os.urandom(6).hex()}", os.urandom, None)
-
-
-def _look_after_all(parts: Parts, in_line: bool) -> list[Night]:
-    if in_line:
-        return night_steps.run_due(parts, _worker_in_line(), at_once=_AT_ONCE)
-    if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
-        return []
-    from flows.nights import night_watch
-
-    engine.start()
-    with using(parts):
-        return night_watch()
-
-
-def _send_webhooks(parts: Parts) -> None:
-    telling.send_due(parts.records, parts.clock, telling.default_fetcher())
 
 
 def _overlap(text: str) -> Overlap:

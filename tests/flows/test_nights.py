@@ -23,7 +23,7 @@ from flows.night_report import REPORTS, markdown, report_of
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts, open_parts
-from portal.cli import schedule as schedule_commands
+from portal.cli import night_rounds
 from portal.schedules import MOST_MINUTES, Wanted, add, remove, retime
 from schemas.batch import BatchState, Counts, Item, Stamp
 from schemas.errors import (
@@ -389,9 +389,9 @@ def test_messages_are_sent_while_a_night_takes_long(market: Market, monkeypatch:
         raise UnicodeError("something that nobody foresaw")
 
     monkeypatch.setattr(night_look, "list_place", list_slowly)
-    monkeypatch.setattr(schedule_commands, "_send_webhooks", send)
-    monkeypatch.setattr(schedule_commands, "_SEND_EVERY", 0.01)
-    schedule_commands._watch(market.parts, True, ending)
+    monkeypatch.setattr(night_rounds, "send_webhooks", send)
+    monkeypatch.setattr(night_rounds, "_SEND_EVERY", 0.01)
+    night_rounds.keep_looking(market.parts, True, ending)
     with market.parts.records.transaction() as connection:
         assert nights.of_schedule(connection, schedule.schedule_id)[0].new == 2
 

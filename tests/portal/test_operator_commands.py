@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from portal.cli import serve
 from portal.cli.app import app
-from portal.cli.schedule import look_until
+from portal.cli.night_rounds import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from store import webhooks
