@@ -26,7 +26,7 @@ from schemas.options import CutoutOptions
 from store import batches, line
 from store.backdrop import note_name, with_name
 from store.cleanup import admit_intake
-from store.early import life_of
+from store.early_purge import life_of
 from store.people import require_open
 from store.spans import note_first_span, span
 

@@ -15,7 +15,7 @@ from portal.delivery import Results
 from schemas.batch import BatchState
 from schemas.clock import Clock
 from store.batches import get_batch
-from store.early import note_download
+from store.early_purge import note_download
 from store.records import Records
 
 _FINISHED = (BatchState.COMPLETED, BatchState.PARTIALLY_COMPLETED)

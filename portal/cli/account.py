@@ -14,7 +14,7 @@ from schemas.consent import Method
 from schemas.counting import so_many
 from schemas.errors import UserError
 from store import api_keys, people, shares
-from store.early import find_wish, set_wish
+from store.early_purge import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
 

@@ -52,7 +52,7 @@ from schemas.left_out import told
 from schemas.options import Channels, Format, Size, parse_options
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
-from store.early import want_gone_on_download
+from store.early_purge import want_gone_on_download
 from store.health import cleans_up_by_itself
 from store.outside import IN_PLACE, check_place, holds, open_to_deliver, real_place
 from store.people import find_account

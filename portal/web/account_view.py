@@ -16,7 +16,7 @@ from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
-from store.early import PurgeWish, find_wish
+from store.early_purge import PurgeWish, find_wish
 from store.people import Account, Person, Role, find_account
 
 

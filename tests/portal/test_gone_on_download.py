@@ -23,7 +23,7 @@ from schemas.options import CutoutOptions
 from schemas.results import ShardReport
 from store.api_keys import create_key
 from store.batches import get_batch, open_batch, seal, set_progress
-from store.early import PurgeWish, find_wish, set_wish
+from store.early_purge import PurgeWish, find_wish, set_wish
 from store.people import Role
 from store.purge import Purge
 from store.transient import TransientStore, cutout_key, open_transient

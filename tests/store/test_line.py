@@ -14,7 +14,7 @@ from schemas.batch import BatchState, Counts
 from schemas.ids import AccountId, BatchId
 from store import line
 from store.batches import set_progress
-from store.early import want_gone_on_download
+from store.early_purge import want_gone_on_download
 from store.records import Records, open_records
 from store.shares import share_to_charge
 from store.tables import batches, submissions
