@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from store import idempotency
 from store.attempts import delete_over
-from store.people import delete_expired
+from store.sessions import delete_expired
 from store.tables import batches, idempotency_keys, provider_sign_ins, submissions
 
 

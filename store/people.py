@@ -1,15 +1,9 @@
-"""Accounts, the people in them, and how they come in: one-time sign-in links and sessions.
-
-Only hashes of link and session tokens are kept. What has expired is worth nothing at once, and is deleted by
-`delete_expired`, which every sign-in and upkeep call.
-"""
+"""Accounts, and the people in them."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
@@ -20,14 +14,11 @@ from schemas.ids import AccountId, PersonId, Randomness, new_account_id, new_per
 from schemas.record import Moment, Record
 from store.tables import accounts, people, sessions, sign_in_links
 
-LINK_LIFE = timedelta(hours=1)
-SESSION_LIFE = timedelta(hours=12)
-
 _ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _HAS_ADDRESS = "The account has a person with that address."
 _LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
-_IS_IN = people.c.email != people.c.person_id
+IS_IN = people.c.email != people.c.person_id
 """Of somebody who was taken out, or whose account was closed, the id stands where the address was."""
 
 
@@ -56,15 +47,6 @@ class Person(Record):
     email: str
     role: Role
     created_at: Moment
-
-
-@dataclass(frozen=True)
-class Session:
-    """A signed-in person. `form_token` must come back with every form (it stops forged posts)."""
-
-    person: Person
-    form_token: str
-    expires_at: datetime
 
 
 def create_account(
@@ -138,9 +120,9 @@ def list_accounts(connection: Connection) -> list[Account]:
 
 def people_of(connection: Connection, account_id: AccountId) -> list[Person]:
     """Everybody in an account, the first to come first; not who was taken out of it."""
-    own = select(people).where(people.c.account_id == account_id, _IS_IN)
+    own = select(people).where(people.c.account_id == account_id, IS_IN)
     query = own.order_by(people.c.created_at, people.c.person_id)
-    return [_person(row) for row in connection.execute(query).mappings()]
+    return [person_in(row) for row in connection.execute(query).mappings()]
 
 
 def owner_of(connection: Connection, account_id: AccountId) -> Person:
@@ -202,7 +184,7 @@ def people_with_address(connection: Connection, email: str) -> list[Person]:
     """Everybody with that address, in whatever account. Case does not count: see `_is_same`."""
     alike = select(people).where(func.lower(people.c.email) == func.lower(email.strip()))
     query = alike.order_by(people.c.created_at, people.c.person_id)
-    found = [_person(row) for row in connection.execute(query).mappings()]
+    found = [person_in(row) for row in connection.execute(query).mappings()]
     return [person for person in found if _is_same(person.email, email)]
 
 
@@ -210,90 +192,22 @@ def person_of_identity(connection: Connection, issuer: str, subject: str) -> Per
     """Who this is at an identity provider, if they came in through it before."""
     query = select(people).where(people.c.oidc_issuer == issuer, people.c.oidc_subject == subject)
     row = connection.execute(query).mappings().first()
-    return None if row is None else _person(row)
+    return None if row is None else person_in(row)
 
 
 def set_identity(connection: Connection, person_id: PersonId, issuer: str, subject: str) -> None:
     """Remember who this person is at an identity provider. One that is known already is not replaced: `NotAllowed`."""
-    unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None), _IS_IN)
+    unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None), IS_IN)
     if connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 0:
         raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
-
-
-def create_sign_in_link(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
-    """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link."""
-    token = _new_token(randomness)
-    row = {"token_sha256": _hash(token), "person_id": person_id, "expires_at": now + LINK_LIFE}
-    connection.execute(insert(sign_in_links).values(row))
-    return token
-
-
-def person_of_link(connection: Connection, token: str, now: datetime) -> Person | None:
-    """Whom the link would sign in now. Looking does not use it up: mail scanners look."""
-    query = (
-        select(people)
-        .join_from(sign_in_links, people, sign_in_links.c.person_id == people.c.person_id)
-        .where(sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now, _IS_IN)
-    )
-    row = connection.execute(query).mappings().first()
-    return None if row is None else _person(row)
-
-
-def redeem_sign_in_link(connection: Connection, token: str, now: datetime, randomness: Randomness) -> str:
-    """Use a link up and sign its person in; returns the session's token. Raises `NotAllowed`."""
-    used = (
-        delete(sign_in_links)
-        .where(sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now)
-        .returning(sign_in_links.c.person_id)
-    )
-    person_id = connection.execute(used).scalar()
-    if person_id is None:
-        raise NotAllowed("This sign-in link was used before or has expired. Ask for a new one.")
-    return open_session(connection, PersonId(person_id), now, randomness)
-
-
-def open_session(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
-    """Sign a person in; returns the session's token, which is not kept."""
-    delete_expired(connection, now)
-    token = _new_token(randomness)
-    connection.execute(
-        insert(sessions).values(
-            token_sha256=_hash(token),
-            person_id=person_id,
-            csrf_token=_new_token(randomness),
-            expires_at=now + SESSION_LIFE,
-        )
-    )
-    return token
-
-
-def find_session(connection: Connection, token: str, now: datetime) -> Session | None:
-    """Who is signed in with this token now, or nobody."""
-    query = (
-        select(people, sessions.c.csrf_token, sessions.c.expires_at)
-        .join_from(sessions, people, sessions.c.person_id == people.c.person_id)
-        .where(sessions.c.token_sha256 == _hash(token), sessions.c.expires_at > now, _IS_IN)
-    )
-    row = connection.execute(query).mappings().first()
-    return None if row is None else Session(_person(row), row["csrf_token"], row["expires_at"])
-
-
-def close_session(connection: Connection, token: str) -> None:
-    """Sign out."""
-    connection.execute(delete(sessions).where(sessions.c.token_sha256 == _hash(token)))
-
-
-def delete_expired(connection: Connection, now: datetime) -> int:
-    """Delete links and sessions whose time has come. Returns how many."""
-    links = connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_at <= now)).rowcount
-    return links + connection.execute(delete(sessions).where(sessions.c.expires_at <= now)).rowcount
 
 
 def _account(row: RowMapping) -> Account:
     return Account.model_validate({name: row[name] for name in Account.model_fields})
 
 
-def _person(row: RowMapping) -> Person:
+def person_in(row: RowMapping) -> Person:
+    """The person of a row that has all columns of `people`."""
     return Person.model_validate({name: row[name] for name in Person.model_fields})
 
 
@@ -303,11 +217,3 @@ def _is_same(one: str, other: str) -> bool:
     Of other letters it counts: `ß` would become `ss`, and with an IDN domain of their own somebody would be another.
     """
     return one.strip().encode().lower() == other.strip().encode().lower()
-
-
-def _new_token(randomness: Randomness) -> str:
-    return randomness(32).hex()
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

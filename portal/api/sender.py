@@ -22,7 +22,8 @@ from schemas.errors import KeyNeeded, NotAllowed
 from schemas.ids import AccountId
 from store.batches import BatchRecord
 from store.logs import note
-from store.people import Role, find_session
+from store.people import Role
+from store.sessions import find_session
 
 
 @dataclass(frozen=True)

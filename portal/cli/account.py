@@ -13,7 +13,7 @@ from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
 from schemas.errors import UserError
-from store import api_keys, people, shares
+from store import api_keys, people, sessions, shares
 from store.early_purge import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
@@ -30,7 +30,7 @@ def create(
         parts = get_ready()
         with parts.records.transaction() as connection:
             account_id, person_id = people.create_account(connection, name, email, parts.clock(), os.urandom)
-            token = people.create_sign_in_link(connection, person_id, parts.clock(), os.urandom)
+            token = sessions.create_sign_in_link(connection, person_id, parts.clock(), os.urandom)
         _show_link(parts.settings.portal_url, token, {"account": name, "account id": account_id}, as_json)
 
 
@@ -49,7 +49,7 @@ def link(
                 person = people.owner_of(connection, found.account_id)
             else:
                 person = people.person_of(connection, found.account_id, email)
-            token = people.create_sign_in_link(connection, person.person_id, parts.clock(), os.urandom)
+            token = sessions.create_sign_in_link(connection, person.person_id, parts.clock(), os.urandom)
         _show_link(parts.settings.portal_url, token, {"account": found.name, "account id": found.account_id}, as_json)
 
 
@@ -70,7 +70,7 @@ def add_person(
             found = people.find_account(connection, account)
             now = parts.clock()
             person_id = people.add_person(connection, found.account_id, email, wanted, now, os.urandom)
-            token = people.create_sign_in_link(connection, person_id, now, os.urandom)
+            token = sessions.create_sign_in_link(connection, person_id, now, os.urandom)
         fields: dict[str, object] = {"account": found.name, "account id": found.account_id, "role": role}
         _show_link(parts.settings.portal_url, token, fields, as_json)
 

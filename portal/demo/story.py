@@ -38,7 +38,7 @@ from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
-from store import people
+from store import people, sessions
 from store.objects import open_store
 from store.receipts import list_receipts, verify_receipts
 from store.settings import Settings
@@ -72,7 +72,7 @@ class Story:
                 account_id, person_id = people.create_account(
                     connection, customer.name, customer.email, self._parts.clock(), os.urandom
                 )
-                token = people.create_sign_in_link(connection, person_id, self._parts.clock(), os.urandom)
+                token = sessions.create_sign_in_link(connection, person_id, self._parts.clock(), os.urandom)
             self._accounts[customer.name] = account_id
             dealer = dealer or token
         visitor = Visitor(portal)

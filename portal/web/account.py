@@ -38,7 +38,8 @@ from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
 from schemas.consent import Method
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
-from store.people import Role, Session
+from store.people import Role
+from store.sessions import Session
 
 PAGE = "/account/ai-training-data"
 

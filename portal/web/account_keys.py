@@ -12,7 +12,8 @@ from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import UserError
 from store.api_keys import create_key, list_keys, revoke_key
-from store.people import Role, Session
+from store.people import Role
+from store.sessions import Session
 
 PAGE = "/account/keys"
 _AGAIN = (

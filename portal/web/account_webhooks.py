@@ -12,7 +12,8 @@ from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import FetchFailed, UnsafeAddress, UserError
 from store import webhooks
-from store.people import Role, Session
+from store.people import Role
+from store.sessions import Session
 
 PAGE = "/account/webhooks"
 _EVENTS = 10

@@ -12,7 +12,7 @@ from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.certificate import Certificate
 from schemas.errors import UserError
 from store.certificates import certify, more_links
-from store.people import Session
+from store.sessions import Session
 
 router = APIRouter(include_in_schema=False)
 

@@ -22,8 +22,9 @@ from portal.web.limits import limited_posts
 from portal.web.plainly import asked_for, when
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from store import nights, schedules
-from store.people import Role, Session
+from store.people import Role
 from store.schedules import Schedule
+from store.sessions import Session
 
 PAGE = "/nights"
 _NIGHTS = 30  # on a page

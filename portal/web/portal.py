@@ -24,8 +24,9 @@ from schemas.counting import so_many
 from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
 from store.logs import note
-from store.people import Role, Session, find_session
+from store.people import Role
 from store.records import Records
+from store.sessions import Session, find_session
 from store.settings import Settings
 from store.transient import TransientStore
 

@@ -16,7 +16,8 @@ from portal.web.portal import Portal, ThePortal
 from portal.web.sign_in import enter
 from schemas.errors import NotAllowed, NotFound
 from store import provider_sign_ins
-from store.people import Person, open_session, people_with_address, person_of_identity, set_identity
+from store.people import Person, people_with_address, person_of_identity, set_identity
+from store.sessions import open_session
 
 router = APIRouter(include_in_schema=False)
 

@@ -18,13 +18,12 @@ from portal.mail import sign_in_letter
 from portal.web.limits import LINKS_FROM, LINKS_TO, SIGN_INS, limit, limited_posts, network_address
 from portal.web.portal import CheckedForm, Portal, SessionToken, ThePortal
 from schemas.errors import MailFault, TooManyTries, UserError
-from store.people import (
+from store.people import find_account, people_with_address
+from store.sessions import (
     LINK_LIFE,
     SESSION_LIFE,
     close_session,
     create_sign_in_link,
-    find_account,
-    people_with_address,
     person_of_link,
     redeem_sign_in_link,
 )

@@ -15,7 +15,8 @@ from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
 from store.batches import BatchRecord
-from store.people import Role, Session
+from store.people import Role
+from store.sessions import Session
 
 router = APIRouter(include_in_schema=False)
 

@@ -25,7 +25,8 @@ from schemas.industries import Industry
 from store.api_keys import create_key
 from store.batches import get_batch
 from store.line import find_submission
-from store.people import create_account, find_session, open_session
+from store.people import create_account
+from store.sessions import find_session, open_session
 from store.settings import Settings
 from tests.cluster.hosts import PORT, Hosts
 from tests.cluster.network import HUB, Network

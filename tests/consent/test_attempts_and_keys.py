@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from schemas.errors import NotFound, UserError
 from schemas.ids import BatchId
-from store import api_keys, idempotency, line, people, provider_sign_ins
+from store import api_keys, idempotency, line, provider_sign_ins, sessions
 from store.attempts import Limit, wait_before_trying
 from store.batches import mark_purged, open_batch
 from store.expired import forget_expired
@@ -51,8 +51,8 @@ def test_what_has_expired_is_forgotten_though_nobody_comes_by_any_more(owner: Ow
         open_batch(connection, stamp_of(batch_id), owner.account_id)
         line.enter(connection, batch_id, owner.account_id, upload_key=batch_id)
         idempotency.begin(connection, owner.account_id, batch_id, b"{}", batch_id, now)
-        people.create_sign_in_link(connection, owner.person_id, now, draw)
-        people.open_session(connection, owner.person_id, now, draw)
+        sessions.create_sign_in_link(connection, owner.person_id, now, draw)
+        sessions.open_session(connection, owner.person_id, now, draw)
         provider_sign_ins.keep(connection, batch_id, UnderWay("s", "n", "v"), now)
         wait_before_trying(connection, TWICE_AN_HOUR, batch_id, now)
 

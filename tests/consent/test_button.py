@@ -17,7 +17,8 @@ from schemas.consent import Act, Method
 from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice, UserError
 from schemas.industries import Industry
 from store.closing import erase_account
-from store.people import SESSION_LIFE, Role, add_person, close_session, find_session, open_session
+from store.people import Role, add_person
+from store.sessions import SESSION_LIFE, close_session, find_session, open_session
 from store.tables import accounts
 from tests.consent.conftest import NOON, Owner, later
 

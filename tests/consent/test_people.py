@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
-from store import people, tables
+from store import people, sessions, tables
 from store.people import Role
 from store.records import Records
-from store.tables import accounts, sessions, sign_in_links
+from store.tables import accounts, sign_in_links
 from tests.consent.conftest import NOON, Owner, later
 
 RANDOM = Random(7).randbytes
@@ -67,12 +67,12 @@ def test_a_name_and_an_address_may_be_as_long_as_the_columns_hold(records: Recor
 def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
     records = owner.records
     with records.transaction() as connection:
-        token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        token = sessions.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
 
     def race(number: int) -> bool:
         try:
             with records.transaction() as connection:
-                people.redeem_sign_in_link(connection, token, NOON, Random(number).randbytes)
+                sessions.redeem_sign_in_link(connection, token, NOON, Random(number).randbytes)
         except NotAllowed:
             return False
         return True
@@ -83,22 +83,26 @@ def test_one_of_eight_racers_uses_a_link_up(owner: Owner) -> None:
 
 def test_what_expired_is_worth_nothing_and_is_deleted(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        token = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        token = sessions.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
         end = later(60)
-        assert people.person_of_link(connection, token, end - timedelta(microseconds=1))
-        assert not people.person_of_link(connection, token, end)
+        assert sessions.person_of_link(connection, token, end - timedelta(microseconds=1))
+        assert not sessions.person_of_link(connection, token, end)
         with pytest.raises(NotAllowed):
-            people.redeem_sign_in_link(connection, token, end, RANDOM)
-        assert people.find_session(connection, owner.act.session_token, later(60 * 12 - 1)) is not None
-        assert people.find_session(connection, owner.act.session_token, later(60 * 12)) is None
-        assert people.delete_expired(connection, later(60 * 12)) == 2
-        assert connection.execute(select(sign_in_links)).all() == connection.execute(select(sessions)).all() == []
+            sessions.redeem_sign_in_link(connection, token, end, RANDOM)
+        assert sessions.find_session(connection, owner.act.session_token, later(60 * 12 - 1)) is not None
+        assert sessions.find_session(connection, owner.act.session_token, later(60 * 12)) is None
+        assert sessions.delete_expired(connection, later(60 * 12)) == 2
+        assert (
+            connection.execute(select(sign_in_links)).all() == connection.execute(select(tables.sessions)).all() == []
+        )
 
 
 def test_tokens_are_kept_as_hashes_only(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        link = people.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
-        kept = str(connection.execute(select(sign_in_links)).all()) + str(connection.execute(select(sessions)).all())
+        link = sessions.create_sign_in_link(connection, owner.person_id, NOON, RANDOM)
+        kept = str(connection.execute(select(sign_in_links)).all()) + str(
+            connection.execute(select(tables.sessions)).all()
+        )
     assert link not in kept
     assert owner.act.session_token not in kept
 
@@ -108,7 +112,7 @@ def add_ann(records: Records, owner: Owner, role: Role) -> tuple[str, str]:
     with records.transaction() as connection:
         ann = people.add_person(connection, owner.account_id, "ann@example.com", role, NOON, RANDOM)
         people.set_identity(connection, ann, "https://provider.example", "ann-1")
-        return people.open_session(connection, ann, NOON, RANDOM), people.create_sign_in_link(
+        return sessions.open_session(connection, ann, NOON, RANDOM), sessions.create_sign_in_link(
             connection, ann, NOON, RANDOM
         )
 
@@ -117,21 +121,21 @@ def test_who_is_taken_out_comes_in_no_more_and_leaves_only_a_random_id(records: 
     session, link = add_ann(records, owner, Role.OWNER)
     with records.transaction() as connection:
         gone = people.remove_person(connection, owner.account_id, "Ann@example.com")
-        for table in (sessions, sign_in_links):
+        for table in (tables.sessions, sign_in_links):
             assert connection.execute(select(table).where(table.c.person_id == gone.person_id)).all() == []
     with records.transaction() as connection:
-        assert people.find_session(connection, session, NOON) is None
-        assert not people.person_of_link(connection, link, NOON)
+        assert sessions.find_session(connection, session, NOON) is None
+        assert not sessions.person_of_link(connection, link, NOON)
         assert people.person_of_identity(connection, "https://provider.example", "ann-1") is None
         assert people.people_with_address(connection, "ann@example.com") == []
         assert [each.person_id for each in people.people_of(connection, owner.account_id)] == [owner.person_id]
         row = connection.execute(select(tables.people).where(tables.people.c.person_id == gone.person_id)).one()
         assert row.email == gone.person_id
-        late = people.open_session(connection, gone.person_id, NOON, RANDOM)
-        assert people.find_session(connection, late, NOON) is None, "signed in at the same moment"
-        sent = people.create_sign_in_link(connection, gone.person_id, NOON, RANDOM)
-        assert people.person_of_link(connection, sent, NOON) is None
-        assert people.find_session(connection, owner.act.session_token, NOON), "the others stay signed in"
+        late = sessions.open_session(connection, gone.person_id, NOON, RANDOM)
+        assert sessions.find_session(connection, late, NOON) is None, "signed in at the same moment"
+        sent = sessions.create_sign_in_link(connection, gone.person_id, NOON, RANDOM)
+        assert sessions.person_of_link(connection, sent, NOON) is None
+        assert sessions.find_session(connection, owner.act.session_token, NOON), "the others stay signed in"
         again = people.add_person(connection, owner.account_id, "ann@example.com", Role.MEMBER, NOON, RANDOM)
         assert again != gone.person_id
 
@@ -143,8 +147,8 @@ def test_a_changed_role_counts_at_once_and_ends_what_was_signed_in(records: Reco
     with records.transaction() as connection:
         assert people.person_of(connection, owner.account_id, "ann@example.com").role is Role.AUDITOR
         assert people.person_of(connection, owner.account_id, "owner@example.com").role is Role.OWNER
-        assert people.find_session(connection, session, NOON) is None
-        assert not people.person_of_link(connection, link, NOON)
+        assert sessions.find_session(connection, session, NOON) is None
+        assert not sessions.person_of_link(connection, link, NOON)
 
 
 def test_one_address_is_one_person_of_an_account_however_it_is_written(records: Records, owner: Owner) -> None:
@@ -212,9 +216,9 @@ def test_of_two_owners_who_take_each_other_out_at_once_one_stays(records: Record
 def test_who_signs_out_signs_out_nobody_else(records: Records, owner: Owner) -> None:
     session, _ = add_ann(records, owner, Role.MEMBER)
     with records.transaction() as connection:
-        people.close_session(connection, session)
-        assert people.find_session(connection, session, NOON) is None
-        assert people.find_session(connection, owner.act.session_token, NOON) is not None
+        sessions.close_session(connection, session)
+        assert sessions.find_session(connection, session, NOON) is None
+        assert sessions.find_session(connection, owner.act.session_token, NOON) is not None
 
 
 def test_people_stand_in_the_order_in_which_they_came(records: Records, owner: Owner) -> None:

@@ -27,8 +27,9 @@ from schemas.clock import Clock, ShiftedClock, system_clock
 from schemas.consent import Method
 from store import canary
 from store.cleanup import clean_up
-from store.people import create_account, find_session, open_session
+from store.people import create_account
 from store.records import open_records
+from store.sessions import find_session, open_session
 from store.settings import Settings
 from store.tables import metadata
 from tests.consent.postgres import new_database

@@ -16,8 +16,9 @@ from starlette.testclient import TestClient
 
 from portal.web.app import create_app
 from schemas.ids import AccountId, PersonId
-from store.people import Role, add_person, create_account, create_sign_in_link
+from store.people import Role, add_person, create_account
 from store.records import Records, open_records
+from store.sessions import create_sign_in_link
 from store.settings import Settings
 from store.transient import open_transient
 from tests.api.conftest import Desk, new_desk

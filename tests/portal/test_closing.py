@@ -27,7 +27,7 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed, NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, line, nights, outside, people, schedules, tables, webhooks
+from store import api_keys, line, nights, outside, people, schedules, sessions, tables, webhooks
 from store.batches import get_batch
 from store.closing import ERASED, KEPT, erase_account
 from store.nights import NightState
@@ -103,13 +103,13 @@ def test_nobody_comes_in_any_more(parts: Parts, owner: Owner, tmp_path: Path) ->
         _, key = api_keys.create_key(
             connection, owner.account_id, owner.person_id, "nightly", NOON, Random(7).randbytes
         )
-        link = people.create_sign_in_link(connection, owner.person_id, later(29), Random(8).randbytes)
+        link = sessions.create_sign_in_link(connection, owner.person_id, later(29), Random(8).randbytes)
         people.set_identity(connection, owner.person_id, "https://provider.example", "smith-1")
     close(parts, owner)
     with parts.records.transaction() as connection:
         assert api_keys.find_key(connection, key) is None
-        assert not people.person_of_link(connection, link, later(29))
-        assert people.find_session(connection, owner.act.session_token, later(30)) is None
+        assert not sessions.person_of_link(connection, link, later(29))
+        assert sessions.find_session(connection, owner.act.session_token, later(30)) is None
         assert people.person_of_identity(connection, "https://provider.example", "smith-1") is None
         assert people.people_with_address(connection, "owner@example.com") == []
         for name in (owner.account_id, "Smith & Sons Motors"):
@@ -154,10 +154,10 @@ def test_what_is_added_at_the_moment_of_the_closing_comes_too_late(parts: Parts,
 
 def test_who_signs_in_at_the_moment_of_the_closing_is_waited_for_and_signed_out(parts: Parts, owner: Owner) -> None:
     with parts.records.transaction() as connection:
-        link = people.create_sign_in_link(connection, owner.person_id, NOON, Random(8).randbytes)
+        link = sessions.create_sign_in_link(connection, owner.person_id, NOON, Random(8).randbytes)
     with ThreadPoolExecutor(1) as other:
         with parts.records.transaction() as connection:
-            people.redeem_sign_in_link(connection, link, NOON, Random(9).randbytes)
+            sessions.redeem_sign_in_link(connection, link, NOON, Random(9).randbytes)
             closing = other.submit(close, parts, owner)
             while connection.dialect.name == "postgresql" and not somebody_waits(connection):
                 pass

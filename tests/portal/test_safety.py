@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from consent import ledger
 from portal.web.body_limit import BATCH, FORM
-from store.people import LINK_LIFE, SESSION_LIFE
+from store.sessions import LINK_LIFE, SESSION_LIFE
 from store.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened

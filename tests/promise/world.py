@@ -47,7 +47,7 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
 from schemas.receipt import Erased, Receipt
 from schemas.results import Scores, ShardReport
-from store import people, receipts
+from store import people, receipts, sessions
 from store.batches import hasten, list_batches
 from store.cleanup import clean_up
 from store.folder import Folder
@@ -156,8 +156,8 @@ class World:
         account = self.owners[owner]
         clock = self.clock("portal")
         with self.mishaps(), self.database.records.transaction() as connection:
-            token = people.open_session(connection, account.person_id, clock(), self.random.randbytes)
-            session = people.find_session(connection, token, clock())
+            token = sessions.open_session(connection, account.person_id, clock(), self.random.randbytes)
+            session = sessions.find_session(connection, token, clock())
             assert session is not None
             shown = (CURRENT.version, CURRENT.sha256, "/account", clock(), newest_event(connection, account.account_id))
             act = Press(token, session.form_token, (industry,), *shown)
