@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -143,7 +142,7 @@ async def _safety_headers(request: Request, call_next: Callable[[Request], Await
 
 def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     if isinstance(error, SignInNeeded) and request.method == "GET":
-        return RedirectResponse("/sign-in", status_code=303)
+        return sign_in.ask_to_sign_in(request.app.state.portal, request.url.path)
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
         status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500

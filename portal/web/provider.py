@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from portal.oidc import Identity, Provider
 from portal.web.limits import SIGN_INS, limit, network_address
 from portal.web.portal import Portal, ThePortal
-from portal.web.sign_in import enter
+from portal.web.sign_in import drop_cookie, enter, set_cookie
 from schemas.errors import NotAllowed, NotFound
 from store import provider_sign_ins
 from store.people import Person, people_with_address, person_of_identity, set_identity
@@ -31,15 +31,7 @@ def go(portal: ThePortal, request: Request) -> RedirectResponse:
     with portal.records.transaction() as connection:
         provider_sign_ins.keep(connection, browser, asked, portal.clock())
     answer = RedirectResponse(address, status_code=303)
-    answer.set_cookie(
-        _cookie(portal),
-        browser,
-        max_age=int(provider_sign_ins.LIFE.total_seconds()),
-        path="/",
-        secure=portal.is_https,
-        httponly=True,
-        samesite="lax",  # the way back is a navigation from the provider's site
-    )
+    set_cookie(portal, answer, _cookie(portal), browser, provider_sign_ins.LIFE)
     return answer
 
 
@@ -56,8 +48,8 @@ def back(portal: ThePortal, request: Request) -> RedirectResponse:
     with portal.records.transaction() as connection:
         person = _person(connection, identity)
         session = open_session(connection, person.person_id, portal.clock(), portal.randomness)
-    answer = enter(portal, session)
-    answer.delete_cookie(_cookie(portal), path="/", secure=portal.is_https, httponly=True, samesite="lax")
+    answer = enter(portal, request, session)
+    drop_cookie(portal, answer, _cookie(portal))
     return answer
 
 

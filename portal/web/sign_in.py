@@ -2,15 +2,18 @@
 
 Asking for a link always gets the same answer, as fast: nobody learns here who has an account. Opening the link only
 shows a button: mail scanners and previews open links too, and would use it up. Pressing signs in. Beside the button
-stands whom it signs in to what: nobody shall send photos to a stranger's account that a stranger's link led to.
+stands whom it signs in to what: nobody shall send photos to a stranger's account that a stranger's link led to. Who
+was on the way to a batch or a night comes there afterwards, in the same browser.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
@@ -29,6 +32,9 @@ from store.sessions import (
 )
 
 _log = logging.getLogger(__name__)
+
+_WAY = re.compile(r"/(batches|nights)(/[0-9a-z-]+){0,2}")
+"""Pages of this portal that somebody may be sent on to: nothing else, whatever stands in the cookie."""
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
@@ -64,11 +70,11 @@ def offer(portal: ThePortal, token: str) -> HTMLResponse:
 
 @router.post("/sign-in/{token}")
 def sign_in(portal: ThePortal, request: Request, token: str) -> RedirectResponse:
-    """Use the link up and go to the account page."""
+    """Use the link up and sign in."""
     limit(portal, SIGN_INS, network_address(request))
     with portal.records.transaction() as connection:
         session = redeem_sign_in_link(connection, token, portal.clock(), portal.randomness)
-    return enter(portal, session)
+    return enter(portal, request, session)
 
 
 @router.post("/sign-out")
@@ -77,23 +83,41 @@ def sign_out(portal: ThePortal, session: CheckedForm, token: SessionToken) -> Re
     with portal.records.transaction() as connection:
         close_session(connection, token)
     answer = RedirectResponse("/sign-in", status_code=303)
-    answer.delete_cookie(portal.cookie_name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+    drop_cookie(portal, answer, portal.cookie_name)
     return answer
 
 
-def enter(portal: Portal, session: str) -> RedirectResponse:
-    """To the account page, with the session's cookie."""
-    answer = RedirectResponse("/account", status_code=303)
-    answer.set_cookie(
-        portal.cookie_name,
-        session,
-        max_age=int(SESSION_LIFE.total_seconds()),
-        path="/",
-        secure=portal.is_https,
-        httponly=True,
-        samesite="lax",
-    )
+def set_cookie(portal: Portal, answer: Response, name: str, value: str, life: timedelta) -> None:
+    """A cookie that no script reads. It comes along when somebody is led here from elsewhere: `lax`."""
+    seconds = int(life.total_seconds())
+    answer.set_cookie(name, value, max_age=seconds, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+
+
+def drop_cookie(portal: Portal, answer: Response, name: str) -> None:
+    """Have the browser forget it."""
+    answer.delete_cookie(name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+
+
+def ask_to_sign_in(portal: Portal, path: str) -> RedirectResponse:
+    """To the ways in, with a cookie that says where this browser was going."""
+    answer = RedirectResponse("/sign-in", status_code=303)
+    if _WAY.fullmatch(path):
+        set_cookie(portal, answer, _way_cookie(portal), path, LINK_LIFE)
     return answer
+
+
+def enter(portal: Portal, request: Request, session: str) -> RedirectResponse:
+    """To where this browser was going, or else to the account page, with the session's cookie."""
+    way = request.cookies.get(_way_cookie(portal), "")
+    answer = RedirectResponse(way if _WAY.fullmatch(way) else "/account", status_code=303)
+    set_cookie(portal, answer, portal.cookie_name, session, SESSION_LIFE)
+    if way:
+        drop_cookie(portal, answer, _way_cookie(portal))
+    return answer
+
+
+def _way_cookie(portal: Portal) -> str:
+    return f"{portal.cookie_name}-way"
 
 
 def _send_links(portal: Portal, email: str) -> None:

@@ -60,6 +60,7 @@ class Browser:
         self.client = client
         self.html = ""
         self.status = 0
+        self.at = ""
 
     def open(self, path: str) -> Browser:
         """Go to a page, following redirects."""
@@ -90,5 +91,5 @@ class Browser:
         return self._show(self.client.post(action, data=data, headers=sent))
 
     def _show(self, answer) -> Browser:
-        self.html, self.status = answer.text, answer.status_code
+        self.html, self.status, self.at = answer.text, answer.status_code, answer.url.path
         return self

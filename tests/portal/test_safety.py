@@ -134,6 +134,26 @@ def test_links_and_sessions_end(site: Site) -> None:
         assert connection.execute(sign_in_links.select()).all() == []
 
 
+@pytest.mark.parametrize("way", ["/batches", "/batches/new", "/nights"])
+def test_who_was_on_the_way_to_a_page_comes_there_by_signing_in(site: Site, way: str) -> None:
+    browser = site.browser().open(way)
+    assert "one-time link" in browser.words
+    came = browser.open(site.link(site.account("Acme")[1])).press("Sign in")
+    assert came.at == way
+    assert browser.open(site.link(site.account("Acme")[1])).press("Sign in").at == "/account", "once"
+
+
+@pytest.mark.parametrize(
+    "way", ["//evil.example", "https://evil.example/batches", "/batches/../account", "/batches/x.zip", PAGE, "/\\evil"]
+)
+def test_signing_in_leads_to_no_other_place(site: Site, way: str) -> None:
+    client = site.browser().client
+    client.get(way if way.startswith("/b") or way == PAGE else "/account")
+    client.cookies.set("bgbatch-way", way)
+    answer = client.post(site.link(site.account("Acme")[1]), follow_redirects=False)
+    assert answer.headers["location"] == "/account"
+
+
 def test_signing_out_ends_the_session_for_good(site: Site) -> None:
     browser = site.sign_in()
     cookie = browser.client.cookies.get("bgbatch")
