@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,4 +32,5 @@ def import_file(
         known = find_network(network)
         target = to or read_settings().home / "weights" / f"{known.name}.safetensors"
         import_weights(file, known, target)
-        show_fields({"network": known.title, "use it with": f"BGBATCH_NETWORK={known.name} BGBATCH_WEIGHTS={target}"})
+        place = shlex.quote(str(target.absolute()))  # in any folder's shell
+        show_fields({"network": known.title, "use it with": f"BGBATCH_NETWORK={known.name} BGBATCH_WEIGHTS={place}"})

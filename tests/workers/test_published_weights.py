@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from portal.cli.app import app
+from store.settings import Settings
 from tests.workers.published import Published, published
 from workers.networks.registry import find_network
 from workers.networks.weights import load_weights
+from workers.networks.weights_file import weights_file
 
 IMAGE = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(3))
 """Weights do not depend on the input's size; the network's own would take the test minutes."""
@@ -118,3 +121,22 @@ def test_a_pth_gives_the_mask_of_the_network_as_published(network, half, tmp_pat
     with torch.inference_mode():
         wanted = theirs.float()(IMAGE)[0]
     assert differ(imported(tmp_path / "theirs.pth", network, tmp_path / "ours.safetensors"), wanted) < 1e-4
+
+
+@pytest.mark.parametrize("to", [[], ["--to", "ours.safetensors"]], ids=["in bgbatch's home", "in this folder"])
+def test_what_an_import_says_to_use_can_be_pasted_into_a_shell_in_any_folder(tmp_path, monkeypatch, to):
+    for folder in ("my home", "here"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "my home"))
+    monkeypatch.chdir(tmp_path / "here")
+    shipped = weights_file("u2netp", None)
+    done = CliRunner().invoke(app, ["weights", "import", str(shipped), "--network", "u2netp", *to])
+    assert done.exit_code == 0, done.output
+    title, use = (line.partition("  ")[2].strip() for line in done.stdout.splitlines())
+    assert title == find_network("u2netp").title
+    for word in shlex.split(use):
+        monkeypatch.setenv(*word.split("=", 1))
+    monkeypatch.chdir(tmp_path)
+    settings = Settings()
+    assert settings.weights == tmp_path / ("here/ours.safetensors" if to else "my home/weights/u2netp.safetensors")
+    load_weights(find_network(settings.network), weights_file(settings.network, settings.weights))
