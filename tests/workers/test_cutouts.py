@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from itertools import product
 
 import cv2
 import numpy as np
@@ -204,6 +205,18 @@ def test_what_a_frame_reaches_over_a_photos_edges_is_empty_and_the_photo_stays_i
     padded = np.pad(photo, ((above, below), (before, after), (0, 0))).astype(float)
     expected = padded.reshape(frame.height // by, by, frame.width // by, by, 3).mean((1, 3))
     assert np.abs(seen - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("by", [2, 3, 4])
+def test_a_photo_in_a_frame_over_its_edges_is_no_more_than_a_pixel_from_its_place_wherever_those_lie(by):
+    for before, size in product(range(-5, 10), range(9, 15)):  # before 0 the frame begins inside of the photo
+        for whole in range(-(-(before + size) // by) * by, 30, by):
+            frame = Frame(-before, -before, whole, whole)
+            seen = through(frame, np.full((size, size), 255, np.uint8), whole // by, whole // by)
+            assert seen.shape == (whole // by, whole // by)
+            for places in (np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))):
+                assert abs(places[0] - max(before, 0) / by) <= 0.5
+                assert abs(places[-1] + 1 - (before + size) / by) <= 1
 
 
 def clear_around(subject: tuple[int, int, int]) -> bytes:
