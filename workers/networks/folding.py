@@ -19,8 +19,7 @@ _PARTS = ("weight", "bias", "running_mean", "running_var")
 def fold_batch_norms(state: State) -> State:
     """The state with each `*.bn_s1` folded into its `*.conv_s1`; one without any comes back as it was."""
     folded = {name: tensor for name, tensor in state.items() if ".bn_s1." not in name}
-    norms = sorted({name.rsplit(".bn_s1.", 1)[0] for name in state if ".bn_s1." in name})
-    for block in norms:
+    for block in {name.rsplit(".bn_s1.", 1)[0] for name in state if ".bn_s1." in name}:
         weight, bias, mean, variance = (state[f"{block}.bn_s1.{part}"].double() for part in _PARTS)
         kernel = state[f"{block}.conv_s1.weight"]
         before = state.get(f"{block}.conv_s1.bias")
