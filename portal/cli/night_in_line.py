@@ -8,8 +8,7 @@ from time import sleep
 from flows import night_steps
 from flows.night_worker import Worker
 from flows.parts import Parts
-from schemas.errors import NotFound
-from store import line, nights, schedules
+from store import line, nights
 from store.batches import get_batch
 from store.nights import Night, NightState
 from store.schedules import Schedule
@@ -24,8 +23,8 @@ def left_to_dispatchers(
     """Run a night, or the rest of one, whose photos others cut. None where no dispatcher is at work.
 
     Whoever cut it here would start Ray and a network of its own beside theirs. `worker` is one that cuts nothing. A
-    night that is still running is given back when there has been no dispatcher for a while. Raises `NotFound` once the
-    schedule is removed: nobody brings its night to an end.
+    night that is still running is given back when there has been no dispatcher for a while. Whoever removes its
+    schedule ends it.
     """
     night = None
     if _is_one_at_work(parts):
@@ -39,7 +38,6 @@ def left_to_dispatchers(
         night = night_steps.fresh(parts, night)
         quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1
         if night.state is NightState.RUNNING:  # else `bgbatch serve`, which looks after it too, was first
-            _require_schedule(parts, schedule)
             night = night_steps.go_on(parts, schedule, night, worker) or night_steps.fresh(parts, night)
     if night is not None:
         _waits(parts, night)
@@ -50,14 +48,6 @@ def _running(parts: Parts, schedule: Schedule) -> Night | None:
     """The night that another process works on just now."""
     with parts.records.reading() as connection:
         return nights.running(connection, schedule.schedule_id)
-
-
-def _require_schedule(parts: Parts, schedule: Schedule) -> None:
-    try:
-        with parts.records.reading() as connection:
-            schedules.find(connection, schedule.schedule_id)
-    except NotFound:
-        raise NotFound("The schedule was removed meanwhile. What was delivered stays; nothing more is.") from None
 
 
 def _waits(parts: Parts, night: Night) -> bool:

@@ -211,6 +211,28 @@ def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_
     assert asked == [False]
 
 
+def test_a_night_is_left_to_a_dispatcher_that_has_no_batch_for_a_moment_between_two_turns(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
+) -> None:
+    schedule, looks = added(tmp_path), []
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+
+    def is_between_turns(_seconds: float) -> None:
+        looks.append(0)
+        with desk.parts.records.transaction() as connection:
+            if len(looks) == 1:
+                line.release(connection, busy, BUSY, desk.parts.clock())
+                return
+            (waiting,) = [each for each in line.in_line(connection, desk.parts.clock()) if each.batch_id != busy]
+        if len(looks) == 3:
+            desk.work(waiting.batch_id)
+
+    monkeypatch.setattr("portal.cli.night_in_line.sleep", is_between_turns)
+    monkeypatch.setattr("flows.engine.start", lambda: pytest.fail("it would be cut here, too"))
+    assert '"state": "completed"' in run("schedule", "run", schedule, "--json")
+    assert len(looks) == 3
+
+
 def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_is_called_off_and_delivers_nothing(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: BatchId
 ) -> None:
