@@ -153,12 +153,27 @@ def test_a_photo_that_cannot_be_read_costs_its_own_result_and_is_named_with_the_
     assert (told["state"], told["counts"]["done"]) == ("partially_completed", 2)
 
 
+def test_a_photo_that_is_listed_and_not_there_is_told_as_missing_and_not_as_unreadable(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(jpeg())
+    (tmp_path / "l.csv").write_text("path\n1.jpg\ngone.jpg\n2.jpg/inside-a-file.jpg\n")
+    batch = send(desk.parts, str(tmp_path / "l.csv"), desk.accounts["Acme"][0], None, CutoutOptions())
+    assert "Not to be read" not in capsys.readouterr().err
+    desk.work(batch)
+    failures = json.loads(run("status", batch, "--json"))["failures"]
+    lost = ("gone.jpg", "2.jpg/inside-a-file.jpg")
+    assert [(each["path"], each["code"]) for each in failures] == [(path, "source_missing") for path in lost]
+
+
 def test_a_photo_that_goes_while_it_is_sent_costs_its_own_result(desk: Desk, tmp_path: Path) -> None:
     for name in ("1.jpg", "2.jpg", "3.jpg"):
         (tmp_path / name).write_bytes(jpeg())
     copying = Copying(desk.parts, stamp_batch(desk.parts, desk.accounts["Acme"][0], None, CutoutOptions()))
     manifest = upload(copying, find_photos(tmp_path).photos, lambda: (tmp_path / "2.jpg").unlink(missing_ok=True))
-    assert [(item.path, item.source) for item in manifest.items] == [("1.jpg", ""), ("2.jpg", UNREAD), ("3.jpg", "")]
+    came = [(item.path, item.size, item.source) for item in manifest.items]
+    assert came == [("1.jpg", len(jpeg()), ""), ("2.jpg", 0, UNREAD), ("3.jpg", len(jpeg()), "")]
     assert copying.unread == {"2.jpg": "No such file or directory"}
 
 
