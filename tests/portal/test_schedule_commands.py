@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -140,6 +140,37 @@ def test_a_night_of_another_schedule_is_not_reported_as_this_ones(desk: Desk, tm
     run("schedule", "report", one, "--night", night, code=2)
 
 
+def test_a_schedule_without_a_night_yet_says_how_to_have_one(desk: Desk, tmp_path: Path) -> None:
+    said = run("schedule", "report", added(tmp_path), code=2)
+    assert said == "not_found: The schedule has had no night yet. `bgbatch schedule run` starts one now.\n"
+
+
+def test_the_list_says_when_each_runs_next_and_how_its_last_night_ended(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    summer = datetime(2025, 7, 1, 12, tzinfo=UTC)
+    monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: summer)
+    schedule = added(tmp_path)
+    row = f"│ {schedule} │ file://{tmp_path}/photos │ png │ 0 2 * * * Europe/Berlin │ "
+
+    def listed() -> str:
+        (line,) = [each for each in run("schedule", "list").splitlines() if schedule in each]
+        return " ".join(line.split()).replace(row, "")
+
+    assert listed() == "2025-07-02 00:00 │ │"
+    begin(desk, schedule, datetime(2025, 6, 30, 0, tzinfo=UTC), NightState.FAILED)
+    begin(desk, schedule, datetime(2025, 7, 1, 0, tzinfo=UTC))
+    run("schedule", "pause", schedule)
+    assert listed() == "paused │ completed │"
+    run("schedule", "resume", schedule)
+    assert listed() == "2025-07-02 00:00 │ completed │"
+    add(tmp_path, "--format", "jpg")
+    shown = json.loads(run("schedule", "list", "--account", "Acme", "--json"))
+    assert [each["next_at"] for each in shown] == ["2025-07-02 00:00:00+00:00"] * 2
+    assert json.loads(run("schedule", "list", "--account", "Bazaar", "--json")) == []
+
+
 def test_a_schedule_gets_other_times_and_keeps_the_rest(desk: Desk, tmp_path: Path) -> None:
     schedule = added(tmp_path, "--deadline", "60")
 
@@ -253,6 +284,13 @@ def test_a_night_whose_schedule_is_removed_while_it_stands_in_line_is_called_off
     with desk.parts.records.reading() as connection:
         assert line.in_line(connection, desk.parts.clock()) == []
     assert list((tmp_path / "cutouts").iterdir()) == []
+
+
+def test_a_night_that_finds_nothing_new_ends_at_once_beside_a_busy_dispatcher(
+    desk: Desk, tmp_path: Path, busy: BatchId
+) -> None:
+    report = json.loads(run("schedule", "run", added(tmp_path), "--json"))
+    assert (report["state"], report["new"], report["batch_id"]) == ("completed", 0, None)
 
 
 def test_a_night_is_not_called_waiting_while_its_own_photos_are_cut(
@@ -372,3 +410,30 @@ def test_a_night_that_a_second_dispatcher_takes_at_once_is_not_called_waiting(
     monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut)
     done = CliRunner().invoke(app, ["schedule", "run", schedule])
     assert (done.exit_code, "1/1" in done.stderr, "stands in line" in done.stderr) == (0, True, False)
+
+
+def test_who_runs_a_night_that_another_process_works_on_is_told_where_to_look(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = added(tmp_path)
+    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=lambda _schedule_id, out_of_turn: []))
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    said = run("schedule", "run", schedule, code=2)
+    assert "Another process works on this schedule's night just now. Look at `bgbatch schedule show`." in said
+
+
+def test_a_cron_job_that_leaves_the_cutting_to_others_says_what_it_began(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = added(tmp_path)
+    (tmp_path / "photos/1.jpg").write_bytes(jpeg())
+    assert run("schedule", "run-due") == "Nights begun, gone on with, or skipped: 0.\n", "and no engine was started"
+    tomorrow = desk.parts.clock() + timedelta(days=1)
+    monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: tomorrow)
+    (begun,) = json.loads(run("schedule", "run-due", "--in-line", "--json"))
+    assert (begun["schedule_id"], begun["state"], begun["new"]) == (schedule, "running", 1)
+    with desk.parts.records.reading() as connection:
+        (waiting,) = line.in_line(connection, tomorrow)
+    desk.work(waiting.batch_id)
+    assert run("schedule", "run-due", "--in-line") == "Nights begun, gone on with, or skipped: 1.\n"
+    assert (tmp_path / "cutouts/1.png").exists()
