@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +34,8 @@ from store.batches import set_progress
 from store.tables import submissions
 from tests.flows.conftest import Place
 from tests.flows.test_dispatch import dispatcher, pretend
+
+NO_PROCESS = 2**22  # Linux gives smaller numbers only
 
 
 def test_records_that_are_away_for_a_moment_do_not_cost_the_lease() -> None:
@@ -218,6 +221,41 @@ def test_a_command_waits_for_nobody_who_takes_nothing_from_the_line(place: Place
     with holding(place.parts, stamp.batch_id, tell_whether_it_waits=told.append) as held:
         assert held is not None
     assert True not in told
+
+
+@pytest.mark.parametrize("once_more", [True, False], ids=["run", "retry"])
+@pytest.mark.parametrize(
+    ("holder", "waits"),
+    [
+        (f"{socket.gethostname()} {NO_PROCESS} command", False),
+        (f"{socket.gethostname()} {os.getppid()} command", True),
+        (f"{socket.gethostname()} 1 command", True),
+        (f"elsewhere {NO_PROCESS} command", True),
+        (f"{socket.gethostname()} {NO_PROCESS} other", True),
+        (f"{line.DISPATCHER}one", True),
+    ],
+    ids=["killed here", "alive", "alive and another user's", "on another machine", "no command", "a dispatcher"],
+)
+def test_only_a_command_that_was_killed_on_this_machine_has_its_batch_taken_over_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, holder: str, waits: bool, once_more: bool
+) -> None:
+    stamp, slept = place.send({"1.jpg": b"x"}), [0.0]
+    started, now = time.monotonic(), place.parts.clock()
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, stamp.batch_id, holder, now)
+
+    def sleep(length: float) -> None:
+        slept[0] += length
+
+    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
+    parts = replace(place.parts, clock=lambda: now + timedelta(seconds=slept[0]))
+    with holding(parts, stamp.batch_id, once_more) as held:
+        assert held is not None
+    if waits:
+        assert slept[0] >= line.LEASE_LIFE.total_seconds()
+    else:
+        assert slept[0] <= (0 if once_more else 3)
 
 
 @pytest.mark.parametrize("did", [0, 1])
