@@ -102,8 +102,9 @@ def _cropped(subject: Frame, whole: Frame, options: CutoutOptions) -> Frame:
 
 
 def _set(seen: Measure, setting: Setting) -> Frame:
+    """For a subject that the setting fits: it takes up pixels of both sides."""
     height = seen.down / setting.subject
     width = height * setting.width / setting.height
     left = seen.left + seen.across / 2 - width / 2
     top = seen.top + seen.down - height * _BASELINE
-    return Frame(round(left), round(top), max(1, round(width)), max(1, round(height)))
+    return Frame(round(left), round(top), round(width), round(height))
