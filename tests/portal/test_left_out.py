@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_a_photo_that_is_damaged_in_its_zip_says_so_and_that_the_zip_is_to_be_pa
     assert (failure["path"], failure["code"]) == ("VIN1/1.jpg", "damaged_in_zip")
     assert "Pack it again" in failure["sentence"]
     assert desk.call("GET", f"/batches/{batch}").json()["done"] == 1
+
+
+@pytest.mark.parametrize(("many", "rest"), [(5, "."), (7, " and 2 more.")])
+def test_of_many_photos_with_nothing_to_cut_the_first_five_are_named(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str], many: int, rest: str
+) -> None:
+    path = packed(tmp_path, *((f"{number}.jpg", b"as it was packed") for number in range(1, 1 + many)))
+    path.write_bytes(path.read_bytes().replace(b"as it was packed", b"as it was copied"))
+    send(desk.parts, str(path), desk.accounts["Acme"][0], None, CutoutOptions())
+    named = "1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg"
+    assert f"Damaged in the zip file, so that there is nothing to cut: {named}{rest}\n" in capsys.readouterr().err
+
+
+def test_the_entry_for_which_a_whole_zip_is_refused_is_named(desk: Desk, tmp_path: Path) -> None:
+    path = packed(tmp_path, ("VIN1/1.jpg", jpeg()), method=zipfile.ZIP_BZIP2)
+    said = run("submit", str(path), "--account", "Acme", code=2)
+    assert said.startswith("The entry: VIN1/1.jpg\nbad_archive: ")
 
 
 def test_a_background_that_is_damaged_in_its_zip_is_told_once_and_not_of_every_other_photo(
