@@ -104,6 +104,23 @@ def test_a_command_whose_lease_another_has_taken_begins_no_more_of_the_batch(
         assert comes(lambda: held.stop(stamp.batch_id))
 
 
+def test_a_command_whose_lease_another_has_taken_says_so_in_a_line_and_shows_what_there_is(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamp = place.send({"1.jpg": b"x"})
+    with holding(place.parts, stamp.batch_id) as held:
+        assert held is not None
+        with place.parts.records.transaction() as connection:
+            connection.execute(update(submissions).values(lease_holder="another"))
+        with batch_fenced(held, stamp.batch_id):
+            pytest.fail("two would write to one batch")
+    assert f"batch {stamp.batch_id}: another process has it by now" in caplog.text
+    with place.parts.records.reading() as connection:
+        stands = line.find_submission(connection, stamp.batch_id)
+    assert stands is not None
+    assert stands.lease_holder == "another", "whose it stays"
+
+
 def test_a_step_of_the_flow_says_that_the_lease_is_lost_so_that_it_is_not_tried_again(place: Place) -> None:
     stamp = place.send({"1.jpg": b"x"})
     with place.parts.records.transaction() as connection:
@@ -185,6 +202,30 @@ def test_a_batch_that_is_sent_beside_a_busy_dispatcher_waits_for_its_turn_there(
         goes_on.set()
         busy._ending.set()
         running.join()
+
+
+def test_a_batch_that_waited_is_left_to_a_dispatcher_that_needs_a_moment_between_two_turns(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, stamp = place.send({"1.jpg": b"x"}), place.send({"1.jpg": b"x"})
+    busy, started, begun, slept = f"{line.DISPATCHER}one", time.monotonic(), place.parts.clock(), [0.0]
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, busy, begun)
+
+    def sleep(length: float) -> None:
+        slept[0] += length
+        now = begun + timedelta(seconds=slept[0])
+        with place.parts.records.transaction() as connection:
+            if slept[0] > 10:
+                line.release(connection, other.batch_id, busy, now)
+            if slept[0] > 11.5 and line.claim(connection, stamp.batch_id, busy, now):
+                set_progress(connection, stamp.batch_id, Counts(items=1, done=1, failed=0), BatchState.COMPLETED)
+
+    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
+    parts = replace(place.parts, clock=lambda: begun + timedelta(seconds=slept[0]))
+    with holding(parts, stamp.batch_id) as held:
+        assert held is None
 
 
 @pytest.mark.parametrize("seconds", [2, 1000])
