@@ -113,19 +113,22 @@ def _tell_lost(why: str, photos: Sequence[str]) -> None:
 def _called_off_if_broken(parts: Parts, stamp: Stamp) -> Iterator[None]:
     """A command sends from the start each time: nobody would go on with what one left half sent, or make room of it."""
     batch_id, now = stamp.batch_id, parts.clock()
+    gone_by = f"It is gone by {stamp.purge_at:%Y-%m-%d %H:%M} UTC"
     try:
         yield
     except BaseException:
         told = f"Batch {batch_id} is called off, because it was not sent whole. The next cleanup deletes what came."
         try:
             with parts.records.transaction() as connection:
-                if get_batch(connection, batch_id).state is BatchState.OPEN:  # else all of it came, and may be at work
+                if get_batch(connection, batch_id).state is BatchState.OPEN:
                     hasten(connection, batch_id, now)
+                else:  # somebody may be at work on it
+                    told = f"Batch {batch_id} came whole, and is called off. {gone_by}."
                 call_off(connection, batch_id, now)
         except SQLAlchemyError:  # a full disk may hold both: what broke the upload is to be told
             told = (
                 f"Batch {batch_id} was not sent whole, and the records do not take it that it is called off: "
-                f"`bgbatch cancel {batch_id}` does so. It is gone by {stamp.purge_at:%Y-%m-%d %H:%M} UTC in any case."
+                f"`bgbatch cancel {batch_id}` does so. {gone_by} in any case."
             )
         err.print(told, soft_wrap=True)
         raise

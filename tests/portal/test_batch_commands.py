@@ -216,6 +216,25 @@ def test_an_upload_that_is_interrupted_is_called_off_and_says_so(
     assert json.loads(run("status", shown["stamp"]["batch_id"], "--json"))["state"] == "cancelled"
 
 
+def test_a_batch_that_came_whole_before_its_sender_was_interrupted_is_not_said_to_be_deleted_soon(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A dispatcher may be at work on it; it goes at its time, as each batch that is called off does."""
+    (tmp_path / "1.jpg").write_bytes(b"no photo")
+
+    def interrupted(*_what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("portal.cli.sending._tell_lost", interrupted)
+    said = run("submit", str(tmp_path), "--account", "Acme", code=130)
+    (shown,) = json.loads(run("status", "--json"))
+    batch_id, gone_by = shown["stamp"]["batch_id"], shown["stamp"]["purge_at"][:16].replace("T", " ")
+    assert f"Batch {batch_id} came whole, and is called off. It is gone by {gone_by} UTC.\n" in said
+    assert shown["state"] == "cancelled"
+    clean_up(cleaning(desk.parts))
+    assert list(desk.parts.transient.objects.walk(batch_prefix(batch_id))) != []
+
+
 def test_an_upload_that_the_store_refuses_after_some_photos_names_its_batch_and_leaves_no_photo_for_a_day(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
