@@ -35,6 +35,7 @@ from workers.headers import (
     up_to_its_end,
     webp_size,
     with_its_end,
+    without_its_last,
     without_segments,
 )
 
@@ -216,11 +217,12 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
+def _jpeg_pixels(source: bytes, mode: str, is_plain: bool = False) -> Pixels:
     """The pixels of a JPEG. libjpeg's warnings are errors here, but for very few bytes too many among the pixels.
 
     Some cameras write those. Many of them mean that the decoder lost its way. Only the first warning is told, so what
-    libjpeg stumbles over beside the pixels is taken away before it is asked again.
+    libjpeg stumbles over beside the pixels is taken away before it is asked again: once, which `is_plain` says, as a
+    file could be made that has a little more to take away each time.
     """
     space = _JPEG_SPACES[mode]
     try:
@@ -228,14 +230,16 @@ def _jpeg_pixels(source: bytes, mode: str) -> Pixels:
     except ValueError as error:
         if "subsampling" in str(error) and has_a_scan(source):  # it reads none that is odd
             raise _unsupported() from None
-        if (plain := plain_jpeg(source)) != source:
-            return _jpeg_pixels(plain, mode)
+        if not is_plain and (plain := plain_jpeg(source)) != source:
+            return _jpeg_pixels(plain, mode, is_plain=True)
+        if _AT_THE_END.search(str(error)) and (whole := with_its_end(source)) != source:
+            return _jpeg_pixels(whole, mode, is_plain=True)
         spare = _SPARE_BYTES.search(str(error))
         if spare is None or int(spare[1]) > 4 or up_to_its_end(source) is None:
-            if _AT_THE_END.search(str(error)) and (whole := with_its_end(source)) != source:
-                return _jpeg_pixels(whole, mode)
             raise
-        pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=False))
+        is_last = "before marker 0xd9" in str(error)  # or there should be a restart, and pixels: then it is told again
+        mended = without_its_last(source, int(spare[1])) if is_last else source
+        pixels = cast(Pixels, simplejpeg.decode_jpeg(mended, colorspace=space, strict=is_last))
     return np.bitwise_not(pixels) if mode == "CMYK" else pixels  # CMYK in JPEG is stored inverted, as Adobe does
 
 

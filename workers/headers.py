@@ -35,6 +35,8 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers that begin a JPEG's frame, with JPEG-LS's."""
+_HUFFMAN = frozenset((0xC0, 0xC1))
+"""Sequential frames of which libjpeg tells that pixels are missing."""
 _READ_FRAMES, _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA)), frozenset((0xC0, 0xC1, 0xC9))
 
 
@@ -122,21 +124,27 @@ def up_to_its_end(source: bytes) -> bytes | None:
 
 
 def with_its_end(source: bytes) -> bytes:
-    """A JPEG with an end, which some cameras leave out, or else without zeros between its pixels and its end.
+    """A JPEG with an end, which some cameras leave out, and without zeros between its pixels and its end.
 
-    Whether all pixels are there is for the decoder to say. Of several scans it cannot, as a later one would be missing
-    in silence: such a file stays as it is.
+    Whether all pixels are there is for the decoder to say: of zeros it would make pixels. Of several scans it cannot
+    say it, as a later one would be missing in silence, nor of arithmetic coding: such a file stays as it is.
     """
     segments = {marker: start for marker, start, _ in _segments(source)}
-    frame = next((start for marker, start in segments.items() if marker in _SEQUENTIAL), None)
+    frame = next((start for marker, start in segments.items() if marker in _HUFFMAN), None)
     scan = segments.get(_START_OF_SCAN)
     if frame is None or scan is None or source[frame + 9] != source[scan + 4]:
         return source
-    whole = up_to_its_end(source)
-    if whole is None:
-        return source + JPEG_END
-    pixels = whole.removesuffix(JPEG_END).rstrip(b"\0")
+    data = (up_to_its_end(source) or source).removesuffix(JPEG_END)
+    pixels = data.rstrip(b"\0")
+    if len(data) - len(pixels) == 1:  # one may be of the pixels
+        pixels = data
     return pixels + (b"\0" if pixels.endswith(b"\xff") else b"") + JPEG_END  # an 0xFF of the pixels has a 0 behind it
+
+
+def without_its_last(source: bytes, spare: int) -> bytes:
+    """A JPEG without so many bytes before its end; it has one."""
+    data = (up_to_its_end(source) or source).removesuffix(JPEG_END).rstrip(b"\xff")
+    return data[: len(data) - spare] + JPEG_END
 
 
 def is_of_a_kind_not_read(source: bytes) -> bool:
@@ -172,7 +180,7 @@ def plain_jpeg(source: bytes) -> bytes:
             plain[start + 9] = 1  # not left out: that there is a JFIF says that the channels are luma and colour
         if marker == _APP14 and transforms and end - start >= 16 and source[start + 15] not in transforms:
             plain[start + 15] = transforms[-1]
-        if marker == _START_OF_SCAN and is_sequential:
+        if marker == _START_OF_SCAN and is_sequential and end - start >= 8:
             plain[end - 3 : end] = b"\0\x3f\0"
     return without_segments(bytes(plain), (_APP2,))
 
@@ -195,7 +203,7 @@ def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
     end = 2
     while (found := _MARKER.search(source, end)) is not None and found.end() + 2 < len(source):
         start, marker = found.start(), source[found.end() - 1]
-        end = start + 2 + int.from_bytes(source[start + 2 : start + 4], "big")
+        end = start + 2 + max(2, int.from_bytes(source[start + 2 : start + 4], "big"))  # it counts its own two bytes
         if end > len(source):
             return
         yield marker, start, end

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import subprocess
 import sys
+import tracemalloc
 from itertools import product
 
 import cv2
@@ -249,6 +251,62 @@ def in_three_scans() -> bytes:
         segment(0xDA, bytes((1, place, 0, 0, 63, 0))) + gray[scan + 10 : -2] for place, gray in enumerate(grays, 1)
     ]
     return head + b"".join(scans) + b"\xff\xd9"
+
+
+ARITHMETIC = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAYEBQYFBAYGBQYHBwYIChAKCgkJChQODwwQFxQYGBcUFhYaHSUfGhsjHBYWICwgIyYn"
+    "KSopGR8tMC0oMCUoKSj/2wBDAQcHBwoIChMKChMoGhYaKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo"
+    "KCgoKCgoKCj/yQARCAAQABADASIAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/ANLvXzSz9f8AvAA5RHN9s/4djJEJ"
+    "Y9GX7N+RQmva/ND/AD0sk1kFC0RFLYBjvmwyjq2jx0D/2Q=="
+)
+"""A JPEG of 16 × 16 pixels in arithmetic coding, as libjpeg writes it and pillow does not."""
+
+
+def test_of_a_jpeg_in_arithmetic_coding_without_its_end_nobody_knows_whether_it_has_all_of_its_pixels():
+    assert decode(ARITHMETIC, LIMITS).width == 16
+    scan = ARITHMETIC.index(b"\xff\xda") + 14
+    for cut in range(scan, len(ARITHMETIC) - 1):
+        for ending in (b"", bytes(500)):
+            with pytest.raises(ItemError, match="damaged"):
+                decode(ARITHMETIC[:cut] + ending, LIMITS)
+
+
+@pytest.mark.parametrize("restarts", [{}, {"restart_marker_blocks": 3}], ids=["in one piece", "with restarts"])
+@pytest.mark.parametrize("ending", [b"", b"\xff\xd9"], ids=["no end", "an end"])
+def test_pixels_that_were_lost_to_zeros_are_not_made_of_the_zeros(restarts, ending):
+    paper = np.full((96, 96, 3), 255, np.uint8)
+    paper[20:40, 20:40] = 30
+    good = saved(paper, "JPEG", quality=80, **restarts)
+    for cut in range(good.index(b"\xff\xda") + 14, len(good) - 3):
+        with contextlib.suppress(ItemError):
+            mended = decode(good[:cut] + bytes(len(good) - cut + 5) + ending, LIMITS)
+            assert np.array_equal(mended.rgb, decode(good, LIMITS).rgb), f"without the last {len(good) - cut} bytes"
+
+
+def nested(levels: int) -> bytes:
+    """A damaged JPEG whose header, read once without its spare bytes, has other spare bytes, and so on."""
+    step, good = 65509, saved(noise(64, 64), "JPEG")
+    header = bytearray(levels * step)
+    for level in range(levels):
+        at = level * step
+        header[at : at + 8] = b"\xff\xe1\0\0\xff\xe1" + (step - 106).to_bytes(2, "big")
+        header[at + step - 100 : at + step - 96] = b"\xff\xe1" + (step - 2).to_bytes(2, "big")
+    header[-100:-96] = b"\xff\xe1\0\x62"
+    return good[:2] + bytes(header) + good[2:-100]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [nested(20), b"\xff\xd8" + b"\xff\xda\0\2" * 300 + saved(noise(), "JPEG")[2:-100]],
+    ids=["segments in segments", "scans of nothing"],
+)
+def test_a_jpeg_is_mended_once_and_not_as_often_as_its_maker_wants(hostile):
+    tracemalloc.start()
+    with pytest.raises(ItemError, match="damaged"):
+        decode(hostile, LIMITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(hostile) + 500_000
 
 
 @pytest.mark.parametrize("ending", ["none", "zeros"])
