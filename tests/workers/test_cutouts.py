@@ -246,6 +246,8 @@ def test_colours_are_weighed_by_the_photos_own_alpha_when_they_are_scaled_down()
     plain = through(Frame(0, 0, 120, 90), rgb, 40, 30).astype(int)
     assert np.abs(colours_through(Frame(0, 0, 120, 90), rgb, solid, 40, 30) - plain).max() <= 1
     assert not colours_through(Frame(0, 0, 120, 90), rgb, empty, 40, 30).any()
+    white = colours_through(Frame(0, 0, 120, 90), np.full_like(rgb, 255), alpha, 40, 30)
+    assert (white == 255).all(), "white stays white, whatever weighs it"
 
 
 def test_a_photo_that_is_wholly_transparent_itself_has_an_empty_mask(cutter):
