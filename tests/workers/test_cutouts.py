@@ -21,7 +21,7 @@ from workers.cutter import Cutter
 from workers.encode import as_the_format_can, covering, encode
 from workers.foreground import despilled, spread
 from workers.framing import Frame, colours_through, frame_for, through
-from workers.png import write_cutout, write_png
+from workers.png import write_cutout, write_png, write_rows
 from workers.shadow import with_shadow
 from workers.sizes import fitted
 
@@ -91,13 +91,16 @@ def test_a_side_that_a_format_cannot_hold_is_refused_with_what_to_choose(format,
         size(most + 1)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 1), (50, 70), (700, 130)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 1), (50, 70), (700, 130), (2, 63_000)])
 @pytest.mark.parametrize("smooth", [True, False])
-def test_the_banded_png_is_the_plain_one(shape, smooth):
+def test_a_png_has_the_pixels_that_it_was_made_of_whatever_its_shape(shape, smooth):
     rgb = RNG.integers(0, 255, (*shape, 3), dtype=np.uint8)
     rgb = cv2.GaussianBlur(rgb, (0, 0), 9) if smooth else rgb
     alpha = RNG.integers(0, 255, shape, dtype=np.uint8) * RNG.integers(0, 2, shape, dtype=np.uint8)
-    assert np.array_equal(pixels(write_cutout(rgb, alpha)), cut_out(rgb, alpha))
+    rgba = cut_out(rgb, alpha)
+    rows = np.pad(rgba.reshape(len(rgba), -1), ((0, 0), (1, 0)))  # each begins with its filter's number: none
+    assert np.array_equal(pixels(write_cutout(rgb, alpha)), rgba)
+    assert np.array_equal(pixels(write_rows(rows, shown=0.5)), rgba)
     assert np.array_equal(pixels(write_png(rgb)), rgb)
     assert np.array_equal(pixels(write_png(alpha)), alpha)
 
