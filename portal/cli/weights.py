@@ -10,7 +10,7 @@ import typer
 
 from portal.cli.terminal import exit_codes, read_settings, show_fields
 
-app = typer.Typer(no_args_is_help=True, help="Weights of networks that do not ship with bgbatch.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from portal.cli.app import app
 from tests.api.conftest import Desk
 from tests.portal.commands import run
 
@@ -73,3 +74,10 @@ def test_who_has_read_enough_ends_a_command_without_a_word(desk: Desk, tmp_path:
         pipe.stdout.close()
         pipe.wait(300)
     assert (tmp_path / "said").read_text() == ""
+
+
+@pytest.mark.parametrize("group", [each.name for each in app.registered_groups])
+def test_a_group_of_commands_alone_shows_which_there_are(group: str) -> None:
+    shown = run(group, code=2)
+    assert "Commands" in shown
+    assert "Missing command" not in shown
