@@ -26,11 +26,11 @@ from schemas.errors import DeviceAbsent, StoreFault
 from schemas.ids import BatchId
 from schemas.results import Failed, ShardReport
 from store import line
-from store.batches import hasten, list_batches
+from store.batches import get_batch, hasten, list_batches
 from store.cleanup import clean_up
 from store.folder import Folder
 from store.transient import batch_prefix
-from tests.api.conftest import Desk, jpeg
+from tests.api.conftest import Desk, cut_batch, jpeg
 from tests.portal.commands import run
 from tests.portal.test_batch_view import done
 
@@ -117,6 +117,76 @@ def test_a_folder_for_cutouts_that_cannot_be_written_is_told_before_anything_is_
     said = run("submit", str(tmp_path / "photos"), "--account", "Acme", "--to", str(tmp_path / "taken"), code=2)
     assert said.startswith("file_fault: File exists: ")
     assert json.loads(run("status", "--json")) == []
+
+
+def test_a_place_for_cutouts_that_the_account_may_not_use_is_told_before_anything_is_sent(
+    desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.jpg").write_bytes(b"no photo")
+    elsewhere = (tmp_path / "elsewhere").as_uri()
+    said = run("submit", str(tmp_path / "photos"), "--account", "Acme", "--to", elsewhere, code=2)
+    assert "may not use that place" in said
+    assert json.loads(run("status", "--json")) == []
+
+
+def test_the_list_of_batches_says_how_far_each_is_and_when_it_is_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    photos = {"1.jpg": jpeg(), "2.jpg": b"no photo"}
+    mixed, whole = desk.send(photos, industry="automotive"), desk.send({"1.jpg": jpeg()})
+    others, called_off = desk.send(photos, "Bazaar"), desk.send(photos)
+    for batch in (mixed, whole):
+        desk.work(batch)
+    run("cancel", called_off)
+
+    def listed(*words: str) -> list[list[str]]:
+        lines = [each for each in run("status", *words).splitlines() if each.startswith("│")]
+        return [[cell.strip() for cell in each.strip("│").split("│")] for each in lines]
+
+    def gone(batch: str) -> str:
+        with desk.parts.records.reading() as connection:
+            record = get_batch(connection, batch)
+        return f"{record.purged_at or record.stamp.purge_at:%Y-%m-%d %H:%M}"
+
+    assert sorted(listed("--account", "Acme")) == sorted(
+        [
+            [mixed, "2 automotive", "partially completed: 1 done, 1 failed", gone(mixed)],
+            [whole, "1", "completed", gone(whole)],
+            [called_off, "2", "cancelled: 0 done, 0 failed", gone(called_off)],
+        ]
+    )
+    assert [others, "2", "sealed: 0 done, 0 failed", gone(others)] in listed()
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, BatchId(whole), desk.parts.clock())
+    clean_up(cleaning(desk.parts))
+    assert [whole, "1", "purged", gone(whole)] in listed()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "done_then"), [(("--failed",), 0, 2), (("--code", "unreadable", "--code", "x"), 3, 1)]
+)
+def test_photos_that_failed_are_tried_again_by_command_all_of_them_or_by_their_code(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], code: int, done_then: int
+) -> None:
+    batch = BatchId(desk.send({"1.jpg": jpeg(), "2.jpg": jpeg()}))
+    stamp = desk.parts.transient.manifest(batch).stamp
+    results = tuple(
+        Failed(number=number, code=why, sentence="It failed.", finished_at=desk.parts.clock())
+        for number, why in ((1, "unreadable"), (2, "not_an_image"))
+    )
+    desk.parts.transient.write_report(stamp, ShardReport(first=1, last=2, results=results))
+    steps.finish(desk.parts, batch)
+    cut = SimpleNamespace(process_batch=lambda batch_id: cut_batch(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", cut)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    monkeypatch.setattr("portal.cli.lease._FOR_THE_IDLE", 0)
+    folder = tmp_path / "cutouts"
+    done = CliRunner().invoke(app, ["retry", batch, *words, "--to", str(folder), "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["counts"]["done"]) == (code, done_then)
+    assert sorted(each.name for each in folder.iterdir()) == ["1.png", "2.png"][:done_then]
+    assert f"cutout{'s' if done_then > 1 else ''} in {folder}" in done.stderr
 
 
 def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
