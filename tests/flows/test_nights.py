@@ -371,7 +371,9 @@ def test_a_night_that_takes_long_holds_up_no_later_look_at_the_others(
     assert night.new == 2
 
 
-def test_messages_are_sent_while_a_night_takes_long(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_sent_while_a_night_takes_long(
+    market: Market, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(market, 2)
     schedule = market.schedule()
     market.clock[0] = FIRST
@@ -392,6 +394,8 @@ def test_messages_are_sent_while_a_night_takes_long(market: Market, monkeypatch:
     monkeypatch.setattr(night_rounds, "send_webhooks", send)
     monkeypatch.setattr(night_rounds, "_SEND_EVERY", 0.01)
     night_rounds.keep_looking(market.parts, True, ending)
+    assert "a round of webhooks ended with UnicodeError; the next one goes on" in caplog.text
+    assert "nobody foresaw" not in caplog.text
     with market.parts.records.transaction() as connection:
         assert nights.of_schedule(connection, schedule.schedule_id)[0].new == 2
 

@@ -24,6 +24,7 @@ from schemas.batch import BatchState
 from schemas.clock import system_clock
 from schemas.errors import DeviceAbsent, StoreFault
 from schemas.ids import BatchId
+from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch, hasten, list_batches
@@ -187,6 +188,55 @@ def test_photos_that_failed_are_tried_again_by_command_all_of_them_or_by_their_c
     assert (done.exit_code, json.loads(done.stdout)["counts"]["done"]) == (code, done_then)
     assert sorted(each.name for each in folder.iterdir()) == ["1.png", "2.png"][:done_then]
     assert f"cutout{'s' if done_then > 1 else ''} in {folder}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ((), {}),
+        (
+            ("--format", "jpg", "--bg-color", "white", "--crop", "--crop-margin", "10%", "--size", "hd"),
+            {"format": "jpg", "bg_color": "white", "crop": True, "crop_margin": "10%", "size": "hd"},
+        ),
+        (
+            ("--bg-image", "2.jpg", "--refine", "--despill", "--shadow"),
+            {"bg_image": "2.jpg", "refine": True, "despill": True, "shadow": True},
+        ),
+        (("--channels", "alpha", "--consistent"), {"channels": "alpha", "consistent": True}),
+    ],
+    ids=["nothing", "on white", "on a photo", "masks"],
+)
+def test_a_batch_is_to_be_cut_as_the_command_asks_and_plainly_where_it_asks_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], asked: dict[str, Any]
+) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(b"no photo")
+    ends = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", ends)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    monkeypatch.setattr("portal.cli.lease._FOR_THE_IDLE", 0)
+    run("submit", str(tmp_path), "--account", "Acme", *words, code=4)
+    (shown,) = json.loads(run("status", "--json"))
+    assert desk.parts.transient.manifest(BatchId(shown["stamp"]["batch_id"])).stamp.options == CutoutOptions(**asked)
+    assert shown["stamp"]["received_at"][10] == "T", "a time as the REST API writes it"
+
+
+def test_a_batch_is_called_off_also_while_nothing_of_it_can_be_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = BatchId(desk.send({"1.jpg": b"no photo", "2.jpg": b"no photo"}))
+    fail_all(desk.parts, batch)
+
+    get = Folder.get
+
+    def away(self: Folder, key: str) -> bytes:
+        if batch in key:
+            raise OSError(errno.EIO, "no answer")
+        return get(self, key)
+
+    monkeypatch.setattr(Folder, "get", away)
+    run("status", batch, code=1)
+    assert json.loads(run("cancel", batch, "--json"))["state"] == "failed", "as it had ended before"
 
 
 def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
