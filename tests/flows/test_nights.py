@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -398,6 +400,26 @@ def test_messages_are_sent_while_a_night_takes_long(
     assert "nobody foresaw" not in caplog.text
     with market.parts.records.transaction() as connection:
         assert nights.of_schedule(connection, schedule.schedule_id)[0].new == 2
+
+
+def test_a_watch_that_leaves_the_cutting_to_nobody_runs_what_is_due_on_an_engine_of_its_own(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 2)
+    market.schedule()
+    market.clock[0] = FIRST
+    ending, ran = threading.Event(), []
+
+    def night_watch() -> list[Night]:
+        ran.append("nights")
+        ending.set()
+        return []
+
+    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night_watch=night_watch))
+    monkeypatch.setattr("flows.engine.start", lambda: ran.append("engine"))
+    monkeypatch.setattr(night_steps, "run_due", lambda *_, **__: pytest.fail("nobody would cut it"))
+    night_rounds.keep_looking(market.parts, False, ending)
+    assert ran == ["engine", "nights"]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_a_command_names_the_cutouts_that_a_person_should_look_at(desk: Desk) ->
     shown = run("status", batch)
     assert "2: 2 done (1 to look at), 0 failed" in shown
     assert [line for line in shown.splitlines() if "VIN1" in line] == ["│ VIN1/2.jpg │ empty_mask, dark │"]
+    assert "left out" not in shown
     to_check = json.loads(run("status", batch, "--json"))["to_check"]
     assert to_check == [{"path": "VIN1/2.jpg", "flags": ["empty_mask", "dark"]}]
 
@@ -215,7 +216,9 @@ def test_a_batch_is_to_be_cut_as_the_command_asks_and_plainly_where_it_asks_noth
     monkeypatch.setitem(sys.modules, "flows.process_batch", ends)
     monkeypatch.setattr("flows.engine.start", lambda: None)
     monkeypatch.setattr("portal.cli.lease._FOR_THE_IDLE", 0)
-    run("submit", str(tmp_path), "--account", "Acme", *words, code=4)
+    said = run("submit", str(tmp_path), "--account", "Acme", *words, code=4)
+    (bar,) = [each for each in said.splitlines() if "Removing backgrounds" in each]
+    assert " 2/2 " in bar, "one that failed is over, too"
     (shown,) = json.loads(run("status", "--json"))
     assert desk.parts.transient.manifest(BatchId(shown["stamp"]["batch_id"])).stamp.options == CutoutOptions(**asked)
     assert shown["stamp"]["received_at"][10] == "T", "a time as the REST API writes it"

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, event, select
 
 from portal import webhooks as telling
+from schemas.clock import system_clock
 from schemas.errors import LineTooLong, NotFound, UnsafeAddress, UserError
 from schemas.ids import AccountId
 from store import tables, webhooks
@@ -25,6 +26,7 @@ from store.people import create_account
 from store.records import Records, open_records
 from store.webhooks import PAUSES, Webhook
 from tests.consent.postgres import current_database
+from tests.portal.commands import run
 from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -104,6 +106,20 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", NOON, os.urandom)
     yield Outbox(records, account_id)
     records.engine.dispose()
+
+
+def test_a_look_by_cron_sends_what_waits(
+    outbox: Outbox, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BGBATCH_HOME", str(tmp_path / "home"))
+    outbox.now = system_clock()
+    hook = outbox.add(receiver.url)
+    outbox.tell()
+    monkeypatch.setattr(telling, "default_fetcher", lambda: outbox.fetcher)
+    run("schedule", "run-due")
+    assert len(receiver.got) == 1
+    (event,) = outbox.events(hook)
+    assert event.delivered_at is not None
 
 
 def test_a_message_is_signed_with_its_id_its_time_and_its_body(outbox: Outbox, receiver: Receiver) -> None:
