@@ -422,6 +422,25 @@ def test_a_watch_that_leaves_the_cutting_to_nobody_runs_what_is_due_on_an_engine
     assert ran == ["engine", "nights"]
 
 
+def test_a_watch_that_a_defect_ends_sends_no_messages_on_by_itself_but_ends_whole(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps it running starts it anew only then."""
+
+    def look(self: NightWatch) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(NightWatch, "look", look)
+    ending = threading.Event()
+    with ThreadPoolExecutor(1) as one:
+        watch = one.submit(night_rounds.keep_looking, market.parts, True, ending)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                watch.result(60)
+        finally:
+            ending.set()
+
+
 @pytest.mark.parametrize(
     "damage", [{"timezone": "Gone/Away"}, {"options": {"format": "png", "an option of a newer version": True}}]
 )
