@@ -121,7 +121,9 @@ def test_a_png_has_at_most_a_fifth_more_bytes_than_pillows(radius):
     alpha = cv2.circle(np.zeros((750, 1000), np.uint8), (500, 375), radius, 255, -1)
     usual = io.BytesIO()
     Image.fromarray(cut_out(rgb, alpha)).save(usual, "PNG")
-    assert len(write_cutout(rgb, alpha)) <= 1.2 * len(usual.getvalue())
+    file = write_cutout(rgb, alpha)
+    assert len(file) <= 1.2 * len(usual.getvalue())
+    assert np.array_equal(pixels(file), cut_out(rgb, alpha)), "and none of them is another colour for it"
 
 
 def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
