@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator
+from itertools import islice
 
 from isal import isal_zlib
 
@@ -33,6 +34,8 @@ _TRANSFORMS = {3: (0, 1), 4: (0, 2)}
 last."""
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
+_MOST_SEGMENTS = 10_000
+"""A profile has up to 255 pieces, and what 30 MB of notes are cut into are some 500."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers that begin a JPEG's frame, with JPEG-LS's."""
 _HUFFMAN = frozenset((0xC0, 0xC1))
@@ -170,7 +173,7 @@ def plain_jpeg(source: bytes) -> bytes:
     That is spare bytes between segments, JFIF's version, pieces of a profile, how Adobe's marker says that colours are
     stored where it says no such thing, and parameters of a scan that mean nothing when it is sequential.
     """
-    segments = [*_segments(source)]
+    segments = _segments(source)
     channels = next((source[start + 9] for marker, start, _ in segments if marker in _FRAMES), 0)
     transforms = _TRANSFORMS.get(channels)
     is_sequential = bool(_SEQUENTIAL & {marker for marker, _, _ in segments})
@@ -195,11 +198,17 @@ def without_segments(source: bytes, markers: Collection[int]) -> bytes:
     return b"".join((*kept, source[place:]))
 
 
-def _segments(source: bytes) -> Iterator[tuple[int, int, int]]:
+def _segments(source: bytes) -> list[tuple[int, int, int]]:
     """Marker, start and end of each whole segment of a JPEG, up to the one that begins the first scan.
 
-    Spare bytes between them are stepped over, however many, as libjpeg does.
+    Spare bytes between them are stepped over, however many, as libjpeg does. Of a file with more segments than any
+    camera writes none are told: one could be made of millions.
     """
+    found = [*islice(_each_segment(source), _MOST_SEGMENTS + 1)]
+    return found if len(found) <= _MOST_SEGMENTS else []
+
+
+def _each_segment(source: bytes) -> Iterator[tuple[int, int, int]]:
     end = 2
     while (found := _MARKER.search(source, end)) is not None and found.end() + 2 < len(source):
         start, marker = found.start(), source[found.end() - 1]

@@ -297,7 +297,10 @@ def nested(levels: int) -> bytes:
 
 @pytest.mark.parametrize(
     "hostile",
-    [nested(20), b"\xff\xd8" + b"\xff\xda\0\2" * 300 + saved(noise(), "JPEG")[2:-100]],
+    [
+        nested(20),
+        b"\xff\xd8" + b"\xff\xda\0\2" * 300 + saved(noise(), "JPEG")[2:-100],
+    ],
     ids=["segments in segments", "scans of nothing"],
 )
 def test_a_jpeg_is_mended_once_and_not_as_often_as_its_maker_wants(hostile):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from workers.headers import PNG_SIGNATURE, is_whole_png, up_to_its_end, webp_size
+from workers.headers import PNG_SIGNATURE, is_whole_png, plain_jpeg, up_to_its_end, webp_size
 
 SIZES = [(1, 1), (2, 513), (513, 2), (1024, 300), (16383, 1), (1, 16383)]
 
@@ -61,3 +62,14 @@ def test_a_jpeg_ends_where_its_picture_ends() -> None:
     frame = source.index(b"\xff\xc0")
     odd = source[:frame] + b"spare\xff\xfe\0\x06\xff\xd9\xff\xd9" + source[frame:]
     assert up_to_its_end(odd + b"a film") == odd, "what a comment holds is no end"
+
+
+def test_a_jpeg_of_millions_of_segments_takes_no_memory_for_each() -> None:
+    good = written((64, 64), "RGB", "JPEG")
+    assert plain_jpeg(good[:2] + b"spare" + good[2:]) == good
+    hostile = good[:2] + b"spare" + b"\xff\xfe\0\2" * 100_000 + good[2:]
+    tracemalloc.start()
+    assert plain_jpeg(hostile) == hostile
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * len(hostile) + 2_000_000
