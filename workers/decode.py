@@ -24,16 +24,19 @@ from PIL.TiffImagePlugin import TiffImageFile
 from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage, UnsupportedImage
 from workers.colour import display_p3, to_srgb
 from workers.headers import (
-    JPEG_BEGINNING,
     PNG_SIGNATURE,
     TIFF_BEGINNINGS,
     coded_colours,
+    is_whole_png,
+    is_whole_tiff_header,
+    webp_size,
+)
+from workers.jpeg_file import (
+    JPEG_BEGINNING,
     has_a_scan,
     is_of_a_kind_not_read,
-    is_whole_png,
     plain_jpeg,
     up_to_its_end,
-    webp_size,
     with_its_end,
     without_its_last,
     without_segments,
@@ -111,8 +114,7 @@ def decode(source: bytes, limits: Limits) -> Picture:
         except (MemoryError, UnsupportedImage):
             raise
         except Exception:  # noqa: BLE001 - each decoder has errors of its own, and all of them mean this
-            is_jpeg = source.startswith(JPEG_BEGINNING)
-            raise _unsupported() if is_jpeg and is_of_a_kind_not_read(source) else _damaged() from None
+            raise _unsupported() if is_of_a_kind_not_read(source) else _damaged() from None
 
 
 def too_many_bytes(limits: Limits) -> FileTooLarge:
@@ -153,7 +155,7 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
 
 def _unread(source: bytes) -> NotAnImage | UnsupportedImage | DamagedImage:
     """Why pillow would not open it: what begins as an image does is damaged, unless its header can be read."""
-    if source.startswith((JPEG_BEGINNING, *TIFF_BEGINNINGS)) and is_of_a_kind_not_read(source):
+    if is_of_a_kind_not_read(source) or is_whole_tiff_header(source):
         return _unsupported()
     if source.startswith(_BEGINNINGS) or webp_size(source) is not None or source[4:12] in _BRANDS:
         return _damaged()

@@ -41,7 +41,7 @@ from workers.device_pixels import (
     upright,
 )
 from workers.encode import JPEG_QUALITY, as_the_format_can
-from workers.headers import up_to_its_end
+from workers.jpeg_file import up_to_its_end
 from workers.order import Cut, Opened, Order
 from workers.png import write_png, write_rows
 from workers.scores import SCORED_SIDE, flags, score

@@ -16,7 +16,7 @@ from schemas.errors import ImageTooLarge
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.composite import cut_out, on_colour, on_image
 from workers.decode import FORMATS
-from workers.headers import JPEG_BEGINNING
+from workers.jpeg_file import JPEG_BEGINNING
 from workers.png import write_cutout, write_png
 
 Pixels = npt.NDArray[np.uint8]

@@ -34,7 +34,7 @@ from workers.device_lane import Made, Taken, TorchvisionJpegs
 from workers.device_pixels import full_alpha, halved, on_colour, squeezed, upright
 from workers.encode import JPEG_QUALITY, write_jpeg
 from workers.foreground import despilled
-from workers.headers import without_segments
+from workers.jpeg_file import without_segments
 from workers.lanes import Pace
 from workers.networks.registry import find_network
 from workers.order import Opened, Order

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from workers.headers import PNG_SIGNATURE, is_whole_png, plain_jpeg, up_to_its_end, webp_size
+from workers.headers import PNG_SIGNATURE, is_whole_png, webp_size
 
 SIZES = [(1, 1), (2, 513), (513, 2), (1024, 300), (16383, 1), (1, 16383)]
 
@@ -53,23 +52,3 @@ def test_a_png_is_whole_with_all_its_rows_and_sums(size: tuple[int, int], mode: 
     header = source[16:20] + (size[1] + 1).to_bytes(4, "big") + source[24:29]
     sums = zlib.crc32(b"IHDR" + header).to_bytes(4, "big")
     assert not is_whole_png(source[:16] + header + sums + source[33:]), "one row is not there"
-
-
-def test_a_jpeg_ends_where_its_picture_ends() -> None:
-    source = written((64, 48), "RGB", "JPEG")
-    assert up_to_its_end(source) == up_to_its_end(source + b"a film") == source
-    assert up_to_its_end(source[:-2]) is None
-    frame = source.index(b"\xff\xc0")
-    odd = source[:frame] + b"spare\xff\xfe\0\x06\xff\xd9\xff\xd9" + source[frame:]
-    assert up_to_its_end(odd + b"a film") == odd, "what a comment holds is no end"
-
-
-def test_a_jpeg_of_millions_of_segments_takes_no_memory_for_each() -> None:
-    good = written((64, 64), "RGB", "JPEG")
-    assert plain_jpeg(good[:2] + b"spare" + good[2:]) == good
-    hostile = good[:2] + b"spare" + b"\xff\xfe\0\2" * 100_000 + good[2:]
-    tracemalloc.start()
-    assert plain_jpeg(hostile) == hostile
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4 * len(hostile) + 2_000_000
