@@ -23,11 +23,9 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """Flag -> a sentence. `docs/pixels.md` lists them."""
 
-_SIZES = {Size.PREVIEW: "0.25", Size.MEDIUM: "1.5", Size.HD: "4"}
-
 
 def asked_for(options: CutoutOptions) -> str:
-    """What is to come out, as the upload page puts it: `JPEG, on white, a soft shadow`."""
+    """What is to come out, as the upload page puts it: `JPEG, on white, with a soft shadow`."""
     said = [_file(options)]
     if options.bg_color is not None:
         said.append(f"on {options.bg_color}")
@@ -37,8 +35,8 @@ def asked_for(options: CutoutOptions) -> str:
         said.append(f"cropped to the subject with {options.crop_margin} around it")
     if options.consistent:
         said.append("of the same height and on the same line in each photo")
-    if options.size in _SIZES:
-        said.append(f"of {_SIZES[options.size]} megapixels at most")
+    if options.size not in (Size.FULL, Size.AUTO):
+        said.append(f"of {options.size.max_pixels / 1e6:g} megapixels at most")
     if options.shadow:
         said.append("with a soft shadow")
     if options.refine:
@@ -71,5 +69,7 @@ def when(cron: str) -> str | None:
     minute, hour, every, first, last = found.groups()
     days = "every day" if every else f"every {_DAYS[int(first)]}"
     if last is not None:
+        if not 0 < int(last) - int(first) < 7:  # one day, or all of them
+            return None
         days = f"{_DAYS[int(first)]} to {_DAYS[int(last)]}"
     return f"{days} at {int(hour):02d}:{int(minute):02d}"

@@ -20,6 +20,7 @@ def test_what_was_asked_for_is_said_as_on_the_upload_page() -> None:
     asked = {"format": "jpg", "bg_color": "white", "crop": True, "crop_margin": "5%", "shadow": True}
     said = asked_for(parse_options(asked))
     assert said == "JPEG, on white, cropped to the subject with 5% around it, with a soft shadow"
+    assert asked_for(parse_options({"size": "preview"})) == "PNG, transparent, of 0.25 megapixels at most"
     assert asked_for(parse_options({"format": "zip"})) == "the photo as it came and its mask, in a zip each"
 
 
@@ -68,5 +69,15 @@ def test_plain_times_are_said_in_words_and_mean_what_the_timetable_does(cron: st
 
 
 def test_times_that_are_not_plain_stay_a_cron_line() -> None:
-    for cron in ("15,45 */6 * * 1-5", "0 2 1 * *", "0 2 * 3 *", "* * * * *", "0 2 * * MON", "@daily", "0 2 * * 1#2"):
+    for cron in (
+        "0 2 * * 0-7",
+        "0 2 * * 1-1",
+        "15,45 */6 * * 1-5",
+        "0 2 1 * *",
+        "0 2 * 3 *",
+        "* * * * *",
+        "0 2 * * MON",
+        "@daily",
+        "0 2 * * 1#2",
+    ):
         assert when(cron) is None
