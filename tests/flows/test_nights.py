@@ -437,6 +437,7 @@ def test_a_watch_that_a_defect_ends_sends_no_messages_on_by_itself_but_ends_whol
         try:
             with pytest.raises(ZeroDivisionError):
                 watch.result(60)
+            assert "webhooks" not in {each.name for each in threading.enumerate()}
         finally:
             ending.set()
 
