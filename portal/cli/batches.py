@@ -43,7 +43,6 @@ from portal.cli.terminal import (
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
 from portal.permission import live_grant_ids
-from schemas.batch import Counts
 from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
@@ -241,11 +240,8 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
     told: list[str] = []
     with exit_codes(go_on), progress_bar(_CUTS, record.counts.items or None) as bar:
 
-        def watch(counts: Counts) -> None:
-            bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
-
         def tell_whether_it_waits(waits: bool) -> None:
-            bar.update(bar.task_ids[0], description=_WAITS if waits else _CUTS)
+            bar.rename(_WAITS if waits else _CUTS)
             if waits and not told:
                 told.append(batch_id)
                 err.print(
@@ -257,14 +253,14 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
         # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
         from flows.process_batch import process_batch
 
-        with holding(replace(parts, watch=watch), batch_id, once_more, tell_whether_it_waits) as held:
+        with holding(replace(parts, watch=bar.watch), batch_id, once_more, tell_whether_it_waits) as held:
             if held is not None:
                 engine.start()
                 with using(held):
                     process_batch(batch_id)
         with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)
-        watch(record.counts)
+        bar.watch(record.counts)
     return record
 
 
@@ -311,17 +307,13 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
     batch_id = record.stamp.batch_id
     results = read_results(parts.transient, batch_id)
     with progress_bar("Downloading", record.counts.done) as bar:
-
-        def moved() -> None:
-            bar.advance(bar.task_ids[0])
-
         if to.startswith(IN_PLACE):
             with parts.records.reading() as connection:
                 place = real_place(connection, record.account_id, to, parts.settings)
             require_apart(results, place)
-            count = deliver_to_place(parts.transient, results, open_to_deliver(place, parts.settings), moved)
+            count = deliver_to_place(parts.transient, results, open_to_deliver(place, parts.settings), bar.advance)
         else:
-            count = deliver(parts.transient, results, Path(to), moved)
+            count = deliver(parts.transient, results, Path(to), bar.advance)
     goes = note_fetched(parts.records, results, parts.clock)
     if as_json:
         show_json({"batch_id": batch_id, "cutouts": count, "to": to, "goes_with_next_cleanup": goes})

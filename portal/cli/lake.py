@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -75,13 +74,13 @@ def pull(
         query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
         order = Order(Kind(as_kind), recipient, place=_whole(to), shares=_shares(split))
         copy = _place(to, parts.settings)
-        with holding_place(parts, order.place) as require_ours, _bar("Pulling") as show:
+        with holding_place(parts, order.place) as require_ours, progress_bar("Pulling") as bar:
             if any(is_copy(open_store(above, parts.settings)) for above in _above(order.place)):
                 raise CopyInTheWay("This place lies inside another copy of candidates. Choose one outside of it.")
 
             def on_part(done: int, of: int) -> None:
                 require_ours()
-                show(done, of)
+                bar.show(done, of)
 
             pulled = pull_copy(lake_of(parts), query, copy, parts.clock, on_part, order)
         if as_json:
@@ -219,8 +218,8 @@ def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
         from lake.audit import audit as audit_lake
 
         lake = lake_of(get_ready())
-        with _bar("Reading twice") as show:
-            found = audit_lake(lake, parse_industry(industry) if industry else None, show)
+        with progress_bar("Reading twice") as bar:
+            found = audit_lake(lake, parse_industry(industry) if industry else None, bar.show)
         if as_json:
             show_json(dataclasses.asdict(found))
         else:
@@ -255,12 +254,6 @@ def _shares(text: str) -> tuple[float, float, float]:
     except ValueError:
         raise UserError("Write shares as three numbers, as in 80,10,10.") from None
     return train, validation, test
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    with progress_bar(what, None) as bar:
-        yield lambda done, of: bar.update(bar.task_ids[0], completed=done, total=of)
 
 
 def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:

@@ -43,7 +43,7 @@ from portal.cli.terminal import (
     show_json,
     show_table,
 )
-from schemas.batch import BatchState, Counts
+from schemas.batch import BatchState
 from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
@@ -164,11 +164,8 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
     with exit_codes(_GO_ON):
         parts = get_ready()
         found = _find(parts, schedule)
-        with progress_bar("Removing backgrounds", None) as bar:
+        with progress_bar("Removing backgrounds") as bar:
             told: list[str] = []
-
-            def watch(counts: Counts) -> None:
-                bar.update(bar.task_ids[0], completed=counts.done + counts.failed, total=counts.items)
 
             def tell_that_it_waits() -> None:
                 if not told:
@@ -179,7 +176,7 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
                         soft_wrap=True,
                     )
 
-            watched = replace(parts, watch=watch)
+            watched = replace(parts, watch=bar.watch)
             last = left_to_dispatchers(watched, found, worker_in_line(), tell_that_it_waits)
             if last is None or last.state is NightState.RUNNING:
                 last = _run_here(watched, found, last)

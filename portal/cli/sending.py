@@ -69,19 +69,15 @@ def _upload(
         require_complete(options, photos)
         stamp = stamp_batch(parts, account_id, industry, options)
         with _called_off_if_broken(parts, stamp), progress_bar("Uploading", len(photos)) as bar:
-
-            def moved() -> None:
-                bar.advance(bar.task_ids[0])
-
             copying = Copying(parts, stamp)
             if archive is not None:
                 left_out = archive.left_out
-                upload_archive(parts, stamp, archive, moved)
+                upload_archive(parts, stamp, archive, bar.advance)
                 _tell_lost("Damaged in the zip file", [shown(path) for path in archive.damaged])
             elif listed is not None:
-                upload_manifest(copying, listed, source.parent, moved)
+                upload_manifest(copying, listed, source.parent, bar.advance)
             elif found is not None:
-                upload(copying, found.photos, moved, left_out.counts)
+                upload(copying, found.photos, bar.advance, left_out.counts)
             unread = [f"{shown(path)} ({why})" for path, why in sorted(copying.unread.items())]
             _tell_lost("Not to be read", unread)
     _tell(left_out)

@@ -21,14 +21,14 @@ import typer
 from pydantic import ValidationError
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
 from flows.parts import Parts, open_parts
-from schemas.batch import BatchState
+from schemas.batch import BatchState, Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
 from store.logs import Unforeseen, kind_and_place, log_trace, set_up
@@ -142,9 +142,33 @@ def exit_for(state: BatchState) -> None:
         raise typer.Exit(code)
 
 
+class Bar:
+    """A progress bar that is shown."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._progress.advance(self._task)
+
+    def show(self, done: int, of: int) -> None:
+        """So many are done of so many."""
+        self._progress.update(self._task, completed=done, total=of)
+
+    def watch(self, counts: Counts) -> None:
+        """How far a batch is: see `Parts.watch`."""
+        self.show(counts.done + counts.failed, counts.items)
+
+    def rename(self, what: str) -> None:
+        """What is going on by now."""
+        self._progress.update(self._task, description=what)
+
+
 @contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
-    """A progress bar on stderr; `advance` or `update` of its one task, `task_ids[0]`, moves it."""
+def progress_bar(what: str, total: int | None = None) -> Iterator[Bar]:
+    """A progress bar on stderr until the end of the block. `total` None: it is not known yet."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -153,8 +177,7 @@ def progress_bar(what: str, total: int | None) -> Iterator[Progress]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, transient=False) as progress:
-        progress.add_task(what, total=total)
-        yield progress
+        yield Bar(progress, progress.add_task(what, total=total))
 
 
 def show_json(value: object) -> None:
