@@ -12,7 +12,7 @@ from portal.cli import account, batches, consent, lake, places, schedule, upkeep
 from portal.cli.demo import demo
 from portal.cli.serve import serve, work
 from portal.cli.serve import upkeep as upkeep_loop
-from portal.cli.terminal import out, quiet_libraries, require_no_gap
+from portal.cli.terminal import quiet_libraries, require_no_gap, say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        out.print(f"bgbatch {version('bgbatch')}")
+        say(f"bgbatch {version('bgbatch')}")
         raise typer.Exit
 
 

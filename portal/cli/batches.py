@@ -30,15 +30,15 @@ from portal.cli.places import require_known
 from portal.cli.sending import send
 from portal.cli.terminal import (
     AsJson,
-    err,
     exit_codes,
     exit_for,
     get_ready,
-    out,
     progress_bar,
+    say,
     show_fields,
     show_json,
     show_table,
+    tell,
 )
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
@@ -178,7 +178,7 @@ def status(
         if batch is None:
             _show_list(records, as_json)
             if not records:
-                err.print("`bgbatch submit FOLDER --account NAME` sends the first.")
+                tell("`bgbatch submit FOLDER --account NAME` sends the first.")
             return
         _show_one(parts, records[0], as_json)
 
@@ -216,7 +216,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_mo
         record = _work_through(parts, record, once_more)
     _show_one(parts, record, as_json)
     if to is not None and (gone := _gone(parts, record)) is not None:
-        err.print(gone, soft_wrap=True)
+        tell(gone)
     elif to is not None:
         with _what_is_left_to_fetch(batch_id):
             _download(parts, record, to, as_json=False, to_stderr=as_json)
@@ -244,10 +244,9 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
             bar.rename(_WAITS if waits else _CUTS)
             if waits and not told:
                 told.append(batch_id)
-                err.print(
+                tell(
                     "Other batches are being cut just now, so this one stands in line for its turn. Ctrl-C leaves it "
-                    f"there; `bgbatch run {batch_id}` does it here, beside the others.",
-                    soft_wrap=True,
+                    f"there; `bgbatch run {batch_id}` does it here, beside the others."
                 )
 
         # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
@@ -299,7 +298,7 @@ def _what_is_left_to_fetch(batch_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        err.print(f"All that is done can still be fetched: bgbatch download {batch_id} --to FOLDER", soft_wrap=True)
+        tell(f"All that is done can still be fetched: bgbatch download {batch_id} --to FOLDER")
         raise
 
 
@@ -319,7 +318,7 @@ def _download(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stde
         show_json({"batch_id": batch_id, "cutouts": count, "to": to, "goes_with_next_cleanup": goes})
     else:
         last = "; the next cleanup deletes the batch" if goes else ""
-        (err if to_stderr else out).print(f"{so_many(count, 'cutout')} in {to}{last}", soft_wrap=True)
+        (tell if to_stderr else say)(f"{so_many(count, 'cutout')} in {to}{last}")
 
 
 @dataclass(frozen=True)
@@ -418,10 +417,9 @@ def _show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tr
         }
     )
     if record.purged_at is None and not _is_cleaned_up(parts):
-        err.print(
+        tell(
             "If neither `bgbatch serve` nor `bgbatch upkeep` keeps running here, nothing deletes the batch: "
-            f"run `bgbatch cleanup` {'now' if is_due else 'at that time'}.",
-            soft_wrap=True,
+            f"run `bgbatch cleanup` {'now' if is_due else 'at that time'}."
         )
     if became.failures:
         show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in became.failures])

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from consent.grants import Grants, grants_of
 from consent.ledger import Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
-from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, say, show_json, show_table
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.counting import so_many
 from schemas.ids import AccountId
@@ -60,7 +60,7 @@ def take_back(
         elif grants:
             _show_grants(grants)
         else:
-            out.print("Nothing was on, so nothing was changed.")
+            say("Nothing was on, so nothing was changed.")
 
 
 @app.command("verify")
@@ -82,7 +82,7 @@ def check(
         if as_json:
             show_json({"events": count, "intact": True})
         else:
-            out.print(f"{so_many(count, 'event')}, all in order and unchanged.")
+            say(f"{so_many(count, 'event')}, all in order and unchanged.")
 
 
 def _show_all(connection: Connection, as_json: bool) -> None:

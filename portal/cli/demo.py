@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from flows.engine import prepare
-from portal.cli.terminal import exit_codes, out, show_table
+from portal.cli.terminal import exit_codes, out, say, show_table
 from schemas.batch import Counts
 from schemas.counting import so_many
 from schemas.errors import UserError
@@ -39,16 +39,16 @@ def _play(folder: Path, settings: Settings) -> None:
     from portal.demo.story import Story, portal_running
 
     story = Story(folder, settings, _watch)
-    _say(
+    _chapter(
         "1. Two customers", "Harbor Motors sells vehicles. Corner Bazaar runs a marketplace. Nobody has been asked yet."
     )
     with portal_running(story.parts) as portal:
         visitor = story.open_accounts(portal)
         story.turn_on(visitor)
-        out.print(f"Harbor Motors pressed *AI Training Data* on its account page, for {DEALER.industry.label.lower()}.")
-        out.print("Corner Bazaar did nothing. That counts as no.")
+        say(f"Harbor Motors pressed *AI Training Data* on its account page, for {DEALER.industry.label.lower()}.")
+        say("Corner Bazaar did nothing. That counts as no.")
 
-        _say("2. Each sends a batch", "Prefect plans, warm Ray actors cut. The first start of both takes a while.")
+        _chapter("2. Each sends a batch", "Prefect plans, warm Ray actors cut. The first start of both takes a while.")
         batches = [story.send(DEALER), story.send(MARKETPLACE)]
         rows = [
             (each.customer.name, each.counts.items, each.counts.done, each.counts.failed, each.counts.state)
@@ -58,38 +58,34 @@ def _play(folder: Path, settings: Settings) -> None:
         failures = [failure for each in batches for failure in each.failures]
         show_table(("photo", "code", "what happened"), failures)
         sheet = story.show(batches)
-        out.print(f"Photos and cutouts side by side: {sheet}", soft_wrap=True)
+        say(f"Photos and cutouts side by side: {sheet}")
 
-        _say("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
+        _chapter("3. What may train a model", "The lake holds what a live grant allows, and nothing else.")
         for key in story.lake_files():
-            out.print(f"  lake/{key}", highlight=False, soft_wrap=True)
+            say(f"  lake/{key}", highlight=False)
         pulled = story.pull("pulled")
-        out.print(
-            f"The ML team pulled {so_many(pulled, 'automotive candidate')}. Of Corner Bazaar's photos there is none."
-        )
+        say(f"The ML team pulled {so_many(pulled, 'automotive candidate')}. Of Corner Bazaar's photos there is none.")
 
-        _say(
+        _chapter(
             "4. Harbor Motors takes it back",
             "One press on the account page; unreadable at once, erased by the next reconcile.",
         )
         story.turn_off(visitor)
-        out.print(f"A pull now gives {so_many(story.pull('pulled-later'), 'row')}.")
-        out.print(
-            f"From the copy pulled before, `bgbatch lake verify --erase` erased {story.take_back_from('pulled')}."
-        )
-        out.print(f"Reconcile erased {so_many(story.reconcile(), 'lake file')}, and left a receipt.")
+        say(f"A pull now gives {so_many(story.pull('pulled-later'), 'row')}.")
+        say(f"From the copy pulled before, `bgbatch lake verify --erase` erased {story.take_back_from('pulled')}.")
+        say(f"Reconcile erased {so_many(story.reconcile(), 'lake file')}, and left a receipt.")
         visitor.close()
 
-    _say("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")
+    _chapter("5. A day passes", "On the passed-in clock. Then the cleanup flow runs, as it does every 10 minutes.")
     story.let_a_day_pass()
-    out.print(f"Cleanup purged {so_many(story.clean_up(), 'batch')}.")
+    say(f"Cleanup purged {so_many(story.clean_up(), 'batch')}.")
     gone = [
         (each.sequence, each.kind, each.subject, each.objects, each.bytes, each.remaining, each.hash[:12])
         for each in story.receipts()
     ]
     show_table(("receipt", "of a", "id", "objects", "bytes", "remaining", "sha256"), gone)
     left, lake = story.transient_objects(), len(story.lake_files())
-    out.print(f"Objects left in the transient store: {left}. Files left in the lake: {lake}.")
+    say(f"Objects left in the transient store: {left}. Files left in the lake: {lake}.")
     out.print(
         Panel(
             f"Photos and cutouts side by side   {sheet}\nCutouts as delivered              {folder / 'cutouts'}\n"
@@ -101,10 +97,10 @@ def _play(folder: Path, settings: Settings) -> None:
 
 
 def _watch(counts: Counts) -> None:
-    out.print(f"  {counts.done + counts.failed:,} of {so_many(counts.items, 'photo')}", highlight=False)
+    say(f"  {counts.done + counts.failed:,} of {so_many(counts.items, 'photo')}", highlight=False)
 
 
-def _say(title: str, sentence: str) -> None:
+def _chapter(title: str, sentence: str) -> None:
     out.print()
     out.print(Rule(Text(title, style="bold"), align="left"))
     out.print(sentence, style="dim")

@@ -18,13 +18,13 @@ from portal.cli.places import require_known
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,
-    err,
     exit_codes,
     get_ready,
-    out,
     progress_bar,
+    say,
     show_json,
     show_table,
+    tell,
 )
 from schemas.counting import so_many
 from schemas.errors import CopyInTheWay, UserError
@@ -89,7 +89,7 @@ def pull(
             resumed = f"; parts that were there already: {pulled.resumed}" if pulled.resumed else ""
             size = f"{pulled.bytes / 1e6:.1f} MB"
             whose = so_many(len(pulled.grants), "customer")
-            out.print(f"{so_many(pulled.rows, 'candidate')} of {whose} in {to}: {size}{resumed}.", soft_wrap=True)
+            say(f"{so_many(pulled.rows, 'candidate')} of {whose} in {to}: {size}{resumed}.")
 
 
 @app.command()
@@ -115,21 +115,21 @@ def verify(
 
         found = verify_copy(place, parts.records, lake_of(parts).live(), parts.clock, erase, is_on_record)
         for each in elsewhere:
-            err.print(f"This is a copy of the copy in {each}: verify that one, too.", soft_wrap=True)
+            tell(f"This is a copy of the copy in {each}: verify that one, too.")
         if as_json:
             show_json({**dataclasses.asdict(found), "is_good": found.is_good})
         else:
             if erase and found.must_go:
                 left = max(found.rows - found.must_go_rows, 0)
-                out.print(f"{so_many(found.must_go_rows, 'candidate')} erased; left in the copy: {left}.")
+                say(f"{so_many(found.must_go_rows, 'candidate')} erased; left in the copy: {left}.")
             else:
                 what_then = ": run it again with --erase" if found.must_go else ""
-                out.print(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows:,} must go{what_then}.")
+                say(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows:,} must go{what_then}.")
             listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
             listed |= {"changed": found.changed, "unknown": found.unknown}
             for what, paths in listed.items():
                 for path in paths if what else ():
-                    out.print(f"  {what}: {path}", highlight=False, soft_wrap=True)
+                    say(f"  {what}: {path}", highlight=False)
         if not found.is_good:
             raise typer.Exit(SOME_FAILED)
 
@@ -207,7 +207,7 @@ def stats(
             show_table(columns, rows)
         if sheet is not None:
             sheet.write_bytes(contact_sheet(look_at(lake, tag, images, _TILE)))
-            err.print(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
+            tell(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
 
 
 @app.command()
@@ -224,9 +224,9 @@ def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
             show_json(dataclasses.asdict(found))
         else:
             faults = so_many(len(found.faults), "fault")
-            out.print(f"{so_many(found.files, 'file')}, {so_many(found.rows, 'candidate')}, {faults}.")
+            say(f"{so_many(found.files, 'file')}, {so_many(found.rows, 'candidate')}, {faults}.")
             for key, fault in found.faults:
-                out.print(f"  {key}: {fault}", highlight=False, soft_wrap=True)
+                say(f"  {key}: {fault}", highlight=False)
         if found.faults:
             raise typer.Exit(SOME_FAILED)
 
@@ -245,7 +245,7 @@ def compact(as_json: AsJson = False) -> None:
             show_json(dataclasses.asdict(done))
         else:
             merged = f"{so_many(done.files, 'file')} became {done.merged}"
-            out.print(f"{merged}; {so_many(done.rows, 'candidate')}, {done.bytes / 1e6:.1f} MB.")
+            say(f"{merged}; {so_many(done.rows, 'candidate')}, {done.bytes / 1e6:.1f} MB.")
 
 
 def _shares(text: str) -> tuple[float, float, float]:

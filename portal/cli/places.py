@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from portal.cli.terminal import AsJson, exit_codes, get_ready, out, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, say, show_json, show_table
 from schemas.errors import UserError
 from store import outside
 from store.people import find_account
@@ -48,7 +48,7 @@ def disallow(account: Account, place: Place) -> None:
         parts = get_ready()
         with parts.records.transaction() as connection:
             was_allowed = outside.disallow(connection, find_account(connection, account).account_id, address_of(place))
-        out.print("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")
+        say("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")
 
 
 def require_known(text: str) -> None:

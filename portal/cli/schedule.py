@@ -33,15 +33,15 @@ from portal.cli.night_rounds import keep_looking, look_after_all, send_webhooks,
 from portal.cli.places import address_of
 from portal.cli.terminal import (
     AsJson,
-    err,
     exit_codes,
     exit_for,
     get_ready,
-    out,
     progress_bar,
+    say,
     show_fields,
     show_json,
     show_table,
+    tell,
 )
 from schemas.batch import BatchState
 from schemas.counting import so_many
@@ -115,7 +115,7 @@ def add(
             made = known.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
         _show(parts, made, as_json)
         if (amiss := what_is_amiss(parts, made)) is not None:
-            err.print(f"{amiss} If its address is wrong, remove the schedule and add it anew.", soft_wrap=True)
+            tell(f"{amiss} If its address is wrong, remove the schedule and add it anew.")
 
 
 @app.command("list")
@@ -170,10 +170,9 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
             def tell_that_it_waits() -> None:
                 if not told:
                     told.append(found.schedule_id)
-                    err.print(
+                    tell(
                         "Other batches are being cut just now, so this night stands in line for its turn. Ctrl-C "
-                        "leaves it there; the same command goes on with it.",
-                        soft_wrap=True,
+                        "leaves it there; the same command goes on with it."
                     )
 
             watched = replace(parts, watch=bar.watch)
@@ -206,7 +205,7 @@ def run_due(
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])
         else:
-            out.print(f"Nights begun, gone on with, or skipped: {len(touched)}.")
+            say(f"Nights begun, gone on with, or skipped: {len(touched)}.")
 
 
 @app.command()
@@ -263,11 +262,10 @@ def remove(schedule: Id) -> None:
         with parts.records.transaction() as connection:
             over = known.remove(connection, schedules.find(connection, schedule).schedule_id, parts.clock)
         for night in over:
-            out.print(
+            say(
                 f"A night was going. It is over: {night.delivered} of its "
                 f"{so_many(night.new + night.changed, 'photo')} delivered"
-                + (f", and batch {night.batch_id} was called off." if night.batch_id is not None else "."),
-                soft_wrap=True,
+                + (f", and batch {night.batch_id} was called off." if night.batch_id is not None else ".")
             )
 
 
@@ -364,4 +362,4 @@ def _print_report(report: Report, schedule: Schedule, as_json: bool) -> None:
     if as_json:
         show_json(report.model_dump(mode="json"))
     else:
-        out.print(markdown(report, schedule), highlight=False, soft_wrap=True)
+        say(markdown(report, schedule), highlight=False)

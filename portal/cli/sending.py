@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.calling_off import call_off
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
-from portal.cli.terminal import err, progress_bar
+from portal.cli.terminal import progress_bar, tell
 from portal.intake.addresses import sources
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
 from portal.intake.copying import Copying
@@ -89,20 +89,20 @@ def _opened(source: Path, max_bytes: int) -> Archive:
         return Archive(source, ArchiveLimits(photo_bytes=max_bytes))
     except BadArchive as fault:
         if fault.entry:
-            err.print(f"The entry: {shown(fault.entry)}", soft_wrap=True)
+            tell(f"The entry: {shown(fault.entry)}")
         raise
 
 
 def _tell(left_out: Tally) -> None:
     if left_out.counts:
-        err.print(f"Left out: {left_out}.", soft_wrap=True)
+        tell(f"Left out: {left_out}.")
 
 
 def _tell_lost(why: str, photos: Sequence[str]) -> None:
     if photos:
         names = ", ".join(photos[:_MOST_NAMES])
         more = f" and {len(photos) - _MOST_NAMES} more" if len(photos) > _MOST_NAMES else ""
-        err.print(f"{why}, so that there is nothing to cut: {names}{more}.", soft_wrap=True)
+        tell(f"{why}, so that there is nothing to cut: {names}{more}.")
 
 
 @contextmanager
@@ -126,5 +126,5 @@ def _called_off_if_broken(parts: Parts, stamp: Stamp) -> Iterator[None]:
                 f"Batch {batch_id} was not sent whole, and the records do not take it that it is called off: "
                 f"`bgbatch cancel {batch_id}` does so. {gone_by} in any case."
             )
-        err.print(told, soft_wrap=True)
+        tell(told)
         raise

@@ -23,7 +23,7 @@ import typer
 from flows import engine, timetable
 from flows.parts import Parts, using
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
-from portal.cli.terminal import err, exit_codes, get_ready
+from portal.cli.terminal import exit_codes, get_ready, tell
 from portal.cli.upkeep import cleaned, ready_to_clean, settings_to_clean
 from schemas.batch import Counts
 from schemas.clock import system_clock
@@ -69,11 +69,11 @@ def serve(
         starter = threading.Thread(target=_start_all, args=starting, name="starter")
         if not portal_only:
             starter.start()
-        err.print(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
+        tell(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
         told = urlsplit(parts.settings.portal_url)
         if told.hostname == host and told.port not in (None, port):
             lead = f"Sign-in links lead to {told.geturl()}: set BGBATCH_PORTAL_URL to the address above."
-            err.print(lead, soft_wrap=True)
+            tell(lead)
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}

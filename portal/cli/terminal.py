@@ -54,7 +54,17 @@ _Plain = partial(Console, markup=False, emoji=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 out = _Plain()
-err = _Plain(stderr=True, highlight=False)
+_err = _Plain(stderr=True, highlight=False)
+
+
+def say(line: str | Text, *, highlight: bool = True) -> None:
+    """A line on stdout, as long as it is: no word is broken, for an id or a path is there to be copied."""
+    out.print(line, highlight=highlight, soft_wrap=True)
+
+
+def tell(line: str | Text) -> None:
+    """The same on stderr: all that is no result."""
+    _err.print(line, soft_wrap=True)
 
 
 def read_settings() -> Settings:
@@ -102,7 +112,7 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
         _say_fault("records_fault", why, what_then, how_to_go_on)
         raise typer.Exit(OUR_FAULT) from None
     except KeyboardInterrupt:
-        err.print(f"Stopped. {how_to_go_on or _GO_ON}", soft_wrap=True)
+        tell(f"Stopped. {how_to_go_on or _GO_ON}")
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort):
         raise
@@ -119,7 +129,7 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
 
 
 def _say_fault(code: str, *sentences: str) -> None:
-    err.print(Text.assemble((code, "bold red"), f": {' '.join(filter(None, sentences))}"), soft_wrap=True)
+    tell(Text.assemble((code, "bold red"), f": {' '.join(filter(None, sentences))}"))
 
 
 def _told(fault: OSError) -> str:
@@ -176,7 +186,7 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Bar]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=False) as progress:
+    with Progress(*columns, console=_err, transient=False) as progress:
         yield Bar(progress, progress.add_task(what, total=total))
 
 
@@ -191,7 +201,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     No word is broken: an id or a path is there to be copied.
     """
     if not rows:
-        out.print("There is none.")
+        say("There is none.")
         return
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     # Nobody's window: a line of the table is one line of the pipe or file.
@@ -224,7 +234,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
     """Print names and values, one a line, on stdout."""
     width = max(map(len, fields))
     for name, value in fields.items():
-        out.print(f"{name:<{width}}  {value}", highlight=False, soft_wrap=True)
+        say(f"{name:<{width}}  {value}", highlight=False)
 
 
 def require_no_gap(words: Sequence[str]) -> None:

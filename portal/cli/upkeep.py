@@ -22,14 +22,14 @@ from flows.parts import Parts, parts_to_clean, using
 from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
-    err,
     exit_codes,
     get_ready,
-    out,
     read_settings,
+    say,
     show_fields,
     show_json,
     show_table,
+    tell,
 )
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.clock import system_clock
@@ -55,7 +55,7 @@ def cleanup(as_json: AsJson = False) -> None:
             show_json({"receipts": receipts, "strays": report.strays})
         else:
             batches = so_many(len(report.receipts), "batch")
-            out.print(f"{batches} purged, {so_many(report.strays, 'stray object')} deleted.")
+            say(f"{batches} purged, {so_many(report.strays, 'stray object')} deleted.")
 
 
 def cleaned(parts: Parts) -> PurgeReport:
@@ -111,7 +111,7 @@ def reconcile(as_json: AsJson = False) -> None:
             show_json(report.model_dump(mode="json"))
         else:
             grants = so_many(len(report.receipts), "grant")
-            out.print(f"{so_many(report.objects, 'lake file')} erased; {grants} wholly erased.")
+            say(f"{so_many(report.objects, 'lake file')} erased; {grants} wholly erased.")
         for trouble in parts.troubles:
             raise trouble
 
@@ -142,7 +142,7 @@ def receipts(
         ]
         show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
         if not rows:
-            err.print("A receipt is written when a batch is purged, by its purge time at the latest.", soft_wrap=True)
+            tell("A receipt is written when a batch is purged, by its purge time at the latest.")
 
 
 def certificate(
@@ -164,7 +164,7 @@ def certificate(
     with exit_codes():
         if check is not None:
             links = _check(check, more or [])
-            out.print(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
+            say(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
             return
         if batch_id is None:
             raise UserError("Say which: a batch, or --check FILE.")
@@ -214,8 +214,8 @@ def audit(
             gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
             show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
             for each in result.broken:
-                out.print(Text.assemble(("broken", "bold red"), f" {each}"), soft_wrap=True)
-            out.print(
+                say(Text.assemble(("broken", "bold red"), f" {each}"))
+            say(
                 "The promise held."
                 if result.held
                 else f"The promise was broken in {so_many(len(result.broken), 'way')}."
@@ -230,7 +230,7 @@ def canary() -> None:
         parts = get_ready()
         from flows.canary import send_canary
 
-        out.print(send_canary(parts))
+        say(send_canary(parts))
 
 
 def settings() -> None:
@@ -240,12 +240,12 @@ def settings() -> None:
         width = max(map(len, in_force))
         for name, value in in_force.items():
             shown = "" if value is None else _starred(value)
-            out.print(f"BGBATCH_{name.upper():<{width}}  {shown}", highlight=False, soft_wrap=True)
-            out.print(f"    {Settings.model_fields[name].description}", highlight=False, soft_wrap=True)
+            say(f"BGBATCH_{name.upper():<{width}}  {shown}", highlight=False)
+            say(f"    {Settings.model_fields[name].description}", highlight=False)
         known = {f"BGBATCH_{name.upper()}" for name in in_force}
         unknown = sorted(name for name in os.environ if name.startswith("BGBATCH_") and name not in known)
         if unknown:
-            err.print(f"There are no such settings: {', '.join(unknown)}.", soft_wrap=True)
+            tell(f"There are no such settings: {', '.join(unknown)}.")
 
 
 def _starred(value: object) -> object:
