@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from portal.cli import account, batches, consent, lake, places, schedule, upkeep, webhooks, weights
+from portal.cli import account, batches, consent, lake, places, proofs, schedule, upkeep, webhooks, weights
 from portal.cli.demo import demo
-from portal.cli.serve import serve, work
-from portal.cli.serve import upkeep as upkeep_loop
+from portal.cli.serve import serve
+from portal.cli.settings import settings
 from portal.cli.terminal import quiet_libraries, require_no_gap, say
+from portal.cli.work import work
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,17 +49,17 @@ for command in (
     batches.cancel,
     upkeep.cleanup,
     upkeep.reconcile,
-    upkeep.receipts,
-    upkeep.certificate,
-    upkeep.audit,
+    proofs.receipts,
+    proofs.certificate,
+    proofs.audit,
     upkeep.canary,
-    upkeep.settings,
+    settings,
     serve,
     work,
     demo,
+    upkeep.upkeep,
 ):
     app.command()(command)
-app.command("upkeep")(upkeep_loop)
 app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")

@@ -1,49 +1,105 @@
-"""cleanup, reconcile, receipts, certificate, audit, canary, settings: an operator's commands."""
+"""upkeep, and what it does again and again, by a command of its own: cleanup, reconcile, canary."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from datetime import timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
-from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import engine
+from flows import engine, timetable
 from flows.cleaning import purge
 from flows.parts import Parts, parts_to_clean, using
-from portal.cli.terminal import (
-    OUR_FAULT,
-    AsJson,
-    exit_codes,
-    get_ready,
-    read_settings,
-    say,
-    show_fields,
-    show_json,
-    show_table,
-    tell,
-)
-from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
+from portal.cli.children import until_stopped
+from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, say, show_json
 from schemas.clock import system_clock
 from schemas.counting import so_many
-from schemas.errors import BgbatchError, EngineFault, UserError
-from store.batches import get_batch
-from store.certificates import certify, more_links
-from store.logs import set_up
+from schemas.errors import BgbatchError, EngineFault
+from store.expired import forget_expired
+from store.logs import kind_and_place, set_up
 from store.purge import PurgeReport
-from store.receipts import each_receipt, list_receipts, verify_receipts
 from store.settings import Settings
 
-_File = TypeVar("_File", Certificate, MoreLinks)
-_PASSWORD = re.compile(r"(?<=://)([^:/@?#]*:).*(?=@)|([?&]\w*password=)[^&#]+")
+_log = logging.getLogger("bgbatch")
+_Done = TypeVar("_Done")
+
+_EVERY = timedelta(minutes=10)
+_CANARY_EVERY = timedelta(hours=1)
+
+
+def upkeep(
+    compact_at: Annotated[
+        str, typer.Option("--compact", help='When to merge small lake files: a cron line, UTC. "": never.')
+    ] = "0 3 * * *",
+) -> None:
+    """Clean up and reconcile every 10 minutes, send a canary every hour, merge at night. Runs until it is stopped."""
+    with exit_codes():
+        if compact_at:
+            timetable.check(compact_at, "UTC")
+        settings_to_clean()
+        ending = until_stopped()
+        from prefect.exceptions import TerminationSignal
+
+        from flows.canary import send_canary
+        from flows.reconcile import reconcile as reconcile_flow
+
+        parts: Parts | None = None
+        canary_at = compacted_at = system_clock()
+        with suppress(TerminationSignal):
+            while not ending.is_set():
+                next_at = system_clock() + _EVERY
+                _try("cleanup", _clean)
+                parts = parts or _try("start", get_ready)
+                if parts is not None:
+                    with using(parts):
+                        _try("reconcile", reconcile_flow)
+                        _try("forget", partial(_forget, parts))
+                        if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
+                            canary_at = system_clock() + _CANARY_EVERY
+                        compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
+                ending.wait(max(0.0, (next_at - system_clock()).total_seconds()))
+
+
+def _clean() -> PurgeReport:
+    """With stores opened anew, and whatever is wrong with them: nothing may keep what is due."""
+    parts = ready_to_clean()
+    try:
+        return cleaned(parts)
+    finally:
+        parts.records.engine.dispose()
+
+
+def _forget(parts: Parts) -> int:
+    with parts.records.transaction() as connection:
+        return forget_expired(connection, parts.clock())
+
+
+def _compact_if_due(cron: str, last: datetime, until: datetime, parts: Parts) -> datetime:
+    """Merge in the time that is left until the next cleanup; since when all has been merged."""
+    from flows.compact import compact
+
+    now = parts.clock()
+    if not cron or timetable.newest_due(cron, "UTC", last, now) is None:
+        return last
+    done = _try("compact", lambda: compact(until))
+    is_left = done.left > 0 if done is not None else parts.clock() >= until  # a fault is said after all other merges
+    return last if is_left else now
+
+
+def _try(what: str, step: Callable[[], _Done]) -> _Done | None:
+    """One step of upkeep; what goes wrong is said, and tried again in 10 minutes (a merge: the next night)."""
+    try:
+        return step()
+    except BgbatchError as fault:
+        _log.error("%s: %s: %s", what, fault.code, fault)
+    except Exception as fault:  # noqa: BLE001  # the next step must run whatever ended this one
+        _log.error("%s: %s", what, kind_and_place(fault))
+    return None
 
 
 def cleanup(as_json: AsJson = False) -> None:
@@ -116,114 +172,6 @@ def reconcile(as_json: AsJson = False) -> None:
             raise trouble
 
 
-def receipts(
-    subject: Annotated[str | None, typer.Argument(help="A batch id or grant id. Without it: all.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show the receipts of what was deleted, after checking that none was changed or removed."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.reading() as connection:
-            verify_receipts(each_receipt(connection))
-            found = list_receipts(connection, subject)
-        if as_json:
-            show_json([each.model_dump(mode="json") for each in found])
-            return
-        rows = [
-            (
-                each.kind,
-                each.subject,
-                each.objects,
-                each.bytes,
-                f"{each.last_deletion:%Y-%m-%d %H:%M:%S}",
-                f"{each.margin_seconds / 3600:.2f} h",
-            )
-            for each in found
-        ]
-        show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
-        if not rows:
-            tell("A receipt is written when a batch is purged, by its purge time at the latest.")
-
-
-def certificate(
-    batch_id: Annotated[str | None, typer.Argument(help="The batch.")] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="Check a certificate that was downloaded, without the records.")
-    ] = None,
-    more: Annotated[
-        list[Path] | None, typer.Option(help="With --check: how its chain goes on, a file each, in order.")
-    ] = None,
-    after: Annotated[
-        int | None,
-        typer.Option(
-            help="Print how the chain goes on after this head, for a chain that is long.", min=0, max=2**31 - 1
-        ),
-    ] = None,
-) -> None:
-    """Print the certificate that a batch is gone, as JSON; or check one."""
-    with exit_codes():
-        if check is not None:
-            links = _check(check, more or [])
-            say(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
-            return
-        if batch_id is None:
-            raise UserError("Say which: a batch, or --check FILE.")
-        parts = get_ready()
-        with parts.records.reading() as connection:
-            found: Certificate | MoreLinks = certify(
-                connection, get_batch(connection, batch_id).stamp.batch_id, parts.clock()
-            )
-            if after is not None:
-                found = more_links(connection, after)
-        show_json(found.model_dump(mode="json"))
-
-
-def _check(file: Path, more: Sequence[Path]) -> int:
-    certificate = _read(file, Certificate)
-    links = check_certificate(certificate)
-    last: Certificate | MoreLinks = certificate
-    for each in more:
-        following = _read(each, MoreLinks)
-        links += check_more(last, following)
-        last = following
-    return links
-
-
-def _read(file: Path, kind: type[_File]) -> _File:
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except ValidationError:
-        what = "no certificate" if kind is Certificate else "no file that a certificate goes on in"
-        raise UserError(f"{file} is {what}, or a part of it is missing. Download it again.") from None
-
-
-def audit(
-    days: Annotated[float, typer.Option(help="How far back to look.", min=0, max=36_500)] = 30.0,
-    as_json: AsJson = False,
-) -> None:
-    """Say whether the promise held: replay ledger, receipts and listings, and read the lake with a second reader."""
-    with exit_codes():
-        parts = get_ready()
-        from portal.audit import audit as look
-
-        now = parts.clock()
-        result = look(parts, now - timedelta(days=days), now)
-        if as_json:
-            show_json({**asdict(result), "held": result.held})
-        else:
-            gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
-            show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
-            for each in result.broken:
-                say(Text.assemble(("broken", "bold red"), f" {each}"))
-            say(
-                "The promise held."
-                if result.held
-                else f"The promise was broken in {so_many(len(result.broken), 'way')}."
-            )
-        if not result.held:
-            raise typer.Exit(OUR_FAULT)
-
-
 def canary() -> None:
     """Send a batch of our own, to see that nothing of it stays. Run it every hour; cleanups look for it."""
     with exit_codes():
@@ -231,23 +179,3 @@ def canary() -> None:
         from flows.canary import send_canary
 
         say(send_canary(parts))
-
-
-def settings() -> None:
-    """Show the settings in force and what each is for; BGBATCH_<NAME> in the environment sets it. Secrets are stars."""
-    with exit_codes():
-        in_force = read_settings().model_dump()
-        width = max(map(len, in_force))
-        for name, value in in_force.items():
-            shown = "" if value is None else _starred(value)
-            say(f"BGBATCH_{name.upper():<{width}}  {shown}", highlight=False)
-            say(f"    {Settings.model_fields[name].description}", highlight=False)
-        known = {f"BGBATCH_{name.upper()}" for name in in_force}
-        unknown = sorted(name for name in os.environ if name.startswith("BGBATCH_") and name not in known)
-        if unknown:
-            tell(f"There are no such settings: {', '.join(unknown)}.")
-
-
-def _starred(value: object) -> object:
-    """An address with stars for the password in it, if there is one; what is secret as a whole hides itself."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{'*' * 10}", value) if isinstance(value, str) else value

@@ -10,7 +10,7 @@ import pytest
 
 from flows.parts import Parts, open_parts
 from lake.compact import Compacted
-from portal.cli.serve import _compact_if_due
+from portal.cli.upkeep import _compact_if_due
 from schemas.errors import StoreFault
 from tests.records import at_home
 

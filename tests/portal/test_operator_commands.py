@@ -227,7 +227,7 @@ def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("words", "step"),
     [
-        (("receipts",), "portal.cli.upkeep.verify_receipts"),
+        (("receipts",), "portal.cli.proofs.verify_receipts"),
         (("audit",), "portal.audit.verify_receipts"),
         (("consent", "verify"), "portal.cli.consent.verify"),
     ],

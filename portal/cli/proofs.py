@@ -1,0 +1,131 @@
+"""receipts, certificate, audit: what shows that the promise was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.text import Text
+
+from portal.cli.terminal import OUR_FAULT, AsJson, exit_codes, get_ready, say, show_fields, show_json, show_table, tell
+from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
+from schemas.counting import so_many
+from schemas.errors import UserError
+from store.batches import get_batch
+from store.certificates import certify, more_links
+from store.receipts import each_receipt, list_receipts, verify_receipts
+
+_File = TypeVar("_File", Certificate, MoreLinks)
+
+
+def receipts(
+    subject: Annotated[str | None, typer.Argument(help="A batch id or grant id. Without it: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the receipts of what was deleted, after checking that none was changed or removed."""
+    with exit_codes():
+        parts = get_ready()
+        with parts.records.reading() as connection:
+            verify_receipts(each_receipt(connection))
+            found = list_receipts(connection, subject)
+        if as_json:
+            show_json([each.model_dump(mode="json") for each in found])
+            return
+        rows = [
+            (
+                each.kind,
+                each.subject,
+                each.objects,
+                each.bytes,
+                f"{each.last_deletion:%Y-%m-%d %H:%M:%S}",
+                f"{each.margin_seconds / 3600:.2f} h",
+            )
+            for each in found
+        ]
+        show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
+        if not rows:
+            tell("A receipt is written when a batch is purged, by its purge time at the latest.")
+
+
+def certificate(
+    batch_id: Annotated[str | None, typer.Argument(help="The batch.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Check a certificate that was downloaded, without the records.")
+    ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Option(help="With --check: how its chain goes on, a file each, in order.")
+    ] = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            help="Print how the chain goes on after this head, for a chain that is long.", min=0, max=2**31 - 1
+        ),
+    ] = None,
+) -> None:
+    """Print the certificate that a batch is gone, as JSON; or check one."""
+    with exit_codes():
+        if check is not None:
+            links = _check(check, more or [])
+            say(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
+            return
+        if batch_id is None:
+            raise UserError("Say which: a batch, or --check FILE.")
+        parts = get_ready()
+        with parts.records.reading() as connection:
+            found: Certificate | MoreLinks = certify(
+                connection, get_batch(connection, batch_id).stamp.batch_id, parts.clock()
+            )
+            if after is not None:
+                found = more_links(connection, after)
+        show_json(found.model_dump(mode="json"))
+
+
+def _check(file: Path, more: Sequence[Path]) -> int:
+    certificate = _read(file, Certificate)
+    links = check_certificate(certificate)
+    last: Certificate | MoreLinks = certificate
+    for each in more:
+        following = _read(each, MoreLinks)
+        links += check_more(last, following)
+        last = following
+    return links
+
+
+def _read(file: Path, kind: type[_File]) -> _File:
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except ValidationError:
+        what = "no certificate" if kind is Certificate else "no file that a certificate goes on in"
+        raise UserError(f"{file} is {what}, or a part of it is missing. Download it again.") from None
+
+
+def audit(
+    days: Annotated[float, typer.Option(help="How far back to look.", min=0, max=36_500)] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the promise held: replay ledger, receipts and listings, and read the lake with a second reader."""
+    with exit_codes():
+        parts = get_ready()
+        from portal.audit import audit as look
+
+        now = parts.clock()
+        result = look(parts, now - timedelta(days=days), now)
+        if as_json:
+            show_json({**asdict(result), "held": result.held})
+        else:
+            gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
+            show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
+            for each in result.broken:
+                say(Text.assemble(("broken", "bold red"), f" {each}"))
+            say(
+                "The promise held."
+                if result.held
+                else f"The promise was broken in {so_many(len(result.broken), 'way')}."
+            )
+        if not result.held:
+            raise typer.Exit(OUR_FAULT)

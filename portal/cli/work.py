@@ -1,0 +1,33 @@
+"""work: cutting what stands in line, on this machine or on a cluster's."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from flows import engine
+from flows.parts import Parts, using
+from portal.cli.children import until_stopped
+from portal.cli.terminal import exit_codes, get_ready
+from schemas.batch import Counts
+from schemas.ids import BatchId
+
+
+def work() -> None:
+    """Take submitted batches from the line, by fair share among accounts, and process them. Runs until stopped."""
+    with exit_codes():
+        parts = get_ready()
+        ending = until_stopped()
+        from prefect.exceptions import TerminationSignal
+
+        from flows.dispatch import Dispatcher
+        from flows.process_batch import process_batch
+
+        def process(watched: Parts, batch_id: BatchId) -> Counts:
+            engine.start()  # with the first batch; of no use to one who waits for it
+            with using(watched):
+                return process_batch(batch_id)
+
+        holder = f"{os.getpid()}-{os.urandom(6).hex()}"
+        with suppress(TerminationSignal):  # SIGTERM in the middle of a flow; the lease is given back by then
+            Dispatcher(parts, holder, process, ending).run()
