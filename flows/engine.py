@@ -10,10 +10,12 @@ import os
 import secrets
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.parts import Parts, using
 from schemas.errors import EngineFault
 from store.registry import ENGINE_LIFE, prefect_folder
 from store.settings import Settings
@@ -66,6 +68,14 @@ def _can_be_written(folder: Path) -> bool:
         return False
     there = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
     return there.is_dir() and os.access(there, os.W_OK)
+
+
+@contextmanager
+def running(parts: Parts) -> Iterator[None]:
+    """A server is there, and flows work on these parts, until the end of the block. Raises `EngineFault`."""
+    start()
+    with using(parts):
+        yield
 
 
 def start() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from flows import engine
-from flows.parts import Parts, using
+from flows.parts import Parts
 from portal.batches import ask_again, call_off, has_results
 from portal.cli.cutout_options import (
     BgColor,
@@ -254,8 +254,7 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
 
         with holding(replace(parts, watch=bar.watch), batch_id, once_more, tell_whether_it_waits) as held:
             if held is not None:
-                engine.start()
-                with using(held):
+                with engine.running(held):
                     process_batch(batch_id)
         with parts.records.reading() as connection:
             record = get_batch(connection, batch_id)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import engine
-from flows.parts import Parts, using
+from flows.parts import Parts
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.lease import holding_place
@@ -238,8 +238,7 @@ def compact(as_json: AsJson = False) -> None:
         parts = get_ready()
         from flows.compact import compact as compact_flow
 
-        engine.start()
-        with using(parts):
+        with engine.running(parts):
             done = compact_flow()
         if as_json:
             show_json(dataclasses.asdict(done))

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from flows import engine, night_steps
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
-from flows.parts import Parts, using
+from flows.parts import Parts
 from portal import webhooks as telling
 from schemas.errors import BgbatchError
 from store.nights import Night
@@ -73,8 +73,7 @@ def look_after_all(parts: Parts, in_line: bool) -> list[Night]:
         return []
     from flows.nights import night_watch
 
-    engine.start()
-    with using(parts):
+    with engine.running(parts):
         return night_watch()
 
 

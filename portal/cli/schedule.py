@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from flows import engine, night_steps
 from flows.night_report import Report, markdown, report_of
-from flows.parts import Parts, using
+from flows.parts import Parts
 from portal import schedules as known
 from portal.cli.children import until_stopped
 from portal.cli.cutout_options import (
@@ -291,8 +291,7 @@ def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     """`begun`: the night to go on with; by now another may have brought it to its end, and none is begun after it."""
     from flows.nights import night
 
-    engine.start()
-    with using(parts):
+    with engine.running(parts):
         states = night(schedule.schedule_id, out_of_turn=begun is None)
     if begun is not None:
         return night_steps.fresh(parts, begun)

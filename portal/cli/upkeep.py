@@ -160,8 +160,7 @@ def reconcile(as_json: AsJson = False) -> None:
         parts = ready_to_clean()  # an unfit bucket for photos must not keep in the lake what was taken back
         from flows.reconcile import reconcile as reconcile_flow
 
-        engine.start()
-        with using(parts):
+        with engine.running(parts):
             report = reconcile_flow()
         if as_json:
             show_json(report.model_dump(mode="json"))

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from flows import engine
-from flows.parts import Parts, using
+from flows.parts import Parts
 from portal.cli.children import until_stopped
 from portal.cli.terminal import exit_codes, get_ready
 from schemas.batch import Counts
@@ -24,8 +24,7 @@ def work() -> None:
         from flows.process_batch import process_batch
 
         def process(watched: Parts, batch_id: BatchId) -> Counts:
-            engine.start()  # with the first batch; of no use to one who waits for it
-            with using(watched):
+            with engine.running(watched):  # from the first batch on; of no use to one who waits for it
                 return process_batch(batch_id)
 
         holder = f"{os.getpid()}-{os.urandom(6).hex()}"

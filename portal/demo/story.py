@@ -98,8 +98,7 @@ class Story:
         options = CutoutOptions()
         stamp = stamp_batch(self._parts, self._accounts[customer.name], customer.industry, options)
         upload(Copying(self._parts, stamp), find_photos(photos).photos, on_item=lambda: None)
-        engine.start()
-        with using(self._parts):
+        with engine.running(self._parts):
             counts = process_batch(stamp.batch_id)
         results = read_results(self._parts.transient, stamp.batch_id)
         failures = tuple(
