@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
@@ -18,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows.fair_share import TURN_ITEMS, charged, may_cut_in, next_turn
 from flows.lease import LeaseLost, batch_renewed
-from flows.parts import Parts
+from flows.parts import Parts, Process
 from schemas.batch import Counts
 from schemas.errors import BgbatchError, PastDeadline
 from schemas.ids import BatchId
@@ -36,9 +35,6 @@ _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
 _MOST_UNFORESEEN = 3
 _FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
-
-Process = Callable[[Parts, BatchId], Counts]
-"""Runs what is left of a batch on these parts, and stops early when `parts.stop` says so."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
-from schemas.ids import BatchId
+from schemas.ids import BatchId, Randomness
 from store import line
 from store.logs import ToldAnyway
 from store.records import Records
@@ -23,6 +24,11 @@ _log = logging.getLogger(__name__)
 
 class LeaseLost(ToldAnyway):
     """Another process has the work by now, or it is over: whoever hears that says so, and leaves all of it as it is."""
+
+
+def new_holder(randomness: Randomness = os.urandom) -> str:
+    """What a process calls itself in leases: as no other does, on whatever machine."""
+    return f"{os.getpid()}-{randomness(6).hex()}"
 
 
 @contextmanager

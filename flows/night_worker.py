@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from flows.lease import LeaseLost, renewed
-from flows.parts import Parts
-from schemas.batch import Counts
-from schemas.ids import BatchId, Randomness
+from flows.parts import Parts, Process
+from schemas.ids import Randomness
 from store import nights
 from store.nights import Night
 
-Process = Callable[[Parts, BatchId], Counts]
-"""Cuts what is left of a batch: the flow on Ray, or the same in this process in a test."""
 Publish = Callable[[str, str], None]
 """Shows a page, given its key and Markdown: a Prefect artifact where there is an engine."""
 

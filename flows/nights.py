@@ -10,6 +10,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
 from flows import night_steps
+from flows.lease import new_holder
 from flows.night_worker import Worker
 from flows.parts import Parts, current_parts, using
 from flows.process_batch import process_batch
@@ -23,7 +24,7 @@ from store.schedules import Schedule
 
 def worker() -> Worker:
     """A process that cuts on Ray and shows its pages as artifacts."""
-    return Worker(f"{os.getpid()}-{os.urandom(6).hex()}", os.urandom, _process, _publish)
+    return Worker(new_holder(), os.urandom, _process, _publish)
 
 
 @flow(name="night", flow_run_name="night {schedule_id}", persist_result=False)

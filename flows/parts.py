@@ -27,6 +27,9 @@ Watch = Callable[[Counts], None]
 Stop = Callable[[BatchId], bool]
 """Is asked, often, whether a running batch should give out no more work: called off, or another's turn."""
 
+Process = Callable[["Parts", BatchId], Counts]
+"""Cuts what is left of a batch on these parts: the flow on Ray, or the same in this process in a test."""
+
 
 @dataclass(frozen=True)
 class Parts:

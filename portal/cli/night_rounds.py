@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import OperationalError
 
 from flows import engine, night_steps
+from flows.lease import new_holder
 from flows.night_watch import NightWatch
 from flows.night_worker import Worker
 from flows.parts import Parts
@@ -62,7 +63,7 @@ def _send_until(parts: Parts, ending: threading.Event) -> None:
 
 def worker_in_line() -> Worker:
     """One under a name of this process's own, which leaves the cutting to others."""
-    return Worker(f"{os.getpid()}-{os.urandom(6).hex()}", os.urandom, None)
+    return Worker(new_holder(), os.urandom, None)
 
 
 def look_after_all(parts: Parts, in_line: bool) -> list[Night]:

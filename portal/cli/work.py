@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from flows import engine
+from flows.lease import new_holder
 from flows.parts import Parts
 from portal.cli.children import until_stopped
 from portal.cli.terminal import exit_codes, get_ready
@@ -27,6 +27,5 @@ def work() -> None:
             with engine.running(watched):  # from the first batch on; of no use to one who waits for it
                 return process_batch(batch_id)
 
-        holder = f"{os.getpid()}-{os.urandom(6).hex()}"
         with suppress(TerminationSignal):  # SIGTERM in the middle of a flow; the lease is given back by then
-            Dispatcher(parts, holder, process, ending).run()
+            Dispatcher(parts, new_holder(), process, ending).run()
