@@ -159,7 +159,7 @@ def places(settings: Settings) -> list[Place]:
             "theirs",
             (
                 "portal.delivery",
-                "portal.cli.batches",
+                "portal.cli.download",
                 "portal.contact_sheet",
                 "portal.cli.lake",
                 "portal.demo.story",

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from portal.cli import account, batches, consent, lake, places, proofs, schedule, upkeep, webhooks, weights
+from portal.cli import account, consent, lake, places, proofs, schedule, status, submit, upkeep, webhooks, weights
 from portal.cli.demo import demo
+from portal.cli.download import download
 from portal.cli.serve import serve
 from portal.cli.settings import settings
 from portal.cli.terminal import quiet_libraries, require_no_gap, say
@@ -41,12 +42,12 @@ def root(
 
 
 for command in (
-    batches.submit,
-    batches.run,
-    batches.status,
-    batches.download,
-    batches.retry,
-    batches.cancel,
+    submit.submit,
+    submit.run,
+    status.status,
+    download,
+    submit.retry,
+    status.cancel,
     upkeep.cleanup,
     upkeep.reconcile,
     proofs.receipts,

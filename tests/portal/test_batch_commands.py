@@ -568,7 +568,7 @@ def test_cutouts_that_cannot_be_written_in_the_end_can_still_be_fetched(
     def full(*_what: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("portal.cli.batches.deliver", full)
+    monkeypatch.setattr("portal.cli.download.deliver", full)
     batch = desk.send({"1.jpg": b"no photo"})
     said = run("run", batch, "--to", str(tmp_path / "cutouts"), code=2)
     assert f"bgbatch download {batch} --to FOLDER" in said

@@ -1,0 +1,160 @@
+"""status, cancel: how far batches are, what failed and why, and when each will be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from flows.parts import Parts
+from portal.batches import call_off, has_results
+from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table, tell
+from portal.permission import live_grant_ids
+from schemas.left_out import told
+from schemas.results import Done, Failed, results_by_number
+from store.batches import BatchRecord, get_batch, list_batches
+from store.health import cleans_up_by_itself
+from store.people import find_account
+from store.transient import TransientStore
+
+
+def status(
+    batch: Annotated[str | None, typer.Argument(help="Batch id. Without it: the newest batches.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only this account's batches.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far batches are, what failed and why, which cutouts to look at, and when each will be gone."""
+    with exit_codes():
+        parts = get_ready()
+        if batch is not None:
+            show_one(parts, find_batch(parts, batch), as_json)
+            return
+        with parts.records.reading() as connection:
+            owner = find_account(connection, account).account_id if account else None
+            records = list_batches(connection, owner)
+        _show_list(records, as_json)
+        if not records:
+            tell("`bgbatch submit FOLDER --account NAME` sends the first.")
+
+
+def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
+    """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
+    with exit_codes():
+        parts = get_ready()
+        call_off(parts.records, parts.clock, find_batch(parts, batch))
+        show_one(parts, find_batch(parts, batch), as_json, names=False)
+
+
+def find_batch(parts: Parts, batch_id: str) -> BatchRecord:
+    """A batch as it stands now. Raises `NotFound`."""
+    with parts.records.reading() as connection:
+        return get_batch(connection, batch_id)
+
+
+@dataclass(frozen=True)
+class _Became:
+    """What a person should hear of: photos that failed, and cutouts to look at, with the customer's own names."""
+
+    failures: Sequence[Mapping[str, object]] = ()
+    to_check: Sequence[Mapping[str, object]] = ()
+
+
+def _is_due(parts: Parts, record: BatchRecord) -> bool:
+    """Whether its purge time has come and its receipt has not: it may be gone, or lie there for minutes more."""
+    return record.purged_at is None and record.stamp.purge_at <= parts.clock()
+
+
+def _is_cleaned_up(parts: Parts) -> bool:
+    """Whether something runs cleanups where these stores are, as far as the records know."""
+    if parts.settings.cleanup_expected:
+        return True
+    with parts.records.reading() as connection:
+        return cleans_up_by_itself(connection, parts.clock())
+
+
+def why_gone(parts: Parts, record: BatchRecord) -> str | None:
+    """Why nothing of it is handed out any more, if so."""
+    batch_id = record.stamp.batch_id
+    if record.purged_at is not None:
+        return f"Batch {batch_id} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again."
+    if _is_due(parts, record):
+        return f"The purge time of batch {batch_id} has come: nothing of it is handed out. Submit it again."
+    return None
+
+
+def _became(transient: TransientStore, record: BatchRecord) -> _Became:
+    """The names are read from the transient store and shown, not kept."""
+    paths = dict(enumerate(transient.manifest(record.stamp.batch_id).paths, start=1))
+    results = sorted(results_by_number(transient.reports(record.stamp.batch_id)).items())
+    return _Became(
+        [
+            {"path": paths[number], "code": result.code, "sentence": result.sentence}
+            for number, result in results
+            if isinstance(result, Failed)
+        ],
+        [
+            {"path": paths[number], "flags": result.flags}
+            for number, result in results
+            if isinstance(result, Done) and result.flags
+        ],
+    )
+
+
+def _show_list(records: list[BatchRecord], as_json: bool) -> None:
+    if as_json:
+        show_json([record.model_dump(mode="json") for record in records])
+        return
+    rows = [
+        (
+            record.stamp.batch_id,
+            f"{record.counts.items} {record.stamp.industry or ''}".strip(),
+            _how_far(record),
+            f"{record.purged_at or record.stamp.purge_at:%Y-%m-%d %H:%M}",
+        )
+        for record in records
+    ]
+    show_table(("batch", "photos", "state", "gone by (UTC)"), rows)  # as narrow as a window of 80 columns
+
+
+def _how_far(record: BatchRecord) -> str:
+    state = record.state.replace("_", " ")
+    is_all = record.counts.done == record.counts.items
+    return state if is_all else f"{state}: {record.counts.done} done, {record.counts.failed} failed"
+
+
+def show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = True) -> None:
+    """`names`: also what failed and what to look at, as long as that can be read."""
+    is_due = _is_due(parts, record)
+    became = _became(parts.transient, record) if names and has_results(record, parts.clock()) else _Became()
+    if as_json:
+        show_json(record.model_dump(mode="json") | asdict(became))
+        return
+    stamp, counts, to_check = record.stamp, record.counts, len(became.to_check)
+    look = f" ({to_check} to look at)" if to_check else ""
+    told_at = f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC"
+    due = ": that time has come, and the cleanup that finds nothing left leaves the receipt" if is_due else ""
+    is_permitted = stamp.grant_id in live_grant_ids(parts.records, record.account_id)
+    withdrawn = "no: the permission was taken back" if stamp.grant_id else "no"
+    show_fields(
+        {
+            "batch": stamp.batch_id,
+            "state": record.state,
+            "photos": f"{counts.items}: {counts.done} done{look}, {counts.failed} failed",
+            **({"left out": told(record.left_out)} if record.left_out else {}),
+            "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",
+            "purged" if record.purged_at else "gone by": told_at + due,
+            "may train models": "yes, as long as the account's grant lives" if is_permitted else withdrawn,
+        }
+    )
+    if record.purged_at is None and not _is_cleaned_up(parts):
+        tell(
+            "If neither `bgbatch serve` nor `bgbatch upkeep` keeps running here, nothing deletes the batch: "
+            f"run `bgbatch cleanup` {'now' if is_due else 'at that time'}."
+        )
+    if became.failures:
+        show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in became.failures])
+    if became.to_check:
+        rows = [(each["path"], ", ".join(each["flags"])) for each in became.to_check]  # type: ignore[arg-type]
+        show_table(("photo", "look at it, for"), rows)
