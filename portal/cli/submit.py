@@ -10,6 +10,7 @@ import typer
 from flows import engine
 from flows.parts import Parts
 from portal.batches import ask_again, has_results
+from portal.cli.batch_lease import holding
 from portal.cli.cutout_options import (
     BgColor,
     Crop,
@@ -22,7 +23,6 @@ from portal.cli.cutout_options import (
     TheSize,
 )
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
-from portal.cli.lease import holding
 from portal.cli.sending import send
 from portal.cli.status import find_batch, show_one, why_gone
 from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, tell

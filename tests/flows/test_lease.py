@@ -23,7 +23,7 @@ from flows.parts import Parts, using
 from flows.process_batch import finish_batch
 from flows.receive import stamp_batch
 from flows.steps import plan
-from portal.cli.lease import _FOR_THE_IDLE, holding
+from portal.cli.batch_lease import _FOR_THE_IDLE, holding
 from schemas.batch import BatchState, Counts
 from schemas.errors import BatchNotSealed, PastDeadline
 from schemas.ids import BatchId
@@ -145,7 +145,7 @@ def test_a_command_watches_whoever_has_the_batch_to_its_end_and_does_nothing_aga
                 line.leave(connection, stamp.batch_id, place.parts.clock())
                 line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.sleep", goes_on)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", goes_on)
     with holding(replace(place.parts, watch=lambda counts: seen.append(counts.done)), stamp.batch_id) as held:
         assert held is None
     assert seen == [0, 1, 2]
@@ -162,7 +162,7 @@ def test_a_batch_that_was_just_sent_is_an_idle_dispatchers_whose_workers_are_war
     try:
         stamp = place.send({"1.jpg": b"x"})
         with monkeypatch.context() as busy:  # a machine on which a second is not enough for a look
-            busy.setattr("portal.cli.lease._FOR_THE_IDLE", 30 * _FOR_THE_IDLE)
+            busy.setattr("portal.cli.batch_lease._FOR_THE_IDLE", 30 * _FOR_THE_IDLE)
             with holding(place.parts, stamp.batch_id) as held:
                 assert held is None
         assert seen == [stamp.batch_id]
@@ -221,8 +221,8 @@ def test_a_batch_that_waited_is_left_to_a_dispatcher_that_needs_a_moment_between
             if slept[0] > 11.5 and line.claim(connection, stamp.batch_id, busy, now):
                 set_progress(connection, stamp.batch_id, Counts(items=1, done=1, failed=0), BatchState.COMPLETED)
 
-    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
-    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.batch_lease.monotonic", lambda: started + slept[0])
     parts = replace(place.parts, clock=lambda: begun + timedelta(seconds=slept[0]))
     with holding(parts, stamp.batch_id) as held:
         assert held is None
@@ -244,8 +244,8 @@ def test_a_command_that_waits_outlasts_records_that_are_away_for_a_moment_alone(
         slept[0] += length
 
     monkeypatch.setattr(line, "find_submission", find)
-    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
-    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.batch_lease.monotonic", lambda: started + slept[0])
     with pytest.raises(OperationalError) if seconds == 1000 else nullcontext():  # noqa: SIM117 - the first may be raised
         with holding(place.parts, stamp.batch_id) as held:
             assert held is not None
@@ -288,8 +288,8 @@ def test_only_a_command_that_was_killed_on_this_machine_has_its_batch_taken_over
     def sleep(length: float) -> None:
         slept[0] += length
 
-    monkeypatch.setattr("portal.cli.lease.sleep", sleep)
-    monkeypatch.setattr("portal.cli.lease.monotonic", lambda: started + slept[0])
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", sleep)
+    monkeypatch.setattr("portal.cli.batch_lease.monotonic", lambda: started + slept[0])
     parts = replace(place.parts, clock=lambda: now + timedelta(seconds=slept[0]))
     with holding(parts, stamp.batch_id, once_more) as held:
         assert held is not None
@@ -321,7 +321,7 @@ def test_a_command_goes_on_itself_only_where_a_dispatchers_turn_came_to_nothing(
             set_progress(connection, stamp.batch_id, Counts(items=3, done=sum(turns), failed=0), BatchState.RUNNING)
             line.release(connection, stamp.batch_id, busy, now + timedelta(seconds=len(turns)))
 
-    monkeypatch.setattr("portal.cli.lease.sleep", has_a_turn)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", has_a_turn)
     with holding(place.parts, stamp.batch_id) as held:
         assert (held is None) is (did == 1)
     assert len(turns) == (3 if did else 1)
@@ -366,7 +366,7 @@ def test_a_command_does_not_wait_for_a_batch_whose_time_is_over(place: Place, mo
             line.leave(connection, stamp.batch_id, place.parts.clock())
             line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.sleep", is_over)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", is_over)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is None
 
@@ -388,7 +388,7 @@ def test_a_command_waits_for_no_turn_beyond_the_purge_time_though_the_cleanup_is
 
     with place.parts.records.transaction() as connection:
         assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}one", now[0])
-    monkeypatch.setattr("portal.cli.lease.sleep", time_goes_by)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", time_goes_by)
     with holding(replace(place.parts, clock=lambda: now[0]), stamp.batch_id) as held:
         assert held is None
 
@@ -404,7 +404,7 @@ def test_a_command_goes_on_with_a_batch_that_a_dispatcher_gives_back(
         with place.parts.records.transaction() as connection:
             line.release(connection, stamp.batch_id, "a dispatcher", place.parts.clock())
 
-    monkeypatch.setattr("portal.cli.lease.sleep", gives_back)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", gives_back)
     with holding(place.parts, stamp.batch_id) as held:
         assert held is not None
 

@@ -19,8 +19,10 @@ from consent import ledger
 from flows.parts import open_parts
 from lake.copies_under_way import LEASE_LIFE, hold_place
 from lake.pictures import gray, rgb
+from portal.cli.batch_lease import holding
+from portal.cli.copy_lease import holding_place
 from portal.cli.lake import app
-from portal.cli.lease import _host, holding, holding_place
+from portal.cli.this_command import host_name
 from portal.training import open_lake
 from schemas.consent import Grant
 from schemas.errors import CopyInTheWay
@@ -322,9 +324,9 @@ def test_of_two_pulls_at_once_neither_lies_inside_the_other(
         require_ours()
     with holding_place(parts, second):
         pass
-    dead = f"{_host()} {NO_PROCESS} command"
+    dead = f"{host_name()} {NO_PROCESS} command"
     with parts.records.transaction() as connection:
-        assert hold_place(connection, f"{_host()} /copies/one/killed", dead, NOON) is None
+        assert hold_place(connection, f"{host_name()} /copies/one/killed", dead, NOON) is None
     with holding_place(parts, "/copies/one"):
         pass
     parts.records.engine.dispose()

@@ -183,7 +183,7 @@ def test_photos_that_failed_are_tried_again_by_command_all_of_them_or_by_their_c
     cut = SimpleNamespace(process_batch=lambda batch_id: cut_batch(current_parts(), batch_id))
     monkeypatch.setitem(sys.modules, "flows.process_batch", cut)
     monkeypatch.setattr("flows.engine.start", lambda: None)
-    monkeypatch.setattr("portal.cli.lease._FOR_THE_IDLE", 0)
+    monkeypatch.setattr("portal.cli.batch_lease._FOR_THE_IDLE", 0)
     folder = tmp_path / "cutouts"
     done = CliRunner().invoke(app, ["retry", batch, *words, "--to", str(folder), "--json"])
     assert (done.exit_code, json.loads(done.stdout)["counts"]["done"]) == (code, done_then)
@@ -215,7 +215,7 @@ def test_a_batch_is_to_be_cut_as_the_command_asks_and_plainly_where_it_asks_noth
     ends = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
     monkeypatch.setitem(sys.modules, "flows.process_batch", ends)
     monkeypatch.setattr("flows.engine.start", lambda: None)
-    monkeypatch.setattr("portal.cli.lease._FOR_THE_IDLE", 0)
+    monkeypatch.setattr("portal.cli.batch_lease._FOR_THE_IDLE", 0)
     said = run("submit", str(tmp_path), "--account", "Acme", *words, code=4)
     (bar,) = [each for each in said.splitlines() if "Removing backgrounds" in each]
     assert " 2/2 " in bar, "one that failed is over, too"
@@ -509,7 +509,7 @@ def test_who_submits_beside_a_busy_dispatcher_is_told_that_the_batch_waits_and_g
                 (ours,) = [each for each in list_batches(connection) if each.stamp.batch_id != other]
             fail_all(desk.parts, ours.stamp.batch_id)
 
-    monkeypatch.setattr("portal.cli.lease.sleep", ends_at_its_turn)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", ends_at_its_turn)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=4)
     assert said.count("so this one stands in line for its turn. Ctrl-C leaves it there; `bgbatch run ") == 1
     assert "0 done, 1 failed" in said
@@ -532,7 +532,7 @@ def test_who_waited_until_the_batch_was_gone_is_told_so_and_to_fetch_nothing(
         if cleanup == "was there":
             clean_up(cleaning(desk.parts))
 
-    monkeypatch.setattr("portal.cli.lease.sleep", its_time_is_over)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", its_time_is_over)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", "--to", str(tmp_path / "cutouts"), code=1)
     assert "can still be fetched" not in said
     assert "cutouts in" not in said
@@ -551,7 +551,7 @@ def test_who_stops_waiting_leaves_the_batch_in_line(
     def is_interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("portal.cli.lease.sleep", is_interrupted)
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", is_interrupted)
     said = run("submit", str(tmp_path / "1.jpg"), "--account", "Acme", code=130)
     assert "Stopped. What is done stays done: " in said
     with desk.parts.records.reading() as connection:
