@@ -128,33 +128,34 @@ class CutoutOptions(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> CutoutOptions:
-        for one, other, why in self._contradictions():
+        contradiction = self._contradiction()
+        if contradiction is not None:
+            one, other, why = contradiction
             raise ValueError(f"{one} cannot go with {other}: {why}. Leave one out.")
         return self
 
-    def _contradictions(self) -> list[tuple[str, str, str]]:
-        said = {
-            name
-            for name in ("crop", "bg_color", "bg_image", "refine", "despill", "shadow", "consistent")
-            if getattr(self, name)
-        }
-        found: list[tuple[str, str, str]] = []
+    def _contradiction(self) -> tuple[str, str, str] | None:
+        """Two that cannot go together, and why; the first that there is."""
+        changes = ("bg_color", "bg_image", "consistent", "crop", "despill", "refine", "shadow")
+        said = [name for name in changes if getattr(self, name)]
         if self.channels is Channels.ALPHA:
-            colours = sorted(said & {"bg_color", "bg_image", "despill", "shadow"})
-            found += [(name, "channels=alpha", "a mask has neither colours nor a background") for name in colours]
+            for name in said:
+                if name in ("bg_color", "bg_image", "despill", "shadow"):
+                    return name, "channels=alpha", "a mask has neither colours nor a background"
         if self.format is Format.ZIP:
-            found += [(name, "format=zip", "a zip holds the photo as it came") for name in sorted(said)]
+            if said:
+                return said[0], "format=zip", "a zip holds the photo as it came"
             if self.channels is Channels.ALPHA:
-                found.append(("channels=alpha", "format=zip", "a zip holds photo and mask"))
+                return "channels=alpha", "format=zip", "a zip holds photo and mask"
             if self.size not in (Size.FULL, Size.AUTO):
-                found.append((f"size={self.size}", "format=zip", "a zip holds the photo as it came"))
-        if {"bg_color", "bg_image"} <= said:
-            found.append(("bg_color", "bg_image", "only one can lie behind the subject"))
-        if {"crop", "consistent"} <= said:
-            found.append(("crop", "consistent", "both say where the subject stands"))
+                return f"size={self.size}", "format=zip", "a zip holds the photo as it came"
+        if self.bg_color and self.bg_image:
+            return "bg_color", "bg_image", "only one can lie behind the subject"
+        if self.crop and self.consistent:
+            return "crop", "consistent", "both say where the subject stands"
         if self.crop_margin != "0px" and not self.crop:
-            found.append(("crop_margin", "crop=false", "there is nothing for a margin to lie around"))
-        return found
+            return "crop_margin", "crop=false", "there is nothing for a margin to lie around"
+        return None
 
     @property
     def margins(self) -> tuple[Margin, Margin, Margin, Margin]:
