@@ -25,7 +25,6 @@ _NONE_SET = {
     "NoSuchLifecycleConfiguration",
     "ObjectLockConfigurationNotFoundError",
     "ReplicationConfigurationNotFoundError",
-    "ServerSideEncryptionConfigurationNotFoundError",
 }
 _NOT_OFFERED = {"NotImplemented", "MethodNotAllowed", "XNotImplemented", "InvalidRequest"}
 _EVERYBODY = ("/groups/global/AllUsers", "/groups/global/AuthenticatedUsers")
@@ -40,21 +39,12 @@ class BucketFacts:
     object_lock: bool | None = False
     replication: bool | None = False
     public: bool | None = False
-    encryption: bool | None = True
     is_google: bool = False
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """`problems` refuse the bucket; each says how to mend it. `advice` does not."""
-
-    problems: tuple[str, ...]
-    advice: tuple[str, ...]
-
-
-def judge(facts: BucketFacts, allow_versioned: bool, soft_delete_off: bool) -> Verdict:
-    """Whether a bucket with these facts keeps the promise."""
-    problems, advice = [], []
+def judge(facts: BucketFacts, *, allow_versioned: bool, soft_delete_off: bool) -> list[str]:
+    """Why a bucket with these facts would break the promise, if it would, and how to mend each reason."""
+    problems = []
     unread = [name for name in ("versioning", "object_lock", "replication", "public") if getattr(facts, name) is None]
     if unread:
         names = ", ".join(unread)
@@ -81,19 +71,17 @@ def judge(facts: BucketFacts, allow_versioned: bool, soft_delete_off: bool) -> V
             "Google Cloud keeps deleted objects for 7 days by default: run `gcloud storage buckets update gs://BUCKET "
             "--clear-soft-delete`, then set BGBATCH_SOFT_DELETE_OFF=true"
         )
-    if not facts.encryption:
-        advice.append("it does not encrypt by default: turn on server-side encryption")
-    return Verdict(tuple(problems), tuple(advice))
+    return problems
 
 
-def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
+def check_bucket(store: ObjectStore, settings: Settings) -> None:
     """Ask and judge. A folder is always fit. Raises `BucketUnfit` with every problem, `StoreFault`."""
     if isinstance(store.storage, Folder):
-        return Verdict((), ())
-    from store.s3 import S3
+        return
+    from store.s3 import S3  # slow to import: a command on a folder does without
 
     if not isinstance(store.storage, S3):
-        return Verdict((), ())
+        return
     try:
         facts = read_facts(store.storage)
     except OSError as error:
@@ -101,10 +89,9 @@ def check_bucket(store: ObjectStore, settings: Settings) -> Verdict:
             f"The bucket {store.storage.bucket} could not be looked at: {error_code(error)}. Check its name, "
             "BGBATCH_S3_ENDPOINT, and the keys."
         ) from None
-    verdict = judge(facts, settings.allow_versioned, settings.soft_delete_off)
-    if verdict.problems:
-        raise BucketUnfit(f"The bucket {store.storage.bucket} cannot be used: " + "; ".join(verdict.problems) + ".")
-    return verdict
+    problems = judge(facts, allow_versioned=settings.allow_versioned, soft_delete_off=settings.soft_delete_off)
+    if problems:
+        raise BucketUnfit(f"The bucket {store.storage.bucket} cannot be used: {'; '.join(problems)}.")
 
 
 def read_facts(s3: S3) -> BucketFacts:
@@ -112,16 +99,12 @@ def read_facts(s3: S3) -> BucketFacts:
     versioning = _ask(s3, "get_bucket_versioning")
     lock = _ask(s3, "get_object_lock_configuration")
     replication = _ask(s3, "get_bucket_replication")
-    encryption = _ask(s3, "get_bucket_encryption")
     return BucketFacts(
         versioning=None if versioning is None else versioning.get("Status", ""),
         mfa_delete=(versioning or {}).get("MFADelete") == "Enabled",
         object_lock=None if lock is None else bool(lock.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")),
         replication=None if replication is None else bool(replication.get("ReplicationConfiguration", {}).get("Rules")),
         public=_is_public(s3),
-        encryption=None
-        if encryption is None
-        else bool(encryption.get("ServerSideEncryptionConfiguration", {}).get("Rules")),
         is_google="googleapis.com" in str(s3.filesystem.endpoint_url or ""),
     )
 
