@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.clock import Clock
 from schemas.errors import IntakeStopped, StoreFault
 from schemas.ids import Randomness
-from store.health import ALARMING_SKEW, Health, measure_skew, oldest_byte, read_health, why_stop
+from store.health import Health, measure_skew, oldest_byte, read_health, why_stop
 from store.objects import ObjectStore
 from store.purge import RECORDS_FAULT, Purge, PurgeReport
 from store.records import Records
@@ -53,24 +53,16 @@ def clean_up(machine: Machine, found: Sequence[str] = ()) -> PurgeReport:
     report = Purge(machine.objects, machine.records, machine.purge_after, machine.clock, skew).run()
     report.faults += faults
     report.skew = skew
-    if abs(skew) >= ALARMING_SKEW:
-        report.warnings.append("clock_skew")
     try:
         report.oldest_at = oldest_byte(machine.objects)
     except StoreFault as fault:
         report.faults.append(fault.code)
     _record(machine, started, report)
-    _forget_deleted(machine.records, report)
-    return report
-
-
-def _forget_deleted(records: Records, report: PurgeReport) -> None:
-    """Names of closed accounts and used links are deleted rows: their bytes go, too."""
     try:
-        if not records.forget_deleted():
-            report.warnings.append("records_busy")
+        machine.records.forget_deleted()  # names of closed accounts and used links, such as are in deleted rows
     except (SQLAlchemyError, sqlite3.Error):
         report.faults.append(RECORDS_FAULT)
+    return report
 
 
 def admit_intake(machine: Machine, settings: Settings) -> None:

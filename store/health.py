@@ -22,7 +22,6 @@ OLDEST = timedelta(hours=23, minutes=30)
 SILENCE = timedelta(hours=1)
 """Past so long without a good cleanup nothing more is taken in, where cleanups are expected."""
 _OF_LATE = timedelta(minutes=30)  # they come every ten
-ALARMING_SKEW = timedelta(minutes=5)
 _MEASURABLE = timedelta(seconds=2)  # a store tells whole seconds, and an answer takes its time
 
 

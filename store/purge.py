@@ -86,7 +86,7 @@ def present(machine: datetime, skew: timedelta) -> datetime:
 class PurgeReport:
     """What one run did. `faults`: what could not be done, by stable code; the next run tries again.
 
-    `refusals`: deletions that the store refused; each was tried again. `warnings`: what somebody should look at.
+    `refusals`: deletions that the store refused; each was tried again.
     `oldest_at`: when the oldest byte that is left was received. `skew`: the store's clock less this machine's.
     """
 
@@ -96,7 +96,6 @@ class PurgeReport:
     strays: int = 0
     refusals: int = 0
     faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
     oldest_at: datetime | None = None
     skew: timedelta = timedelta()
 

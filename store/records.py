@@ -61,22 +61,21 @@ class Records:
                 if self._turn is not None and is_ours:
                     self._turn.release()
 
-    def forget_deleted(self) -> bool:
-        """Empty SQLite's write-ahead log, which still holds what was deleted. False: it is in use; ask again later.
+    def forget_deleted(self) -> None:
+        """Empty SQLite's write-ahead log, which still holds what was deleted; if somebody reads, the next call does.
 
         Raises `SQLAlchemyError` or `sqlite3.Error` when the database cannot be reached. PostgreSQL sees to itself.
         """
         if self._turn is None:
-            return True
+            return
         raw = self.engine.raw_connection()
         try:
             cursor = raw.cursor()
             cursor.execute(f"PRAGMA busy_timeout={_LOG_WAIT_SECONDS * 1000}")
-            (is_busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             raw.cursor().execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
             raw.close()
-        return not is_busy
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

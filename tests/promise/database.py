@@ -42,8 +42,8 @@ class TroubledRecords(Records):
         with self._counted(), super().reading() as connection:
             yield connection
 
-    def forget_deleted(self) -> bool:
-        return True  # a database in memory has no log
+    def forget_deleted(self) -> None:
+        """A database in memory has no log."""
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
