@@ -12,7 +12,7 @@ from schemas.batch import Item
 from schemas.ids import BatchId, Randomness
 from schemas.options import CutoutOptions
 from store import canary
-from store.registry import places
+from store.places import places
 from store.transient import source_key
 
 AFTER = timedelta(minutes=30)
@@ -33,7 +33,7 @@ def send_canary(parts: Parts, randomness: Randomness = os.urandom) -> BatchId:
 
 
 def look_for_canaries(parts: Parts) -> dict[BatchId, list[str]]:
-    """Look for those whose deadline passed, in every place of the registry that this machine sees.
+    """Look for those whose deadline passed, in every place of `store.places` that this machine sees.
 
     Records and returns where each was found.
     """

@@ -15,7 +15,7 @@ from schemas.batch import Item, can_be_kept
 from schemas.left_out import LeftOut
 from schemas.naming import delivery_paths, has_photo_name
 from store.fingerprints import content_hmac, path_hmac
-from store.places import Lying
+from store.outside_listing import OutsideFile
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Changes:
         return tuple(sorted((*self.new, *self.changed), key=lambda photo: photo.path))
 
 
-def compare(listing: Iterable[Lying], key: str, known: Mapping[str, str], suffix: str) -> Changes:
+def compare(listing: Iterable[OutsideFile], key: str, known: Mapping[str, str], suffix: str) -> Changes:
     """Compare a listing with fingerprints (path's hash -> content's hash). `suffix`: of the cutouts, with its dot."""
     photos, left_out = photos_in(listing)
     names = cutout_names(photos, suffix)
@@ -75,16 +75,16 @@ def compare(listing: Iterable[Lying], key: str, known: Mapping[str, str], suffix
     return Changes(tuple(new), tuple(changed), skipped, frozenset(known) - seen, left_out)
 
 
-def cutout_names(photos: Iterable[Lying], suffix: str) -> dict[str, str]:
+def cutout_names(photos: Iterable[OutsideFile], suffix: str) -> dict[str, str]:
     """A photo's path -> its cutout's path, over all photos of a place."""
     items = [Item(number=number, path=each.path, size=each.size) for number, each in enumerate(photos, start=1)]
     names = delivery_paths(items, suffix)
     return {item.path: names[item.number] for item in items}
 
 
-def photos_in(listing: Iterable[Lying]) -> tuple[list[Lying], Counter[LeftOut]]:
+def photos_in(listing: Iterable[OutsideFile]) -> tuple[list[OutsideFile], Counter[LeftOut]]:
     """The photos of a listing, by path, and how many files were left out and why."""
-    photos: dict[str, Lying] = {}
+    photos: dict[str, OutsideFile] = {}
     left_out: Counter[LeftOut] = Counter()
     for each in listing:
         if not has_photo_name(each.path):

@@ -15,9 +15,9 @@ from flows.parts import current_parts, parts_to_clean
 from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault, StoreFault
 from store.engine_history import forget_runs
+from store.places import ENGINE_LIFE, prefect_folder, ray_folder
 from store.purge import PurgeReport
 from store.ray_sessions import sweep_sessions
-from store.registry import ENGINE_LIFE, prefect_folder, ray_folder
 
 _SHOWN = 200
 

@@ -17,7 +17,7 @@ from schemas.errors import BgbatchError, StoreFault
 from store import fingerprints, nights
 from store.nights import Night
 from store.outside import open_to_deliver, real_place
-from store.places import list_place
+from store.outside_listing import list_place
 from store.schedules import Schedule
 from store.transient import cutout_key
 

@@ -15,7 +15,7 @@ from schemas.record import Record
 from store import fingerprints, nights
 from store.nights import Night
 from store.outside import check_place, real_place
-from store.places import list_place
+from store.outside_listing import list_place
 from store.schedules import Schedule
 from store.transient import batch_prefix
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from schemas.ids import AccountId, BatchId
 from store.file_search import files_with
 from store.objects import ObjectStore
-from store.registry import Place
+from store.places import Place
 from store.tables import accounts, admissions, canaries
 from store.transient import batch_prefix
 

@@ -1,76 +1,223 @@
-"""What lies in a customer's own place: photos by key, each with a version that changes when the photo does."""
+"""Every place where a customer's bytes or names can come to lie: how long they stay, who erases them, who looks.
+
+`docs/places.md` is written from this list. A test fails when code of ours writes somewhere that is not in it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from schemas.errors import StoreFault
+from schemas.batch import PROMISED_LIFE
+from schemas.counting import so_many
 from store.settings import Settings
-from store.storage import error_code
+
+ENGINE_LIFE = timedelta(days=7)
+"""How long Prefect's runs and their logs stay: they hold ids and numbers only."""
 
 
 @dataclass(frozen=True)
-class Lying:
-    """An object of a place. `version`: ETag on S3, time of change in a folder."""
+class Place:
+    """A place. `folders`: where it is on this machine, for those who search it; none for what is elsewhere.
 
-    path: str
-    size: int
-    version: str
-
-
-def list_place(place: str, settings: Settings) -> Iterator[Lying]:
-    """All objects under `place`; what is hidden by a leading dot, or is a link, is left out. Raises `StoreFault`.
-
-    A folder below that cannot be read is a fault too: what lies in it would else pass for deleted.
+    `is_listed`: keys are known there, and canaries are looked for by them; elsewhere every file is searched for one.
+    `may_hold`: what of a customer can be there at all. `retention` None: for as long as the records are needed.
+    `writers`: modules of ours that write there.
     """
-    try:
-        yield from _on_s3(place, settings) if place.startswith("s3://") else _in_folder(place)
-    except OSError as error:
-        raise StoreFault(f"The place could not be listed: {error_code(error)}. Check that it may be read.") from None
+
+    name: str
+    may_hold: str
+    retention: timedelta | None
+    eraser: str
+    verifier: str
+    writers: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    is_listed: bool = False
 
 
-def _on_s3(place: str, settings: Settings) -> Iterator[Lying]:
-    from store.s3 import S3
+def places(settings: Settings) -> list[Place]:
+    """All of them, with these settings."""
+    return [
+        Place(
+            "transient store",
+            "photos, cutouts, masks, reports, file names",
+            PROMISED_LIFE,
+            "`store.purge`, every 10 minutes: every object, version, delete marker and unfinished upload by its path",
+            "a listing after the deletion; `store.health.oldest_byte`; canaries: by their paths",
+            ("store.folder", "store.s3", "store.objects", "store.transient"),
+            _local(settings.transient_root),
+            is_listed=True,
+        ),
+        Place(
+            "uploads in progress",
+            "photos in parts",
+            PROMISED_LIFE,
+            "they lie in the transient store, under their batch's hour, and S3's unfinished uploads are listed and "
+            "aborted by the same purge",
+            "as the transient store",
+            ("store.s3", "store.uploads"),
+        ),
+        Place(
+            "presigned links",
+            "an address that hands out one photo or cutout",
+            PROMISED_LIFE,
+            "`TransientStore.link`: a link ends with its batch at the latest",
+            "a test asks a real server for an object after its link's end",
+            ("store.transient",),
+        ),
+        Place(
+            "lake",
+            "photos and masks with a live grant, without names or accounts",
+            None,
+            "`lake.erase`: by reconcile within 10 minutes of the withdrawal",
+            "reconcile lists the whole lake; `bgbatch audit` reads it with a second reader; canaries: by their names, "
+            "and by what was admitted",
+            ("lake.write", "lake.compact", "lake.parquet", "store.objects"),
+            _local(settings.lake_root),
+            is_listed=True,
+        ),
+        Place(
+            "records database",
+            "account names, people's addresses, ids, numbers; what an account set up: schedules and their places, "
+            "addresses of webhooks, names of keys; reasons of withdrawals. No file name, no address of a photo, no "
+            "pixel",
+            None,
+            "sign-in links and sessions when they expire; names and what was set up when an account is closed; reasons "
+            "never",
+            "canaries: SQLite's file is searched for markers; PostgreSQL's is not",
+            ("store.records",),
+            _database(settings),
+        ),
+        Place(
+            "suppressions",
+            "ids of withdrawn grants, purged batches and closed accounts",
+            None,
+            "none needed: what they hold says nothing about a person or a photo",
+            "canaries: where it is a folder, its files are searched for markers",
+            ("consent.suppression",),
+            _local(settings.suppressions_root),
+        ),
+        Place(
+            "Ray sessions, spill folders and worker logs",
+            "nothing by design; spilled objects and tracebacks if the design fails",
+            timedelta(hours=1),
+            "`store.ray_sessions`: folders of sessions whose processes are gone, on every cleanup",
+            "canaries: searched for markers",
+            (),
+            (ray_folder(),),
+        ),
+        Place(
+            "plasma (shared memory)",
+            "nothing by design: photos do not pass through Ray",
+            timedelta(hours=1),
+            "the kernel, when Ray's processes end",
+            "canaries: searched for markers",
+            (),
+            (Path("/dev/shm"),),
+        ),
+        Place(
+            "Prefect's database, results and logs",
+            "ids and numbers",
+            ENGINE_LIFE,
+            "`store.engine_history` on every cleanup, and Prefect's own vacuum on a server",
+            "canaries: searched for markers",
+            ("flows.engine",),
+            (prefect_folder(settings),),
+        ),
+        Place(
+            "web server logs and temporary files",
+            "nothing: the log of requests holds routes and ids, uploads stream into the transient store",
+            timedelta(),
+            "none needed",
+            "canaries: the temporary folder is searched for markers",
+            ("portal.cli.serve",),
+            (Path(tempfile.gettempdir()),),
+        ),
+        Place(
+            "browser cache",
+            "cutouts and pages with file names, on the customer's own machine",
+            timedelta(),
+            "`Cache-Control: no-store` on every page and file but static ones, and on what a presigned link hands out",
+            "a test reads the header of every route",
+            ("portal.web.app",),
+        ),
+        Place(
+            "core dumps",
+            "memory of a worker that crashed",
+            timedelta(),
+            "none is written: `store.no_core_dumps` sets the limit to 0 when a process opens the transient store",
+            "a test reads the limit",
+        ),
+        Place(
+            "the customer's own disk",
+            "cutouts that they downloaded, contact sheets, copies pulled by the ML team",
+            None,
+            "theirs; copies of the lake are listed and taken back by `bgbatch lake verify`",
+            "theirs",
+            (
+                "portal.delivery",
+                "portal.cli.download",
+                "portal.contact_sheet",
+                "portal.cli.lake",
+                "portal.demo.story",
+                "portal.demo.people",
+                "lake.copies",
+                "lake.pull",
+                "lake.stats",
+                "consent.truth_table",
+                "workers.networks.importing",
+            ),
+        ),
+    ]
 
-    s3 = S3(place, settings)
-    prefix = s3.root.removeprefix("s3://").partition("/")[2]
-    start = f"{prefix}/" if prefix else ""
-    more: dict[str, object] = {}
-    while True:
-        page = s3.call("list_objects_v2", Prefix=start, **more)
-        for each in page.get("Contents", ()):
-            path = each["Key"].removeprefix(start)
-            if path and not path.endswith("/") and not any(map(_is_hidden, path.split("/"))):
-                yield Lying(path, each["Size"], str(each.get("ETag", "")) or each["LastModified"].isoformat())
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+def prefect_folder(settings: Settings) -> Path:
+    """Where Prefect keeps its database on this machine."""
+    return Path(os.environ.get("PREFECT_HOME", settings.home / "prefect"))
 
 
-def _in_folder(place: str) -> Iterator[Lying]:
-    root = Path(place.removeprefix("file://"))
-    if not root.is_dir():
-        raise FileNotFoundError(2, "no such folder")
-    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]
-        for name in names:
-            path = Path(folder) / name
-            if name.startswith(".") or path.is_symlink():
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # deleted since its folder was read
-                continue
-            yield Lying(path.relative_to(root).as_posix(), status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
+def ray_folder() -> Path:
+    """Where Ray keeps its sessions on this machine."""
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") and name not in (".", "..")  # of these a key is no path, which is to be told
+def places_page(settings: Settings) -> str:
+    """`docs/places.md`."""
+    lines = [
+        "# Where a customer's bytes or names can come to lie",
+        "",
+        "Written by `python -m store.places > docs/places.md` from `store/places.py`; a test compares them.",
+        "Canaries: the store is listed; folders are searched on the machine (or container) of the cleanup that looks.",
+        "",
+        "| place | what may be there | stays at most | erased by | looked at by |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.name} | {each.may_hold} | {_words(each.retention)} | {each.eraser} | {each.verifier} |"
+        for each in places(settings)
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # deleted since its parent was read
-        raise error
+def _words(retention: timedelta | None) -> str:
+    if retention is None:
+        return "while it is needed"
+    hours = int(retention.total_seconds() // 3600)
+    return "not at all" if hours == 0 else f"{hours} h" if hours <= 24 else so_many(hours // 24, "day")
+
+
+def _local(root: str) -> tuple[Path, ...]:
+    return () if root.startswith("s3://") else (Path(root.removeprefix("file://")),)
+
+
+def _database(settings: Settings) -> tuple[Path, ...]:
+    address = settings.records_address
+    path = address.removeprefix("sqlite:///")
+    return tuple(Path(f"{path}{end}") for end in ("", "-wal", "-shm")) if path != address else ()
+
+
+if __name__ == "__main__":
+    print(places_page(Settings()), end="")  # noqa: T201

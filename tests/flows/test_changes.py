@@ -6,12 +6,12 @@ import pytest
 
 from flows.changes import Changes, compare
 from schemas.left_out import LeftOut
-from store.places import Lying
+from store.outside_listing import OutsideFile
 
 KEY = "ab" * 32
 
 
-def look(*lying: Lying, before: Changes | None = None, suffix: str = ".png") -> Changes:
+def look(*lying: OutsideFile, before: Changes | None = None, suffix: str = ".png") -> Changes:
     """`before`: a look after which all was done."""
     done = {} if before is None else {photo.path_hmac: photo.content_hmac for photo in before.todo}
     return compare(lying, KEY, done, suffix)
@@ -21,13 +21,13 @@ def todo(changes: Changes) -> list[tuple[str, str]]:
     return [(photo.path, photo.name) for photo in changes.todo]
 
 
-A, B, C, D = (Lying(f"{name}.jpg", 5, "1") for name in "abcd")
+A, B, C, D = (OutsideFile(f"{name}.jpg", 5, "1") for name in "abcd")
 
 
 def test_a_photo_is_done_again_only_when_its_size_its_version_or_its_cutouts_name_is_another() -> None:
     first = look(D, C, B, A)
     assert todo(first) == [(f"{name}.jpg", f"{name}.png") for name in "abcd"], "in order of the paths"
-    longer, newer, added = Lying("d.jpg", 6, "1"), Lying("b.jpg", 5, "2"), Lying("c2.jpg", 5, "1")
+    longer, newer, added = OutsideFile("d.jpg", 6, "1"), OutsideFile("b.jpg", 5, "2"), OutsideFile("c2.jpg", 5, "1")
     second = look(longer, added, newer, A, before=first)
     assert [each[0] for each in todo(second)] == ["b.jpg", "c2.jpg", "d.jpg"]
     assert ([each.path for each in second.new], second.skipped, second.found) == (["c2.jpg"], 1, 4)
@@ -39,14 +39,14 @@ def test_a_photo_is_done_again_only_when_its_size_its_version_or_its_cutouts_nam
 
 
 def test_a_photo_that_comes_later_gives_both_their_whole_names_though_one_was_done() -> None:
-    assert todo(look(A, Lying("a.heic", 7, "1"), B, before=look(A, B))) == [
+    assert todo(look(A, OutsideFile("a.heic", 7, "1"), B, before=look(A, B))) == [
         ("a.heic", "a.heic.png"),
         ("a.jpg", "a.jpg.png"),
     ]
 
 
 def test_in_whatever_order_a_place_is_listed_its_cutouts_are_called_the_same() -> None:
-    quiet, loud = Lying("a.jpg", 5, "1"), Lying("A.JPG", 5, "1")
+    quiet, loud = OutsideFile("a.jpg", 5, "1"), OutsideFile("A.JPG", 5, "1")
     first = look(quiet, loud)
     assert todo(first) == [("A.JPG", "A.JPG.1.png"), ("a.jpg", "a.jpg.2.png")], "a disk may take both for one"
     assert todo(look(loud, quiet, before=first)) == []
@@ -66,6 +66,6 @@ def test_in_whatever_order_a_place_is_listed_its_cutouts_are_called_the_same() -
 def test_what_is_no_photo_or_cannot_be_named_is_counted_by_reason_and_the_rest_is_done(
     path: str, why: LeftOut | None
 ) -> None:
-    changes = look(Lying(path, 5, "1"), Lying(path, 5, "1"), A)
+    changes = look(OutsideFile(path, 5, "1"), OutsideFile(path, 5, "1"), A)
     assert changes.left_out == ({why: 2} if why else {})
     assert [each[0] for each in todo(changes)] == (["a.jpg"] if why else ["LOUD.JPG", "a.jpg"])

@@ -21,7 +21,7 @@ from schemas.industries import Industry
 from store.batches import get_batch, hasten
 from store.engine_history import forget_runs
 from store.people import find_account
-from store.registry import places
+from store.places import places
 from store.transient import batch_prefix
 from tests.flows.conftest import Place
 from tests.flows.test_command_line import Shell
@@ -105,7 +105,7 @@ def wait_until_ended(parts: Parts, batch_id: str, worker: subprocess.Popen[bytes
 
 
 def hits(parts: Parts) -> set[tuple[str, str]]:
-    """What was found (marker, name or pixels) and in which place of the registry."""
+    """What was found (marker, name or pixels) and in which of `store.places`."""
     needles = {MARKER: MARKER.encode(), NAME: NAME.encode(), "pixels": BLOCK}
     found = set()
     listed = places(parts.settings)

@@ -47,8 +47,8 @@ from store.batches import get_batch
 from store.folder import Folder
 from store.nights import Night, NightState
 from store.objects import ObjectStore, open_store
+from store.outside_listing import OutsideFile, list_place
 from store.people import create_account
-from store.places import Lying, list_place
 from store.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.batches import run_batch
@@ -332,7 +332,7 @@ def test_a_slow_place_holds_up_nobody_elses_night(market: Market, monkeypatch: p
     market.schedule(deliver=None)
     both_are_there = threading.Barrier(2, timeout=60)
 
-    def slow(place: str, settings: Settings) -> Iterator[Lying]:
+    def slow(place: str, settings: Settings) -> Iterator[OutsideFile]:
         both_are_there.wait()
         return list_place(place, settings)
 
@@ -350,7 +350,7 @@ def test_a_night_that_takes_long_holds_up_no_later_look_at_the_others(
     market.schedule(cron="30 2 * * *", deliver=None)
     goes_on, is_slow, other_is_begun = threading.Event(), threading.Event(), threading.Event()
 
-    def list_slowly(place: str, settings: Settings) -> Iterator[Lying]:
+    def list_slowly(place: str, settings: Settings) -> Iterator[OutsideFile]:
         if market.clock[0] == FIRST:
             is_slow.set()
             assert goes_on.wait(60)
@@ -381,7 +381,7 @@ def test_messages_are_sent_while_a_night_takes_long(
     market.clock[0] = FIRST
     is_slow, is_sent, ending = threading.Event(), threading.Event(), threading.Event()
 
-    def list_slowly(place: str, settings: Settings) -> Iterator[Lying]:
+    def list_slowly(place: str, settings: Settings) -> Iterator[OutsideFile]:
         is_slow.set()
         assert is_sent.wait(60)
         ending.set()
@@ -564,7 +564,7 @@ def test_a_look_that_lost_its_lease_to_another_makes_no_second_batch(
     fill(market, 3)
     schedule = market.schedule()
 
-    def slow(place: str, settings: Settings) -> Iterator[Lying]:
+    def slow(place: str, settings: Settings) -> Iterator[OutsideFile]:
         monkeypatch.setattr(night_look, "list_place", list_place)
         with market.parts.records.transaction() as connection:
             connection.execute(update(tables.nights).values(lease_until=FIRST))

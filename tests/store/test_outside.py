@@ -10,8 +10,8 @@ import pytest
 
 from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from store.outside import allow, check_place, normal_place, open_outside, open_to_deliver, real_place
+from store.outside_listing import list_place
 from store.people import create_account
-from store.places import list_place
 from store.records import Records
 from store.settings import Settings
 from tests.store.conftest import NOON, open_store, rclone_bucket

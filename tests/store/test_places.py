@@ -12,8 +12,8 @@ import pytest
 from schemas.batch import PROMISED_LIFE
 from store.engine_history import forget_runs
 from store.file_search import files_with
+from store.places import places, places_page
 from store.ray_sessions import dead_sessions, sweep_sessions
-from store.registry import places, places_page
 from store.settings import Settings
 from store.transient import open_transient
 from tests.store.conftest import NOON
@@ -29,12 +29,12 @@ _WRITING_METHODS = {
 _IN_MEMORY = {"json.dump", "pickle.dump"}
 
 
-def test_whatever_writes_is_in_the_registry(tmp_path: Path) -> None:
+def test_whatever_writes_is_among_the_places(tmp_path: Path) -> None:
     """A new writer must say where it writes, for how long, who erases it and who looks."""
     known = {writer for place in places(Settings(home=tmp_path)) for writer in place.writers}
     writers = {module for module, tree in _modules() if _writes(tree)}
     unknown = {each for each in writers if not any(f"{each}.".startswith(f"{writer}.") for writer in known)}
-    assert unknown == set(), "add these to store/registry.py"
+    assert unknown == set(), "add these to store/places.py"
 
 
 def test_a_writer_would_be_noticed() -> None:
