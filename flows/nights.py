@@ -1,4 +1,4 @@
-"""The flow of a schedule's night, and the deployments that start it by cron and time zone on a Prefect server."""
+"""The flows of a night and of all that are due, and deployments that start nights by the clock on a Prefect server."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _night(schedule_id: str, out_of_turn: bool) -> list[str]:
     return [each.state for each in night_steps.run_schedule(parts, schedule, worker())]
 
 
-@flow(name="night-watch", persist_result=False)
-def night_watch() -> list[Night]:
+@flow(name="due-nights", persist_result=False)
+def due_nights() -> list[Night]:
     """Look after all schedules once: for a cron job, or a service, without a Prefect server."""
-    return _night_watch()
+    return _due_nights()
 
 
 @without_its_text
-def _night_watch() -> list[Night]:
+def _due_nights() -> list[Night]:
     return night_steps.run_due(current_parts(), worker())
 
 

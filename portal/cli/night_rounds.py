@@ -72,10 +72,10 @@ def look_after_all(parts: Parts, in_line: bool) -> list[Night]:
         return night_steps.run_due(parts, worker_in_line(), at_once=_AT_ONCE)
     if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
-    from flows.nights import night_watch
+    from flows.nights import due_nights
 
     with engine.running(parts):
-        return night_watch()
+        return due_nights()
 
 
 def send_webhooks(parts: Parts) -> None:

@@ -410,12 +410,12 @@ def test_a_watch_that_leaves_the_cutting_to_nobody_runs_what_is_due_on_an_engine
     market.clock[0] = FIRST
     ending, ran = threading.Event(), []
 
-    def night_watch() -> list[Night]:
+    def due_nights() -> list[Night]:
         ran.append("nights")
         ending.set()
         return []
 
-    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night_watch=night_watch))
+    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(due_nights=due_nights))
     monkeypatch.setattr("flows.engine.start", lambda: ran.append("engine"))
     monkeypatch.setattr(night_steps, "run_due", lambda *_, **__: pytest.fail("nobody would cut it"))
     night_rounds.keep_looking(market.parts, False, ending)
