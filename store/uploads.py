@@ -119,8 +119,8 @@ class Uploads:
         ]
         if missing:
             raise WrongState(
-                f"Not complete are {len(missing):,} of {so_many(len(photos), 'photo')}. Send what is missing, or take "
-                "them out."
+                f"{len(missing):,} of {so_many(len(photos), 'photo')} {'is' if len(missing) == 1 else 'are'} not "
+                "complete. Send what is missing, or take it out."
             )
         ordered = sorted(photos.items(), key=lambda pair: pair[1].path)
         return tuple(
