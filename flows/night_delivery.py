@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from flows.changes import cutout_names, photos_in
 from flows.lease import LeaseLost
 from flows.night_look import ToDo
 from flows.night_report import REPORTS, Details, details_key, report_of
-from flows.night_worker import Worker, fenced
+from flows.night_worker import Job, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
 from store import fingerprints, nights
@@ -28,14 +28,7 @@ _TRIAL = f"{REPORTS}/trial"
 """What a cutout is called that is written to see whether a place takes any: no name of a photo can be at fault then."""
 
 
-def deliver(
-    parts: Parts,
-    schedule: Schedule,
-    night: Night,
-    worker: Worker,
-    watch: Callable[[int, int], None],
-    done: dict[int, ToDo],
-) -> dict[int, str]:
+def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dict[int, ToDo]) -> dict[int, str]:
     """Write cutouts into the customer's place; each is remembered once it lies there. Returns why some do not, by item.
 
     `watch` is told how many of how many have been tried.
@@ -44,7 +37,7 @@ def deliver(
     Raises `LeaseLost`: by then another delivers, perhaps newer cutouts of the same photos.
     """
     assert night.batch_id is not None
-    batch_id = night.batch_id
+    parts, schedule, batch_id = job.parts, job.schedule, night.batch_id
     with parts.records.reading() as connection:
         known = fingerprints.known(connection, schedule.schedule_id)
         real = None
@@ -52,19 +45,20 @@ def deliver(
             real = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
     place = open_to_deliver(real, parts.settings) if real is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
+    delivered = len(done) - len(left)
     refused: dict[int, str] = {}
-    lie_there = len(done) - len(left)
 
-    suffix = schedule.options.format.suffix
+    def cutout(number: int) -> bytes:
+        return parts.transient.read(cutout_key(batch_id, number, schedule.options.format.suffix))
 
     def write(pair: tuple[int, ToDo]) -> None:
         number, each = pair
-        if worker.has_lost():
+        if job.worker.has_lost():
             raise LeaseLost
         if place is not None:
-            cutout = parts.transient.read(cutout_key(batch_id, number, suffix))
+            data = cutout(number)
             try:
-                place.write(each.name, cutout)
+                place.write(each.name, data)
             except StoreFault as fault:
                 refused[number] = str(fault)
 
@@ -72,23 +66,21 @@ def deliver(
         for start in range(0, len(left), _AT_ONCE):
             portion = left[start : start + _AT_ONCE]
             list(writers.map(write, portion))
-            lying = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
-            lie_there += len(lying)
-            with fenced(parts, night, worker) as connection:
-                fingerprints.remember(connection, schedule.schedule_id, lying)
-                delivered = lie_there if place is not None else 0
-                nights.note(connection, night, done=len(done), delivered=delivered)
+            written = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
+            delivered += len(written)
+            with fenced(job, night) as connection:
+                fingerprints.remember(connection, schedule.schedule_id, written)
+                nights.note(connection, night, done=len(done), delivered=delivered if place is not None else 0)
             watch(start + len(portion), len(left))
-            if not lying and place is not None:
-                cutout = parts.transient.read(cutout_key(batch_id, portion[0][0], suffix))
-                place.write(f"{_TRIAL}{suffix}", cutout)  # as large as a cutout is: a page still fits on a full disk
+            if not written and place is not None:
+                # As large as a cutout is: a page still fits on a full disk.
+                place.write(f"{_TRIAL}{schedule.options.format.suffix}", cutout(portion[0][0]))
     return refused
 
 
-def write_details(
-    parts: Parts, schedule: Schedule, night: Night, failed: list[tuple[str, str, str]], now: datetime
-) -> None:
+def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]], now: datetime) -> None:
     """What failed, and which cutouts have no photo any more, by name, into the customer's place. Never ends a night."""
+    parts, schedule = job.parts, job.schedule
     if schedule.deliver is None or not (failed or night.deleted):
         return
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from flows.changes import Photo, compare
-from flows.night_worker import Worker, fenced
+from flows.night_worker import Job, fenced
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item
@@ -16,7 +16,6 @@ from store import fingerprints, nights
 from store.nights import Night
 from store.outside import check_place, real_place
 from store.outside_listing import list_place
-from store.schedules import Schedule
 from store.transient import batch_prefix
 
 
@@ -28,11 +27,12 @@ class ToDo(Record):
     content_hmac: str
 
 
-def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+def look(job: Job, night: Night) -> Night:
     """List the source, compare it with the fingerprints, and seal what is to do. Raises what makes it impossible.
 
     Raises `LeaseLost` too: two that looked at once would have each photo cut twice.
     """
+    parts, schedule = job.parts, job.schedule
     with parts.records.reading() as connection:
         source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
         if schedule.deliver is not None:
@@ -60,12 +60,12 @@ def look(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Nigh
             schedule.account_id,
             schedule.industry,
             schedule.options,
-            worker.randomness,
+            job.worker.randomness,
             due_at=night.deadline_at,
         )
         parts.transient.write(stamp, _todo_key(stamp.batch_id), _todo_bytes(todo))
         numbers["batch_id"] = stamp.batch_id
-    with fenced(parts, night, worker) as connection:
+    with fenced(job, night) as connection:
         fingerprints.forget(connection, schedule.schedule_id, changes.deleted)
         night = nights.note(connection, night, **numbers)
     if stamp is not None:

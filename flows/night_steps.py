@@ -22,7 +22,7 @@ from flows.night_delivery import deliver
 from flows.night_look import ToDo, look, read_todo
 from flows.night_report import NOT_DELIVERED, NOT_DONE, OVERLAP
 from flows.night_telling import end, tell, watch_pace
-from flows.night_worker import Worker, fenced, held
+from flows.night_worker import Job, Worker, fenced, held
 from flows.parts import Parts
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts, Manifest
@@ -60,17 +60,17 @@ def run_due(parts: Parts, worker: Worker, at_once: int = 1) -> list[Night]:
 
 def run_alone(parts: Parts, schedule_id: ScheduleId, worker: Worker) -> list[Night]:
     """Look after one schedule. Whatever is wrong with it is said, and nobody else's night waits for it."""
-    return _alone(parts, schedule_id, lambda schedule: run_schedule(parts, schedule, worker), [])
+    return _alone(parts, schedule_id, lambda schedule: run_schedule(Job(parts, schedule, worker)), otherwise=[])
 
 
 def anything_to_do(parts: Parts) -> bool:
     """Whether `run_due` would do anything now."""
     with parts.records.reading() as connection:
         known = schedules.list_ids(connection)
-    return any(_alone(parts, each, lambda schedule: bool(_actions(parts, schedule)), False) for each in known)
+    return any(_alone(parts, each, lambda schedule: bool(_actions(parts, schedule)), otherwise=False) for each in known)
 
 
-def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T], otherwise: T) -> T:
+def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T], *, otherwise: T) -> T:
     try:
         with parts.records.reading() as connection:
             schedule = schedules.find(connection, schedule_id)
@@ -84,57 +84,54 @@ def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T],
     return otherwise
 
 
-def run_schedule(parts: Parts, schedule: Schedule, worker: Worker) -> list[Night]:
+def run_schedule(job: Job) -> list[Night]:
     """What `decide` says for one schedule now. Returns the nights that were touched."""
-    moved = []
-    for action in _actions(parts, schedule):
-        night = _carry_out(parts, schedule, action, worker)
-        if night is not None:
-            moved.append(night)
-    return moved
+    touched = [_carry_out(job, action) for action in _actions(job.parts, job.schedule)]
+    return [night for night in touched if night is not None]
 
 
-def run_now(parts: Parts, schedule: Schedule, worker: Worker) -> Night | None:
+def run_now(job: Job) -> Night | None:
     """A night out of turn, or the rest of the one that is going. None when another process works on it."""
+    parts, schedule = job.parts, job.schedule
     with parts.records.transaction() as connection:
         now = parts.clock()
         schedules.take_turns(connection, schedule.schedule_id)
         night = nights.running(connection, schedule.schedule_id)
         if night is None:
-            night = nights.begin(connection, schedule, now.replace(microsecond=0), now, worker.randomness)
-    return None if night is None else go_on(parts, schedule, night, worker)
+            night = nights.begin(connection, schedule, now.replace(microsecond=0), now, job.worker.randomness)
+    return None if night is None else go_on(job, night)
 
 
-def go_on(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night | None:
+def go_on(job: Job, night: Night) -> Night | None:
     """Bring a night as far as it goes. None when another process has it. What is not its fault is raised."""
     try:
-        with held(parts, night, worker) as ours:
-            return None if ours is None else _advance_or_note(parts, schedule, night, ours)
+        with held(job, night) as ours:
+            return None if ours is None else _advance_or_note(ours, night)
     except LeaseLost:
         _log.warning("night %s: another process has it by now, or its schedule is gone", night.night_id)
         return None
 
 
-def _advance_or_note(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+def _advance_or_note(job: Job, night: Night) -> Night:
     try:
-        return _advance(parts, schedule, fresh(parts, night), worker)
+        return _advance(job, fresh(job.parts, night))
     except BgbatchError as fault:
         if fault.fault == "user":
-            photos = fresh(parts, night).left if isinstance(fault, PastDeadline) else 0
-            return end(parts, schedule, night, worker, NightState.FAILED, {fault.code: photos})
-        with fenced(parts, night, worker) as connection:
+            photos = fresh(job.parts, night).left if isinstance(fault, PastDeadline) else 0
+            return end(job, night, NightState.FAILED, {fault.code: photos})
+        with fenced(job, night) as connection:
             night = nights.note(connection, night, failures={fault.code: 0})
-        watch_pace(parts, schedule, night, worker, None)
+        watch_pace(job, night, None)
         raise
 
 
-def _give_up(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night | None:
+def _give_up(job: Job, night: Night) -> Night | None:
     try:
-        with held(parts, night, worker) as ours:
+        with held(job, night) as ours:
             if ours is None:
                 return None
             code = next(iter(night.failures), NOT_DONE) if night.batch_id is None else PastDeadline.code
-            return end(parts, schedule, night, ours, NightState.FAILED, {code: night.left})
+            return end(ours, night, NightState.FAILED, {code: night.left})
     except LeaseLost:
         return None
 
@@ -155,7 +152,8 @@ def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
     return decide(times, last, going, now)
 
 
-def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker) -> Night | None:
+def _carry_out(job: Job, action: Action) -> Night | None:
+    parts, schedule, randomness = job.parts, job.schedule, job.worker.randomness
     now = parts.clock()
     with parts.records.transaction() as connection:
         schedules.take_turns(connection, schedule.schedule_id)
@@ -163,41 +161,43 @@ def _carry_out(parts: Parts, schedule: Schedule, action: Action, worker: Worker)
         if action.step is Step.BEGIN and action.due_at is not None:
             if night is not None:  # somebody began one by hand since that was decided
                 return None
-            night = nights.begin(connection, schedule, action.due_at, now, worker.randomness)
+            night = nights.begin(connection, schedule, action.due_at, now, randomness)
         elif action.step is Step.SKIP and action.due_at is not None:
             state = NightState.SKIPPED
-            night = nights.begin(connection, schedule, action.due_at, now, worker.randomness, state)
+            night = nights.begin(connection, schedule, action.due_at, now, randomness, state)
             if night is not None:
                 night = nights.note(connection, night, failures={OVERLAP: 0})
                 tell(connection, schedule, night, "night.skipped", now)
     if night is None or action.step is Step.SKIP:
         return night
     if action.step is Step.GIVE_UP:
-        return _give_up(parts, schedule, night, worker)
-    return go_on(parts, schedule, night, worker)
+        return _give_up(job, night)
+    return go_on(job, night)
 
 
-def _advance(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+def _advance(job: Job, night: Night) -> Night:
+    parts = job.parts
     batch = _batch_of(parts, night)
     if batch is None or batch.state is BatchState.OPEN:  # it died between look and seal: look again
-        night = look(parts, schedule, night, worker)
+        night = look(job, night)
         batch = _batch_of(parts, night)
     if batch is None:
-        return end(parts, schedule, night, worker, NightState.COMPLETED, {})
+        return end(job, night, NightState.COMPLETED, {})
     if not batch.state.has_ended:
-        night = watch_pace(parts, schedule, night, worker, _pace_in_line(parts, batch))
+        night = watch_pace(job, night, _pace_in_line(parts, batch))
         if parts.clock() >= _cut_until(batch):
             _call_off(parts, batch)
-        elif worker.process is not None:
-            _cut(parts, schedule, night, worker, batch)
+        elif job.worker.process is not None:
+            _cut(job, night, batch)
         batch = _batch_of(parts, night)
     if batch is None or not batch.state.has_ended:
         return fresh(parts, night)
-    return _finish(parts, schedule, fresh(parts, night), worker)
+    return _finish(job, fresh(parts, night))
 
 
-def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: BatchRecord) -> None:
+def _cut(job: Job, night: Night, batch: BatchRecord) -> None:
     """Cut in this process, under the batch's lease, unless another process has it."""
+    parts, worker = job.parts, job.worker
     batch_id, began = batch.stamp.batch_id, parts.clock()
     done_then = batch.counts.done + batch.counts.failed
     with parts.records.transaction() as connection:
@@ -208,7 +208,7 @@ def _cut(parts: Parts, schedule: Schedule, night: Night, worker: Worker, batch: 
     def watch(counts: Counts) -> None:
         nonlocal current
         pace = Pace(began, done_then, counts.done + counts.failed, counts.items)
-        current = watch_pace(parts, schedule, current, worker, pace)
+        current = watch_pace(job, current, pace)
         if parts.clock() >= _cut_until(batch):
             _call_off(parts, batch)
         parts.watch(counts)
@@ -236,39 +236,36 @@ def _call_off(parts: Parts, batch: BatchRecord) -> None:
         call_off(connection, batch.stamp.batch_id, parts.clock())
 
 
-def _finish(parts: Parts, schedule: Schedule, night: Night, worker: Worker) -> Night:
+def _finish(job: Job, night: Night) -> Night:
     """Deliver what was cut and is not delivered yet, then close. Raises `StoreFault` for a place that is away."""
     assert night.batch_id is not None
     try:
-        manifest = parts.transient.manifest(night.batch_id)
-        todo = read_todo(parts, night.batch_id)
-        return _deliver_and_close(parts, schedule, night, worker, manifest, todo)
+        manifest = job.parts.transient.manifest(night.batch_id)
+        todo = read_todo(job.parts, night.batch_id)
+        return _deliver_and_close(job, night, manifest, todo)
     except (BatchNotSealed, NotFound):  # purged, before the delivery or in the middle
-        left = fresh(parts, night).left
-        return end(parts, schedule, night, worker, NightState.FAILED, {PastDeadline.code: left})
+        left = fresh(job.parts, night).left
+        return end(job, night, NightState.FAILED, {PastDeadline.code: left})
 
 
-def _deliver_and_close(
-    parts: Parts, schedule: Schedule, night: Night, worker: Worker, manifest: Manifest, todo: list[ToDo]
-) -> Night:
-    assert night.batch_id is not None
-    results = results_by_number(parts.transient.reports(night.batch_id))
+def _deliver_and_close(job: Job, night: Night, manifest: Manifest, todo: list[ToDo]) -> Night:
+    results = results_by_number(job.parts.transient.reports(manifest.stamp.batch_id))
     done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
-    began, told = parts.clock(), night
+    began, told = job.parts.clock(), night
 
     def watch(done: int, of: int) -> None:
         nonlocal told
-        told = watch_pace(parts, schedule, told, worker, Pace(began, 0, done, of))
+        told = watch_pace(job, told, Pace(began, 0, done, of))
 
-    refused = deliver(parts, schedule, night, worker, watch, {number: todo[number - 1] for number in done})
-    lying = len(done) - len(refused)
+    refused = deliver(job, night, watch, {number: todo[number - 1] for number in done})
+    written = len(done) - len(refused)
     failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
     if len(results) < len(manifest.items):
         failures[NOT_DONE] = len(manifest.items) - len(results)
     if refused:
         failures[NOT_DELIVERED] = len(refused)
-    with fenced(parts, night, worker) as connection:
-        delivered = lying if schedule.deliver is not None else 0
+    with fenced(job, night) as connection:
+        delivered = written if job.schedule.deliver is not None else 0
         night = nights.note(connection, night, done=len(done), delivered=delivered)
     named = [
         (manifest.items[number - 1].path, each.code, each.sentence)
@@ -278,8 +275,8 @@ def _deliver_and_close(
     named += [(manifest.items[number - 1].path, NOT_DELIVERED, why) for number, why in sorted(refused.items())]
     state = NightState.COMPLETED
     if failures:
-        state = NightState.PARTIALLY_COMPLETED if lying else NightState.FAILED
-    return end(parts, schedule, night, worker, state, dict(failures), named)
+        state = NightState.PARTIALLY_COMPLETED if written else NightState.FAILED
+    return end(job, night, state, dict(failures), named)
 
 
 def fresh(parts: Parts, night: Night) -> Night:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from flows.night_delivery import write_details
 from flows.night_report import markdown, report_of
-from flows.night_worker import Worker, fenced
-from flows.parts import Parts
+from flows.night_worker import Job, fenced
 from flows.timetable import Pace, estimate, is_at_risk
 from schemas.counting import so_many
 from store import nights, webhooks
@@ -20,47 +20,45 @@ from store.schedules import Schedule
 _log = logging.getLogger(__name__)
 
 
-def watch_pace(parts: Parts, schedule: Schedule, night: Night, worker: Worker, pace: Pace | None) -> Night:
+def watch_pace(job: Job, night: Night, pace: Pace | None) -> Night:
     """Estimate the end, and alert once, before the deadline is missed. `pace`: None while it gets no further."""
-    now = parts.clock()
+    now = job.parts.clock()
     ends_at = None if pace is None else estimate(pace, now)
     alerts = night.alerted_at is None and is_at_risk(night.started_at, night.deadline_at, ends_at, now)
     values: dict[str, object] = {"estimate_at": ends_at}
     if alerts:
         values["alerted_at"] = now
-    with parts.records.transaction() as connection:
+    with job.parts.records.transaction() as connection:
         night = nights.note(connection, night, **values)
         if alerts:
-            tell(connection, schedule, night, "night.at_risk", now)
+            tell(connection, job.schedule, night, "night.at_risk", now)
     if alerts:
         far = "it gets no further" if pace is None else f"{pace.done:,} of {so_many(pace.items, 'photo')}"
         _log.warning("night %s will miss its deadline: %s", night.night_id, far)
-        worker.publish("night-at-risk", markdown(report_of(night, now), schedule))
+        job.worker.publish("night-at-risk", markdown(report_of(night, now), job.schedule))
     return night
 
 
 def end(
-    parts: Parts,
-    schedule: Schedule,
+    job: Job,
     night: Night,
-    worker: Worker,
     state: NightState,
     failures: dict[str, int],
-    failed: list[tuple[str, str, str]] | None = None,
+    failed: Sequence[tuple[str, str, str]] = (),
 ) -> Night:
     """Record how the night ended, and tell: a page, the account's webhooks, and with names the customer's own place.
 
-    Raises `LeaseLost`.
+    `failures`: code -> photos. `failed`: name, code and sentence of each photo. Raises `LeaseLost`.
     """
-    now = parts.clock()
-    with fenced(parts, night, worker):
+    now = job.parts.clock()
+    with fenced(job, night):
         pass  # else the page with names would be written over the one of who has the night by now
     over = {"state": state, "failures": failures, "ended_at": now, "estimate_at": None}
-    write_details(parts, schedule, night.model_copy(update=over), failed or [], now)
-    with fenced(parts, night, worker) as connection:
+    write_details(job, night.model_copy(update=over), failed, now)
+    with fenced(job, night) as connection:
         night = nights.note(connection, night, **over)
-        tell(connection, schedule, night, "night.ended", now)
-    worker.publish("night-report", markdown(report_of(night, now), schedule))
+        tell(connection, job.schedule, night, "night.ended", now)
+    job.worker.publish("night-report", markdown(report_of(night, now), job.schedule))
     return night
 
 

@@ -1,4 +1,4 @@
-"""Who works on nights, and the lease that keeps two of them off the same night."""
+"""Who works on a schedule's nights, and the lease that keeps two of them off the same night."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flows.parts import Parts, Process
 from schemas.ids import Randomness
 from store import nights
 from store.nights import Night
+from store.schedules import Schedule
 
 Publish = Callable[[str, str], None]
 """Shows a page, given its key and Markdown: a Prefect artifact where there is an engine."""
@@ -32,34 +33,44 @@ class Worker:
     has_lost: Callable[[], bool] = lambda: False
 
 
+@dataclass(frozen=True)
+class Job:
+    """A worker at one schedule's nights, and what it works with."""
+
+    parts: Parts
+    schedule: Schedule
+    worker: Worker
+
+
 @contextmanager
-def held(parts: Parts, night: Night, worker: Worker) -> Iterator[Worker | None]:
+def held(job: Job, night: Night) -> Iterator[Job | None]:
     """Hold the night's lease until the end of the block; None when another process has it.
 
     The worker knows when the lease is lost.
     """
+    parts, holder = job.parts, job.worker.holder
+
+    def renew() -> bool:
+        with parts.records.transaction() as connection:
+            return nights.renew(connection, night.night_id, holder, parts.clock())
+
     with parts.records.transaction() as connection:
-        is_ours = nights.hold(connection, night.night_id, worker.holder, parts.clock())
+        is_ours = nights.hold(connection, night.night_id, holder, parts.clock())
     if not is_ours:
         yield None
         return
     try:
-        with renewed(nights.LEASE_LIFE, lambda: _renew(parts, night, worker.holder)) as lost:
-            yield replace(worker, has_lost=lost.is_set)
+        with renewed(nights.LEASE_LIFE, renew) as lost:
+            yield replace(job, worker=replace(job.worker, has_lost=lost.is_set))
     finally:
         with parts.records.transaction() as connection:
-            nights.let_go(connection, night.night_id, worker.holder)
+            nights.let_go(connection, night.night_id, holder)
 
 
 @contextmanager
-def fenced(parts: Parts, night: Night, worker: Worker) -> Iterator[Connection]:
+def fenced(job: Job, night: Night) -> Iterator[Connection]:
     """A transaction that is made only while the worker holds the night's lease. Raises `LeaseLost`."""
-    with parts.records.transaction() as connection:
-        if worker.has_lost() or not nights.renew(connection, night.night_id, worker.holder, parts.clock()):
+    with job.parts.records.transaction() as connection:
+        if job.worker.has_lost() or not nights.renew(connection, night.night_id, job.worker.holder, job.parts.clock()):
             raise LeaseLost
         yield connection
-
-
-def _renew(parts: Parts, night: Night, holder: str) -> bool:
-    with parts.records.transaction() as connection:
-        return nights.renew(connection, night.night_id, holder, parts.clock())

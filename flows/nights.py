@@ -11,7 +11,7 @@ from prefect.schedules import Cron
 
 from flows import night_steps
 from flows.lease import new_holder
-from flows.night_worker import Worker
+from flows.night_worker import Job, Worker
 from flows.parts import Parts, current_parts, using
 from flows.process_batch import process_batch
 from flows.unforeseen import without_its_text
@@ -38,10 +38,11 @@ def _night(schedule_id: str, out_of_turn: bool) -> list[str]:
     parts = current_parts()
     with parts.records.reading() as connection:
         schedule = schedules.find(connection, schedule_id)
+    job = Job(parts, schedule, worker())
     if out_of_turn:
-        ran = night_steps.run_now(parts, schedule, worker())
+        ran = night_steps.run_now(job)
         return [] if ran is None else [ran.state]
-    return [each.state for each in night_steps.run_schedule(parts, schedule, worker())]
+    return [each.state for each in night_steps.run_schedule(job)]
 
 
 @flow(name="due-nights", persist_result=False)

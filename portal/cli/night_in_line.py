@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import sleep
 
 from flows import night_steps
-from flows.night_worker import Worker
+from flows.night_worker import Job
 from flows.parts import Parts
 from store import line, nights
 from store.batches import get_batch
@@ -17,18 +17,16 @@ _LOOK_EVERY = 5.0  # seconds
 _MOST_QUIET = 3  # looks; between two turns a dispatcher has no lease for a moment
 
 
-def left_to_dispatchers(
-    parts: Parts, schedule: Schedule, worker: Worker, tell_that_it_waits: Callable[[], None]
-) -> Night | None:
+def left_to_dispatchers(job: Job, tell_that_it_waits: Callable[[], None]) -> Night | None:
     """Run a night, or the rest of one, whose photos others cut. None where no dispatcher is at work.
 
-    Whoever cut it here would start Ray and a network of its own beside theirs. `worker` is one that cuts nothing. A
+    Whoever cut it here would start Ray and a network of its own beside theirs. Its worker is one that cuts nothing. A
     night that is still running is given back when there has been no dispatcher for a while. Whoever removes its
     schedule ends it.
     """
-    night = None
+    parts, night = job.parts, None
     if _is_one_at_work(parts):
-        night = night_steps.run_now(parts, schedule, worker) or _running(parts, schedule)
+        night = night_steps.run_now(job) or _running(parts, job.schedule)
     quiet, is_new = 0, True
     while night is not None and night.state is NightState.RUNNING and quiet < _MOST_QUIET:
         if _waits(parts, night) and not is_new:  # a second dispatcher may have no work
@@ -38,7 +36,7 @@ def left_to_dispatchers(
         night = night_steps.fresh(parts, night)
         quiet = 0 if _is_one_at_work(parts) or night.is_held(parts.clock()) else quiet + 1
         if night.state is NightState.RUNNING:  # else `bgbatch serve`, which looks after it too, was first
-            night = night_steps.go_on(parts, schedule, night, worker) or night_steps.fresh(parts, night)
+            night = night_steps.go_on(job, night) or night_steps.fresh(parts, night)
     if night is not None:
         _waits(parts, night)
     return night

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from flows import engine, night_steps
 from flows.night_report import Report, markdown, report_of
+from flows.night_worker import Job
 from flows.parts import Parts
 from portal import schedules as known
 from portal.cli.children import until_stopped
@@ -175,12 +176,12 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
                         "leaves it there; the same command goes on with it."
                     )
 
-            watched = replace(parts, watch=bar.watch)
-            last = left_to_dispatchers(watched, found, worker_in_line(), tell_that_it_waits)
+            job = Job(replace(parts, watch=bar.watch), found, worker_in_line())
+            last = left_to_dispatchers(job, tell_that_it_waits)
             if last is None or last.state is NightState.RUNNING:
-                last = _run_here(watched, found, last)
+                last = _run_here(job.parts, found, last)
             if last.state is NightState.RUNNING:  # a dispatcher without work was quicker to take its batch
-                last = left_to_dispatchers(watched, found, worker_in_line(), tell_that_it_waits) or last
+                last = left_to_dispatchers(job, tell_that_it_waits) or last
         send_webhooks(parts)
         _print_report(report_of(last, parts.clock()), found, as_json)
         exit_for(BatchState(last.state) if last.state is not NightState.SKIPPED else BatchState.COMPLETED)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, select, update
 from flows import night_delivery, night_look, night_steps, timetable
 from flows.night_report import REPORTS, markdown, report_of
 from flows.night_watch import NightWatch
-from flows.night_worker import Worker
+from flows.night_worker import Job, Worker
 from flows.parts import Parts, open_parts
 from portal.cli import night_rounds
 from portal.schedules import MOST_MINUTES, Wanted, add, remove, retime
@@ -1232,7 +1232,7 @@ def test_of_two_nights_that_are_begun_at_once_one_is(
 
     def by_hand(seconds: int) -> None:
         parts = replace(market.parts, clock=lambda: EVENING + timedelta(seconds=seconds))
-        night_steps.run_now(parts, schedule, Worker(str(seconds), os.urandom, None))
+        night_steps.run_now(Job(parts, schedule, Worker(str(seconds), os.urandom, None)))
 
     with ThreadPoolExecutor(2) as both:
         list(both.map(by_hand, (1, 2)))
@@ -1303,7 +1303,7 @@ def test_a_night_by_hand_at_the_very_moment_of_a_due_time_stays_the_only_one(
     def decide_and_be_late(*facts: object) -> object:
         actions = decide(*facts)  # type: ignore[arg-type]
         if not by_hand:
-            by_hand.append(night_steps.run_now(market.parts, schedule, Worker("by hand", os.urandom, None)))
+            by_hand.append(night_steps.run_now(Job(market.parts, schedule, Worker("by hand", os.urandom, None))))
         return actions
 
     monkeypatch.setattr(night_steps, "decide", decide_and_be_late)

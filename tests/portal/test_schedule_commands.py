@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import night_steps
-from flows.night_worker import Worker
+from flows.night_worker import Job, Worker
 from portal.cli.app import app
 from schemas.ids import BatchId
 from store import canary, line, nights, outside, schedules
@@ -298,7 +298,7 @@ def test_a_night_is_not_called_waiting_while_its_own_photos_are_cut(
 ) -> None:
     schedule, looks = added(tmp_path), []
     (tmp_path / "photos/1.jpg").write_bytes(jpeg())
-    (begun,) = [night_steps.run_now(desk.parts, each, Worker("serve", os.urandom, None)) for each in all_of(desk)]
+    (begun,) = [night_steps.run_now(Job(desk.parts, each, Worker("serve", os.urandom, None))) for each in all_of(desk)]
     assert begun is not None
     assert begun.batch_id is not None
     with desk.parts.records.transaction() as connection:
@@ -324,7 +324,7 @@ def test_a_night_that_serve_works_on_at_that_moment_is_waited_for_beside_a_busy_
     schedule, looks = added(tmp_path), []
     (tmp_path / "photos/1.jpg").write_bytes(jpeg())
     (here,) = all_of(desk)
-    begun = night_steps.run_now(desk.parts, here, Worker("serve", os.urandom, None))
+    begun = night_steps.run_now(Job(desk.parts, here, Worker("serve", os.urandom, None)))
     assert begun is not None
     with desk.parts.records.transaction() as connection:
         assert nights.hold(connection, begun.night_id, "serve", desk.parts.clock())
@@ -350,7 +350,7 @@ def test_a_night_whose_batch_an_idle_dispatcher_takes_first_is_waited_for(
 
     def night(_schedule_id: str, out_of_turn: bool) -> list[str]:
         (here,) = all_of(desk)
-        begun = night_steps.run_now(desk.parts, here, Worker("command", os.urandom, None))
+        begun = night_steps.run_now(Job(desk.parts, here, Worker("command", os.urandom, None)))
         assert begun is not None
         assert begun.batch_id is not None
         with desk.parts.records.transaction() as connection:
