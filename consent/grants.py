@@ -13,7 +13,7 @@ from schemas.errors import LedgerBroken
 from schemas.ids import AccountId, GrantId
 from schemas.industries import Industry
 
-_Place = tuple[AccountId, Industry]
+_Pair = tuple[AccountId, Industry]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Grants:
     """All grants of a history, in the order in which they were given, and who ever said no."""
 
     by_id: dict[GrantId, Grant] = field(default_factory=dict)
-    declined: frozenset[_Place] = frozenset()
+    declined: frozenset[_Pair] = frozenset()
 
     def get(self, grant_id: str | None) -> Grant | None:
         """The grant of that id, live or not."""
@@ -47,15 +47,15 @@ class Grants:
 def grants_of(events: Iterable[ConsentEvent]) -> Grants:
     """Replay `events` in their order. Raises `LedgerBroken` for a history that cannot have happened."""
     by_id: dict[GrantId, Grant] = {}
-    live: dict[_Place, GrantId] = {}
-    declined: set[_Place] = set()
+    live: dict[_Pair, GrantId] = {}
+    declined: set[_Pair] = set()
     for event in events:
-        place = (event.account_id, event.industry)
+        pair = (event.account_id, event.industry)
         match event.act:
             case Act.DECLINED:
-                declined.add(place)
+                declined.add(pair)
             case Act.GRANTED:
-                if event.grant_id is None or event.grant_id in by_id or place in live:
+                if event.grant_id is None or event.grant_id in by_id or pair in live:
                     raise _impossible(event)
                 by_id[event.grant_id] = Grant(
                     grant_id=event.grant_id,
@@ -65,13 +65,13 @@ def grants_of(events: Iterable[ConsentEvent]) -> Grants:
                     withdrawn_at=None,
                     notice_version=event.notice_version,
                 )
-                live[place] = event.grant_id
+                live[pair] = event.grant_id
             case Act.WITHDRAWN:
-                if event.grant_id is None or live.get(place) != event.grant_id:
+                if event.grant_id is None or live.get(pair) != event.grant_id:
                     raise _impossible(event)
                 ended = by_id[event.grant_id].model_copy(update={"withdrawn_at": event.received_at})
                 by_id[event.grant_id] = ended
-                del live[place]
+                del live[pair]
     return Grants(by_id, frozenset(declined))
 
 

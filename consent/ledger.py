@@ -79,7 +79,7 @@ def live_grants(connection: Connection, account_id: AccountId | None = None) -> 
     """
     granted, other = consent_events.alias("granted"), consent_events.alias("other")
     of_its_id = and_(other.c.grant_id == granted.c.grant_id, other.c.sequence != granted.c.sequence)
-    of_its_place = and_(
+    of_its_pair = and_(
         other.c.account_id == granted.c.account_id,
         other.c.industry == granted.c.industry,
         other.c.sequence > granted.c.sequence,
@@ -87,7 +87,7 @@ def live_grants(connection: Connection, account_id: AccountId | None = None) -> 
     query = (
         select(granted, null().label("withdrawn_at"))
         .where(granted.c.act == Act.GRANTED, granted.c.grant_id.is_not(None))
-        .where(~exists().where(of_its_id), ~exists().where(of_its_place))
+        .where(~exists().where(of_its_id), ~exists().where(of_its_pair))
         .order_by(granted.c.sequence)
     )
     if account_id is not None:
