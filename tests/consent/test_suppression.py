@@ -16,6 +16,7 @@ from consent.ledger import Refusal
 from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
 from flows import steps
 from flows.parts import open_parts
+from lake.layout import Place, file_key
 from schemas.batch import Stamp
 from schemas.consent import Method
 from schemas.errors import LedgerBroken, StoreFault
@@ -27,7 +28,7 @@ from store.batches import get_batch, open_batch
 from store.closing import erase_account
 from store.objects import ObjectStore
 from store.people import find_account_or_closed
-from store.receipts import begin_erasures, finish_erasures
+from store.receipts import begin_erasures, finish_erasures, list_receipts
 from store.records import Records, open_records
 from store.settings import Settings
 from store.storage import Children
@@ -296,6 +297,26 @@ def test_a_grant_that_is_given_while_withdrawals_are_noted_is_live_to_the_reconc
     monkeypatch.setattr(steps, "reconcile_lake", lambda lake, records, live, ended, clock: known.extend(live))
     steps.reconcile(parts)
     assert known == [each.grant_id for each in given]
+
+
+def test_suppressions_that_cannot_be_read_keep_nothing_in_the_lake_that_was_withdrawn(
+    home: Settings, objects: ObjectStore
+) -> None:
+    parts = open_parts(home, lambda: later(2))
+    owner = new_owner(parts.records)
+    withdrawn, kept = owner.press(AUTO, STUDIO)
+    with parts.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
+    for grant in (withdrawn, kept):
+        file = file_key(Place(grant.industry, grant.grant_id), new_batch_id(later(2), Random(1).randbytes), "a" * 64)
+        parts.lake.write(file, b"rows")
+    objects.write("purges.json", b"no json")
+    with pytest.raises(LedgerBroken):
+        steps.reconcile(parts)
+    assert [each.key.split("/")[1] for each in parts.lake.walk("")] == [f"grant={kept.grant_id}"]
+    with parts.records.reading() as connection:
+        assert [each.subject for each in list_receipts(connection)] == [withdrawn.grant_id]
+    parts.records.engine.dispose()
 
 
 def test_receipts_that_could_not_be_written_are_not_taken_for_written(home: Settings, objects: ObjectStore) -> None:
