@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,6 +24,9 @@ from store.expired import forget_expired
 from store.logs import kind_and_place, set_up
 from store.purge import PurgeReport
 from store.settings import Settings
+
+if TYPE_CHECKING:
+    from lake.erase import Reconciled
 
 _log = logging.getLogger("bgbatch")
 _Done = TypeVar("_Done")
@@ -46,18 +49,17 @@ def upkeep(
         from prefect.exceptions import TerminationSignal
 
         from flows.canary import send_canary
-        from flows.reconcile import reconcile as reconcile_flow
 
         parts: Parts | None = None
         canary_at = compacted_at = system_clock()
         with suppress(TerminationSignal):
             while not ending.is_set():
                 next_at = system_clock() + _EVERY
-                _try("cleanup", _clean)
+                _try("cleanup", partial(_opened_anew, cleaned))
+                _try("reconcile", partial(_opened_anew, reconciled))
                 parts = parts or _try("start", get_ready)
                 if parts is not None:
                     with using(parts):
-                        _try("reconcile", reconcile_flow)
                         _try("forget", partial(_forget, parts))
                         if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
                             canary_at = system_clock() + _CANARY_EVERY
@@ -65,11 +67,11 @@ def upkeep(
                 ending.wait(max(0.0, (next_at - system_clock()).total_seconds()))
 
 
-def _clean() -> PurgeReport:
-    """With stores opened anew, and whatever is wrong with them: nothing may keep what is due."""
+def _opened_anew(step: Callable[[Parts], _Done]) -> _Done:
+    """With stores opened anew, and whatever is wrong with them: nothing may keep what is due, or was taken back."""
     parts = ready_to_clean()
     try:
-        return cleaned(parts)
+        return step(parts)
     finally:
         parts.records.engine.dispose()
 
@@ -116,19 +118,41 @@ def cleanup(as_json: AsJson = False) -> None:
 
 def cleaned(parts: Parts) -> PurgeReport:
     """What a cleanup did on these parts. Raises a `BgbatchError` for what is wrong, after purging all that can be."""
-    try:
+
+    def by_flow() -> PurgeReport:
         from flows.cleanup import cleanup as cleanup_flow
 
+        return cleanup_flow()
+
+    return _by_prefect(parts, by_flow, _cleaned_without_prefect)
+
+
+def reconciled(parts: Parts) -> Reconciled:
+    """What a reconcile erased on these parts. Raises as `cleaned` does, after erasing all that can be."""
+
+    def by_flow() -> Reconciled:
+        from flows.reconcile import reconcile as reconcile_flow
+
+        return reconcile_flow()
+
+    return _by_prefect(parts, by_flow, _reconciled_without_prefect)
+
+
+def _by_prefect(
+    parts: Parts, by_flow: Callable[[], _Done], without_prefect: Callable[[Parts, Exception], EngineFault]
+) -> _Done:
+    """What the flow did; whatever keeps Prefect from running must not keep what is due, or was taken back."""
+    try:
         engine.start()
-    except Exception as trouble:  # noqa: BLE001 - whatever keeps Prefect from running must not keep what is due
-        raise _cleaned_without_prefect(parts, trouble) from None
+    except Exception as trouble:  # noqa: BLE001 - it is named in what is raised
+        raise without_prefect(parts, trouble) from None
     try:
         with using(parts):
-            return cleanup_flow()
+            return by_flow()
     except (BgbatchError, SQLAlchemyError):
         raise
     except Exception as trouble:  # noqa: BLE001 - the same
-        raise _cleaned_without_prefect(parts, trouble) from None
+        raise without_prefect(parts, trouble) from None
 
 
 def _cleaned_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
@@ -137,6 +161,16 @@ def _cleaned_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
         f"Prefect did not run the cleanup ({type(trouble).__name__}): {so_many(len(report.receipts), 'batch')} "
         f"purged without it, with {so_many(len(report.faults), 'fault')}. Look at its server, and at the space under "
         "BGBATCH_HOME."
+    )
+
+
+def _reconciled_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
+    from flows.steps import reconcile as reconcile_lake
+
+    report = reconcile_lake(parts)
+    return EngineFault(
+        f"Prefect did not run the reconcile ({type(trouble).__name__}): {so_many(report.objects, 'lake file')} erased "
+        "without it. Look at its server, and at the space under BGBATCH_HOME."
     )
 
 
@@ -158,10 +192,7 @@ def reconcile(as_json: AsJson = False) -> None:
     """Compare the lake with the ledger; erase whatever has no live grant behind it. Run it every 10 minutes."""
     with exit_codes():
         parts = ready_to_clean()  # an unfit bucket for photos must not keep in the lake what was taken back
-        from flows.reconcile import reconcile as reconcile_flow
-
-        with engine.running(parts):
-            report = reconcile_flow()
+        report = reconciled(parts)
         if as_json:
             show_json(report.model_dump(mode="json"))
         else:

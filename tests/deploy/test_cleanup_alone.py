@@ -16,16 +16,21 @@ from random import Random
 
 import pytest
 
+from consent import ledger
 from consent.suppression import open_suppressions
 from flows.cleaning import cleaning
 from flows.parts import parts_to_clean, using
+from lake.layout import Place
 from schemas.clock import system_clock
 from schemas.errors import EngineFault
 from schemas.ids import BatchId, new_batch_id, received_at
+from schemas.industries import Industry
 from store.cleanup import clean_up
 from store.health import read_health
+from store.records import open_records
 from store.settings import Settings
 from store.transient import batch_prefix
+from tests.consent.conftest import later, new_owner
 from tests.deploy.files import COMPOSE, called
 from tests.ports import free_port
 from tests.store.conftest import ceph_bucket, open_store, s3_of
@@ -160,6 +165,41 @@ def test_upkeep_purges_too_while_prefect_cannot_run_and_the_records_are_down(tmp
         while (place / "1").exists() and running.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
         assert not (place / "1").exists()
+        assert running.poll() is None, "it goes on"
+    finally:
+        running.kill()
+        running.wait()
+
+
+def test_upkeep_erases_what_was_withdrawn_while_the_bucket_for_photos_is_unfit_and_prefect_cannot_run(
+    tmp_path: Path,
+) -> None:
+    url, settings = ceph_bucket()
+    s3_of(open_store(url, settings)).call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    records = open_records(Settings(home=tmp_path / "home"))
+    owner = new_owner(records)
+    (grant,) = owner.press(Industry.AUTOMOTIVE)
+    with records.transaction() as connection:
+        ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+    records.engine.dispose()
+    place = tmp_path / "home" / "lake" / Place(grant.industry, grant.grant_id).prefix
+    place.mkdir(parents=True)
+    (place / "rows.parquet").write_bytes(b"a photo")
+    environment = {
+        "BGBATCH_HOME": str(tmp_path / "home"),
+        "BGBATCH_TRANSIENT_URL": url,
+        "BGBATCH_S3_ENDPOINT": settings.s3_endpoint,
+        "BGBATCH_S3_KEY": settings.s3_key,
+        "BGBATCH_S3_SECRET": settings.s3_secret.get_secret_value(),
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+    }
+    program = Path(sys.executable).with_name("bgbatch")
+    running = subprocess.Popen([program, "upkeep"], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 300
+        while place.exists() and running.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not place.exists()
         assert running.poll() is None, "it goes on"
     finally:
         running.kill()
