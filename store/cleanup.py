@@ -72,6 +72,11 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
     reason enough. On a machine where somebody types commands, nothing runs between them: there, intake cleans up
     itself, first, whatever is due; and it stops only if that does not help.
     """
+    if measure_skew(machine.objects, machine.real) <= -ALARMING_SKEW:  # a batch's life is counted by this clock
+        raise IntakeStopped(
+            "This machine's clock is 5 minutes or more ahead of the store's, and what comes in now would be kept for "
+            "that much longer. Set the clocks right; then send it again."
+        )
     now = machine.clock()
     with machine.records.reading() as connection:  # it lists the store: nobody may wait for that
         health = read_health(machine.objects, connection, now)

@@ -15,11 +15,11 @@ from schemas.errors import IntakeStopped
 from store.cleanup import Machine, admit_intake, clean_up
 from store.health import Health, measure_skew, metrics_text, oldest_byte, read_health, why_stop
 from store.objects import ObjectStore
-from store.purge import PurgeReport
+from store.purge import Due, PurgeReport, batch_is_due, is_due
 from store.records import Records
 from store.settings import Settings
 from store.tables import accounts, cleanups
-from store.transient import source_key
+from store.transient import hour_name, source_key
 from tests.store.conftest import NOON, batch_at, deny, later, open_store, s3_of
 from tests.store.test_purge import put_batch, record
 
@@ -129,6 +129,18 @@ def test_where_nobody_runs_cleanups_intake_cleans_up_first(objects: ObjectStore,
     assert objects.files(f"2026-11-25T12/{batch_id}/source") != []
     admit_intake(machine(objects, records, later(hours=40)), Settings())
     assert list(objects.walk("")) == []
+
+
+def test_a_clock_that_is_ahead_stops_intake_as_its_batches_would_live_for_too_long(
+    objects: ObjectStore, records: Records
+) -> None:
+    truth, life, sent = objects.now, timedelta(hours=23), later(minutes=115)  # by a portal, at noon
+    assert is_due(hour_name(sent), NOON, life) is Due.NO
+    assert not batch_is_due(hour_name(sent), batch_at(sent), later(hours=24, minutes=50), life), "kept for over a day"
+    with pytest.raises(IntakeStopped, match="clock"):
+        admit_intake(machine(objects, records, NOON, lambda: truth() + timedelta(minutes=6)), Settings())
+    admit_intake(machine(objects, records, NOON, lambda: truth() + timedelta(minutes=4)), Settings())
+    admit_intake(machine(objects, records, NOON, lambda: truth() - timedelta(minutes=9)), Settings())
 
 
 def test_skew_is_measured_against_the_real_clock(objects: ObjectStore) -> None:
