@@ -21,6 +21,7 @@ from schemas.errors import NotFound, UserError, WrongOffset, WrongState
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.record import Record
+from store.storage import Kind
 from store.transient import TransientStore, batch_prefix, uploaded_key
 
 _READERS = 16
@@ -144,8 +145,10 @@ class Uploads:
 
     def _is_whole(self, token: str, photo: Announced) -> bool:
         """Whether the bytes are there; after a late writer of another photo of this path, they may be that one's."""
-        key, objects = uploaded_key(self._stamp.batch_id, token), self._transient.objects
-        return objects.exists(key) and any(found.size == photo.size for found in objects.walk(key))
+        try:
+            return self._transient.objects.size(uploaded_key(self._stamp.batch_id, token)) == photo.size
+        except NotFound:
+            return False
 
     def _joined(self, token: str, most: int) -> bytes:
         """The first bytes, as far as they have come. Empty when another request has just joined them."""
@@ -157,8 +160,11 @@ class Uploads:
     def _complete(self) -> dict[str, int]:
         """Token -> size of what has come whole."""
         prefix = f"{batch_prefix(self._stamp.batch_id)}/source/"
-        walk = self._transient.objects.walk(prefix.rstrip("/"))
-        return {found.key.removeprefix(prefix): found.size for found in walk}
+        sizes: dict[str, int] = {}
+        for found in self._transient.objects.walk(prefix.rstrip("/")):
+            if found.kind is not Kind.UPLOAD:
+                sizes.setdefault(found.key.removeprefix(prefix), found.size)  # of several versions the newest is first
+        return sizes
 
     def _tokens(self) -> list[str]:
         names = self._transient.objects.files(self._folder)
