@@ -409,7 +409,7 @@ nights = Table(
     Column("due_at", UtcTime, nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
-    Column("state", String(16), nullable=False),
+    Column("state", String(24), nullable=False),
     Column("batch_id", String(36)),
     Column("found", Integer, nullable=False, server_default="0"),
     Column("new", Integer, nullable=False, server_default="0"),

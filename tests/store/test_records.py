@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,21 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, event, insert, inspect, select, text
+from sqlalchemy import Column, MetaData, String, event, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from lake.copies.manifest import Kind
+from schemas.batch import BatchState
 from schemas.clock import system_clock
+from schemas.consent import Act, Method
+from schemas.industries import Industry
+from schemas.receipt import Erased
+from store import tables
 from store.backdrop import A_PHOTO_OF_THE_BATCH
+from store.nights import NightState
+from store.people import Role
 from store.records import open_records, unopened_records
+from store.schedules import Overlap
 from store.settings import Settings
 from store.tables import metadata
 from tests.consent.postgres import new_database
@@ -42,6 +52,28 @@ def test_the_newest_schema_is_the_one_that_the_code_knows(tmp_path: Path, server
     with records.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     records.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (tables.batches.c.state, BatchState),
+        (tables.nights.c.state, NightState),
+        (tables.schedules.c.overlap, Overlap),
+        (tables.people.c.role, Role),
+        (tables.consent_events.c.act, Act),
+        (tables.consent_events.c.method, Method),
+        (tables.receipts.c.kind, Erased),
+        (tables.erasures.c.kind, Erased),
+        (tables.pulls.c.kind, Kind),
+        *((table.c.industry, Industry) for table in metadata.tables.values() if "industry" in table.c),
+    ],
+)
+def test_each_word_of_ours_fits_its_column(column: Column[str], words: type[StrEnum]) -> None:
+    """SQLite takes any length; on PostgreSQL a night with one bad photo could not end."""
+    assert isinstance(column.type, String)
+    assert column.type.length is not None
+    assert max(map(len, words)) <= column.type.length
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
