@@ -39,7 +39,8 @@ def default_fetcher() -> Fetcher:
 def add(
     records: Records, account_id: AccountId, url: str, now: datetime, randomness: Randomness, fetcher: Fetcher
 ) -> Webhook:
-    """Check an address and note it. Raises `UnsafeAddress`, `UserError`."""
+    """Check an address and note it. Raises `UnsafeAddress`, `UserError`, `AlreadyExists`."""
+    url = url.strip()
     fetcher.check(url)
     with records.transaction() as connection:
         return webhooks.add(connection, account_id, url, now, randomness)

@@ -52,7 +52,7 @@ class NotFound(UserError):
 
 
 class AlreadyExists(UserError):
-    """A name that must be unique is taken, a place that a schedule delivers into, or a cutout's place by its photo."""
+    """What there may be once: a name, a webhook's address, a place that is delivered into, a cutout's by its photo."""
 
     code = "already_exists"
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from schemas.errors import NotFound, UserError
+from schemas.errors import AlreadyExists, NotFound, UserError
 from schemas.ids import AccountId, PersonId, Randomness
 from schemas.record import Moment, Record
 from store.people import require_open
@@ -43,12 +43,22 @@ def create_key(
     now: datetime,
     randomness: Randomness,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, to be shown once. Raises `UserError`, `NotFound` for a closed account."""
-    require_open(connection, account_id)
+    """A new key and its text, to be shown once.
+
+    Raises `UserError`, `AlreadyExists` for the name of a key in use: whoever asks again, as by loading the answer
+    again, leaves no key behind that nobody has seen. `NotFound` for a closed account.
+    """
+    require_open(connection, account_id, alone=True)
     name = name.strip()
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise UserError(f"Give the key a name of 1 to {_LONGEST_NAME} printable characters: what will use it.")
-    if sum(each.revoked_at is None for each in list_keys(connection, account_id)) >= MOST_KEYS:
+    in_use = [each.name for each in list_keys(connection, account_id) if each.revoked_at is None]
+    if name in in_use:
+        raise AlreadyExists(
+            "There is a key of that name already, so none was made. If you do not have its text, revoke it and make "
+            "another."
+        )
+    if len(in_use) >= MOST_KEYS:
         raise UserError(f"The account has {MOST_KEYS} keys in use. Revoke one that is not needed any more.")
     text = PREFIX + randomness(32).hex()
     key = ApiKey(

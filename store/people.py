@@ -93,10 +93,13 @@ def find_account(connection: Connection, name_or_id: str) -> Account:
     return account
 
 
-def require_open(connection: Connection, account_id: AccountId) -> None:
-    """Until this transaction ends, the account is open: a closing waits for it. Raises `NotFound`."""
+def require_open(connection: Connection, account_id: AccountId, *, alone: bool = False) -> None:
+    """Until this transaction ends, the account is open: a closing waits for it. Raises `NotFound`.
+
+    `alone`: so does everybody else who asks; for what there may be once, or so many times, in an account.
+    """
     query = select(accounts.c.account_id).where(accounts.c.account_id == account_id, accounts.c.closed_at.is_(None))
-    if connection.execute(query.with_for_update(read=True)).first() is None:
+    if connection.execute(query.with_for_update(read=not alone, key_share=alone)).first() is None:
         raise NotFound("There is no such account, or it was closed.")
 
 

@@ -15,7 +15,7 @@ from typing import NewType
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from schemas.errors import LineTooLong, NotFound, UserError
+from schemas.errors import AlreadyExists, LineTooLong, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.record import Moment, Record
 from store.batches import BatchRecord
@@ -65,10 +65,14 @@ class Event(Record):
 def add(connection: Connection, account_id: AccountId, url: str, now: datetime, randomness: Randomness) -> Webhook:
     """Note an address. Whoever calls this has checked it.
 
-    Raises `UserError` beyond 20 of an account, `NotFound` for a closed one.
+    Raises `AlreadyExists` for one that the account has: it would be told all things twice. `UserError` beyond 20 of an
+    account, `NotFound` for a closed one.
     """
-    require_open(connection, account_id)
-    if len(list_all(connection, account_id)) >= MOST_WEBHOOKS:
+    require_open(connection, account_id, alone=True)
+    own = list_all(connection, account_id)
+    if url in {each.url for each in own}:
+        raise AlreadyExists("That address is a webhook already. For a new secret, take it away and add it again.")
+    if len(own) >= MOST_WEBHOOKS:
         raise UserError(f"An account may have {MOST_WEBHOOKS} webhooks. Take one away first.")
     webhook = Webhook(
         webhook_id=WebhookId("w" + randomness(16).hex()),

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, RedirectResponse
-from sqlalchemy import Connection
 
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
@@ -16,10 +15,6 @@ from store.people import Role
 from store.sessions import Session
 
 PAGE = "/account/keys"
-_AGAIN = (
-    "There is a key of that name already, so none was made. If you do not have its text, revoke it and make another."
-)
-"""Also for a form that was sent twice, as by loading its answer again: it leaves no key behind that nobody has seen."""
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 
@@ -36,8 +31,6 @@ def create(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "")
     person, now = session.person, portal.clock()
     try:
         with portal.records.transaction() as connection:
-            if name.strip() in _names_in_use(connection, session):
-                raise UserError(_AGAIN)
             key, text = create_key(connection, person.account_id, person.person_id, name, now, portal.randomness)
     except UserError as fault:
         return _page(portal, session, 400, asked=name, problem=str(fault))
@@ -50,11 +43,6 @@ def revoke(portal: ThePortal, session: Owner, key_id: str) -> RedirectResponse:
     with portal.records.transaction() as connection:
         revoke_key(connection, session.person.account_id, key_id, portal.clock())
     return RedirectResponse(PAGE, status_code=303)
-
-
-def _names_in_use(connection: Connection, session: Session) -> set[str]:
-    keys = list_keys(connection, session.person.account_id)
-    return {key.name for key in keys if key.revoked_at is None}
 
 
 def _page(

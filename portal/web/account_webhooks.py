@@ -32,8 +32,7 @@ def add(portal: ThePortal, session: Owner, url: Annotated[str, Form(max_length=5
     """Add a public address and show its secret. It is in this answer alone."""
     account_id, now = session.person.account_id, portal.clock()
     try:
-        _is_new(portal, session, url.strip())
-        made = telling.add(portal.records, account_id, url.strip(), now, portal.randomness, telling.default_fetcher())
+        made = telling.add(portal.records, account_id, url, now, portal.randomness, telling.default_fetcher())
     except (FetchFailed, UnsafeAddress, UserError) as fault:
         return _page(portal, session, 400, asked=url, problem=str(fault))
     return _page(portal, session, secret=made.secret)
@@ -64,14 +63,6 @@ def replay(portal: ThePortal, session: Owner, webhook_id: str, event_id: str) ->
         own = webhooks.find(connection, session.person.account_id, webhook_id)
         webhooks.replay(connection, own.webhook_id, event_id, portal.clock())
     return RedirectResponse(PAGE, status_code=303)
-
-
-def _is_new(portal: Portal, session: Session, url: str) -> None:
-    """Refuse an address that is a webhook already: a form that is sent twice must not have it told all things twice."""
-    with portal.records.reading() as connection:
-        own = webhooks.list_all(connection, session.person.account_id)
-    if url in {each.url for each in own}:
-        raise UserError("That address is a webhook already. For a new secret, take it away and add it again.")
 
 
 def _page(

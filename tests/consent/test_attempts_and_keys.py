@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from random import Random
 
 import pytest
 from sqlalchemy import select
 
-from schemas.errors import NotFound, UserError
+from schemas.errors import AlreadyExists, NotFound, UserError
 from schemas.ids import BatchId
 from store import api_keys, idempotency, line, provider_sign_ins, sessions
 from store.attempts import Limit, wait_before_trying
@@ -108,12 +108,29 @@ def test_a_key_needs_a_name(owner: Owner, name: str) -> None:
 
 def test_an_account_cannot_have_keys_without_end(owner: Owner) -> None:
     with owner.records.transaction() as connection:
-        keys = [new_key(connection, owner, seed=n, minute=n)[0] for n in range(api_keys.MOST_KEYS)]
+        keys = [new_key(connection, owner, f"run {n}", n, n)[0] for n in range(api_keys.MOST_KEYS)]
         assert api_keys.list_keys(connection, owner.account_id) == keys[::-1], "the newest first"
         with pytest.raises(UserError, match="Revoke one"):
             new_key(connection, owner, seed=99)
         api_keys.revoke_key(connection, owner.account_id, keys[0].key_id, NOON)
         new_key(connection, owner, seed=99)
+
+
+def test_of_the_keys_in_use_each_has_a_name_of_its_own_also_when_two_are_made_at_once(owner: Owner) -> None:
+    def make() -> None:
+        with owner.records.transaction() as connection:
+            new_key(connection, owner, " nightly run ", seed=2)
+
+    with ThreadPoolExecutor(1) as pool:
+        with owner.records.transaction() as connection:
+            key, _ = new_key(connection, owner)
+            other = pool.submit(make)
+            assert wait([other], timeout=0.5).not_done, "it waits for the first"
+        with pytest.raises(AlreadyExists, match="that name already"):
+            other.result(30)
+    with owner.records.transaction() as connection:
+        api_keys.revoke_key(connection, owner.account_id, key.key_id, NOON)
+        new_key(connection, owner, seed=2)
 
 
 def test_what_was_asked_of_a_provider_is_answered_once_by_the_same_browser(records: Records) -> None:

@@ -9,8 +9,11 @@ from store.people import Role
 from store.webhooks import Event, Webhook
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
+from tests.portal.test_keys_and_limits import make_key
 
 PAGE = "/account/webhooks"
+PUBLIC = "https://93.184.215.14/hook"
+"""Nobody calls it here, nor asks for its name."""
 
 
 def hooked(site: Site) -> Webhook:
@@ -91,14 +94,21 @@ def test_what_only_an_owner_does_on_the_page_nobody_else_does_by_its_session(
         assert events(site, webhook) == []
 
 
-def test_an_address_is_added_once_and_one_that_is_refused_can_be_mended(site: Site) -> None:
+def test_an_address_is_added_once_by_whatever_way_and_one_that_is_refused_can_be_mended(site: Site) -> None:
     browser = site.sign_in()
-    webhook = hooked(site)
+    program = site.browser(headers={"x-api-key": make_key(browser)}).client
+    added = program.post("/v1/webhooks", json={"url": PUBLIC})
+    assert added.status_code == 201
+    for url in (PUBLIC, f" {PUBLIC} "):
+        refused = program.post("/v1/webhooks", json={"url": url})
+        assert (refused.status_code, refused.json()["code"]) == (409, "already_exists")
     browser.open(PAGE)
     token = dict(browser.forms[0].fields)["form_token"]
-    refused = browser.send(PAGE, [("form_token", token), ("url", 'http://127.0.0.1:9/"x')])
-    assert 'value="http://127.0.0.1:9/&#34;x"' in refused.html
-    again = browser.send(PAGE, [("form_token", token), ("url", webhook.url)])
+    mistyped = browser.send(PAGE, [("form_token", token), ("url", 'http://127.0.0.1:9/"x')])
+    assert 'value="http://127.0.0.1:9/&#34;x"' in mistyped.html
+    again = browser.send(PAGE, [("form_token", token), ("url", f" {PUBLIC}")])
     assert again.status == 400
     assert "is a webhook already" in again.words
     assert again.words.count("Send a ping") == 1
+    assert program.delete(f"/v1/webhooks/{added.json()['webhook_id']}").status_code == 204
+    assert program.post("/v1/webhooks", json={"url": PUBLIC}).json()["secret"] != added.json()["secret"]

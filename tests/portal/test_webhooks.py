@@ -17,7 +17,7 @@ from sqlalchemy import Connection, event, select
 
 from portal import webhooks as telling
 from schemas.clock import system_clock
-from schemas.errors import LineTooLong, NotFound, UnsafeAddress, UserError
+from schemas.errors import AlreadyExists, LineTooLong, NotFound, UnsafeAddress, UserError
 from schemas.ids import AccountId
 from store import tables, webhooks
 from store.closing import erase_account
@@ -261,8 +261,8 @@ def test_a_sender_that_died_has_its_message_sent_by_another(outbox: Outbox, rece
 
 
 def test_an_account_with_many_messages_holds_nobody_elses_up(outbox: Outbox, receiver: Receiver) -> None:
-    for _ in range(2):
-        outbox.add(receiver.url)
+    for number in range(2):
+        outbox.add(f"{receiver.url}&at={number}")
     for number in range(70):
         outbox.tell(f"n{number}")
     with outbox.records.transaction() as connection:
@@ -275,7 +275,7 @@ def test_an_account_with_many_messages_holds_nobody_elses_up(outbox: Outbox, rec
 
 
 def test_an_account_may_have_twenty_webhooks(outbox: Outbox, receiver: Receiver) -> None:
-    hooks = [outbox.add(receiver.url) for _ in range(20)]
+    hooks = [outbox.add(f"{receiver.url}&at={number}") for number in range(20)]
     with pytest.raises(UserError, match="20 webhooks"):
         outbox.add(receiver.url)
     with outbox.records.transaction() as connection:
@@ -283,8 +283,27 @@ def test_an_account_may_have_twenty_webhooks(outbox: Outbox, receiver: Receiver)
     outbox.add(receiver.url)
 
 
+def test_of_one_address_that_is_added_twice_at_once_there_is_one_webhook(tmp_path: Path) -> None:
+    records = open_records(at_home(tmp_path, records_url=current_database()))
+
+    def add() -> Webhook:
+        with records.transaction() as connection:
+            return webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+
+    with records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, os.urandom)
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            webhooks.add(connection, account_id, "https://acme.example/", NOON, os.urandom)
+            other = pool.submit(add)
+            assert wait([other], timeout=0.5).not_done, "it waits for the first"
+        with pytest.raises(AlreadyExists):
+            other.result(30)
+    records.engine.dispose()
+
+
 def test_what_is_done_to_one_webhook_is_done_to_no_other(outbox: Outbox, receiver: Receiver) -> None:
-    one, other = outbox.add(receiver.url), outbox.add(receiver.url)
+    one, other = outbox.add(receiver.url), outbox.add(f"{receiver.url}&at=2")
     outbox.tell()
     with outbox.records.transaction() as connection:
         for _ in range(webhooks.MOST_PINGS):
