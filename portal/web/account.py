@@ -4,10 +4,15 @@ A yes takes four steps, all plain HTML, no script needed:
 
 1. press   GET  /account                           the button "AI Training Data"
 2. see     GET  /account/ai-training-data          the whole notice, and a box for each industry, none ticked
-3. choose  POST /account/ai-training-data/review   shows what was chosen; changes nothing
+3. choose  POST /account/ai-training-data/review   changes nothing
            fields: form_token, notice_version, notice_sha256, newest_event, industry (once for each box ticked)
+           -> 303 GET /account/ai-training-data/review?industry=…&choice=…   shows what was chosen
 4. confirm POST /account/ai-training-data/grant    grants; the same fields, each chosen `industry` hidden
            -> 303 /account
+
+The page of step 3 is one that a browser may load again or go back to without sending a form again. `choice` seals it:
+only boxes that were ticked in this session, on the text in force, since the account's last event, are shown to be
+confirmed. So no link from elsewhere leads past the notice, and after the press the page is out of date by itself.
 
 A no, or taking a yes back, takes one:
 
@@ -21,15 +26,18 @@ caller of `consent.button`.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi import APIRouter, Depends, Form, Query
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.background import BackgroundTask
 
 from consent.button import Press, press
 from consent.consent_receipt import consent_receipt
-from consent.ledger import Refusal, decline, read_events, withdraw
+from consent.ledger import Refusal, decline, newest_event, read_events, withdraw
 from consent.notice import CURRENT
 from consent.suppression import note_soon, open_suppressions
 from portal.web.account_view import view_account
@@ -71,16 +79,35 @@ def explain(portal: ThePortal, session: SignedIn) -> HTMLResponse:
 
 
 @router.post(f"{PAGE}/review")
-def review(
+def choose(
     portal: ThePortal, session: Owner, industry: Tags, notice_version: Text, notice_sha256: Text, newest_event: Event
-) -> HTMLResponse:
-    """Show what was chosen, to be confirmed. Changes nothing."""
+) -> Response:
+    """To the page that shows what was chosen, to be confirmed. Changes nothing."""
     if (notice_version, notice_sha256) != (CURRENT.version, CURRENT.sha256):
         return _choice(portal, session, 409, "The text has changed since you opened the page. Please read it again.")
+    if newest_event != _newest_event(portal, session):
+        return _choice(
+            portal, session, 409, "Something was decided since you opened the page. Please look at it again."
+        )
     chosen = _industries(industry)
     if not chosen:
         return _choice(portal, session, 400, "You have ticked no industry yet. Tick at least one, or say no.")
-    return portal.page("review.html", notice=CURRENT, newest_event=newest_event, chosen=chosen, session=session)
+    fields = [("industry", each.value) for each in chosen] + [("choice", _seal(session, chosen, newest_event))]
+    return RedirectResponse(f"{PAGE}/review?{urlencode(fields)}", status_code=303)
+
+
+@router.get(f"{PAGE}/review")
+def review(
+    portal: ThePortal,
+    session: SignedIn,
+    industry: Annotated[list[str], Query(default_factory=list)],
+    choice: Annotated[str, Query(max_length=64)] = "",
+) -> Response:
+    """Show what was chosen a moment ago, to be confirmed. Whatever else is asked for leads back to the notice."""
+    chosen, newest = _industries(industry), _newest_event(portal, session)
+    if not hmac.compare_digest(choice.encode(), _seal(session, chosen, newest).encode()):
+        return RedirectResponse(PAGE, status_code=303)
+    return portal.page("review.html", notice=CURRENT, newest_event=newest, chosen=chosen, session=session)
 
 
 @router.post(f"{PAGE}/grant")
@@ -156,6 +183,17 @@ def _choice(portal: ThePortal, session: Session, status: int = 200, problem: str
         problem=problem,
         may_consent=session.person.role is Role.OWNER,
     )
+
+
+def _newest_event(portal: ThePortal, session: Session) -> str:
+    with portal.records.reading() as connection:
+        return newest_event(connection, session.person.account_id)
+
+
+def _seal(session: Session, chosen: tuple[Industry, ...], newest: str) -> str:
+    """What only this session's own form can have led to, as long as text and decisions are the same."""
+    said = "\n".join((CURRENT.version, CURRENT.sha256, newest, *chosen))
+    return hmac.new(session.form_token.encode(), said.encode(), hashlib.sha256).hexdigest()
 
 
 def _industries(tags: list[str]) -> tuple[Industry, ...]:

@@ -60,7 +60,7 @@ class Browser:
         self.client = client
         self.html = ""
         self.status = 0
-        self.at = ""
+        self.at = self.query = ""
 
     def open(self, path: str) -> Browser:
         """Go to a page, following redirects."""
@@ -92,4 +92,5 @@ class Browser:
 
     def _show(self, answer) -> Browser:
         self.html, self.status, self.at = answer.text, answer.status_code, answer.url.path
+        self.query = answer.url.query.decode()
         return self

@@ -86,6 +86,32 @@ def test_going_back_does_not_bring_ticks_back(context: BrowserContext, site: Sit
     assert page.get_by_role("checkbox", checked=True).count() == 0
 
 
+def test_going_back_after_a_yes_or_loading_it_again_sends_no_form_a_second_time(
+    context: BrowserContext, site: Site, address: str
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(address + PAGE)
+    page.get_by_role("checkbox", name=AUTO.label).check()
+    page.get_by_role("button", name="Continue with what I ticked").click()
+    yes = page.get_by_role("button", name="Yes, turn it on")
+    expect(yes).to_be_visible()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    page.reload()
+    expect(yes).to_be_visible()
+    assert sent == []
+    yes.click()
+    expect(page.locator(".state")).to_contain_text("On for 1")
+    page.go_back()
+    expect(page).to_have_url(address + PAGE)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("what turning it on means")
+    expect(yes).to_have_count(0)
+    page.go_forward()
+    expect(page.locator(".state")).to_contain_text("On for 1")
+    assert sent == [f"{address}{PAGE}/grant"]
+    assert acts(site) == [Act.GRANTED]
+
+
 def test_yes_then_another_industry_then_no_more(context: BrowserContext, site: Site, address: str) -> None:
     account_id, _ = site.account("Acme")
     page = sign_in(context, site, address)

@@ -16,12 +16,12 @@ from store.sessions import LINK_LIFE, SESSION_LIFE
 from store.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened
-from tests.portal.test_account_page import CONTINUE, PAGE
+from tests.portal.test_account_page import CONTINUE, PAGE, YES
 from tests.portal.test_keys_and_limits import paths_of
 from tests.records import at_home
 
 
-def ready_form(site: Site) -> tuple[object, list[tuple[str, str]]]:
+def ready_form(site: Site) -> tuple[Browser, list[tuple[str, str]]]:
     """A browser on the page of choice, and all that a granting post needs."""
     browser = site.sign_in().open(PAGE)
     fields = next(each for each in browser.forms if CONTINUE in each.buttons).fields
@@ -91,10 +91,36 @@ def test_a_form_that_was_sent_grants_nothing_more_once_it_was_taken_back(site: S
 
 def test_getting_never_grants(site: Site) -> None:
     browser, fields = ready_form(site)
-    for step in ("review", "grant", "decline", "withdraw"):
+    for step in ("grant", "decline", "withdraw"):
         answer = browser.client.get(f"{PAGE}/{step}", params=dict(fields))
         assert answer.status_code == 405
+    browser.send(f"{PAGE}/review", fields)
+    assert (browser.at, YES in browser.words) == (f"{PAGE}/review", True)
+    assert browser.open(f"{PAGE}/review?{browser.query}").words.count(YES) == 1, "it can be loaded again"
     assert nothing_stands(site)
+
+
+def test_only_what_was_ticked_a_moment_ago_in_this_session_is_shown_to_be_confirmed(site: Site) -> None:
+    """A link from elsewhere leads to the notice, whatever it holds: nobody ticks a box for somebody else."""
+    browser, fields = ready_form(site)
+    sealed = browser.send(f"{PAGE}/review", fields).query
+    seal = sealed.partition("choice=")[2]
+
+    def leads_to_the_notice(asked: str, who: Browser = browser) -> bool:
+        answer = who.client.get(f"{PAGE}/review?{asked}", follow_redirects=False)
+        return (answer.status_code, answer.headers.get("location")) == (303, PAGE)
+
+    assert not leads_to_the_notice(sealed)
+    for asked in ("", "industry=automotive", f"choice={seal}", f"industry=studio&choice={seal}", f"{sealed[:-1]}g"):
+        assert leads_to_the_notice(asked), asked
+    assert leads_to_the_notice(f"industry=studio&{sealed}"), "a box more"
+    assert leads_to_the_notice(sealed, site.sign_in()), "the same person's other session"
+    browser.send(f"{PAGE}/decline", [pair for pair in fields if pair[0] == "form_token"])
+    assert leads_to_the_notice(sealed), "something was decided since"
+    assert browser.send(f"{PAGE}/review", fields).status == 409
+    assert "Something was decided since" in browser.words
+    with site.records.transaction() as connection:
+        assert ledger.live_grants(connection) == []
 
 
 def test_nobody_signed_in_sees_the_way_in(site: Site) -> None:
