@@ -26,6 +26,8 @@ from store.tables import cleanups
 REMEMBERED = timedelta(days=90)
 """How long the records say what each cleanup did."""
 
+_ALARMING_SKEW = timedelta(minutes=5)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -72,7 +74,7 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
     reason enough. On a machine where somebody types commands, nothing runs between them: there, intake cleans up
     itself, first, whatever is due; and it stops only if that does not help.
     """
-    if measure_skew(machine.objects, machine.real) <= -ALARMING_SKEW:  # a batch's life is counted by this clock
+    if measure_skew(machine.objects, machine.real) <= -_ALARMING_SKEW:  # a batch's life is counted by this clock
         raise IntakeStopped(
             "This machine's clock is 5 minutes or more ahead of the store's, and what comes in now would be kept for "
             "that much longer. Set the clocks right; then send it again."
