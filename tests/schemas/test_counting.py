@@ -8,16 +8,17 @@ from schemas.counting import so_many
 
 
 @pytest.mark.parametrize(
-    ("count", "one", "told"),
+    ("count", "words", "told"),
     [
-        (0, "photo", "0 photos"),
-        (1, "photo", "1 photo"),
-        (1_234_567, "photo", "1,234,567 photos"),
-        (1, "batch", "1 batch"),
-        (2, "batch", "2 batches"),
-        (1.0, "hour", "1 hour"),
-        (1.5, "hour", "1.5 hours"),
+        (0, ("photo",), "0 photos"),
+        (1, ("photo",), "1 photo"),
+        (1_234_567, ("photo",), "1,234,567 photos"),
+        (1, ("batch",), "1 batch"),
+        (2, ("batch",), "2 batches"),
+        (2, ("try", "tries"), "2 tries"),
+        (1.0, ("hour",), "1 hour"),
+        (1.5, ("hour",), "1.5 hours"),
     ],
 )
-def test_a_number_of_things_is_told_as_people_say_it(count: float, one: str, told: str) -> None:
-    assert so_many(count, one) == told
+def test_a_number_of_things_is_told_as_people_say_it(count: float, words: tuple[str, ...], told: str) -> None:
+    assert so_many(count, *words) == told
