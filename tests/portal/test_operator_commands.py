@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import create_engine, insert, select
 from typer.testing import CliRunner
 
-from portal.cli import serve
+from portal.cli import upkeep
 from portal.cli.app import app
 from portal.cli.night_rounds import look_until
 from schemas.clock import system_clock
@@ -216,10 +216,10 @@ def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyP
         "settings_to_clean": lambda: None,
         "_try": only_forget,
     }.items():
-        monkeypatch.setattr(serve, name, instead)
+        monkeypatch.setattr(upkeep, name, instead)
     with desk.parts.records.transaction() as connection:
         wait_before_trying(connection, Limit("links", 1, timedelta()), "ann@example.com", desk.parts.clock())
-    serve.upkeep(compact_at="")
+    upkeep.upkeep(compact_at="")
     with desk.parts.records.reading() as connection:
         assert connection.execute(select(attempts)).all() == []
 
