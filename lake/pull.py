@@ -10,16 +10,13 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
-from lake.copies.card import card, plot
+from lake.copies.card import plot
 from lake.copies.choose import HARDEST_FIRST, choose, cut, summarise
 from lake.copies.formats import Candidates, encode
 from lake.copies.manifest import (
@@ -39,19 +36,17 @@ from lake.copies.manifest import (
     Split,
     Wanted,
 )
+from lake.copies.stored import read_manifest, read_plan, write_manifest
 from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull, resume_pull
 from lake.query import Query, as_filter, columns_of
 from lake.reading import Lake, as_read
 from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
-from schemas.errors import CopyInTheWay, NotFound, StoreFault, UserError
+from schemas.errors import CopyInTheWay, NotFound, UserError
 from schemas.ids import GrantId, Randomness
-from schemas.record import Record
 from store.objects import ObjectStore
 from store.records import Records
-
-R = TypeVar("R", bound=Record)
 
 _LONGEST_RECIPIENT, _LONGEST_PLACE = 200, 1000  # that the records hold
 _AT_ONCE = 4
@@ -138,43 +133,6 @@ def pull(
         grants=tuple(sorted(manifest.rows_by_grant)),
         resumed=len(known),
     )
-
-
-def read_manifest(copy: ObjectStore) -> Manifest | None:
-    """What a finished copy says of itself; None where there is none. Raises `CopyInTheWay` for what is none of ours."""
-    return _read(copy, MANIFEST, Manifest)
-
-
-def read_plan(copy: ObjectStore) -> Plan | None:
-    """What an unfinished copy is to become; None where there is none. Raises `CopyInTheWay` as above."""
-    return _read(copy, PLAN, Plan)
-
-
-def is_copy(place: ObjectStore, pull_id: str | None = None) -> bool:
-    """Whether a copy (of that pull) is there, finished or not, as far as one may look."""
-    for look in (read_manifest, read_plan):
-        with suppress(CopyInTheWay, StoreFault):
-            if (found := look(place)) is not None and pull_id in (None, found.pull_id):
-                return True
-    return False
-
-
-def _read(copy: ObjectStore, name: str, kind: type[R]) -> R | None:
-    try:
-        return kind.model_validate_json(copy.read(name))
-    except NotFound:
-        return None
-    except ValidationError:
-        raise CopyInTheWay(
-            f"There is a {name} that no pull wrote, or that was changed since. Choose an empty place. If a copy was "
-            "there, delete all of it and note that with `bgbatch lake pulls --gone`."
-        ) from None
-
-
-def write_manifest(copy: ObjectStore, manifest: Manifest) -> None:
-    """Write it, and the card that says the same to people."""
-    copy.write(CARD, card(manifest).encode())
-    copy.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
 
 
 def _unfinished(copy: ObjectStore, query: Query, order: Order) -> Plan | None:

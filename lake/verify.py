@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, TakenBack
-from lake.pull import read_manifest, read_plan, write_manifest
+from lake.copies.stored import read_manifest, read_plan, write_manifest
 from lake.pulls import mark_cleared
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError

@@ -62,7 +62,8 @@ def pull(
     """
     with exit_codes("What is copied stays: run the same command again to go on with the rest."):
         from flows.candidates import lake_of
-        from lake.pull import Order, is_copy
+        from lake.copies.stored import is_copy
+        from lake.pull import Order
         from lake.pull import pull as pull_copy
         from lake.query import Query
 
@@ -269,7 +270,7 @@ def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStor
 
 def _stands_elsewhere(parts: Parts, pull_id: str, copy: str) -> list[str]:
     """Where the copy of that pull lies, as the records know and it can be seen from here, if not in this place."""
-    from lake.pull import is_copy
+    from lake.copies.stored import is_copy
 
     with parts.records.reading() as connection:
         known = [each.place for each in list_pulls(connection) if each.pull_id == pull_id]

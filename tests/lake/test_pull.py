@@ -23,8 +23,9 @@ import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
 from lake.copies.manifest import MANIFEST, PLAN, Kind, Split
+from lake.copies.stored import read_manifest
 from lake.erase import READING
-from lake.pull import Order, Pulled, pull, read_manifest
+from lake.pull import Order, Pulled, pull
 from lake.pulls import list_pulls, mark_gone
 from lake.query import Query
 from lake.reading import Lake
