@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consent.ledger import Refusal
-from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table, stores
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
@@ -26,8 +26,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create an account with one owner, and print a sign-in link that works once."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             account_id, person_id = people.create_account(connection, name, email, parts.clock(), os.urandom)
             token = sessions.create_sign_in_link(connection, person_id, parts.clock(), os.urandom)
@@ -41,8 +40,7 @@ def link(
     as_json: AsJson = False,
 ) -> None:
     """Print a new sign-in link for somebody in the account."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             found = people.find_account(connection, account)
             if email is None:
@@ -99,8 +97,7 @@ def remove_person(
     as_json: AsJson = False,
 ) -> None:
     """Take a person out of an account: signed out everywhere, every link dead, the address erased."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             found = people.find_account(connection, account)
             gone = people.remove_person(connection, found.account_id, email)
@@ -112,8 +109,7 @@ def remove_person(
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """List the accounts."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             accounts = people.list_accounts(connection)
         if as_json:
@@ -144,8 +140,7 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Show how soon an account's batches are deleted, or have them deleted sooner than the setting for all says."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             found = people.find_account(connection, account)
             wish = find_wish(connection, found.account_id)
@@ -176,8 +171,7 @@ def limits(
     as_json: AsJson = False,
 ) -> None:
     """Show how much an account may send at once and what its turn weighs, or change it."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         changed: dict[str, object] = {"weight": weight} if weight is not None else {}
         changed |= {"most_batches": batches or None} if batches is not None else {}
         changed |= {"most_items": items or None} if items is not None else {}

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from consent.grants import Grants, grants_of
 from consent.ledger import Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
-from portal.cli.terminal import AsJson, exit_codes, get_ready, say, show_json, show_table
+from portal.cli.terminal import AsJson, exit_codes, get_ready, say, show_json, show_table, stores
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.counting import so_many
 from schemas.ids import AccountId
@@ -26,14 +26,12 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what an account allows, industry by industry, and its history; or what all accounts allow now."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.reading() as connection:
-            if account is None:
-                _show_all(connection, as_json)
-            else:
-                found = find_account_or_closed(connection, account)
-                _show_one(found, read_events(connection, found.account_id), as_json)
+    with stores() as parts, parts.records.reading() as connection:
+        if account is None:
+            _show_all(connection, as_json)
+        else:
+            found = find_account_or_closed(connection, account)
+            _show_one(found, read_events(connection, found.account_id), as_json)
 
 
 @app.command("withdraw")
@@ -71,8 +69,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that no event of the ledger was changed, removed or re-ordered. Exit code 1 names the first that was."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         beside = open_suppressions(parts.settings)
         with parts.records.reading() as connection:
             count = verify(connection)

@@ -24,6 +24,7 @@ from portal.cli.terminal import (
     say,
     show_json,
     show_table,
+    stores,
     tell,
 )
 from schemas.counting import so_many
@@ -103,11 +104,10 @@ def verify(
 
     Exit code 0: all well (now); 3: something must go, or is missing, changed or unknown.
     """
-    with exit_codes(_RUN_IT_AGAIN):
+    with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
         from lake.verify import verify as verify_copy
 
-        parts = get_ready()
         place, elsewhere = _place(copy, parts.settings, must_exist=True), list[str]()
 
         def is_on_record(pull_id: str) -> bool:
@@ -143,10 +143,9 @@ def pulls(
     as_json: AsJson = False,
 ) -> None:
     """Show who has which copy, and what must still be erased from it after a withdrawal."""
-    with exit_codes(_RUN_IT_AGAIN):
+    with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
 
-        parts = get_ready()
         live = lake_of(parts).live()
         with parts.records.transaction() as connection:
             if gone is not None:
@@ -180,12 +179,12 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Show what lies in the lake, by industry and week; with --sheet, some candidates to look at."""
-    with exit_codes(_RUN_IT_AGAIN):
+    with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
         from lake.stats import look_at, weekly
         from portal.contact_sheet import contact_sheet
 
-        lake = lake_of(get_ready())
+        lake = lake_of(parts)
         tag = parse_industry(industry) if industry else None
         weeks = weekly(lake, tag)
         if as_json:
@@ -214,11 +213,11 @@ def stats(
 @app.command()
 def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
     """Read every file with two independent readers, and compare them with each other and with the records."""
-    with exit_codes(_RUN_IT_AGAIN):
+    with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
         from lake.audit import audit as audit_lake
 
-        lake = lake_of(get_ready())
+        lake = lake_of(parts)
         with progress_bar("Reading twice") as bar:
             found = audit_lake(lake, parse_industry(industry) if industry else None, bar.show)
         if as_json:
@@ -235,8 +234,7 @@ def audit(industry: AnyIndustry = None, as_json: AsJson = False) -> None:
 @app.command()
 def compact(as_json: AsJson = False) -> None:
     """Merge small files of one customer into larger ones. Run it at night; readers notice nothing."""
-    with exit_codes(_RUN_IT_AGAIN):
-        parts = get_ready()
+    with stores(_RUN_IT_AGAIN) as parts:
         from flows.compact import compact as compact_flow
 
         with engine.running(parts):

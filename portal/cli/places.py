@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from portal.cli.terminal import AsJson, exit_codes, get_ready, say, show_json, show_table
+from portal.cli.terminal import AsJson, say, show_json, show_table, stores
 from schemas.errors import UserError
 from store import outside
 from store.people import find_account
@@ -22,17 +22,14 @@ Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all 
 @app.command()
 def allow(account: Account, place: Place) -> None:
     """Let an account name this place. Our keys open it, so be sure that it is theirs."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.transaction() as connection:
-            outside.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
+    with stores() as parts, parts.records.transaction() as connection:
+        outside.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
 
 
 @app.command("list")
 def list_all(account: Account, as_json: AsJson = False) -> None:
     """List the places that an account may name."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             found = outside.allowed(connection, find_account(connection, account).account_id)
         if as_json:
@@ -44,8 +41,7 @@ def list_all(account: Account, as_json: AsJson = False) -> None:
 @app.command()
 def disallow(account: Account, place: Place) -> None:
     """Take a place back. Schedules that name it fail from then on."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             was_allowed = outside.disallow(connection, find_account(connection, account).account_id, address_of(place))
         say("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")

@@ -12,7 +12,18 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from portal.cli.terminal import OUR_FAULT, AsJson, exit_codes, get_ready, say, show_fields, show_json, show_table, tell
+from portal.cli.terminal import (
+    OUR_FAULT,
+    AsJson,
+    exit_codes,
+    get_ready,
+    say,
+    show_fields,
+    show_json,
+    show_table,
+    stores,
+    tell,
+)
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
 from schemas.errors import UserError
@@ -28,8 +39,7 @@ def receipts(
     as_json: AsJson = False,
 ) -> None:
     """Show the receipts of what was deleted, after checking that none was changed or removed."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             verify_receipts(each_receipt(connection))
             found = list_receipts(connection, subject)
@@ -109,8 +119,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Say whether the promise held: replay ledger, receipts and listings, and read the lake with a second reader."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         from portal.audit import audit as look
 
         now = parts.clock()

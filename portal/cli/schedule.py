@@ -42,6 +42,7 @@ from portal.cli.terminal import (
     show_fields,
     show_json,
     show_table,
+    stores,
     tell,
 )
 from schemas.batch import BatchState
@@ -124,8 +125,7 @@ def list_all(
     account: Annotated[str | None, typer.Option(help="Only this account's.")] = None, as_json: AsJson = False
 ) -> None:
     """List the schedules, when each runs next, and how its last night ended."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             owner = find_account(connection, account).account_id if account else None
             found = schedules.list_all(connection, owner)
@@ -154,16 +154,14 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one schedule and its last nights, by their times on the schedule's own clock."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         _show(parts, _find(parts, schedule), as_json, most)
 
 
 @app.command()
 def run(schedule: Id, as_json: AsJson = False) -> None:
     """Run a night now, out of turn, or the rest of one that was interrupted; then print its report."""
-    with exit_codes(_GO_ON):
-        parts = get_ready()
+    with stores(_GO_ON) as parts:
         found = _find(parts, schedule)
         with progress_bar("Removing backgrounds") as bar:
             told: list[str] = []
@@ -196,8 +194,7 @@ def run_due(
     as_json: AsJson = False,
 ) -> None:
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
-    with exit_codes(_GO_ON):
-        parts = get_ready()
+    with stores(_GO_ON) as parts:
         if watch:  # a night that is being delivered is brought to its end first
             keep_looking(parts, in_line, until_stopped())
             return
@@ -240,26 +237,21 @@ def retime(
 @app.command()
 def pause(schedule: Id) -> None:
     """Start no more nights; one that is going goes on."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.transaction() as connection:
-            schedules.pause(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+    with stores() as parts, parts.records.transaction() as connection:
+        schedules.pause(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
 
 
 @app.command()
 def resume(schedule: Id) -> None:
     """Start nights again. What was missed meanwhile is not caught up; the next night finds all changes anyway."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.transaction() as connection:
-            schedules.resume(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+    with stores() as parts, parts.records.transaction() as connection:
+        schedules.resume(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
 
 
 @app.command()
 def remove(schedule: Id) -> None:
     """Forget a schedule with its fingerprints and their key. A night that is going is over, its batch called off."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.transaction() as connection:
             over = known.remove(connection, schedules.find(connection, schedule).schedule_id, parts.clock)
         for night in over:
@@ -281,8 +273,7 @@ def report(
     Any night can be named, however long ago: `--night 2026-11-25`.
     `bgbatch schedule show SCHEDULE --nights 100` lists the last hundred.
     """
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         found = _find(parts, schedule)
         one = named_night(parts.records, found, night) if night is not None else _last(parts, found)
         _print_report(report_of(one, parts.clock()), found, as_json)

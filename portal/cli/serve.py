@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import typer
 
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
-from portal.cli.terminal import exit_codes, get_ready, tell
+from portal.cli.terminal import stores, tell
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def serve(
     portal_only: Annotated[bool, typer.Option("--portal-only", help="Leave work and upkeep to others.")] = False,
 ) -> None:
     """Serve the portal and the REST API, work through submitted batches, clean up every 10 minutes. Ctrl-C ends it."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         listener = _listen(host, port)
         import uvicorn
 

@@ -10,7 +10,7 @@ import typer
 
 from flows.parts import Parts
 from portal.batches import call_off, has_results
-from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table, tell
+from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
 from schemas.left_out import told
 from schemas.results import Done, Failed, results_by_number
@@ -26,8 +26,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far batches are, what failed and why, which cutouts to look at, and when each will be gone."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         if batch is not None:
             show_one(parts, find_batch(parts, batch), as_json)
             return
@@ -41,8 +40,7 @@ def status(
 
 def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         call_off(parts.records, parts.clock, find_batch(parts, batch))
         show_one(parts, find_batch(parts, batch), as_json, names=False)
 

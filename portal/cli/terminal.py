@@ -91,6 +91,13 @@ def get_ready() -> Parts:
 
 
 @contextmanager
+def stores(how_to_go_on: str = "") -> Iterator[Parts]:
+    """The stores that the settings name, for what a command does with them: see `get_ready`, `exit_codes`."""
+    with exit_codes(how_to_go_on):
+        yield get_ready()
+
+
+@contextmanager
 def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
     """Turn a fault into one line on stderr and an exit code; the trace of a defect is for the log alone.
 

@@ -16,7 +16,7 @@ from flows import engine, timetable
 from flows.cleaning import purge
 from flows.parts import Parts, parts_to_clean, using
 from portal.cli.children import until_stopped
-from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, say, show_json
+from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, say, show_json, stores
 from schemas.clock import system_clock
 from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault
@@ -204,8 +204,7 @@ def reconcile(as_json: AsJson = False) -> None:
 
 def canary() -> None:
     """Send a batch of our own, to see that nothing of it stays. Run it every hour; cleanups look for it."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         from flows.canary import send_canary
 
         say(send_canary(parts))

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Connection
 
 from portal import webhooks as telling
-from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table
+from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores
 from store import webhooks
 from store.people import find_account
 from store.webhooks import Webhook
@@ -24,8 +24,7 @@ def add(
     account: Account, url: Annotated[str, typer.Argument(help="A public address.")], as_json: AsJson = False
 ) -> None:
     """Add an address, and show the secret that verifies its messages: now, and never again."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             account_id = find_account(connection, account).account_id
         made = telling.add(parts.records, account_id, url, parts.clock(), os.urandom, telling.default_fetcher())
@@ -39,8 +38,7 @@ def add(
 @app.command("list")
 def list_all(account: Account, as_json: AsJson = False) -> None:
     """List an account's webhooks."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             found = webhooks.list_all(connection, find_account(connection, account).account_id)
         if as_json:
@@ -53,8 +51,7 @@ def list_all(account: Account, as_json: AsJson = False) -> None:
 @app.command()
 def events(account: Account, webhook: Id, as_json: AsJson = False) -> None:
     """List the last 100 messages and how they fared."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         with parts.records.reading() as connection:
             found = webhooks.events_of(connection, _own(connection, account, webhook).webhook_id)
         if as_json:
@@ -76,19 +73,15 @@ def events(account: Account, webhook: Id, as_json: AsJson = False) -> None:
 @app.command()
 def replay(account: Account, webhook: Id, event: Annotated[str, typer.Argument(help="Event id.")]) -> None:
     """Send a message again, delivered or not, as soon as somebody sends webhooks (`bgbatch serve` does)."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.transaction() as connection:
-            webhooks.replay(connection, _own(connection, account, webhook).webhook_id, event, parts.clock())
+    with stores() as parts, parts.records.transaction() as connection:
+        webhooks.replay(connection, _own(connection, account, webhook).webhook_id, event, parts.clock())
 
 
 @app.command()
 def remove(account: Account, webhook: Id) -> None:
     """Tell this address nothing more, and forget it with its messages."""
-    with exit_codes():
-        parts = get_ready()
-        with parts.records.transaction() as connection:
-            webhooks.end(connection, _own(connection, account, webhook).webhook_id, parts.clock())
+    with stores() as parts, parts.records.transaction() as connection:
+        webhooks.end(connection, _own(connection, account, webhook).webhook_id, parts.clock())
 
 
 def _own(connection: Connection, account: str, webhook_id: str) -> Webhook:

@@ -8,15 +8,14 @@ from flows import engine
 from flows.lease import new_holder
 from flows.parts import Parts
 from portal.cli.children import until_stopped
-from portal.cli.terminal import exit_codes, get_ready
+from portal.cli.terminal import stores
 from schemas.batch import Counts
 from schemas.ids import BatchId
 
 
 def work() -> None:
     """Take submitted batches from the line, by fair share among accounts, and process them. Runs until stopped."""
-    with exit_codes():
-        parts = get_ready()
+    with stores() as parts:
         ending = until_stopped()
         from prefect.exceptions import TerminationSignal
 
