@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from consent.ledger import Refusal
-from portal.cli.terminal import AsJson, exit_codes, get_ready, show_fields, show_json, show_table, stores
+from portal.cli.terminal import AsJson, TheAccount, exit_codes, get_ready, show_fields, show_json, show_table, stores
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
@@ -35,7 +35,7 @@ def create(
 
 @app.command()
 def link(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     email: Annotated[str | None, typer.Option(help="Whose link. Without it: the first owner's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +53,7 @@ def link(
 
 @app.command("add-person")
 def add_person(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     email: Annotated[str, typer.Option(help="The person's e-mail address.")],
     role: Annotated[
         str, typer.Option(help="owner may consent and manage, member may submit, auditor may read.")
@@ -75,7 +75,7 @@ def add_person(
 
 @app.command("set-role")
 def set_role(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     email: Annotated[str, typer.Argument(help="The person's e-mail address.")],
     role: Annotated[str, typer.Argument(help="owner may consent and manage, member may submit, auditor may read.")],
     as_json: AsJson = False,
@@ -92,7 +92,7 @@ def set_role(
 
 @app.command("remove-person")
 def remove_person(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     email: Annotated[str, typer.Argument(help="The person's e-mail address.")],
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +129,7 @@ def list_all(as_json: AsJson = False) -> None:
 
 @app.command("purge")
 def purge(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     on_download: Annotated[
         bool | None,
         typer.Option("--on-download/--not-on-download", help="Delete a finished batch once all of it was downloaded."),
@@ -158,7 +158,7 @@ def purge(
 
 @app.command("limits")
 def limits(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     weight: Annotated[
         float | None, typer.Option(help="How much of the workers it gets while others wait, too: 2 is twice as much.")
     ] = None,
@@ -190,7 +190,7 @@ def limits(
 
 @app.command("close")
 def close(
-    account: Annotated[str, typer.Argument(help="Account name or id.")],
+    account: TheAccount,
     reason: Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,

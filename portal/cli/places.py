@@ -8,26 +8,25 @@ from typing import Annotated
 
 import typer
 
-from portal.cli.terminal import AsJson, say, show_json, show_table, stores
+from portal.cli.terminal import AsJson, TheAccount, say, show_json, show_table, stores
 from schemas.errors import UserError
 from store import outside
 from store.people import find_account
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 app = typer.Typer(no_args_is_help=True, help="Places of a customer's own: photos are read there, cutouts put there.")
-Account = Annotated[str, typer.Argument(help="Account name or id.")]
 Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all below it is meant, too.")]
 
 
 @app.command()
-def allow(account: Account, place: Place) -> None:
+def allow(account: TheAccount, place: Place) -> None:
     """Let an account name this place. Our keys open it, so be sure that it is theirs."""
     with stores() as parts, parts.records.transaction() as connection:
         outside.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
 
 
 @app.command("list")
-def list_all(account: Account, as_json: AsJson = False) -> None:
+def list_all(account: TheAccount, as_json: AsJson = False) -> None:
     """List the places that an account may name."""
     with stores() as parts:
         with parts.records.reading() as connection:
@@ -39,7 +38,7 @@ def list_all(account: Account, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def disallow(account: Account, place: Place) -> None:
+def disallow(account: TheAccount, place: Place) -> None:
     """Take a place back. Schedules that name it fail from then on."""
     with stores() as parts:
         with parts.records.transaction() as connection:

@@ -52,6 +52,7 @@ _Plain = partial(Console, markup=False, emoji=False)
 """Prints what it is given as it is: a photo may be called `[red].jpg`."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+TheAccount = Annotated[str, typer.Argument(help="Account name or id.")]
 
 out = _Plain()
 _err = _Plain(stderr=True, highlight=False)

@@ -9,19 +9,18 @@ import typer
 from sqlalchemy import Connection
 
 from portal import webhooks as telling
-from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores
+from portal.cli.terminal import AsJson, TheAccount, show_fields, show_json, show_table, stores
 from store import webhooks
 from store.people import find_account
 from store.webhooks import Webhook
 
 app = typer.Typer(no_args_is_help=True, help="Addresses that are told when batches and nights end.")
-Account = Annotated[str, typer.Argument(help="Account name or id.")]
 Id = Annotated[str, typer.Argument(help="Webhook id, as `bgbatch webhook list` shows it.")]
 
 
 @app.command()
 def add(
-    account: Account, url: Annotated[str, typer.Argument(help="A public address.")], as_json: AsJson = False
+    account: TheAccount, url: Annotated[str, typer.Argument(help="A public address.")], as_json: AsJson = False
 ) -> None:
     """Add an address, and show the secret that verifies its messages: now, and never again."""
     with stores() as parts:
@@ -36,7 +35,7 @@ def add(
 
 
 @app.command("list")
-def list_all(account: Account, as_json: AsJson = False) -> None:
+def list_all(account: TheAccount, as_json: AsJson = False) -> None:
     """List an account's webhooks."""
     with stores() as parts:
         with parts.records.reading() as connection:
@@ -49,7 +48,7 @@ def list_all(account: Account, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def events(account: Account, webhook: Id, as_json: AsJson = False) -> None:
+def events(account: TheAccount, webhook: Id, as_json: AsJson = False) -> None:
     """List the last 100 messages and how they fared."""
     with stores() as parts:
         with parts.records.reading() as connection:
@@ -71,14 +70,14 @@ def events(account: Account, webhook: Id, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def replay(account: Account, webhook: Id, event: Annotated[str, typer.Argument(help="Event id.")]) -> None:
+def replay(account: TheAccount, webhook: Id, event: Annotated[str, typer.Argument(help="Event id.")]) -> None:
     """Send a message again, delivered or not, as soon as somebody sends webhooks (`bgbatch serve` does)."""
     with stores() as parts, parts.records.transaction() as connection:
         webhooks.replay(connection, _own(connection, account, webhook).webhook_id, event, parts.clock())
 
 
 @app.command()
-def remove(account: Account, webhook: Id) -> None:
+def remove(account: TheAccount, webhook: Id) -> None:
     """Tell this address nothing more, and forget it with its messages."""
     with stores() as parts, parts.records.transaction() as connection:
         webhooks.end(connection, _own(connection, account, webhook).webhook_id, parts.clock())
