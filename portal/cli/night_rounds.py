@@ -43,7 +43,7 @@ def keep_looking(parts: Parts, in_line: bool, ending: threading.Event) -> None:
     send.start()
     try:
         with NightWatch(parts, worker_in_line, _AT_ONCE) as nightly:
-            look_until(ending, nightly.look if in_line else lambda: look_after_all(parts, False))
+            look_until(ending, nightly.look if in_line else lambda: look_after_all(parts, in_line=False))
     finally:
         ending.set()
         send.join()
@@ -66,7 +66,7 @@ def worker_in_line() -> Worker:
     return Worker(new_holder(), os.urandom, None)
 
 
-def look_after_all(parts: Parts, in_line: bool) -> list[Night]:
+def look_after_all(parts: Parts, *, in_line: bool) -> list[Night]:
     """Begin, go on with or skip what is due; those nights. `in_line`: the cutting is left to dispatchers."""
     if in_line:
         return night_steps.run_due(parts, worker_in_line(), at_once=_AT_ONCE)

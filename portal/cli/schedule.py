@@ -198,7 +198,7 @@ def run_due(
         if watch:  # a night that is being delivered is brought to its end first
             keep_looking(parts, in_line, until_stopped())
             return
-        touched = look_after_all(parts, in_line)
+        touched = look_after_all(parts, in_line=in_line)
         send_webhooks(parts)
         if as_json:
             show_json([report_of(each, parts.clock()).model_dump(mode="json") for each in touched])

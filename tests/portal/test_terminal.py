@@ -12,8 +12,11 @@ import termios
 from pathlib import Path
 from subprocess import Popen
 
+import pytest
+
 from flows.receive import stamp_batch
 from portal.cli.children import BGBATCH
+from portal.cli.terminal import say, tell
 from schemas.batch import BatchState, Counts
 from schemas.ids import BatchId
 from schemas.industries import Industry
@@ -62,6 +65,13 @@ def test_an_id_stands_in_one_piece(desk: Desk) -> None:
     shown = in_a_window("status", batch).splitlines()
     assert "photo          VIN1/" + "x" * 90 + ".jpg" in shown, "nor is a path broken"
     assert "code           not_an_image" in shown
+
+
+def test_a_sentence_is_not_broken_however_long_what_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = f"A contact sheet is in /{'folder of photos/' * 10}sheet.png."
+    say(sentence)
+    tell(sentence)
+    assert capsys.readouterr() == (f"{sentence}\n", f"{sentence}\n")
 
 
 BROKEN = """
