@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from flows import steps
+from flows import reconciling
 from flows.parts import current_parts
 from flows.unforeseen import without_its_text
 from lake.erase import Reconciled
@@ -26,4 +26,4 @@ def reconcile() -> Reconciled:
 @without_its_text
 def reconcile_lake() -> Reconciled:
     """Compare and erase on the parts in use."""
-    return steps.reconcile(current_parts())
+    return reconciling.reconcile(current_parts())

@@ -1,6 +1,6 @@
-"""The steps of a batch and of a reconcile, as plain functions over the parts in use.
+"""The steps of a batch, as plain functions over the parts in use.
 
-The Prefect flows wrap these; tests drive them without an engine. Each step reads what it needs from the stores, so it
+The Prefect flow wraps these; tests drive them without an engine. Each step reads what it needs from the stores, so it
 may be run again after a crash at any line: what is done is found there and not done again.
 """
 
@@ -10,16 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from consent import ledger
-from consent.suppression import note, open_suppressions, replay
 from flows.admission import Admitted, Write, admit_outputs
 from flows.lease import batch_fenced
 from flows.parts import Parts
-from lake.erase import Reconciled
-from lake.erase import reconcile as reconcile_lake
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.clock import Clock
-from schemas.errors import BgbatchError, LedgerBroken, PastDeadline, StoreFault
+from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, Standing, results_by_number, standing
 from store import batches, line, webhooks
@@ -105,32 +101,6 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     with span(parts.settings, batch_id, "finish", done=counts.done, failed=counts.failed):
         _record_end(parts, batch_id, counts)
     return counts
-
-
-def reconcile(parts: Parts) -> Reconciled:
-    """Compare the lake with the ledger, and erase whatever has no live grant behind it.
-
-    Raises `StoreFault`, and `LedgerBroken` for suppressions that cannot be read, when all that can be is erased.
-    """
-    fault: BgbatchError | None = None
-    try:
-        _heed_suppressions(parts)
-    except (StoreFault, LedgerBroken) as trouble:  # what the ledger knows to be withdrawn must not wait for that
-        fault = trouble
-    with parts.records.reading() as connection:  # anew: a grant that was given meanwhile is among the live ones
-        live = ledger.live_grant_ids(connection)
-        ended = ledger.ended_grants(connection)
-    report = reconcile_lake(parts.lake, parts.records, live, ended, parts.clock)
-    if fault is not None:
-        raise fault
-    return report
-
-
-def _heed_suppressions(parts: Parts) -> None:
-    suppressions = open_suppressions(parts.settings)
-    replay(parts.records, suppressions, parts.clock())  # the records may have been restored under a running portal
-    with parts.records.reading() as connection:  # the store may be slow, and others wait for their turn to write
-        note(connection, suppressions)
 
 
 def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:

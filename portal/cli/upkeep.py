@@ -165,7 +165,7 @@ def _cleaned_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
 
 
 def _reconciled_without_prefect(parts: Parts, trouble: Exception) -> EngineFault:
-    from flows.steps import reconcile as reconcile_lake
+    from flows.reconciling import reconcile as reconcile_lake
 
     report = reconcile_lake(parts)
     return EngineFault(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from consent import ledger
-from flows import steps
+from flows import reconciling, steps
 from flows.cleaning import cleaning
 from flows.parts import Parts, open_parts
 from flows.receive import seal, stamp_batch
@@ -124,7 +124,7 @@ def count(parts: Parts, batch_id: BatchId, photos: int) -> None:
 
 def count_candidates(parts: Parts, batch_id: BatchId, grant_id: GrantId | None, photos: int, is_live: bool) -> None:
     """Under a live grant each photo is in the lake once; under any other circumstances none is to be read."""
-    steps.reconcile(parts)
+    reconciling.reconcile(parts)
     with parts.records.transaction() as connection:
         ledger.verify(connection)
         live = [grant.grant_id for grant in ledger.live_grants(connection)]
@@ -144,7 +144,7 @@ def purge(parts: Parts, batch_id: BatchId) -> None:
         report = clean_up(cleaning(later))
         assert report.faults == []
         assert not list(later.transient.objects.walk("")), "something is left of a batch"
-        steps.reconcile(later)
+        reconciling.reconcile(later)
         assert not list(later.lake.walk("")), "something is left in the lake"
         with later.records.transaction() as connection:
             known = list_receipts(connection)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from consent import ledger
 from consent.ledger import Refusal
 from consent.suppression import accept_end, check_end, note, note_soon, open_suppressions, replay
-from flows import steps
+from flows import reconciling
 from flows.parts import open_parts
 from lake.layout import Place, file_key
 from schemas.batch import Stamp
@@ -249,8 +249,8 @@ def test_nobody_waits_for_the_records_while_a_withdrawal_is_noted(
     assert slow.taken == [f"grants/{first.grant_id}.json"]
     with parts.records.transaction() as connection:
         ledger.withdraw(connection, owner.refusal(later(1)), STUDIO, later(1))
-    monkeypatch.setattr(steps, "open_suppressions", lambda _: slow)
-    steps.reconcile(parts)
+    monkeypatch.setattr(reconciling, "open_suppressions", lambda _: slow)
+    reconciling.reconcile(parts)
     assert slow.taken[1:] == ["ledger.json", f"grants/{second.grant_id}.json"]
 
 
@@ -292,10 +292,10 @@ def test_a_grant_that_is_given_while_withdrawals_are_noted_is_live_to_the_reconc
     parts = open_parts(home, lambda: later(2))
     owner = new_owner(parts.records)
     given, known = [], []
-    monkeypatch.setattr(steps, "open_suppressions", lambda _: objects)
-    monkeypatch.setattr(steps, "note", lambda *noted: (note(*noted), given.extend(owner.press(AUTO))))
-    monkeypatch.setattr(steps, "reconcile_lake", lambda lake, records, live, ended, clock: known.extend(live))
-    steps.reconcile(parts)
+    monkeypatch.setattr(reconciling, "open_suppressions", lambda _: objects)
+    monkeypatch.setattr(reconciling, "note", lambda *noted: (note(*noted), given.extend(owner.press(AUTO))))
+    monkeypatch.setattr(reconciling, "reconcile_lake", lambda lake, records, live, ended, clock: known.extend(live))
+    reconciling.reconcile(parts)
     assert known == [each.grant_id for each in given]
 
 
@@ -312,7 +312,7 @@ def test_suppressions_that_cannot_be_read_keep_nothing_in_the_lake_that_was_with
         parts.lake.write(file, b"rows")
     objects.write("purges.json", b"no json")
     with pytest.raises(LedgerBroken):
-        steps.reconcile(parts)
+        reconciling.reconcile(parts)
     assert [each.key.split("/")[1] for each in parts.lake.walk("")] == [f"grant={kept.grant_id}"]
     with parts.records.reading() as connection:
         assert [each.subject for each in list_receipts(connection)] == [withdrawn.grant_id]

@@ -20,7 +20,7 @@ from consent.notice import CURRENT
 from flows.canary import send_canary
 from flows.cleaning import cleaning
 from flows.parts import Parts, open_parts
-from flows.steps import reconcile
+from flows.reconciling import reconcile
 from portal.audit import audit
 from schemas.chain import GENESIS
 from schemas.clock import Clock, ShiftedClock, system_clock

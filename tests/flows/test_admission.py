@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, update
 
 from consent import ledger
-from flows import steps
+from flows import reconciling, steps
 from flows.admission import Write, admit_outputs
 from flows.candidates import lake_of
 from flows.lease import LeaseLost
@@ -238,7 +238,7 @@ def test_a_worker_that_was_taken_over_while_it_wrote_changes_nothing_in_the_lake
     (admitted_key,) = [each.key for each in lake.snapshot(AUTO).files]
     assert len(list(parts.lake.walk(""))) == 2, "what the first wrote lies beside it, and is no candidate"
     now[0] += timedelta(hours=23)
-    steps.reconcile(parts)
+    reconciling.reconcile(parts)
     assert [each.key for each in parts.lake.walk("")] == [admitted_key]
     parts.records.engine.dispose()
 

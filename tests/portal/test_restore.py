@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from consent import ledger
 from consent.suppression import open_suppressions
-from flows import steps
+from flows import reconciling
 from flows.parts import open_parts
 from lake.layout import Place
 from portal.closing import close_account
@@ -38,7 +38,7 @@ def withdrawn_after_the_backup(home: Settings):
         ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
     records.engine.dispose()
     parts = open_parts(home, lambda: later(2))
-    steps.reconcile(parts)
+    reconciling.reconcile(parts)
     parts.records.engine.dispose()
     restored(backup, home).engine.dispose()
     return owner, withdrawn, kept
@@ -62,12 +62,12 @@ def test_a_reconcile_repairs_a_database_that_was_restored_under_running_programs
     backup = backed_up(parts.records, home)
     with parts.records.transaction() as connection:
         ledger.withdraw(connection, owner.refusal(later(1)), AUTO, later(1))
-    steps.reconcile(parts)
+    reconciling.reconcile(parts)
     parts.records.engine.dispose()
     restored(backup, home).engine.dispose()
     with parts.records.transaction() as connection:
         assert len(ledger.live_grants(connection)) == 2, "the running program now sees the past"
-    steps.reconcile(parts)
+    reconciling.reconcile(parts)
     with parts.records.transaction() as connection:
         assert ledger.live_grants(connection) == [kept]
     parts.records.engine.dispose()
@@ -93,7 +93,7 @@ def test_an_event_that_cannot_be_read_stops_no_start_and_no_reconcile(home: Sett
     records.engine.dispose()
     parts = open_parts(home, lambda: later(2))
     parts.lake.write(f"{Place(AUTO, withdrawn.grant_id).prefix}/left-behind.parquet", b"rows")
-    assert steps.reconcile(parts).objects == 1
+    assert reconciling.reconcile(parts).objects == 1
     parts.records.engine.dispose()
     restored(backup, home).engine.dispose()
     parts = open_parts(home, lambda: later(60))
@@ -111,7 +111,7 @@ def test_an_account_that_was_closed_after_the_backup_is_closed_again_before_anyt
     for way in ("noted when it was closed", "noted by the next reconcile"):
         if way.startswith("noted by"):
             open_suppressions(home).delete([f"accounts/{owner.account_id}.json"])
-            steps.reconcile(parts)
+            reconciling.reconcile(parts)
         parts.records.engine.dispose()
         restored(backup, home).engine.dispose()
         parts = open_parts(home, lambda: later(80))

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import flows.admission
+import flows.reconciling
 import flows.steps
 import lake.erase
 import store.purge
@@ -184,7 +185,7 @@ MUTANTS = [
     Mutant("a receipt follows the deletion", Purge, "run", _receipt_first, 16),
     Mutant("late writers are fenced", TransientStore, "write", _write_without_a_fence, 9),
     Mutant("the grant is the one that was live at receipt", flows.steps, "admit_outputs", _stamp_looks_later, 2),
-    Mutant("the lake is compared with the ledger on every run", flows.steps, "reconcile", _no_reconcile, 3),
+    Mutant("the lake is compared with the ledger on every run", flows.reconciling, "reconcile", _no_reconcile, 3),
     Mutant("no grant in the ledger, no permission", lake.erase, "_sweep_unknown_grant", _no_ledger_no_matter, 3),
     Mutant("readers check too", World, "_live_grants", _readers_do_not_ask, 4),
 ]

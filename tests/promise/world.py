@@ -29,7 +29,7 @@ from consent import ledger
 from consent.button import Press, press
 from consent.ledger import Refusal, newest_event
 from consent.notice import CURRENT
-from flows import steps
+from flows import reconciling, steps
 from flows.admission import Portion
 from flows.cleaning import cleaning
 from flows.parts import Parts
@@ -263,7 +263,7 @@ class World:
     def reconcile(self) -> None:
         """One reconcile on the cleaning machine."""
         with self.mishaps():
-            steps.reconcile(self.parts("cleaner"))
+            reconciling.reconcile(self.parts("cleaner"))
 
     def advance(self, ticks: int) -> None:
         """Time passes, with a cleanup and a reconcile every ten minutes."""
