@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from portal.cli import account, consent, lake, places, proofs, schedule, status, submit, upkeep, webhooks, weights
+from portal.cli import account, consent, lake, place, proofs, schedule, status, submit, upkeep, webhook, weights
 from portal.cli.demo import demo
 from portal.cli.download import download
 from portal.cli.serve import serve
@@ -64,9 +64,9 @@ for command in (
 app.add_typer(account.app, name="account")
 app.add_typer(consent.app, name="consent")
 app.add_typer(lake.app, name="lake")
-app.add_typer(places.app, name="place")
+app.add_typer(place.app, name="place")
 app.add_typer(schedule.app, name="schedule")
-app.add_typer(webhooks.app, name="webhook")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(weights.app, name="weights")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from flows.parts import Parts
-from portal.cli.places import require_known
+from portal.cli.place import require_known
 from portal.cli.status import find_batch, why_gone
 from portal.cli.terminal import AsJson, exit_codes, get_ready, progress_bar, say, show_json, tell
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart

@@ -14,7 +14,7 @@ from flows.parts import Parts
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.copy_lease import holding_place
-from portal.cli.places import require_known
+from portal.cli.place import require_known
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,

@@ -31,7 +31,7 @@ from portal.cli.first_look import what_is_amiss
 from portal.cli.named_night import HOW, named_night
 from portal.cli.night_in_line import left_to_dispatchers
 from portal.cli.night_rounds import keep_looking, look_after_all, send_webhooks, worker_in_line
-from portal.cli.places import address_of
+from portal.cli.place import address_of
 from portal.cli.terminal import (
     AsJson,
     exit_codes,
