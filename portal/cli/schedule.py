@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import cache
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -164,15 +165,13 @@ def run(schedule: Id, as_json: AsJson = False) -> None:
     with stores(_GO_ON) as parts:
         found = _find(parts, schedule)
         with progress_bar("Removing backgrounds") as bar:
-            told: list[str] = []
 
+            @cache  # once
             def tell_that_it_waits() -> None:
-                if not told:
-                    told.append(found.schedule_id)
-                    tell(
-                        "Other batches are being cut just now, so this night stands in line for its turn. Ctrl-C "
-                        "leaves it there; the same command goes on with it."
-                    )
+                tell(
+                    "Other batches are being cut just now, so this night stands in line for its turn. Ctrl-C leaves it "
+                    "there; the same command goes on with it."
+                )
 
             job = Job(replace(parts, watch=bar.watch), found, worker_in_line())
             last = left_to_dispatchers(job, tell_that_it_waits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -151,17 +152,20 @@ def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRe
     batch_id = record.stamp.batch_id
     rest = f"`bgbatch status {batch_id}` shows it, and `bgbatch run {batch_id}` does the rest."
     go_on = f"What is done stays done: {rest}"
-    told: list[str] = []
+
+    @cache  # once
+    def tell_that_it_waits() -> None:
+        tell(
+            "Other batches are being cut just now, so this one stands in line for its turn. Ctrl-C leaves it there; "
+            f"`bgbatch run {batch_id}` does it here, beside the others."
+        )
+
     with exit_codes(go_on), progress_bar(_CUTS, record.counts.items or None) as bar:
 
         def tell_whether_it_waits(waits: bool) -> None:
             bar.rename(_WAITS if waits else _CUTS)
-            if waits and not told:
-                told.append(batch_id)
-                tell(
-                    "Other batches are being cut just now, so this one stands in line for its turn. Ctrl-C leaves it "
-                    f"there; `bgbatch run {batch_id}` does it here, beside the others."
-                )
+            if waits:
+                tell_that_it_waits()
 
         # Prefect is slow to import: `bgbatch --help` must not wait for it. An idle dispatcher has the batch by then.
         from flows.process_batch import process_batch
