@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, case, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select, true, update
 
 from schemas.batch import BatchState
 from schemas.ids import AccountId, BatchId
@@ -90,10 +90,9 @@ def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None
 
 def shut(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> bool:
     """Let an open batch take no photos while `holder` seals it. False while another does, or once it is sealed."""
-    is_free = or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now)
     taken = connection.execute(
         update(submissions)
-        .where(submissions.c.batch_id == batch_id, submissions.c.ready_at.is_(None), is_free)
+        .where(submissions.c.batch_id == batch_id, submissions.c.ready_at.is_(None), _is_free(now))
         .values(lease_holder=holder, lease_until=now + LEASE_LIFE)
     )
     return taken.rowcount == 1
@@ -121,7 +120,7 @@ def in_line(connection: Connection, now: datetime) -> list[InLine]:
         .where(
             submissions.c.ready_at.is_not(None),
             submissions.c.ended_at.is_(None),
-            or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now),
+            _is_free(now),
             batches.c.state.in_(_GOING),
             batches.c.purge_at > now,
             batches.c.purged_at.is_(None),  # says nothing new, and leads by the index of those past the whole history
@@ -144,13 +143,11 @@ def claim(
     connection: Connection, batch_id: BatchId, holder: str, now: datetime, items: int = 0, once_more: bool = False
 ) -> bool:
     """Take the lease of a batch. False when somebody else holds it, or it has ended and may not be run `once_more`."""
-    is_free = or_(
-        submissions.c.lease_until.is_(None), submissions.c.lease_until <= now, submissions.c.lease_holder == holder
-    )
+    may_take = or_(_is_free(now), submissions.c.lease_holder == holder)
     may_run = true() if once_more else submissions.c.ended_at.is_(None)
     taken = connection.execute(
         update(submissions)
-        .where(submissions.c.batch_id == batch_id, is_free, may_run)
+        .where(submissions.c.batch_id == batch_id, may_take, may_run)
         .values(
             lease_holder=holder,
             lease_until=now + LEASE_LIFE,
@@ -230,9 +227,7 @@ def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> Non
     """Call a batch off: at once while it is open or nobody works on it; else its worker finds the note."""
     noted = update(submissions).where(submissions.c.batch_id == batch_id).values(cancel_at=now)
     connection.execute(noted)
-    is_idle = or_(
-        submissions.c.lease_until.is_(None), submissions.c.lease_until <= now, submissions.c.ready_at.is_(None)
-    )
+    is_idle = or_(_is_free(now), submissions.c.ready_at.is_(None))
     idle = select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id, is_idle)
     going = (BatchState.OPEN, *_GOING)
     sealed_items = case((batches.c.state == BatchState.OPEN, 0), else_=batches.c["items"])  # never sealed: no results
@@ -269,3 +264,8 @@ def load_of(connection: Connection, now: datetime, account_id: AccountId | None 
         query = query.where(batches.c.account_id == account_id)
     count, items = connection.execute(query).one()
     return Load(count, items)
+
+
+def _is_free(now: datetime) -> ColumnElement[bool]:
+    """Nobody holds the lease, or its time is over."""
+    return or_(submissions.c.lease_until.is_(None), submissions.c.lease_until <= now)

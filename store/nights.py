@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NewType
 
 from pydantic import Field
-from sqlalchemy import Connection, RowMapping, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from schemas.errors import NotFound
@@ -146,16 +146,13 @@ def last(connection: Connection, schedule_id: str) -> Night | None:
 
 def running(connection: Connection, schedule_id: str) -> Night | None:
     """The night that is not over, if there is one: the oldest."""
-    is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
-    row = connection.execute(select(nights).where(is_going).order_by(nights.c.due_at).limit(1)).mappings().first()
+    row = connection.execute(_going(schedule_id).limit(1)).mappings().first()
     return None if row is None else _night(row)
 
 
 def stand_still(connection: Connection, schedule_id: str) -> list[Night]:
     """The nights that are not over. Until this transaction ends nobody else changes them."""
-    is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
-    query = select(nights).where(is_going).order_by(nights.c.due_at).with_for_update()
-    return [_night(row) for row in connection.execute(query).mappings()]
+    return [_night(row) for row in connection.execute(_going(schedule_id).with_for_update()).mappings()]
 
 
 def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetime | None:
@@ -200,6 +197,12 @@ def note(connection: Connection, night: Night, **values: object) -> Night:
     """Record more about a night; returns it as it is then."""
     connection.execute(update(nights).where(nights.c.night_id == night.night_id).values(**values))
     return find(connection, night.night_id)
+
+
+def _going(schedule_id: str) -> Select[tuple[object, ...]]:
+    """A schedule's nights that are not over, the oldest first."""
+    is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
+    return select(nights).where(is_going).order_by(nights.c.due_at)
 
 
 def _night(row: RowMapping) -> Night:
