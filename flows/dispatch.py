@@ -176,8 +176,7 @@ class Dispatcher:
     def _is_over(self, batch_id: BatchId) -> bool:
         """Whether it is purged, or about to be: what it lacked is gone for good, not for a mistake of ours."""
         with self._parts.records.reading() as connection:
-            batch = get_batch(connection, batch_id)
-        return batch.purged_at is not None or batch.stamp.purge_at <= self._parts.clock()
+            return not get_batch(connection, batch_id).lives(self._parts.clock())
 
     def _give_back(self, turn: _Turn, is_over: bool) -> None:
         now = self._parts.clock()

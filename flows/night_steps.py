@@ -144,8 +144,8 @@ def _actions(parts: Parts, schedule: Schedule) -> tuple[Action, ...]:
         going = None
         if night is not None:
             batch = get_batch(connection, night.batch_id) if night.batch_id else None
-            lives = batch is None or (batch.purged_at is None and batch.stamp.purge_at > now)
-            going = Going(night.is_held(now), batch is not None, lives)
+            can_go_on = batch is None or batch.lives(now)
+            going = Going(night.is_held(now), batch is not None, can_go_on)
     times = Timetable(
         schedule.cron, schedule.timezone, schedule.overlap, schedule.counts_from, schedule.paused_at is not None
     )

@@ -32,8 +32,7 @@ def own_batch(records: Records, account_id: AccountId, batch_id: str) -> BatchRe
 
 def has_results(record: BatchRecord, now: datetime) -> bool:
     """Whether the batch was sealed and its purge time has not come, so that there is something to list."""
-    is_living = record.purged_at is None and now < record.stamp.purge_at
-    return is_living and record.state is not BatchState.OPEN and record.counts.items > 0
+    return record.lives(now) and record.state is not BatchState.OPEN and record.counts.items > 0
 
 
 def with_results(record: BatchRecord, now: datetime) -> BatchRecord:

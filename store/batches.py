@@ -35,6 +35,10 @@ class BatchRecord(Record):
     left_out: dict[LeftOut, int]
     purged_at: Moment | None
 
+    def lives(self, now: datetime) -> bool:
+        """Whether it is not purged, nor about to be: what lies there can be worked on and handed out."""
+        return self.purged_at is None and now < self.stamp.purge_at
+
 
 def open_batch(connection: Connection, stamp: Stamp, account_id: AccountId) -> None:
     """Record the stamp, before the batch's first byte."""
