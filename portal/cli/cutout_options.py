@@ -1,4 +1,7 @@
-"""How cutouts are to come out, as `submit` and `schedule add` ask for it."""
+"""How cutouts are to come out, as `submit` and `schedule add` ask for it.
+
+A parameter of a command is such an option by its name: that of a field of `CutoutOptions`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.options import Channels, Format, Size
+from schemas.options import Channels, CutoutOptions, Format, Size, parse_options
 
 TheFormat = Annotated[str, typer.Option("--format", help=f"One of: {', '.join(Format)}.")]
 TheChannels = Annotated[str, typer.Option("--channels", help=f"{' or '.join(Channels)}: the cutout or its mask alone.")]
@@ -17,3 +20,8 @@ CropMargin = Annotated[str, typer.Option(help="Room around a cropped subject: 30
 Refine = Annotated[bool, typer.Option("--refine", help="Work soft edges out from the photo's own pixels.")]
 Despill = Annotated[bool, typer.Option("--despill", help="Take the old background out of soft edges.")]
 Shadow = Annotated[bool, typer.Option("--shadow", help="Put a soft shadow on the ground.")]
+
+
+def options_in(command: typer.Context) -> CutoutOptions:
+    """Those that the command was called with. Raises `BadOptions`."""
+    return parse_options({name: each for name, each in command.params.items() if name in CutoutOptions.model_fields})

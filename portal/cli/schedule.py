@@ -27,6 +27,7 @@ from portal.cli.cutout_options import (
     TheChannels,
     TheFormat,
     TheSize,
+    options_in,
 )
 from portal.cli.first_look import what_is_amiss
 from portal.cli.named_night import HOW, named_night
@@ -51,7 +52,7 @@ from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
-from schemas.options import Channels, Format, Size, in_words, parse_options
+from schemas.options import Channels, Format, Size, in_words
 from store import canary, nights, outside, schedules
 from store.nights import Night, NightState
 from store.people import find_account, list_accounts
@@ -64,6 +65,7 @@ Id = Annotated[str, typer.Argument(help="Schedule id, as `bgbatch schedule list`
 
 @app.command()
 def add(
+    context: typer.Context,
     cron: Annotated[str, typer.Option(help='When: five fields, such as "0 2 * * *".')],
     source: Annotated[str, typer.Option(help="The photos: s3://bucket/prefix or a folder. They stay there.")],
     deliver: Annotated[
@@ -94,19 +96,7 @@ def add(
             source=address_of(source),
             deliver=address_of(deliver) if deliver else None,
             industry=parse_industry(industry) if industry is not None else None,
-            options=parse_options(
-                {
-                    "format": format,
-                    "channels": channels,
-                    "size": size,
-                    "bg_color": bg_color,
-                    "crop": crop,
-                    "crop_margin": crop_margin,
-                    "refine": refine,
-                    "despill": despill,
-                    "shadow": shadow,
-                }
-            ),
+            options=options_in(context),
             overlap=_overlap(overlap),
             deadline_minutes=deadline,
         )

@@ -22,6 +22,7 @@ from portal.cli.cutout_options import (
     TheChannels,
     TheFormat,
     TheSize,
+    options_in,
 )
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
 from portal.cli.sending import send
@@ -29,7 +30,7 @@ from portal.cli.status import find_batch, show_one, why_gone
 from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, tell
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
-from schemas.options import Channels, Format, Size, parse_options
+from schemas.options import Channels, Format, Size
 from store.batches import BatchRecord
 from store.people import find_account
 
@@ -39,6 +40,7 @@ To = Annotated[str | None, typer.Option(help="Also put the cutouts into this fol
 
 
 def submit(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -70,21 +72,7 @@ def submit(
     Nothing is kept over 24 hours.
     """
     with exit_codes():
-        options = parse_options(
-            {
-                "format": format,
-                "channels": channels,
-                "size": size,
-                "bg_color": bg_color,
-                "bg_image": bg_image,
-                "crop": crop,
-                "crop_margin": crop_margin,
-                "refine": refine,
-                "despill": despill,
-                "shadow": shadow,
-                "consistent": consistent,
-            }
-        )
+        options = options_in(context)
         tag = parse_industry(industry) if industry is not None else None
         keep_apart(source, to)
         parts = get_ready()
