@@ -109,8 +109,8 @@ class Summary(Record):
     networks: tuple[str, ...]
 
 
-class Plan(Record):
-    """What a pull set out to do. A pull that was interrupted goes on with it."""
+class _Copy(Record):
+    """What is known of a copy from the start. `lake_state` names the lake's content that it was chosen from."""
 
     pull_id: str
     kind: Kind
@@ -118,19 +118,18 @@ class Plan(Record):
     wanted: Wanted
     lake_state: str
     started_at: Moment
-    parts: tuple[Part, ...]
     summary: Summary
 
 
-class Manifest(Record):
-    """What the copy holds. `lake_state` names the lake's content that it was chosen from."""
+class Plan(_Copy):
+    """What a pull set out to do. A pull that was interrupted goes on with it."""
 
-    pull_id: str
-    kind: Kind
-    recipient: str
-    wanted: Wanted
-    lake_state: str
-    started_at: Moment
+    parts: tuple[Part, ...]
+
+
+class Manifest(_Copy):
+    """What the copy holds."""
+
     finished_at: Moment
     licence: str
     schema_version: int
@@ -139,4 +138,3 @@ class Manifest(Record):
     rows_by_split: dict[Split, int]
     files: tuple[CopiedFile, ...]
     taken_back: tuple[TakenBack, ...] = ()
-    summary: Summary
