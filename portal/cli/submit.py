@@ -27,7 +27,7 @@ from portal.cli.cutout_options import (
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
 from portal.cli.sending import send
 from portal.cli.status import find_batch, show_one, why_gone
-from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, tell
+from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, stores, tell
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size
@@ -90,8 +90,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
-    with exit_codes():
-        _process(get_ready(), batch, as_json, to, once_more=True)
+    with stores() as parts:
+        check_place_for_cutouts(parts, find_batch(parts, batch).account_id, to)
+        _process(parts, batch, as_json, to, once_more=True)
 
 
 def retry(
@@ -112,9 +113,8 @@ def retry(
         _process(parts, batch, as_json, to)
 
 
-def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, once_more: bool = False) -> None:
+def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, *, once_more: bool = False) -> None:
     record = find_batch(parts, batch_id)
-    check_place_for_cutouts(parts, record.account_id, to)
     if not (once_more and _is_all_done(parts, record)):
         record = _work_through(parts, record, once_more)
     show_one(parts, record, as_json)
