@@ -37,7 +37,7 @@ class Folder:
         """Write beside the target, then rename: a killed writer's leftovers lie under the same time stamp."""
         path = self._path(key)
         folder, name = os.path.split(path)
-        partial = f"{folder}/{name[:_KEPT]}{_PARTIAL}{secrets.token_hex(8)}"
+        partial = f"{folder}/{partial_name(name)}"
         for last_try in (False, True):
             self._make(folder)
             try:
@@ -148,28 +148,38 @@ class Folder:
             return []
 
 
-def write_whole(partial: str, path: str, data: bytes) -> None:
+def partial_name(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f"{name[:_KEPT]}{_PARTIAL}{secrets.token_hex(8)}"
+
+
+def write_whole(partial: str, path: str, data: bytes, inside: int | None = None) -> None:
     """Make `data` the file at `path`, by way of `partial` beside it: whole or not at all, also after a power cut.
 
-    The records outlive one, and would else speak of files that are empty.
+    `inside`: an open folder, where both are names. The records outlive a power cut, and would else speak of files that
+    are empty.
     """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o666, dir_fd=inside)
+
     try:
-        with open(partial, "xb") as file:
+        with open(partial, "xb", opener=opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        os.replace(partial, path, src_dir_fd=inside, dst_dir_fd=inside)
     except OSError:
         with suppress(OSError):
-            os.unlink(partial)
+            os.unlink(partial, dir_fd=inside)
         raise
     with suppress(FileNotFoundError):  # a purge took it, and the folder with it
-        _settle(os.path.dirname(path))
+        _settle(os.path.dirname(path) or ".", inside)
 
 
-def _settle(folder: str) -> None:
+def _settle(folder: str, inside: int | None) -> None:
     """Have the folder's names reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=inside)
     try:
         os.fsync(descriptor)
     except OSError as error:

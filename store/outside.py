@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import lru_cache
 
@@ -19,7 +19,8 @@ from sqlalchemy import Connection, delete, insert, select
 from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from schemas.ids import AccountId
 from store.fetch import Fetcher, FetchLimits
-from store.folder import Folder
+from store.folder import Folder, partial_name, write_whole
+from store.no_links import open_file, open_folder
 from store.objects import ObjectStore, no_such_object, open_store
 from store.people import require_open
 from store.settings import Settings
@@ -32,7 +33,6 @@ IN_PLACE = ("s3://", "file://")
 FETCHED = ("http://", "https://")
 _REFUSED = "The photo's own place refused to give it. Check that it may be read."
 _MOST_OF_PLACE = 500  # characters: the records hold no more
-_ONLY_LOOKED_UP = getattr(os, "O_PATH", 0)  # a folder may let us through that does not let us list it
 
 
 def normal_place(url: str) -> str:
@@ -115,15 +115,22 @@ def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
     """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
     if place.startswith("s3://"):
         return open_store(place, settings)
-    return ObjectStore(_WithoutLinks(place.removeprefix("file://")))
+    return ObjectStore(WithoutLinks(place.removeprefix("file://")))
 
 
-class _WithoutLinks(Folder):
+class WithoutLinks(Folder):
+    """A folder that nothing is written into but by a path in which nothing is a link."""
+
     def put(self, key: str, data: bytes) -> None:
-        folder = os.path.dirname(f"{self.root}/{key}")
-        if os.path.realpath(folder) != folder:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        super().put(key, data)
+        """As in any folder, each one on the way opened inside the one before."""
+        folder, _, name = key.rpartition("/")
+        for _ in range(2):  # its owner may take the folder away in between
+            with suppress(FileNotFoundError), ExitStack() as opened:
+                root = open_folder(opened, self.root, made_with=0o700)
+                here = open_folder(opened, folder, root, made_with=0o777)
+                write_whole(partial_name(name), name, data, here)
+                return
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 def open_outside(settings: Settings) -> ReadOutside:
@@ -156,13 +163,10 @@ def open_outside(settings: Settings) -> ReadOutside:
 
 def _read_file(path: str, most: int) -> bytes:
     """A file, found without following any link. Raises `NotFound` for a link, a pipe and what is not there."""
-    folders, _, name = path.removeprefix("/").rpartition("/")
+    folder, _, name = path.rpartition("/")
     try:
         with ExitStack() as opened:
-            here = _opened(opened, "/", os.O_DIRECTORY | _ONLY_LOOKED_UP)
-            for folder in folders.split("/") if folders else ():
-                here = _opened(opened, folder, os.O_DIRECTORY | _ONLY_LOOKED_UP, here)
-            file = _opened(opened, name, os.O_NONBLOCK, here)  # without waiting for who writes into a pipe
+            file = open_file(opened, name, open_folder(opened, folder))
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise no_such_object()
             with open(file, "rb", closefd=False) as reader:
@@ -174,12 +178,6 @@ def _read_file(path: str, most: int) -> bytes:
     if len(data) > most:
         raise _too_large(most)
     return data
-
-
-def _opened(opened: ExitStack, name: str, flags: int, inside: int | None = None) -> int:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=inside)
-    opened.callback(os.close, descriptor)
-    return descriptor
 
 
 def _too_large(most: int) -> FileTooLarge:

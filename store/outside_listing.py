@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from schemas.errors import StoreFault
+from store.no_links import open_folder
 from store.settings import Settings
 from store.storage import error_code
 
@@ -22,9 +24,9 @@ class OutsideFile:
 
 
 def list_place(place: str, settings: Settings) -> Iterator[OutsideFile]:
-    """All objects under `place`; what is hidden by a leading dot, or is a link, is left out. Raises `StoreFault`.
+    """All objects under a `real_place`; what is hidden by a leading dot, or is a link, is left out.
 
-    A folder below that cannot be read is a fault too: what lies in it would else pass for deleted.
+    Raises `StoreFault`. A folder below that cannot be read is a fault too: what lies in it would else pass for deleted.
     """
     try:
         yield from _on_s3(place, settings) if place.startswith("s3://") else _in_folder(place)
@@ -51,22 +53,23 @@ def _on_s3(place: str, settings: Settings) -> Iterator[OutsideFile]:
 
 
 def _in_folder(place: str) -> Iterator[OutsideFile]:
-    root = Path(place.removeprefix("file://"))
-    if not root.is_dir():
-        raise FileNotFoundError(2, "no such folder")
-    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "lost+found"]
-        for name in names:
-            path = Path(folder) / name
-            if name.startswith(".") or path.is_symlink():
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:  # deleted since its folder was read
-                continue
-            yield OutsideFile(
-                path.relative_to(root).as_posix(), status.st_size, f"{status.st_mtime_ns}-{status.st_size}"
-            )
+    with ExitStack() as opened:
+        root = open_folder(opened, place.removeprefix("file://"))
+        for folder, folders, names, here in os.fwalk(".", onerror=_raise, dir_fd=root):
+            own = [name for name, status in _seen(folders, here) if stat.S_ISDIR(status.st_mode)]
+            folders[:] = [name for name in own if name != "lost+found"]
+            for name, status in _seen(names, here):
+                if not stat.S_ISLNK(status.st_mode):
+                    path = f"{folder}/{name}".removeprefix("./")
+                    yield OutsideFile(path, status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
+
+
+def _seen(names: Iterable[str], inside: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Those that are not hidden, nor deleted since their folder was read."""
+    for name in names:
+        if not name.startswith("."):
+            with suppress(FileNotFoundError):
+                yield name, os.lstat(name, dir_fd=inside)
 
 
 def _is_hidden(name: str) -> bool:

@@ -44,9 +44,9 @@ from schemas.naming import PHOTO_SUFFIXES
 from schemas.options import CutoutOptions, Format
 from store import fingerprints, line, nights, outside, schedules, tables, webhooks
 from store.batches import get_batch
-from store.folder import Folder
 from store.nights import Night, NightState
 from store.objects import ObjectStore, open_store
+from store.outside import WithoutLinks
 from store.outside_listing import OutsideFile, list_place
 from store.people import create_account
 from store.schedules import Overlap, Schedule
@@ -517,9 +517,9 @@ def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_m
     fill(market, 3)
     schedule = market.schedule()
     market.source.write("broken.jpg", b"broken")  # so that there would be a page with names
-    put = Folder.put
+    put = WithoutLinks.put
 
-    def lose_and_put(self: Folder, key: str, data: bytes) -> None:
+    def lose_and_put(self: WithoutLinks, key: str, data: bytes) -> None:
         if f"file://{self.root}" == market.target_url:
             with market.parts.records.transaction() as connection:
                 if end == "removed":
@@ -530,7 +530,7 @@ def test_a_night_whose_lease_another_has_taken_delivers_remembers_and_tells_no_m
                     connection.execute(update(tables.nights).values(lease_holder=holder, lease_until=until))
         put(self, key, data)
 
-    monkeypatch.setattr(Folder, "put", lose_and_put)
+    monkeypatch.setattr(WithoutLinks, "put", lose_and_put)
     assert market.run_due(FIRST) == []
     assert len(market.pages) == 0
     assert not list((market.target_folder / REPORTS).glob("*"))
@@ -544,16 +544,16 @@ def test_a_delivery_stops_in_the_middle_when_the_lease_is_lost(market: Market, m
     monkeypatch.setattr(nights, "LEASE_LIFE", timedelta(seconds=0.04))
     fill(market, 100)
     market.schedule()
-    put = Folder.put
+    put = WithoutLinks.put
 
-    def lose_and_put(self: Folder, key: str, data: bytes) -> None:
+    def lose_and_put(self: WithoutLinks, key: str, data: bytes) -> None:
         if f"file://{self.root}" == market.target_url:
             with market.parts.records.transaction() as connection:
                 connection.execute(update(tables.nights).values(lease_holder="another", lease_until=FIRST + DAY))
             time.sleep(0.1)
         put(self, key, data)
 
-    monkeypatch.setattr(Folder, "put", lose_and_put)
+    monkeypatch.setattr(WithoutLinks, "put", lose_and_put)
     assert market.run_due(FIRST) == []
     assert len(market.delivered()) < 100
 
@@ -758,16 +758,16 @@ def test_a_place_that_is_full_is_tried_again_the_same_night(market: Market, monk
     fill(market, 3)
     market.schedule()
     market.target.write("older.png", b"there is a place, and it can be listed")
-    put = Folder.put
+    put = WithoutLinks.put
 
-    def full(self: Folder, key: str, data: bytes) -> None:
+    def full(self: WithoutLinks, key: str, data: bytes) -> None:
         if f"file://{self.root}" == market.target_url:
             raise OSError(errno.ENOSPC, "No space left on device")
         put(self, key, data)
 
-    monkeypatch.setattr(Folder, "put", full)
+    monkeypatch.setattr(WithoutLinks, "put", full)
     assert market.run_due(FIRST) == []
-    monkeypatch.setattr(Folder, "put", put)
+    monkeypatch.setattr(WithoutLinks, "put", put)
     (night,) = market.run_due(FIRST + timedelta(minutes=1))
     assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3), "and nothing was cut twice"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -153,6 +156,43 @@ def test_nothing_is_delivered_through_a_link_that_came_since_the_place_was_check
     with pytest.raises(StoreFault, match="links"):
         store.write("VIN1/1.png", b"a cutout")
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_nothing_is_delivered_through_a_folder_that_turns_into_a_link_while_it_is_written_into(tmp_path: Path) -> None:
+    """It and a link to another customer's change places again and again, thousands of times a second."""
+    cutouts, link, other = (tmp_path / name for name in ("bazaar/cutouts", "bazaar/link", "other"))
+    cutouts.mkdir(parents=True)
+    other.mkdir()
+    link.symlink_to(other)
+    exchange = f"while True: libc.renameat2(-100, {os.fsencode(cutouts)!r}, -100, {os.fsencode(link)!r}, 2)"
+    swapping = subprocess.Popen([sys.executable, "-c", f"import ctypes\nlibc = ctypes.CDLL(None)\n{exchange}"])
+    try:
+        store = open_to_deliver(f"file://{tmp_path}/bazaar", Settings(home=tmp_path / "home"))
+        for number in range(300):
+            with suppress(StoreFault):
+                store.write(f"cutouts/{number}.png", b"a cutout")
+    finally:
+        swapping.kill()
+        swapping.wait()
+    assert list(other.iterdir()) == []
+    assert [each for each in (*cutouts.iterdir(), *link.iterdir()) if each.suffix == ".png"], (
+        "some came between two links"
+    )
+
+
+@pytest.mark.parametrize("link", ["bazaar", "bazaar/VIN1", "bazaar/VIN1/back"])
+def test_no_names_are_told_of_a_folder_that_became_a_link_since_the_place_was_checked(
+    tmp_path: Path, link: str
+) -> None:
+    for name in ("bazaar/VIN1/back", "other/VIN1/back"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / f"{name[0]}.jpg").write_bytes(b"a photo")
+    (tmp_path / link).rename(tmp_path / "away")
+    (tmp_path / link).symlink_to(tmp_path / link.replace("bazaar", "other"))
+    names = []
+    with suppress(StoreFault):
+        names += [each.path for each in list_place(f"file://{tmp_path}/bazaar/VIN1", Settings(home=tmp_path / "home"))]
+    assert names == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3"])
