@@ -1,12 +1,14 @@
 """Candidates for a training loop: a torch dataset that shuffles, decodes, and asks the ledger at each epoch.
 
-Each pass begins with a new look at the records and the live grants; what was withdrawn is left out from then on, and a
-file that vanishes in the middle is left out at once. Ranks and workers each take their own share of the parts of one
-list. `set_epoch` names the moment whose list it is, so that all have the same one while the lake is merged.
+Each pass begins with a new look at the records and the live grants, and asks for these again every few seconds: what is
+withdrawn is left out from then on, also what was read already, or lies in a file that is open still. Ranks and workers
+each take their own share of the parts of one list. `set_epoch` names the moment whose list it is, so that all have the
+same one while the lake is merged.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
+from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +41,8 @@ _OPEN_FILES = 8
 _MOST_DECODERS = 8
 _AHEAD = 2
 """Samples that are decoded ahead, for each decoder."""
+_ASK_EVERY = 5.0
+"""Seconds after which a pass asks the ledger again: it may take hours."""
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -116,12 +121,12 @@ class CandidateDataset(IterableDataset[object]):
         parts = list(_parts(_files(lake, self._reading.industry, moment)))
         if self._reading.shuffle:
             Random(f"{self._reading.seed}/{epoch}").shuffle(parts)
-        live = frozenset(lake.live())
+        live = _Live(lake)
         samples = self._samples(lake, [each for each in parts[share::shares] if each.file.grant_id in live])
         if self._reading.shuffle:
             samples = _shuffled(samples, self._reading.shuffle, Random(f"{self._reading.seed}/{epoch}/{share}"))
         for sample in _each(self._decoded, samples, _decoders(self._reading, worker is not None)):
-            if sample is not None:
+            if sample is not None and sample.grant_id in live:
                 yield self._transform(sample) if self._transform else sample
 
     def _begin(self) -> tuple[int, datetime | None]:
@@ -167,6 +172,20 @@ class CandidateDataset(IterableDataset[object]):
             return Sample(candidate_id, grant_id, pixels, gray(mask) if mask is not None else None)
         except ValueError:
             return None
+
+
+class _Live:
+    """The grants that were live a few seconds ago at most."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._grants: frozenset[GrantId] = frozenset()
+        self._asked = -math.inf
+
+    def __contains__(self, grant_id: GrantId) -> bool:
+        if monotonic() - self._asked >= _ASK_EVERY:
+            self._grants, self._asked = frozenset(self._lake.live()), monotonic()
+        return grant_id in self._grants
 
 
 _Raw = tuple[str, GrantId, bytes | memoryview, bytes | memoryview | None]

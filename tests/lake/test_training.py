@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lake import training
 from lake.compact import compact
 from lake.erase import reconcile
 from lake.parquet import to_parquet
@@ -137,6 +138,22 @@ def test_what_was_withdrawn_is_left_out_from_the_next_epoch_on(filled: World) ->
     assert len(list(dataset)) == 20
     filled.withdraw(filled.grants[filled.live()[0]])
     assert len(list(dataset)) == 15
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+def test_what_is_withdrawn_in_an_epoch_is_left_out_though_it_was_read_already_or_its_file_is_open(
+    filled: World, monkeypatch: pytest.MonkeyPatch, is_erased: bool
+) -> None:
+    """A file of a folder is mapped into memory, where it stays when it is erased."""
+    monkeypatch.setattr(training, "_ASK_EVERY", 0.0)
+    epoch = iter(filled.reader().torch_dataset(AUTO))
+    withdrawn = next(epoch).grant_id
+    ended = filled.withdraw(filled.grants[withdrawn])
+    if is_erased:
+        reconcile(filled.lake, filled.records, filled.live(), [ended], lambda: filled.now)
+    rest = Counter(sample.grant_id for sample in epoch)
+    assert sorted(rest.values()) == [5, 5, 5]
+    assert withdrawn not in rest
 
 
 def test_a_file_that_vanishes_in_an_epoch_is_left_out_at_once(filled: World) -> None:
