@@ -246,6 +246,14 @@ class S3:
         return f"{self.root}/{key}"
 
 
+class _ByWholeKeys(s3fs.S3FileSystem):  # type: ignore[misc]  # s3fs has no types
+    """By itself s3fs takes the key `1.jpg?versionId=2.jpg`, which a customer's photo may have, for `1.jpg`."""
+
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        bucket, _, key = self._strip_protocol(path).partition("/")
+        return bucket, key, None
+
+
 @cache
 def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem:
     """One for each process, which never travels: pickled, it would carry the secret into Ray's object store; forked, it
@@ -253,7 +261,7 @@ def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem
 
     Its first request costs a tenth of a second of CPU, more than a call to an actor on a GPU may take.
     """
-    filesystem = s3fs.S3FileSystem(
+    filesystem = _ByWholeKeys(
         session=quick_session(),
         key=key or None,
         secret=secret.get_secret_value() or None,

@@ -43,6 +43,15 @@ def test_what_was_written_is_read_and_listed(objects: ObjectStore) -> None:
     assert [found.size for found in objects.walk("hour/batch/manifest.json")] == [2]
 
 
+def test_names_that_mean_something_to_s3s_libraries_are_names(objects: ObjectStore) -> None:
+    """Of photos in a customer's own bucket: each is read and written by its own, and no other by it."""
+    names = ("a.jpg", "a.jpg?versionId=1.jpg", "a.jpg?versionId=2.jpg", "b*.jpg", "[c].jpg", "d::e.jpg", "f%20g #h.jpg")
+    for name in names:
+        objects.write(f"VIN1/{name}", name.encode())
+    assert objects.files("VIN1") == sorted(names)
+    assert [objects.read(f"VIN1/{name}") for name in names] == [name.encode() for name in names]
+
+
 def test_an_object_costs_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     store, asked = open_store(*rclone_bucket()), []
     ask = s3fs.S3FileSystem._call_s3
