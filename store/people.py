@@ -199,9 +199,13 @@ def person_of_identity(connection: Connection, issuer: str, subject: str) -> Per
 
 
 def set_identity(connection: Connection, person_id: PersonId, issuer: str, subject: str) -> None:
-    """Remember who this person is at an identity provider. One that is known already is not replaced: `NotAllowed`."""
+    """Remember who this person is at an identity provider. Whoever is known already is not replaced: `NotAllowed`."""
+    known = person_of_identity(connection, issuer, subject)
+    if known is not None and known.person_id != person_id:
+        raise NotAllowed("Through the provider you come to another account. For this one, use a one-time link.")
     unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None), IS_IN)
-    if connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 0:
+    is_set = connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 1
+    if not is_set and known is None:
         raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from schemas.errors import NotAllowed
 from schemas.ids import PersonId, Randomness
-from store.people import IS_IN, Person, person_in
+from store.people import IS_IN, Person, person_in, set_identity
 from store.tables import people, sessions, sign_in_links
 
 LINK_LIFE = timedelta(hours=1)
@@ -30,11 +30,22 @@ class Session:
     expires_at: datetime
 
 
-def create_sign_in_link(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
-    """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link."""
+def create_sign_in_link(
+    connection: Connection,
+    person_id: PersonId,
+    now: datetime,
+    randomness: Randomness,
+    identity: tuple[str, str] | tuple[None, None] = (None, None),
+) -> str:
+    """A token that signs this person in once. `PORTAL_URL/sign-in/<token>` is the link.
+
+    `identity`: issuer and subject, by which an identity provider knows whoever this is for. They are remembered with
+    the person when the link is used.
+    """
     token = _new_token(randomness)
+    issuer, subject = identity
     row = {"token_sha256": _hash(token), "person_id": person_id, "expires_at": now + LINK_LIFE}
-    connection.execute(insert(sign_in_links).values(row))
+    connection.execute(insert(sign_in_links).values(**row, oidc_issuer=issuer, oidc_subject=subject))
     return token
 
 
@@ -54,12 +65,15 @@ def redeem_sign_in_link(connection: Connection, token: str, now: datetime, rando
     used = (
         delete(sign_in_links)
         .where(sign_in_links.c.token_sha256 == _hash(token), sign_in_links.c.expires_at > now)
-        .returning(sign_in_links.c.person_id)
+        .returning(sign_in_links.c.person_id, sign_in_links.c.oidc_issuer, sign_in_links.c.oidc_subject)
     )
-    person_id = connection.execute(used).scalar()
-    if person_id is None:
+    row = connection.execute(used).first()
+    if row is None:
         raise NotAllowed("This sign-in link was used before or has expired. Ask for a new one.")
-    return open_session(connection, PersonId(person_id), now, randomness)
+    person_id = PersonId(row.person_id)
+    if row.oidc_subject is not None:
+        set_identity(connection, person_id, row.oidc_issuer, row.oidc_subject)
+    return open_session(connection, person_id, now, randomness)
 
 
 def open_session(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:

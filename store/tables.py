@@ -110,7 +110,10 @@ sign_in_links = Table(
     Column("token_sha256", String(64), primary_key=True),
     Column("person_id", ForeignKey("people.person_id"), nullable=False),
     Column("expires_at", UtcTime, nullable=False),
+    Column("oidc_issuer", String(500)),
+    Column("oidc_subject", String(255)),
 )
+"""`oidc_issuer` and `oidc_subject`: for whom the identity provider vouched, if the link was made for that."""
 
 sessions = Table(
     "sessions",

@@ -1,23 +1,24 @@
 """Signing in through an identity provider (OpenID Connect).
 
 Who comes back for the first time is known by their verified e-mail address, from then on by the provider's own id for
-them. The provider vouches for who somebody is; which account they belong to, and as what, is said here.
+them. The provider vouches for who somebody is; which account they belong to, and as what, is said here. The first time
+they are asked before they are signed in and remembered: any account's owner may have added their address.
 """
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection
 
 from portal.oidc import Identity, Provider
 from portal.web.limits import SIGN_INS, limit, network_address
 from portal.web.portal import Portal, ThePortal
-from portal.web.sign_in import drop_cookie, enter, set_cookie
+from portal.web.sign_in import drop_cookie, enter, set_cookie, sign_in_page
 from schemas.errors import NotAllowed, NotFound
 from store import provider_sign_ins
-from store.people import Person, people_with_address, person_of_identity, set_identity
-from store.sessions import open_session
+from store.people import find_account, people_with_address, person_of_identity
+from store.sessions import create_sign_in_link, open_session
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,8 +37,8 @@ def go(portal: ThePortal, request: Request) -> RedirectResponse:
 
 
 @router.get("/sign-in/provider/back")
-def back(portal: ThePortal, request: Request) -> RedirectResponse:
-    """Back from the provider: check its answer, find the person, sign them in."""
+def back(portal: ThePortal, request: Request) -> Response:
+    """Back from the provider: check its answer, find the person, sign them in, or ask them first."""
     limit(portal, SIGN_INS, network_address(request))
     provider = _provider(portal)
     with portal.records.transaction() as connection:
@@ -46,24 +47,33 @@ def back(portal: ThePortal, request: Request) -> RedirectResponse:
         raise NotAllowed("This sign-in was not begun in this browser, or too long ago. Start again.")
     identity = provider.finish(asked, request.query_params)
     with portal.records.transaction() as connection:
-        person = _person(connection, identity)
-        session = open_session(connection, person.person_id, portal.clock(), portal.randomness)
-    answer = enter(portal, request, session)
+        known = person_of_identity(connection, identity.issuer, identity.subject)
+        if known is None:
+            answer = _ask(portal, _links(portal, connection, identity))
+        else:
+            session = open_session(connection, known.person_id, portal.clock(), portal.randomness)
+            answer = enter(portal, request, session)
     drop_cookie(portal, answer, _cookie(portal))
     return answer
 
 
-def _person(connection: Connection, identity: Identity) -> Person:
-    known = person_of_identity(connection, identity.issuer, identity.subject)
-    if known is not None:
-        return known
+def _ask(portal: Portal, links: list[tuple[str, str]]) -> Response:
+    """Whether they mean this account; of several, which."""
+    if len(links) == 1:
+        return RedirectResponse(links[0][1], status_code=303)
+    return sign_in_page(portal, "several", links=links)
+
+
+def _links(portal: Portal, connection: Connection, identity: Identity) -> list[tuple[str, str]]:
+    """The accounts that the address is in, as (name, path of a link that signs in and remembers who this is)."""
     found = people_with_address(connection, identity.email) if identity.email else []
     if not found:
         raise NotAllowed("Nobody here has the address that the provider vouches for. Ask your account's owner.")
-    if len(found) > 1:
-        raise NotAllowed("Your address is in several accounts here. Sign in with a link by e-mail instead.")
-    set_identity(connection, found[0].person_id, identity.issuer, identity.subject)
-    return found[0]
+    who, links = (identity.issuer, identity.subject), []
+    for person in found:
+        token = create_sign_in_link(connection, person.person_id, portal.clock(), portal.randomness, who)
+        links.append((find_account(connection, person.account_id).name, f"/sign-in/{token}"))
+    return links
 
 
 def _provider(portal: Portal) -> Provider:

@@ -42,7 +42,7 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)
 @router.get("/sign-in")
 def explain(portal: ThePortal) -> HTMLResponse:
     """The ways in."""
-    return _page(portal, "ways")
+    return sign_in_page(portal, "ways")
 
 
 @router.post("/sign-in")
@@ -51,7 +51,7 @@ def ask_for_link(portal: ThePortal, request: Request, email: Annotated[str, Form
     limit(portal, LINKS_FROM, network_address(request))
     if portal.post is None:
         raise UserError("This portal sends no letters. Ask whoever runs it for a link.")
-    page = _page(portal, "sent")
+    page = sign_in_page(portal, "sent")
     page.background = BackgroundTask(_send_links, portal, email.strip())
     return page
 
@@ -62,10 +62,10 @@ def offer(portal: ThePortal, token: str) -> HTMLResponse:
     with portal.records.reading() as connection:
         person = person_of_link(connection, token, portal.clock())
         if person is None:
-            return _page(portal, "dead", status=410)
+            return sign_in_page(portal, "dead", status=410)
         account = find_account(connection, person.account_id).name
     name, _, domain = person.email.rpartition("@")
-    return _page(portal, "link", token, account=account, address=f"{name[0]}…@{domain}")
+    return sign_in_page(portal, "link", token, account=account, address=f"{name[0]}…@{domain}")
 
 
 @router.post("/sign-in/{token}")
@@ -138,7 +138,8 @@ def _send_links(portal: Portal, email: str) -> None:
         _log.warning("%s: %s", fault.code, fault)
 
 
-def _page(portal: Portal, state: str, token: str = "", status: int = 200, **whom: str) -> HTMLResponse:
+def sign_in_page(portal: Portal, state: str, token: str = "", status: int = 200, **whom: object) -> HTMLResponse:
+    """The page in one of its states: `ways`, `sent`, `link`, `several` or `dead`."""
     return portal.page(
         "sign_in.html",
         status,

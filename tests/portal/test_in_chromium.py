@@ -260,6 +260,8 @@ def test_through_an_identity_provider_on_another_site(context: BrowserContext, t
             page.screenshot(path=SCREENSHOTS / "13-provider-desktop-light.png", full_page=True)
             assert is_accessible(page)
             page.get_by_role("link", name="Sign in with Acme ID").click()
+            expect(page.get_by_text("Press to sign in to Acme as")).to_be_visible()
+            page.get_by_role("button", name="Sign in").click()
             expect(page).to_have_url(f"{address}/batches")
             assert {each["name"] for each in context.cookies()} == {"bgbatch"}, "the cookies of the way are gone"
             page.get_by_role("link", name="Account").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +16,10 @@ from starlette.testclient import TestClient
 from portal.oidc import open_provider
 from schemas.clock import system_clock
 from schemas.errors import ProviderFault, UserError
-from store.people import Role, add_person
+from store.people import Role, add_person, person_of_identity
 from store.provider_sign_ins import LIFE
 from store.settings import Settings
+from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, Claims, IdentityProvider, Lies, identity_provider
 from tests.records import at_home
@@ -58,12 +60,17 @@ def go(client: TestClient) -> str:
     return sent.headers["location"].removeprefix("http://127.0.0.1:8080")
 
 
-def comes_in(site: Site) -> bool:
-    """Whether the whole way ends on the account page."""
-    client = site.browser().client
-    answer = client.get(go(client))
-    assert (answer.status_code == 200) == ("AI Training Data</em>" in answer.text and "Sign out" in answer.text)
-    return answer.status_code == 200
+def comes_in(site: Site, is_asked: bool | None = None) -> bool:
+    """Whether the whole way ends on the account page. `is_asked`: and whether it leads past a question."""
+    browser = site.browser()
+    browser.open(go(browser.client))
+    asked = "Press to sign in to Acme as" in browser.words
+    if asked:
+        browser.press("Sign in")
+    is_in = "AI Training Data" in browser.words and "Sign out" in browser.words
+    assert (browser.status == 200) == is_in
+    assert is_asked is None or is_asked == asked
+    return is_in
 
 
 def test_the_page_offers_the_provider_by_its_name(site: Site) -> None:
@@ -75,9 +82,9 @@ def test_the_page_offers_the_provider_by_its_name(site: Site) -> None:
 def test_a_verified_address_comes_in_and_is_then_known_by_the_providers_own_id(
     site: Site, provider: IdentityProvider
 ) -> None:
-    assert comes_in(site)
+    assert comes_in(site, is_asked=True)
     provider.person = {"sub": "owner-1", "email": "renamed@acme.example", "email_verified": True}
-    assert comes_in(site), "known by the id"
+    assert comes_in(site, is_asked=False), "known by the id"
     provider.person = {"sub": "somebody-else", "email": "owner@acme.example", "email_verified": True}
     assert not comes_in(site), "an address that was given to somebody else does not open the account"
 
@@ -108,12 +115,58 @@ def test_who_is_in_no_account_does_not_come_in(site: Site, provider: IdentityPro
     assert not comes_in(site)
 
 
-def test_who_is_in_two_accounts_is_told_to_use_a_letter(site: Site) -> None:
+def add_to_bazaar(site: Site, role: Role = Role.MEMBER) -> None:
     bazaar, _ = site.account("Bazaar")
     with site.records.transaction() as connection:
-        add_person(connection, bazaar, "owner@acme.example", Role.MEMBER, site.now, site.randomness)
-    client = site.browser().client
-    assert "several accounts" in client.get(go(client)).text
+        add_person(connection, bazaar, "owner@acme.example", role, site.now, site.randomness)
+
+
+def test_who_was_added_to_a_strangers_account_is_asked_before_they_are_in_it(
+    site: Site, provider: IdentityProvider
+) -> None:
+    """Else photos that are meant for an account of one's own would go to a stranger's, from then on."""
+    provider.person = {"sub": "ann-1", "email": "ann@x.example", "email_verified": True}
+    stranger, _ = site.account("Bazaar")
+    with site.records.transaction() as connection:
+        add_person(connection, stranger, "ann@x.example", Role.OWNER, site.now, site.randomness)
+    browser = site.browser()
+    browser.open(go(browser.client))
+    assert "Press to sign in to Bazaar as a…@x.example on this device." in browser.words
+    assert "one-time link" in browser.open("/account").words, "nobody is signed in"
+    with site.records.transaction() as connection:
+        assert person_of_identity(connection, provider.issuer, "ann-1") is None
+        acme, _ = site.account("Acme")
+        add_person(connection, acme, "ann@x.example", Role.MEMBER, site.now, site.randomness)
+    browser.open(go(browser.client))
+    assert browser.status == 200, "and it keeps nobody from their own"
+    browser.press("Sign in", nth=[each.action for each in browser.forms].index(link_to(browser, "Acme")))
+    assert "ann@x.example" in browser.words
+    assert comes_in(site, is_asked=False)
+
+
+def link_to(browser: Browser, account: str) -> str:
+    """The link beside the account's name."""
+    (path,) = re.findall(rf"<strong>{account}</strong>\s*<form method=\"post\" action=\"(\S+)\"", browser.html)
+    return str(path)
+
+
+def test_who_is_in_two_accounts_chooses_one_and_comes_to_that_from_then_on(
+    site: Site, provider: IdentityProvider
+) -> None:
+    add_to_bazaar(site)
+    browser = site.browser()
+    browser.open(go(browser.client))
+    assert "Your address is in several accounts here." in browser.words
+    acme, bazaar = (link_to(browser, name) for name in ("Acme", "Bazaar"))
+    assert browser.send(acme, []).at == "/account"
+    assert "owner@acme.example" in browser.words
+    other = site.browser().send(bazaar, [])
+    assert (other.status, "you come to another account" in other.words) == (403, True)
+    assert comes_in(site, is_asked=False)
+    with site.records.transaction() as connection:
+        known = person_of_identity(connection, provider.issuer, "owner-1")
+    assert known is not None
+    assert known.account_id == site.account("Acme")[0]
 
 
 def test_a_refusal_at_the_provider_signs_nobody_in(site: Site, provider: IdentityProvider) -> None:
@@ -145,7 +198,7 @@ def test_the_cookie_for_the_way_back_is_kept_from_scripts_and_other_sites(
         assert cookie.startswith("__Host-bgbatch-provider=")
         assert {each.lower() for each in told} == flags | {"max-age=900"}
         came_in = client.get(go(client), follow_redirects=False)
-    _, (cookie, *told) = (each.split("; ") for each in came_in.headers.get_list("set-cookie"))
+    ((cookie, *told),) = (each.split("; ") for each in came_in.headers.get_list("set-cookie"))
     assert cookie == '__Host-bgbatch-provider=""'
     assert flags | {"max-age=0"} <= {each.lower() for each in told}
 
