@@ -55,7 +55,7 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
     connection.execute(
         update(people)
         .where(people.c.account_id == account_id)
-        .values(email=people.c.person_id, oidc_issuer=None, oidc_subject=None)
+        .values(email=people.c.person_id, oidc_issuer=None, oidc_subject=None, signed_in_at=None)
     )
     keys = update(api_keys).where(api_keys.c.account_id == account_id)
     connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))

@@ -15,9 +15,12 @@ from schemas.record import Moment, Record
 from store.tables import accounts, people, sessions, sign_in_links
 
 _ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-_HAS_ADDRESS = "The account has a person with that address."
+_PART = r"[^@\s,;:<>()\[\]\\\"]+"
+_EMAIL = re.compile(f"{_PART}@{_PART}")
+"""Without what means something in a letter's head: there, `a,b@example.com` would be two addresses."""
 _LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
+MOST_PEOPLE = 200
+"""People that an account may have."""
 IS_IN = people.c.email != people.c.person_id
 """Of somebody who was taken out, or whose account was closed, the id stands where the address was."""
 
@@ -40,13 +43,15 @@ class Account(Record):
 
 
 class Person(Record):
-    """Somebody who can sign in to one account."""
+    """Somebody who can sign in to one account. `added_by`: the owner who added them; None if an operator did."""
 
     person_id: PersonId
     account_id: AccountId
     email: str
     role: Role
     created_at: Moment
+    added_by: PersonId | None
+    signed_in_at: Moment | None
 
 
 def create_account(
@@ -66,22 +71,27 @@ def create_account(
 
 
 def add_person(
-    connection: Connection, account_id: AccountId, email: str, role: Role, now: datetime, randomness: Randomness
+    connection: Connection,
+    account_id: AccountId,
+    email: str,
+    role: Role,
+    now: datetime,
+    randomness: Randomness,
+    added_by: PersonId | None = None,
 ) -> PersonId:
     """One more person in an account. Raises `AlreadyExists`, `UserError`, `NotFound` for a closed account."""
     email = email.strip()
-    if len(email) > _LONGEST_EMAIL or not _EMAIL.fullmatch(email):
+    if len(email) > _LONGEST_EMAIL or not email.isprintable() or not _EMAIL.fullmatch(email):
         raise UserError("That is no e-mail address. Give one like name@example.com.")
-    require_open(connection, account_id)
-    if any(_is_same(each.email, email) for each in people_of(connection, account_id)):
-        raise AlreadyExists(_HAS_ADDRESS)
+    require_open(connection, account_id, alone=True)
+    own = people_of(connection, account_id)
+    if any(_is_same(each.email, email) for each in own):
+        raise AlreadyExists("The account has a person with that address.")
+    if len(own) >= MOST_PEOPLE:
+        raise UserError(f"An account may have {MOST_PEOPLE} people. Take somebody out first.")
     person_id = new_person_id(randomness)
     row = {"person_id": person_id, "account_id": account_id, "email": email, "role": role, "created_at": now}
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(people).values(row))
-    except IntegrityError:
-        raise AlreadyExists(_HAS_ADDRESS) from None
+    connection.execute(insert(people).values(**row, added_by=added_by))
     return person_id
 
 
@@ -144,14 +154,29 @@ def person_of(connection: Connection, account_id: AccountId, email: str) -> Pers
     raise NotFound("Nobody in the account has that address.")
 
 
+def find_person(connection: Connection, account_id: AccountId, person_id: str) -> Person:
+    """The person of that id in an account. Raises `NotFound`."""
+    for person in people_of(connection, account_id):
+        if person.person_id == person_id:
+            return person
+    raise NotFound("There is nobody of that id in your account.")
+
+
+def require_owner(connection: Connection, person: Person) -> None:
+    """Until this transaction ends, this person is an owner: whoever takes them out waits. Raises `NotAllowed`."""
+    require_open(connection, person.account_id, alone=True)
+    own = people_of(connection, person.account_id)
+    if not any(each.person_id == person.person_id and each.role is Role.OWNER for each in own):
+        raise NotAllowed("Only an owner of the account can change this.")
+
+
 def set_role(connection: Connection, account_id: AccountId, email: str, role: Role) -> Person:
     """Let somebody be another thing in the account; they sign in anew. Returns who it is, as they were.
 
     Raises `NotFound`; `NotAllowed` when nobody would be left who is an owner.
     """
     person = _who_may_leave(connection, account_id, email, role)
-    connection.execute(update(people).where(people.c.person_id == person.person_id).values(role=role))
-    _sign_out(connection, person.person_id)
+    _change(connection, person.person_id, role=role)
     return person
 
 
@@ -161,16 +186,14 @@ def remove_person(connection: Connection, account_id: AccountId, email: str) -> 
     Their random id stays: the ledger and the keys that they made name it. Raises as `set_role` does.
     """
     person = _who_may_leave(connection, account_id, email, None)
-    gone = {"email": person.person_id, "oidc_issuer": None, "oidc_subject": None}
-    connection.execute(update(people).where(people.c.person_id == person.person_id).values(gone))
-    _sign_out(connection, person.person_id)
+    gone = {"email": person.person_id, "oidc_issuer": None, "oidc_subject": None, "signed_in_at": None}
+    _change(connection, person.person_id, **gone)
     return person
 
 
 def _who_may_leave(connection: Connection, account_id: AccountId, email: str, role: Role | None) -> Person:
     """Who has that address, if an owner is left once they have this role, or none."""
-    own = select(accounts.c.account_id).where(accounts.c.account_id == account_id)
-    connection.execute(own.with_for_update()).all()  # two owners who go at once would each see the other
+    require_open(connection, account_id, alone=True)  # two owners who go at once would each see the other
     person = person_of(connection, account_id, email)
     owners = [each for each in people_of(connection, account_id) if each.role is Role.OWNER]
     if owners == [person] and role is not Role.OWNER:
@@ -178,9 +201,12 @@ def _who_may_leave(connection: Connection, account_id: AccountId, email: str, ro
     return person
 
 
-def _sign_out(connection: Connection, person_id: PersonId) -> None:
-    for table in (sign_in_links, sessions):  # in this order: a link that is being used is waited for
-        connection.execute(delete(table).where(table.c.person_id == person_id))
+def _change(connection: Connection, person_id: PersonId, **values: object) -> None:
+    """Change somebody, and sign them out everywhere."""
+    # In the order in which whoever uses a link comes by: else the two would wait for each other in a circle.
+    connection.execute(delete(sign_in_links).where(sign_in_links.c.person_id == person_id))
+    connection.execute(update(people).where(people.c.person_id == person_id).values(**values))
+    connection.execute(delete(sessions).where(sessions.c.person_id == person_id))
 
 
 def people_with_address(connection: Connection, email: str) -> list[Person]:

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from schemas.errors import NotAllowed
 from schemas.ids import PersonId, Randomness
@@ -80,6 +80,7 @@ def open_session(connection: Connection, person_id: PersonId, now: datetime, ran
     """Sign a person in; returns the session's token, which is not kept."""
     delete_expired(connection, now)
     token = _new_token(randomness)
+    connection.execute(update(people).where(people.c.person_id == person_id, IS_IN).values(signed_in_at=now))
     connection.execute(
         insert(sessions).values(
             token_sha256=_hash(token),

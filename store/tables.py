@@ -86,10 +86,15 @@ people = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("oidc_issuer", String(500)),
     Column("oidc_subject", String(255)),
+    Column("added_by", String(33)),
+    Column("signed_in_at", UtcTime),
     UniqueConstraint("account_id", "email"),
     Index("uq_people_oidc_issuer_oidc_subject", "oidc_issuer", "oidc_subject", unique=True),
 )
-"""`oidc_issuer` and `oidc_subject`: who this is at the identity provider, once they signed in through it."""
+"""`oidc_issuer` and `oidc_subject`: who this is at the identity provider, once they signed in through it.
+
+`added_by`: the id of the owner who did so on a page; none for an operator. It stays when either of the two has gone.
+"""
 
 api_keys = Table(
     "api_keys",

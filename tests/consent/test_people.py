@@ -7,7 +7,7 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
 from store import people, sessions, tables
@@ -46,7 +46,13 @@ def test_names_that_cannot_be(records: Records, name: str) -> None:
         people.create_account(connection, name, "a@b.example", NOON, RANDOM)
 
 
-@pytest.mark.parametrize("email", ["", "nobody", "a b@c.example", "@", "x" * 311 + "@c.example"])
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("", "nobody", "a b@c.example", "@", "x" * 311 + "@c.example", "a\0@c.example", "a\u202eb@c.example"),
+        *("a,b@c.example", "a;b@c.example", "<a@c.example>", '"a"@c.example', "a@[127.0.0.1]", "a(b)@c.example"),
+    ],
+)
 def test_addresses_that_cannot_be(records: Records, email: str) -> None:
     with pytest.raises(UserError), records.transaction() as connection:
         people.create_account(connection, "Acme", email, NOON, RANDOM)
@@ -211,6 +217,97 @@ def test_of_two_owners_who_take_each_other_out_at_once_one_stays(records: Record
             assert wait([other], timeout=0.5).not_done, "it waits for the first"
         with pytest.raises(NotAllowed):
             other.result(30)
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_an_owner_who_is_owner_no_more_adds_nobody_meanwhile(records: Records, owner: Owner, stays: bool) -> None:
+    add_ann(records, owner, Role.OWNER)
+    with records.reading() as connection:
+        ann = people.person_of(connection, owner.account_id, "ann@example.com")
+
+    def add() -> None:
+        with records.transaction() as connection:
+            people.require_owner(connection, ann)
+            people.add_person(connection, owner.account_id, "eve@example.com", Role.OWNER, NOON, RANDOM, ann.person_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            if stays:
+                people.set_role(connection, owner.account_id, "ann@example.com", Role.MEMBER)
+            else:
+                people.remove_person(connection, owner.account_id, "ann@example.com")
+            other = pool.submit(add)
+            assert wait([other], timeout=0.5).not_done, "it waits for the first"
+        with pytest.raises(NotAllowed):
+            other.result(30)
+    with records.transaction() as connection:
+        emails = {each.email for each in people.people_of(connection, owner.account_id)}
+        assert emails == {"owner@example.com"} | ({"ann@example.com"} if stays else set())
+
+
+def test_who_is_taken_out_in_the_middle_of_signing_in_is_out_and_nobody_waits_for_ever(
+    records: Records, owner: Owner
+) -> None:
+    _, link = add_ann(records, owner, Role.MEMBER)
+
+    def take_out() -> None:
+        with records.transaction() as connection:
+            people.remove_person(connection, owner.account_id, "ann@example.com")
+
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            ann = sessions.person_of_link(connection, link, NOON)
+            assert ann is not None
+            connection.execute(delete(sign_in_links).where(sign_in_links.c.person_id == ann.person_id))  # used up
+            other = pool.submit(take_out)
+            assert wait([other], timeout=0.5).not_done, "it waits for the first"
+            session = sessions.open_session(connection, ann.person_id, NOON, RANDOM)
+        other.result(30)
+    with records.transaction() as connection:
+        assert sessions.find_session(connection, session, NOON) is None
+        of_ann = tables.sessions.c.person_id == ann.person_id
+        assert connection.execute(select(tables.sessions).where(of_ann)).all() == []
+
+
+def test_somebody_is_found_by_id_in_their_own_account_until_they_are_taken_out(
+    records: Records, owner: Owner, other: Owner
+) -> None:
+    add_ann(records, owner, Role.MEMBER)
+    with records.transaction() as connection:
+        ann = people.person_of(connection, owner.account_id, "ann@example.com")
+        assert people.find_person(connection, owner.account_id, ann.person_id) == ann
+        with pytest.raises(NotFound):
+            people.find_person(connection, other.account_id, ann.person_id)
+        people.remove_person(connection, owner.account_id, "ann@example.com")
+        with pytest.raises(NotFound):
+            people.find_person(connection, owner.account_id, ann.person_id)
+
+
+def test_it_is_known_when_somebody_came_in_last_and_who_added_them_even_when_they_are_gone(
+    records: Records, owner: Owner
+) -> None:
+    with records.transaction() as connection:
+        ann = people.add_person(
+            connection, owner.account_id, "ann@example.com", Role.MEMBER, NOON, RANDOM, owner.person_id
+        )
+        assert people.find_person(connection, owner.account_id, ann).signed_in_at is None
+        link = sessions.create_sign_in_link(connection, ann, NOON, RANDOM)
+        sessions.redeem_sign_in_link(connection, link, later(7), RANDOM)
+        found = people.find_person(connection, owner.account_id, ann)
+        assert (found.added_by, found.signed_in_at) == (owner.person_id, later(7))
+        people.remove_person(connection, owner.account_id, "ann@example.com")
+        row = connection.execute(select(tables.people).where(tables.people.c.person_id == ann)).one()
+        assert (row.added_by, row.signed_in_at) == (owner.person_id, None)
+
+
+def test_an_account_has_so_many_people_and_no_more(records: Records, owner: Owner) -> None:
+    with records.transaction() as connection:
+        for number in range(1, people.MOST_PEOPLE):
+            people.add_person(connection, owner.account_id, f"{number}@x.example", Role.MEMBER, NOON, RANDOM)
+        with pytest.raises(UserError, match="200 people"):
+            people.add_person(connection, owner.account_id, "one-more@x.example", Role.MEMBER, NOON, RANDOM)
+        people.remove_person(connection, owner.account_id, "1@x.example")
+        people.add_person(connection, owner.account_id, "one-more@x.example", Role.MEMBER, NOON, RANDOM)
 
 
 def test_who_signs_out_signs_out_nobody_else(records: Records, owner: Owner) -> None:

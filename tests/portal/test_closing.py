@@ -133,6 +133,8 @@ def test_nothing_personal_remains_in_the_records(parts: Parts, owner: Owner, tmp
     assert words_in(parts, words) == {*words} - {"vin1"}, "they were there before"
     close(parts, owner)
     assert words_in(parts, words) == set()
+    with parts.records.reading() as connection:
+        assert connection.execute(select(tables.people.c.signed_in_at).distinct()).all() == [(None,)]
 
 
 def test_what_is_added_at_the_moment_of_the_closing_comes_too_late(parts: Parts, owner: Owner) -> None:
