@@ -2,7 +2,8 @@
 
 Convolution and ReLU are one call. A convolution with a single output channel computes sixteen; written out it is six
 times cheaper. What is resized and joined is written to memory once. (16-bit floats, where the processor has them, halve
-what a large convolution takes, but move some masks by far more than 2/255.)
+what a large convolution takes. In stage2d.rebnconv1d alone they move a mask by 37/255; in the large ones before it they
+would save a tenth, and use up what the 8-bit ones leave of the 2/255.)
 """
 
 from __future__ import annotations
