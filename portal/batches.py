@@ -54,7 +54,7 @@ def ask_again(
 ) -> None:
     """Put an ended batch in line for its failures: all, or those of some codes; and for what was never begun.
 
-    Raises `NotFound`, `WrongState`, `UserError` when there is nothing to try again.
+    Raises `NotFound`, `WrongState`, `PastDeadline`, `UserError` when there is nothing to try again.
     """
     if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, case, func, insert, or_, select, true, update
 
 from schemas.batch import BatchState
+from schemas.errors import PastDeadline
 from schemas.ids import AccountId, BatchId
 from schemas.record import Moment, Record
 from store.tables import batches, submissions
@@ -217,10 +218,15 @@ def leave(connection: Connection, batch_id: BatchId, now: datetime) -> None:
 
 
 def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:
-    """Put a batch that has ended in line once more, for what failed with one of these codes until now."""
+    """Put a batch that has ended in line once more, for what failed with one of these codes until now.
+
+    Raises `PastDeadline` when it was purged meanwhile.
+    """
     values = {"again": sorted(codes), "again_before": now, "ready_at": now, "ended_at": None, "cancel_at": None}
     connection.execute(update(submissions).where(submissions.c.batch_id == batch_id).values(values))
-    connection.execute(update(batches).where(batches.c.batch_id == batch_id).values(state=BatchState.SEALED))
+    lives = (batches.c.batch_id == batch_id) & batches.c.purged_at.is_(None)
+    if connection.execute(update(batches).where(lives).values(state=BatchState.SEALED)).rowcount == 0:
+        raise PastDeadline("The batch is purged, so there is nothing of it to try again. Submit it again.")
 
 
 def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> None:

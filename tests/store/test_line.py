@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from schemas.batch import BatchState, Counts
+from schemas.errors import PastDeadline
 from schemas.ids import AccountId, BatchId
 from store import line
-from store.batches import set_progress
+from store.batches import get_batch, mark_purged, set_progress
 from store.early_purge import want_gone_on_download
 from store.records import Records, open_records
 from store.shares import share_to_charge
@@ -155,3 +156,13 @@ def test_what_one_transaction_holds_another_waits_for(two: Records, hold: Callab
         assert other.is_alive(), "it must wait"
     other.join(timeout=60)
     assert not other.is_alive()
+
+
+def test_a_batch_that_was_purged_while_somebody_asked_for_it_again_stays_purged(two: Records) -> None:
+    """It was looked at before: its reports take a while to read."""
+    with two.transaction() as connection:
+        mark_purged(connection, [MINE], later(hours=23))
+    with pytest.raises(PastDeadline), two.transaction() as connection:
+        line.ask_again(connection, MINE, ["item_failed"], later(hours=23))
+    with two.reading() as connection:
+        assert get_batch(connection, MINE).state is BatchState.PURGED
