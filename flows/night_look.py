@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from flows.changes import Photo, compare
-from flows.night_worker import Job, fenced
+from flows.night_worker import Job, fenced, require_night
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item
@@ -73,7 +73,7 @@ def look(job: Job, night: Night) -> Night:
             Item(number=number, path=each.path, size=each.size, source=f"{source}/{each.path}")
             for number, each in enumerate(todo, start=1)
         ]
-        seal(parts, stamp, items)
+        seal(parts, stamp, items, require=lambda connection: require_night(connection, job, night))
     return night
 
 

@@ -71,6 +71,11 @@ def held(job: Job, night: Night) -> Iterator[Job | None]:
 def fenced(job: Job, night: Night) -> Iterator[Connection]:
     """A transaction that is made only while the worker holds the night's lease. Raises `LeaseLost`."""
     with job.parts.records.transaction() as connection:
-        if job.worker.has_lost() or not nights.renew(connection, night.night_id, job.worker.holder, job.parts.clock()):
-            raise LeaseLost
+        require_night(connection, job, night)
         yield connection
+
+
+def require_night(connection: Connection, job: Job, night: Night) -> None:
+    """The same inside a transaction: until its end nobody else takes the night. Raises `LeaseLost`."""
+    if job.worker.has_lost() or not nights.renew(connection, night.night_id, job.worker.holder, job.parts.clock()):
+        raise LeaseLost

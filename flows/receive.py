@@ -73,8 +73,16 @@ def stamp_batch(
     return stamp
 
 
-def seal(parts: Parts, stamp: Stamp, items: Sequence[Item], left_out: Mapping[LeftOut, int] | None = None) -> Manifest:
+def seal(
+    parts: Parts,
+    stamp: Stamp,
+    items: Sequence[Item],
+    left_out: Mapping[LeftOut, int] | None = None,
+    require: Callable[[Connection], None] = lambda connection: None,
+) -> Manifest:
     """Declare the batch complete and put it in line. `left_out`: files of its source that are not in it.
+
+    `require`: called in the transaction that puts it in line, raises what keeps it out.
 
     Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
     """
@@ -84,6 +92,7 @@ def seal(parts: Parts, stamp: Stamp, items: Sequence[Item], left_out: Mapping[Le
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
         with parts.records.transaction() as connection:
+            require(connection)
             line.stand_still(connection, stamp.batch_id)
             if batches.seal(connection, stamp.batch_id, len(items), left_out):
                 line.make_ready(connection, stamp.batch_id, parts.clock())

@@ -1312,3 +1312,26 @@ def test_a_night_by_hand_at_the_very_moment_of_a_due_time_stays_the_only_one(
         (only,) = nights.of_schedule(connection, schedule.schedule_id)
     assert by_hand[0] is not None
     assert only.night_id == by_hand[0].night_id
+
+
+def test_a_look_that_lost_its_night_before_it_could_seal_has_nothing_cut_twice(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    market.schedule()
+    seal = night_look.seal
+
+    def stand_still(*wanted: object, **how: object) -> object:
+        """For longer than its lease. Another goes on with the night: its batch is open, so it looks again."""
+        monkeypatch.setattr(night_look, "seal", seal)
+        with market.parts.records.transaction() as connection:
+            connection.execute(update(tables.nights).values(lease_until=FIRST))
+        (night,) = market.run_due(FIRST + timedelta(minutes=2))
+        assert (night.state, night.delivered) == ("completed", 3)
+        return seal(*wanted, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(night_look, "seal", stand_still)
+    assert market.run_due(FIRST) == []
+    with market.parts.records.reading() as connection:
+        assert line.in_line(connection, market.parts.clock()) == []
+    assert len(market.cut) == 3
