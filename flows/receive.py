@@ -16,7 +16,7 @@ from consent.ledger import live_grant
 from flows.cleaning import cleaning
 from flows.lease import batch_renewed, renew_batch
 from flows.parts import Parts
-from schemas.batch import Item, Manifest, Stamp, without_background
+from schemas.batch import BatchState, Item, Manifest, Stamp, without_background
 from schemas.counting import so_many
 from schemas.errors import BadOptions, NothingToDo, StillAnswering
 from schemas.ids import AccountId, Randomness, new_batch_id, received_at
@@ -82,6 +82,7 @@ def seal(
 ) -> Manifest:
     """Declare the batch complete and put it in line. `left_out`: files of its source that are not in it.
 
+    One that is sealed stays as it is: whoever stood still meanwhile may have listed other photos under these numbers.
     `require`: called in the transaction that puts it in line, raises what keeps it out.
 
     Raises `NothingToDo`, `BadOptions` when a background is not in the batch, `PastDeadline`, `StoreFault`.
@@ -89,6 +90,10 @@ def seal(
     stamp = with_name(parts.transient, stamp)
     require_complete(stamp.options, [(item.path, item.options) for item in items])
     manifest = Manifest(stamp=stamp, items=tuple(items))
+    with parts.records.reading() as connection:
+        known = batches.get_batch(connection, stamp.batch_id)
+    if known.state is not BatchState.OPEN and known.counts.items:
+        return manifest
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
         parts.transient.seal(manifest)
         with parts.records.transaction() as connection:

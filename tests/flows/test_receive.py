@@ -56,6 +56,18 @@ def test_a_batch_whose_background_was_named_before_an_upgrade_is_refused_in_word
         seal(parts, known, [Item(number=1, path="walls/brick.jpg", size=1)])
 
 
+def test_who_stood_still_before_the_seal_changes_nothing_of_a_batch_that_another_request_has_sealed(
+    place: Place,
+) -> None:
+    """A request of one Idempotency-Key, asked again after minutes: the customer's place has other photos by then."""
+    stamp = stamp_batch(place.parts, place.account_id, None, CutoutOptions())
+    by_now = [Item(number=number, path=path, size=1) for number, path in enumerate(("a.jpg", "c.jpg"), 1)]
+    seal(place.parts, stamp, by_now)
+    by_then = [Item(number=number, path=path, size=1) for number, path in enumerate(("b.jpg", "c.jpg", "d.jpg"), 1)]
+    seal(place.parts, stamp, by_then)
+    assert place.parts.transient.manifest(stamp.batch_id).paths == ["a.jpg", "c.jpg"]
+
+
 def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Place) -> None:
     parts, waited = place.parts, []
 
