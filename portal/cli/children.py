@@ -33,7 +33,7 @@ if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """
 """Becomes the program, which then ends, too, when this process is killed and can end nothing any more."""
-BGBATCH = (sys.executable, "-c", "from portal.cli.app import main; main()")
+BGBATCH = (sys.executable, "-c", "from portal.cli.start import main; main()")
 
 
 @dataclass
