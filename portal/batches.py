@@ -9,7 +9,7 @@ from datetime import datetime
 from flows import calling_off
 from schemas.batch import BatchState
 from schemas.clock import Clock
-from schemas.errors import NotFound, UserError, WrongState
+from schemas.errors import NotFound, PastDeadline, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
 from schemas.results import standing
 from store import line
@@ -38,12 +38,13 @@ def has_results(record: BatchRecord, now: datetime) -> bool:
 def with_results(record: BatchRecord, now: datetime) -> BatchRecord:
     """The batch, if it has results to hand out.
 
-    Raises `NotFound` from its purge time on, whether or not a cleanup was there yet; `WrongState` before it is sealed.
+    Raises `PastDeadline` from its purge time on, whether or not a cleanup was there yet; `WrongState` before it is
+    sealed.
     """
     if record.purged_at is not None:
-        raise NotFound(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
+        raise PastDeadline(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
     if now >= record.stamp.purge_at:
-        raise NotFound("The batch's purge time has come. Nothing of it is shown any more.")
+        raise PastDeadline("The batch's purge time has come. Nothing of it is shown any more.")
     if not has_results(record, now):
         raise WrongState("The batch was not sealed, so it has no results.")
     return record
@@ -54,14 +55,15 @@ def ask_again(
 ) -> None:
     """Put an ended batch in line for its failures: all, or those of some codes; and for what was never begun.
 
-    Raises `NotFound`, `WrongState`, `PastDeadline`, `UserError` when there is nothing to try again.
+    Raises `PastDeadline`, `WrongState`, `UserError` when there is nothing to try again.
     """
     if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
     failed = {each.code for each in standing(transient.reports(record.stamp.batch_id)).failed.values()}
     chosen = failed if codes is None else failed & set(codes)
     if not chosen and record.counts.done + record.counts.failed == record.counts.items:
-        raise UserError("No photo failed with such a code, so there is nothing to try again.")
+        which = "" if codes is None else " with such a code"
+        raise UserError(f"No photo failed{which}, so there is nothing to try again.")
     with records.transaction() as connection:
         line.ask_again(connection, record.stamp.batch_id, chosen, clock())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -109,8 +111,17 @@ def _ours(_request: Request, error: Exception) -> Response:
 
 def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:10]]
-    return problem(422, errors.UserError.code, "; ".join(faults))
+    return problem(422, errors.UserError.code, "; ".join(map(_told, error.errors()[:10])))
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    """Where it is, and what is wrong with it; in our words where the library's would tell a programmer nothing."""
+    if fault["type"] == "json_invalid":
+        return f"body: It is no JSON ({fault['ctx']['error']}, at byte {fault['loc'][-1]})."
+    if fault["type"] == "model_attributes_type" and fault["loc"] == ("body",):
+        return "body: Send JSON with the header Content-Type: application/json."
+    words = "There is no such field." if fault["type"] == "extra_forbidden" else fault["msg"]
+    return f"{'.'.join(map(str, fault['loc']))}: {words}"
 
 
 def _gone(_request: Request, _error: Exception) -> Response:

@@ -12,12 +12,12 @@ import typer
 
 from flows.parts import Parts
 from portal.cli.place import require_known
-from portal.cli.status import find_batch, why_gone
+from portal.cli.status import find_batch, require_there
 from portal.cli.terminal import AsJson, exit_codes, get_ready, progress_bar, say, show_json, tell
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
 from schemas.counting import so_many
-from schemas.errors import NotFound, UserError
+from schemas.errors import UserError
 from schemas.ids import AccountId
 from store.batches import BatchRecord
 from store.early_purge import want_gone_on_download
@@ -39,9 +39,7 @@ def download(
         require_known(to)
         parts = get_ready()
         record = find_batch(parts, batch)
-        gone = why_gone(parts, record)
-        if gone is not None:
-            raise NotFound(gone)
+        require_there(parts, record)
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)

@@ -12,6 +12,7 @@ from flows.parts import Parts
 from portal.batches import call_off, has_results
 from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
+from schemas.errors import PastDeadline
 from schemas.left_out import told
 from schemas.results import Done, Failed, results_by_number
 from store.batches import BatchRecord, get_batch, list_batches
@@ -34,14 +35,15 @@ def status(
             owner = find_account(connection, account).account_id if account else None
             records = list_batches(connection, owner)
         _show_list(records, as_json)
-        if not records:
-            tell("`bgbatch submit FOLDER --account NAME` sends the first.")
 
 
 def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
     """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
     with stores() as parts:
-        call_off(parts.records, parts.clock, find_batch(parts, batch))
+        record = find_batch(parts, batch)
+        if record.state.has_ended:
+            tell("The batch had ended already, so nothing was called off.")
+        call_off(parts.records, parts.clock, record)
         show_one(parts, find_batch(parts, batch), as_json, names=False)
 
 
@@ -70,6 +72,12 @@ def _is_cleaned_up(parts: Parts) -> bool:
         return True
     with parts.records.reading() as connection:
         return cleans_up_by_itself(connection, parts.clock())
+
+
+def require_there(parts: Parts, record: BatchRecord) -> None:
+    """Raises `PastDeadline` when nothing of the batch is left to work on or to fetch."""
+    if (gone := why_gone(parts, record)) is not None:
+        raise PastDeadline(gone)
 
 
 def why_gone(parts: Parts, record: BatchRecord) -> str | None:
@@ -113,7 +121,8 @@ def _show_list(records: list[BatchRecord], as_json: bool) -> None:
         )
         for record in records
     ]
-    show_table(("batch", "photos", "state", "gone by (UTC)"), rows)  # as narrow as a window of 80 columns
+    first = "`bgbatch submit FOLDER --account NAME` sends the first."
+    show_table(("batch", "photos", "state", "gone by (UTC)"), rows, first)  # as narrow as a window of 80 columns
 
 
 def _how_far(record: BatchRecord) -> str:

@@ -26,7 +26,7 @@ from portal.cli.cutout_options import (
 )
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
 from portal.cli.sending import send
-from portal.cli.status import find_batch, show_one, why_gone
+from portal.cli.status import find_batch, require_there, show_one, why_gone
 from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, stores, tell
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
@@ -91,7 +91,9 @@ def run(
 ) -> None:
     """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
     with stores() as parts:
-        check_place_for_cutouts(parts, find_batch(parts, batch).account_id, to)
+        record = find_batch(parts, batch)
+        require_there(parts, record)
+        check_place_for_cutouts(parts, record.account_id, to)
         _process(parts, batch, as_json, to, once_more=True)
 
 

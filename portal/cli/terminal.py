@@ -203,13 +203,15 @@ def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, default=str))  # noqa: T201
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], if_none: str = "") -> None:
     """Print rows as a table on stdout; in a window too narrow for it, each value on a line of its own.
 
-    No word is broken: an id or a path is there to be copied.
+    No word is broken: an id or a path is there to be copied. `if_none`: where there is no row, how the first comes.
     """
     if not rows:
         say("There is none.")
+        if if_none:
+            tell(if_none)
         return
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     # Nobody's window: a line of the table is one line of the pipe or file.

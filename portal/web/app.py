@@ -41,6 +41,7 @@ from schemas.errors import (
     IntakeStopped,
     NotAllowed,
     NotFound,
+    PastDeadline,
     ProviderFault,
     SignInNeeded,
     StaleNotice,
@@ -70,7 +71,15 @@ _NO_PAGE = {
     405: "This page cannot be asked for in that way. Go back and try again.",
 }
 _NO_FORM = "The form did not come whole, so nothing was changed. Go back to the page and try again."
-_STATUS = {NotAllowed: 403, NotFound: 404, StaleNotice: 409, TooManyTries: 429, ProviderFault: 502, IntakeStopped: 503}
+_STATUS = {
+    NotAllowed: 403,
+    NotFound: 404,
+    StaleNotice: 409,
+    PastDeadline: 410,
+    TooManyTries: 429,
+    ProviderFault: 502,
+    IntakeStopped: 503,
+}
 
 
 def create_app(

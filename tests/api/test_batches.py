@@ -22,13 +22,15 @@ from PIL import Image
 from sqlalchemy import text
 
 from flows import steps
+from flows.cleaning import cleaning
 from flows.receive import seal
 from schemas.batch import BatchState, Counts, Item
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from store import line, webhooks
-from store.batches import get_batch, set_progress
+from store.batches import get_batch, hasten, set_progress
+from store.cleanup import clean_up
 from store.transient import TransientStore, batch_prefix, uploaded_key
 from store.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
@@ -308,6 +310,35 @@ def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
         answer = desk.call(method, f"/batches/{batch}{path}", "Bazaar")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
     assert desk.call("GET", "/batches", "Bazaar").json()["batches"] == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"content": b"industry=x"}, "body: Send JSON with the header Content-Type: application/json."),
+        (
+            {"content": b'{"industry": }', "headers": {"Content-Type": "application/json"}},
+            "body: It is no JSON (Expecting value, at byte 13).",
+        ),
+        ({"json": {"format": "png"}}, "body.format: There is no such field."),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_in_words(desk: Desk, sent: dict[str, object], told: str) -> None:
+    answer = desk.call("POST", "/batches", **sent)
+    assert (answer.status_code, answer.json()["detail"]) == (422, told)
+
+
+def test_what_is_gone_is_told_as_that(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, BatchId(batch), desk.parts.clock())
+    for is_purged in (False, True):
+        if is_purged:
+            clean_up(cleaning(desk.parts))
+        for path in ("items", "items/1/cutout", "results.zip"):
+            answer = desk.call("GET", f"/batches/{batch}/{path}")
+            assert (answer.status_code, answer.json()["code"]) == (410, "past_deadline")
+        assert desk.call("POST", f"/batches/{batch}/retry").status_code == 410
 
 
 def test_errors_are_problem_details(desk: Desk) -> None:

@@ -105,7 +105,7 @@ def test_between_its_purge_time_and_its_receipt_a_batch_is_said_to_be_due(
     assert "VIN1" not in shown
     assert json.loads(run("status", batch, "--json"))["purged_at"] is None
     said = run("download", batch, "--to", str(tmp_path / "cutouts"), code=2)
-    assert said.startswith(f"not_found: The purge time of batch {batch} has come")
+    assert said.startswith(f"past_deadline: The purge time of batch {batch} has come")
     clean_up(cleaning(desk.parts))
     assert is_swept or "that time has come" not in run("status", batch)
 
@@ -538,6 +538,28 @@ def test_who_waited_until_the_batch_was_gone_is_told_so_and_to_fetch_nothing(
     assert "cutouts in" not in said
     assert ("was purged at" if cleanup == "was there" else "The purge time of batch ") in said
     assert "Submit it again." in said
+
+
+@pytest.mark.parametrize("words", [("run",), ("retry", "--failed"), ("download", "--to", "cutouts")], ids=" ".join)
+def test_of_a_batch_that_is_gone_nothing_is_begun_and_that_is_said(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    batch = desk.send({"1.jpg": b"no photo"})
+    fail_all(desk.parts, BatchId(batch))
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, BatchId(batch), desk.parts.clock())
+    clean_up(cleaning(desk.parts))
+    monkeypatch.setattr("portal.cli.submit._work_through", None)
+    said = run(words[0], batch, *words[1:], code=2)
+    assert said.startswith("past_deadline: ")
+    assert "was purged at" in said
+
+
+def test_calling_off_what_has_ended_says_that_it_had(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    fail_all(desk.parts, BatchId(batch))
+    assert "had ended already" in CliRunner().invoke(app, ["cancel", batch]).stderr
 
 
 def test_who_stops_waiting_leaves_the_batch_in_line(

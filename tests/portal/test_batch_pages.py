@@ -101,7 +101,7 @@ def test_after_its_purge_time_nothing_is_handed_out_though_no_cleanup_was_there_
     assert [site.sign_in().client.get(each).status_code for each in places] == [200] * 4
     assert "VIN1/front.jpg" in site.sign_in().open(f"/batches/{stamp.batch_id}").words
     site.wait(hours=23)
-    assert [site.sign_in().client.get(each).status_code for each in places] == [404] * 4
+    assert [site.sign_in().client.get(each).status_code for each in places] == [410] * 4
     page = site.sign_in().open(f"/batches/{stamp.batch_id}")
     assert page.status == 200
     assert "VIN1" not in page.html
