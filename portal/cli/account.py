@@ -124,7 +124,8 @@ def list_all(as_json: AsJson = False) -> None:
                 )
                 for each in accounts
             ]
-            show_table(("account", "id", "since", "closed"), rows)
+            first = "`bgbatch account create NAME --email ADDRESS` makes the first."
+            show_table(("account", "id", "since", "closed"), rows, first)
 
 
 @app.command("purge")
@@ -152,7 +153,8 @@ def purge(
         if as_json:
             show_json(wish.model_dump(mode="json"))
         else:
-            hours = "as for all" if wish.after_hours is None else so_many(wish.after_hours, "hour")
+            for_all = f"{so_many(parts.settings.purge_after_hours, 'hour')}, as for all"
+            hours = for_all if wish.after_hours is None else so_many(wish.after_hours, "hour")
             show_fields({"deleted after": hours, "deleted once downloaded": "yes" if wish.on_download else "no"})
 
 

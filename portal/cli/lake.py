@@ -168,7 +168,8 @@ def pulls(
             )
             for each in found
         ]
-        show_table(("taken (UTC)", "for", "industry", "as", "images", "must go", "where", "pull"), rows)
+        columns = ("taken (UTC)", "for", "industry", "as", "images", "must go", "where", "pull")
+        show_table(columns, rows, "Nobody has pulled a copy.")
 
 
 @app.command()
@@ -204,8 +205,8 @@ def stats(
                 )
                 for each in weeks
             ]
-            show_table(columns, rows)
-        if sheet is not None:
+            show_table(columns, rows, "No candidate has a live permission behind it.")
+        if sheet is not None and weeks:
             sheet.write_bytes(contact_sheet(look_at(lake, tag, images, _TILE)))
             tell(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
 

@@ -34,7 +34,8 @@ def list_all(account: TheAccount, as_json: AsJson = False) -> None:
         if as_json:
             show_json(found)
         else:
-            show_table(("place",), [(each,) for each in found])
+            first = "`bgbatch place allow ACCOUNT s3://bucket/prefix` allows the first."
+            show_table(("place",), [(each,) for each in found], first)
 
 
 @app.command()

@@ -22,7 +22,6 @@ from portal.cli.terminal import (
     show_json,
     show_table,
     stores,
-    tell,
 )
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
@@ -48,18 +47,16 @@ def receipts(
             return
         rows = [
             (
-                each.kind,
-                each.subject,
-                each.objects,
-                each.bytes,
+                f"{each.kind} {each.subject}",
+                f"{so_many(each.objects, 'object')}, {each.bytes / 1e6:,.1f} MB",
                 f"{each.last_deletion:%Y-%m-%d %H:%M:%S}",
                 f"{each.margin_seconds / 3600:.2f} h",
             )
             for each in found
         ]
-        show_table(("what", "id", "objects", "bytes", "gone at (UTC)", "before its deadline"), rows)
-        if not rows:
-            tell("A receipt is written when a batch is purged, by its purge time at the latest.")
+        first = "A receipt is written when a batch is purged, by its purge time at the latest."
+        # As narrow as a window of 80 columns.
+        show_table(("what", "how much", "gone at (UTC)", "before its deadline"), rows, first)
 
 
 def certificate(
@@ -125,7 +122,8 @@ def audit(
         now = parts.clock()
         result = look(parts, now - timedelta(days=days), now)
         if as_json:
-            show_json({**asdict(result), "held": result.held})
+            looked_at = {name.replace(" ", "_").replace(",", ""): count for name, count in result.looked_at.items()}
+            show_json({**asdict(result), "looked_at": looked_at, "held": result.held})
         else:
             gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
             show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})

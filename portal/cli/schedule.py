@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -135,7 +136,8 @@ def list_all(
             )
             for each in found
         ]
-        show_table(("schedule", "source", "cutouts", "when", "next (UTC)", "last night"), rows)
+        first = "`bgbatch schedule add` makes the first; its `--help` says what it takes."
+        show_table(("schedule", "source", "cutouts", "when", "next (UTC)", "last night"), rows, first)
 
 
 @app.command()
@@ -312,7 +314,7 @@ def _last(parts: Parts, schedule: Schedule) -> Night:
 def _fields(parts: Parts, schedule: Schedule) -> dict[str, object]:
     fields = schedule.model_dump(mode="json", exclude={"fingerprint_key"})
     due = known.next_at(schedule, parts.clock())
-    return fields | {"next_at": None if due is None else str(due)}
+    return fields | {"next_at": due}
 
 
 def _show(parts: Parts, schedule: Schedule, as_json: bool, most: int = 0) -> None:
@@ -325,7 +327,9 @@ def _show(parts: Parts, schedule: Schedule, as_json: bool, most: int = 0) -> Non
         return
     fields = _fields(parts, schedule)
     shown = ("schedule_id", "cron", "timezone", "source", "deliver", "industry", "overlap", "deadline_minutes")
-    words = {name.replace("_", " "): fields[name] for name in (*shown, "next_at", "paused_at")}
+    words = {name.replace("_", " "): fields[name] for name in shown}
+    for name, moment in (("next at", fields["next_at"]), ("paused at", schedule.paused_at)):
+        words[name] = f"{moment:%Y-%m-%d %H:%M} UTC" if isinstance(moment, datetime) else None
     words["cutouts"] = in_words(schedule.options)
     show_fields({name: "none" if value is None else value for name, value in words.items()})
     if reports:

@@ -95,7 +95,8 @@ def _opened(source: Path, max_bytes: int) -> Archive:
 
 def _tell(left_out: Tally) -> None:
     if left_out.counts:
-        tell(f"Left out: {left_out}.")
+        inside = " What is in a zip file comes when that is submitted by itself." if left_out.zip_files else ""
+        tell(f"Left out: {left_out}.{inside}")
 
 
 def _tell_lost(why: str, photos: Sequence[str]) -> None:

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
-from portal.cli.terminal import exit_codes, read_settings, say, tell
+from portal.cli.terminal import AsJson, exit_codes, read_settings, say, show_json, tell
 from store.settings import Settings
 
 _PASSWORD = re.compile(r"(?<=://)([^:/@?#]*:).*(?=@)|([?&]\w*password=)[^&#]+")
 
 
-def settings() -> None:
+def settings(as_json: AsJson = False) -> None:
     """Show the settings in force and what each is for; BGBATCH_<NAME> in the environment sets it. Secrets are stars."""
     with exit_codes():
-        in_force = read_settings().model_dump()
-        width = max(map(len, in_force))
-        for name, value in in_force.items():
-            shown = "" if value is None else _starred(value)
-            say(f"BGBATCH_{name.upper():<{width}}  {shown}", highlight=False)
-            say(f"    {Settings.model_fields[name].description}", highlight=False)
-        known = {f"BGBATCH_{name.upper()}" for name in in_force}
-        unknown = sorted(name for name in os.environ if name.startswith("BGBATCH_") and name not in known)
+        in_force = {f"BGBATCH_{name.upper()}": _starred(value) for name, value in read_settings().model_dump().items()}
+        if as_json:
+            show_json(in_force)
+        else:
+            _show(in_force)
+        unknown = sorted(name for name in os.environ if name.startswith("BGBATCH_") and name not in in_force)
         if unknown:
             tell(f"There are no such settings: {', '.join(unknown)}.")
+
+
+def _show(in_force: Mapping[str, object]) -> None:
+    width = max(map(len, in_force))
+    for (name, value), field in zip(in_force.items(), Settings.model_fields.values(), strict=True):
+        say(f"{name:<{width}}  {'' if value is None else value}", highlight=False)
+        say(f"    {field.description}", highlight=False)
 
 
 def _starred(value: object) -> object:

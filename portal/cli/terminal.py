@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
@@ -19,6 +20,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -199,8 +201,12 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def show_json(value: object) -> None:
-    """Print a value as JSON on stdout."""
-    print(json.dumps(value, indent=2, default=str))  # noqa: T201
+    """Print a value as JSON on stdout; times as the REST API writes them."""
+    print(json.dumps(value, indent=2, default=_in_json))  # noqa: T201
+
+
+def _in_json(value: object) -> object:
+    return to_jsonable_python(value) if isinstance(value, datetime) else str(value)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], if_none: str = "") -> None:

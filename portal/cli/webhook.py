@@ -44,7 +44,8 @@ def list_all(account: TheAccount, as_json: AsJson = False) -> None:
             show_json([each.model_dump(mode="json", exclude={"secret"}) for each in found])
         else:
             rows = [(each.webhook_id, each.url, f"{each.created_at:%Y-%m-%d %H:%M}") for each in found]
-            show_table(("webhook", "address", "since (UTC)"), rows)
+            first = "`bgbatch webhook add ACCOUNT ADDRESS` adds the first."
+            show_table(("webhook", "address", "since (UTC)"), rows, first)
 
 
 @app.command()
@@ -62,11 +63,11 @@ def events(account: TheAccount, webhook: Id, as_json: AsJson = False) -> None:
                 each.kind,
                 each.attempts,
                 each.last_status,
-                each.delivered_at or each.next_try_at or "given up",
+                f"{at:%Y-%m-%d %H:%M:%S}" if (at := each.delivered_at or each.next_try_at) else "given up",
             )
             for each in found
         ]
-        show_table(("event", "kind", "tries", "last answer", "delivered, or next try"), rows)
+        show_table(("event", "kind", "tries", "last answer", "delivered, or next try (UTC)"), rows)
 
 
 @app.command()

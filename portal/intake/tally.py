@@ -27,6 +27,11 @@ class Tally:
         if reason is LeftOut.BAD_NAME and len(self._bad_names) < _MOST_NAMES:
             self._bad_names.append(shown(path))
 
+    @property
+    def zip_files(self) -> int:
+        """How many of them are zip files, which may hold photos."""
+        return self._kinds[".zip"]
+
     def instead(self) -> str:
         """What to say beside that there is no photo."""
         seen = f" Left out: {told(self.counts)}." if self.counts else ""

@@ -285,3 +285,15 @@ def test_of_many_and_long_names_the_first_are_shown_and_short() -> None:
     assert len(str(tally)) < 3_000
     assert str(tally).isprintable()
     assert shown("VIN1/größe [x].jpg") == "VIN1/größe [x].jpg"
+
+
+def test_who_sends_a_folder_with_a_zip_file_in_it_hears_how_its_photos_come_too(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lot = tmp_path / "lot"
+    lot.mkdir()
+    (lot / "1.jpg").write_bytes(b"no photo")
+    packed(lot, ("2.jpg", b"no photo"))
+    send(desk.parts, str(lot), desk.accounts["Acme"][0], None, CutoutOptions())
+    hint = "What is in a zip file comes when that is submitted by itself."
+    assert f"Left out: 1 × .zip. {hint}\n" in capsys.readouterr().err

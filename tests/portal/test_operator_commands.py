@@ -270,3 +270,44 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda uid: {}["nobody"])
     assert run("status", code=2).startswith("bad_request: The user of this process has no home. Name a folder")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("schedule", "list"), "`bgbatch schedule add`"),
+        (("place", "list", "Acme"), "`bgbatch place allow ACCOUNT"),
+        (("webhook", "list", "Acme"), "`bgbatch webhook add ACCOUNT"),
+        (("receipts",), "A receipt is written when"),
+        (("lake", "pulls"), "Nobody has pulled a copy."),
+        (("lake", "stats", "--sheet", "look.png"), "No candidate has a live permission"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+)
+def test_an_empty_list_says_how_its_first_comes(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, list(words))
+    assert (done.exit_code, done.stdout) == (0, "There is none.\n")
+    assert done.stderr.startswith(hint)
+    assert done.stderr.count("\n") == 1
+    assert not Path("look.png").exists()
+
+
+def test_scripts_read_the_settings_without_their_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGBATCH_S3_SECRET", "very secret")
+    shown = run("settings", "--json")
+    assert "very secret" not in shown
+    assert json.loads(shown)["BGBATCH_PURGE_AFTER_HOURS"] == 23
+    assert [f"BGBATCH_{name.upper()}" for name in Settings.model_fields] == list(json.loads(shown))
+
+
+def test_scripts_read_the_audit_by_plain_names_and_its_times_as_all_others(desk: Desk) -> None:
+    told = json.loads(run("audit", "--json"))
+    assert told["until"][10:] == told["until"][10:].replace(" ", "T").replace("+00:00", "Z")
+    assert {"consent_events_of_all_time", "rows_in_the_lake"} <= set(told["looked_at"])
+
+
+def test_who_asks_when_batches_go_reads_hours(desk: Desk) -> None:
+    assert "23 hours, as for all" in run("account", "purge", "Acme")

@@ -167,7 +167,7 @@ def test_the_list_says_when_each_runs_next_and_how_its_last_night_ended(
     assert listed() == "2025-07-02 00:00 │ completed │"
     add(tmp_path, "--format", "jpg")
     shown = json.loads(run("schedule", "list", "--account", "Acme", "--json"))
-    assert [each["next_at"] for each in shown] == ["2025-07-02 00:00:00+00:00"] * 2
+    assert [each["next_at"] for each in shown] == ["2025-07-02T00:00:00Z"] * 2
     assert json.loads(run("schedule", "list", "--account", "Bazaar", "--json")) == []
 
 

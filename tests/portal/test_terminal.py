@@ -14,6 +14,7 @@ from subprocess import Popen
 
 import pytest
 
+from flows.cleaning import cleaning
 from flows.receive import stamp_batch
 from portal.cli.children import BGBATCH
 from portal.cli.terminal import say, tell
@@ -21,7 +22,8 @@ from schemas.batch import BatchState, Counts
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store.batches import set_progress
+from store.batches import hasten, set_progress
+from store.cleanup import clean_up
 from tests.api.conftest import Desk
 from tests.portal.test_batch_commands import fail_all
 
@@ -106,13 +108,22 @@ class Finder:
         if name == "portal.cli.app":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-from portal.cli.start import main
-main()
 """
 
 
-def test_ctrl_c_while_it_is_still_starting_leaves_no_trace(desk: Desk) -> None:
-    assert in_a_window("status", start=(sys.executable, "-c", EARLY), code=-signal.SIGINT) == ""
+@pytest.mark.parametrize("way_in", ["from portal.cli.start import main; main()", BGBATCH[-1]], ids=["command", "child"])
+def test_ctrl_c_while_it_is_still_starting_leaves_no_trace(desk: Desk, way_in: str) -> None:
+    assert in_a_window("status", start=(sys.executable, "-c", EARLY + way_in), code=-signal.SIGINT) == ""
+
+
+def test_receipts_stand_in_a_table_however_much_was_deleted(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, BatchId(batch), desk.parts.clock())
+    clean_up(cleaning(desk.parts))
+    shown = in_a_window("receipts").splitlines()
+    assert sum(line.startswith("│") and f" {batch} " in line for line in shown) == 1
+    assert max(len(line) for line in shown if line.startswith("│")) <= 80
 
 
 def test_a_first_look_at_an_empty_house_says_how_to_begin(desk: Desk) -> None:
