@@ -269,6 +269,7 @@ def _filesystem(endpoint: str, key: str, secret: SecretStr) -> s3fs.S3FileSystem
         use_listings_cache=False,  # it shows deleted objects and hides new ones
         skip_instance_cache=True,  # it would forget what is set below
         config_kwargs={
+            "signature_version": "s3v4",  # else links get the older one, which new buckets of AWS and others refuse
             "retries": {"max_attempts": 3},
             "connect_timeout": 5,
             "read_timeout": 60,
