@@ -95,7 +95,9 @@ def _checker(connection: Connection, account_id: AccountId, settings: Settings) 
         real = _real(place)
         is_ours = any(_holds(own, real) or _holds(real, own) for own in ours)
         if is_ours or not any(_holds(each, real) for each in given):
-            raise NotAllowed("The account may not use that place. Ask the operator to allow it: `bgbatch place allow`.")
+            raise NotAllowed(
+                "The account may not use that place. Ask the operator to allow it: `bgbatch place allow ACCOUNT PLACE`."
+            )
         return place, real
 
     return checked
