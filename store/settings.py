@@ -56,7 +56,9 @@ class Settings(BaseSettings):
         description="A Ray cluster: its head's host:port. Empty: Ray starts on this machine and ends with the program.",
     )
     device: str = Field("cpu", description="cpu, cuda or cuda:N. If it is not there, the start fails.")
-    network: Literal["u2netp", "u2net", "isnet", "own"] = Field("u2netp", description="Which network segments.")
+    network: Literal["u2netp", "u2net", "isnet", "own"] = Field(
+        "u2netp", description="Which network segments: u2netp, u2net, isnet or own."
+    )
     weights: Path | None = Field(None, description="Its weights, safetensors. Empty: the file that ships with bgbatch.")
     exact: bool = Field(
         False, description="Run the network in 32 bits throughout, where 8 in its heaviest parts would be faster."

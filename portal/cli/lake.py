@@ -92,6 +92,8 @@ def pull(
             size = f"{pulled.bytes / 1e6:.1f} MB"
             whose = so_many(len(pulled.grants), "customer")
             say(f"{so_many(pulled.rows, 'candidate')} of {whose} in {to}: {size}{resumed}.")
+            if not pulled.rows:
+                tell("No candidate fits. `bgbatch lake stats` shows what there is.")
 
 
 @app.command()

@@ -60,7 +60,7 @@ def receipts(
 
 
 def certificate(
-    batch_id: Annotated[str | None, typer.Argument(help="The batch.")] = None,
+    batch: Annotated[str | None, typer.Argument(help="Batch id.")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Check a certificate that was downloaded, without the records.")
     ] = None,
@@ -80,12 +80,12 @@ def certificate(
             links = _check(check, more or [])
             say(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
             return
-        if batch_id is None:
+        if batch is None:
             raise UserError("Say which: a batch, or --check FILE.")
         parts = get_ready()
         with parts.records.reading() as connection:
             found: Certificate | MoreLinks = certify(
-                connection, get_batch(connection, batch_id).stamp.batch_id, parts.clock()
+                connection, get_batch(connection, batch).stamp.batch_id, parts.clock()
             )
             if after is not None:
                 found = more_links(connection, after)

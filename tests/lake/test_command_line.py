@@ -82,6 +82,12 @@ def test_pull_verify_and_take_back(customer: tuple[World, Owner, Grant], tmp_pat
     assert told("pull", "--industry", "automotive", "--to", str(tmp_path / "other"))["rows"] == 0
 
 
+def test_who_pulls_what_there_is_not_hears_where_to_look(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
+    done = run("pull", "--industry", "studio", "--to", str(tmp_path / "copy"))
+    assert "0 candidates of 0 customers in" in done.stdout
+    assert "`bgbatch lake stats`" in done.stderr
+
+
 def test_erasing_from_a_copy_of_a_copy_does_not_clear_the_one_that_was_pulled(
     customer: tuple[World, Owner, Grant], tmp_path: Path
 ) -> None:
