@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from store.storage import Children, Refused, StoredObject
 
+_NAMELESS = getattr(os, "O_TMPFILE", 0)
 _PARTIAL = ".partial-"
 _KEPT = 57
 """Letters of a name that its partial file keeps: our own names whole, which the lake tells a leftover by; and a
@@ -119,12 +120,13 @@ class Folder:
     def now(self) -> datetime:
         """What the file system stamps on a new file: on a network share that is another machine's clock."""
         self._make(self.root)
-        probe = self._path(f".clock-{secrets.token_hex(8)}")
-        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+            return _born_at(os.open(self.root, _NAMELESS | os.O_WRONLY, 0o600))  # nobody lists it
+        except OSError:  # a network share has none such
+            probe = self._path(f".clock-{secrets.token_hex(8)}")
+        try:
+            return _born_at(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         finally:
-            os.close(descriptor)
             with suppress(FileNotFoundError):  # a cleanup took it for a stray
                 os.unlink(probe)
 
@@ -146,6 +148,13 @@ class Folder:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def _born_at(descriptor: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+    finally:
+        os.close(descriptor)
 
 
 def partial_name(name: str) -> str:

@@ -138,6 +138,17 @@ def test_the_store_tells_its_time(objects: ObjectStore) -> None:
     assert objects.now().tzinfo is not None
 
 
+def test_a_folder_tells_its_time_without_a_file_that_others_could_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch that comes in asks for it: a cleanup would count it, and an audit find it outside of any batch."""
+    folder = Folder(str(tmp_path / "transient"))
+    with monkeypatch.context() as kept:
+        kept.setattr(os, "unlink", lambda path: None)
+        folder.now()
+    assert list(folder.find("")) == []
+
+
 def test_every_version_is_listed_and_deleted(versioned: ObjectStore) -> None:
     for text in (b"1", b"22", b"333"):
         versioned.write("hour/batch/1", text)
