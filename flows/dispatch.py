@@ -35,6 +35,7 @@ _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
 _MOST_UNFORESEEN = 3
 _FIRST_GUESS = 2.0  # photos per second, until a turn has shown better
+_REMEMBERED = 4  # turns, about: how fast one was tells by so much of the pace of all
 
 
 @dataclass
@@ -183,7 +184,7 @@ class Dispatcher:
         items = max(0, turn.done - turn.done_before)
         seconds = monotonic() - turn.started
         if items and seconds > 0:
-            self._items_per_second += (items / seconds - self._items_per_second) / 4
+            self._items_per_second += (items / seconds - self._items_per_second) / _REMEMBERED
         with self._parts.records.transaction() as connection:
             if is_over:
                 line.leave(connection, turn.batch.batch_id, now)

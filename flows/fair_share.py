@@ -30,7 +30,7 @@ def charged(share: Share, seconds: float, now: datetime) -> Share:
         return share
     new = math.log2(seconds) + (now - _EPOCH) / HALF_LIFE
     high, low = max(share.finish_tag, new), min(share.finish_tag, new)
-    return share.model_copy(update={"finish_tag": high + math.log2(1.0 + 2.0 ** max(low - high, -1000.0))})
+    return share.model_copy(update={"finish_tag": high + math.log2(1.0 + 2.0 ** (low - high))})
 
 
 def may_cut_in(waiting: InLine, account_id: AccountId) -> bool:
