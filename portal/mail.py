@@ -57,6 +57,20 @@ def sign_in_letter(to: str, links: list[tuple[str, str]], minutes: int) -> Lette
     return Letter(to, "Your sign-in link for bgbatch", "\n".join(lines) + "\n")
 
 
+def invitation(to: str, account: str, role: str, portal: str, link: str, minutes: int) -> Letter:
+    """The letter to somebody whom an owner has added to an account."""
+    lines = [
+        f"An owner of {account} has added you to that account on bgbatch, as {role}.",
+        "",
+        "Open this to sign in:",
+        link,
+        "",
+        f"The link works once, within {minutes} minutes. Later, sign in at {portal}/sign-in",
+        "If you do not know that account, do nothing: without you nobody comes in under your address.",
+    ]
+    return Letter(to, "You were added to an account on bgbatch", "\n".join(lines) + "\n")
+
+
 def _to_terminal(show: Callable[[str], object]) -> Post:
     def send(letter: Letter) -> None:
         show(f"A letter to {letter.to}, printed because there is no mail server:\n{letter.text}")

@@ -25,6 +25,9 @@ LINKS_TO = Limit("links_to", 5, timedelta(hours=1))
 LINKS_FROM = Limit("links_from", 30, timedelta(hours=1))
 """Links asked for from one network address."""
 
+ADDED = Limit("people_added", 60, timedelta(hours=1))
+"""People that an account's owners add: each is written to, and may be a stranger."""
+
 
 def limit(portal: Portal, which: Limit, who: str) -> None:
     """Count one try of `who`. Raises `TooManyTries`."""

@@ -16,7 +16,7 @@ from schemas.consent import Act, Grant
 from schemas.ids import new_batch_id
 from schemas.industries import Industry
 from schemas.receipt import Erased
-from store.people import Role, add_person
+from store.people import Role, add_person, person_of
 from store.receipts import begin_erasures, finish_erasures
 from store.settings import Settings
 from store.tables import admissions, pulled_grants, pulls
@@ -331,6 +331,17 @@ def test_every_state_is_accessible_and_is_pictured(
         picture("7b-revoke")
         page.get_by_role("button", name="Revoke it for good (nightly catalog run)").click()
         expect(page.get_by_role("heading", name="Revoked")).to_be_visible()
+        page.goto(f"{address}/account")
+        page.get_by_role("link", name="People").click()
+        expect(page).to_have_url(f"{address}/account/people")
+        picture("14-people-alone")
+        page.get_by_label("Add somebody").fill("ann.somebody-with-a-long-name@workshop.acme.example")
+        page.get_by_role("button", name="Add them").click()
+        expect(page.get_by_role("status")).to_contain_text("was added")
+        picture("14b-somebody-added")
+        for asked in page.locator(".sure summary").all():
+            asked.click()
+        picture("14c-people-to-change")
         page.goto(f"{address}/account/close")
         picture("8-close")
         page.get_by_label("To close it").fill("Acme")
@@ -395,6 +406,37 @@ def take(site: Site, grant: Grant, recipient: str, images: int) -> None:
             )
         )
         connection.execute(insert(pulled_grants).values(pull_id=pull_id, grant_id=grant.grant_id, rows=images))
+
+
+def test_an_owner_hands_the_account_on_and_leaves(chromium: Browser, site: Site, address: str) -> None:
+    account_id, _ = site.account("Acme")
+    with chromium.new_context() as first, chromium.new_context() as second:
+        page = sign_in(first, site, address)
+        page.goto(f"{address}/account/people")
+        page.get_by_label("Add somebody").fill("ann@acme.example")
+        expect(page.get_by_label("As", exact=True)).to_have_value("member")
+        page.get_by_role("button", name="Add them").click()
+        expect(page.get_by_role("status")).to_contain_text("ann@acme.example was added")
+        page.get_by_text("Change role of ann@acme.example").click()
+        page.get_by_label("Role of ann@acme.example").select_option("owner")
+        page.get_by_role("button", name="Change it (ann@acme.example)").click()
+        expect(page).to_have_url(f"{address}/account/people")
+        expect(page.locator("li", has_text="ann@acme.example").locator(".tag")).to_have_text("owner")
+        with site.records.reading() as connection:
+            ann = person_of(connection, account_id, "ann@acme.example")
+        anns = second.new_page()
+        anns.goto(address + site.link(ann.person_id))
+        anns.get_by_role("button", name="Sign in").click()
+        expect(anns.locator(".state")).to_have_text("Off")
+        page.reload()
+        page.get_by_text("Take out owner@acme.example").click()
+        page.get_by_role("button", name="Leave for good").click()
+        expect(page).to_have_url(f"{address}/sign-in")
+        page.goto(f"{address}/account/people")
+        expect(page).to_have_url(f"{address}/sign-in")
+        anns.goto(f"{address}/account/people")
+        expect(anns.get_by_text("The only owner")).to_be_visible()
+        expect(anns.get_by_text("added by somebody who is no longer here")).to_be_visible()
 
 
 def test_an_auditor_sees_and_cannot_press(context: BrowserContext, site: Site, address: str) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from consent import ledger
 from consent.notice import CURRENT
 from consent.suppression import open_suppressions
-from portal.web.limits import LINKS_FROM, LINKS_TO, POSTS, SIGN_INS, network_address
+from portal.web.limits import ADDED, LINKS_FROM, LINKS_TO, POSTS, SIGN_INS, network_address
 from schemas.consent import Act, Method
 from schemas.industries import Industry
 from store.people import Role
@@ -193,6 +193,8 @@ def test_the_limits_are_those_that_we_name() -> None:
     assert (POSTS.most, POSTS.window) == (300, timedelta(minutes=1))
     assert "| links used, sign-ins through a provider | 60 in 10 minutes |" in page
     assert (SIGN_INS.most, SIGN_INS.window) == (60, timedelta(minutes=10))
+    assert "| people added | 60 an hour to one account |" in page
+    assert (ADDED.most, ADDED.window) == (60, timedelta(hours=1))
     assert "| links asked for | 30 an hour; 5 an hour to one e-mail address |" in page
     assert [(each.most, each.window) for each in (LINKS_FROM, LINKS_TO)] == [(n, timedelta(hours=1)) for n in (30, 5)]
 

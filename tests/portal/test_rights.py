@@ -14,7 +14,7 @@ from schemas.ids import new_batch_id
 from store import batches, line, nights, schedules, webhooks
 from store.api_keys import create_key
 from store.attempts import Limit, wait_before_trying
-from store.people import Role
+from store.people import Role, add_person
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_keys_and_limits import paths_of
@@ -28,6 +28,9 @@ AN_OWNERS = {
     ("POST", "/account/ai-training-data/grant"),
     ("POST", "/account/ai-training-data/decline"),
     ("POST", "/account/ai-training-data/withdraw"),
+    ("POST", "/account/people"),
+    ("POST", "/account/people/{person_id}/role"),
+    ("POST", "/account/people/{person_id}/remove"),
     ("POST", "/account/keys"),
     ("POST", "/account/keys/{key_id}/revoke"),
     ("POST", "/account/webhooks"),
@@ -94,6 +97,7 @@ def desk_of_acme(site: Site) -> dict[str, str]:
         hook = webhooks.add(connection, account_id, "https://acme.example/", site.now, site.randomness)
         event_id = webhooks.ping(connection, hook, site.now, site.randomness)
         key, _ = create_key(connection, account_id, person_id, "tests", site.now, site.randomness)
+        ann = add_person(connection, account_id, "ann@acme.example", Role.MEMBER, site.now, site.randomness)
     assert night is not None
     return {
         "batch_id": batch_id,
@@ -102,6 +106,7 @@ def desk_of_acme(site: Site) -> dict[str, str]:
         "webhook_id": hook.webhook_id,
         "event_id": event_id,
         "key_id": key.key_id,
+        "person_id": ann,
     }
 
 
