@@ -27,16 +27,23 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
     """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent.
 
     A process that its cluster has lost joins again. `cpus`: how many this machine should pass for; None: as many as it
-    has. Raises `WorkersLost` where no cluster answers.
+    has. Raises `WorkersLost` where no cluster answers, or lets this process in.
     """
     if ray.is_initialized():
         if not is_cut_off():
             return
         ray.shutdown()
-    quiet: Any = {"log_to_driver": False, "include_dashboard": False, "configure_logging": False}
+    quiet: Any = {"log_to_driver": False, "configure_logging": False}
     if settings.ray_address:
         _require_answer(settings.ray_address)
-        ray.init(address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False)
+        try:
+            ray.init(address=settings.ray_address, namespace=NAMESPACE, **quiet)
+        except ConnectionError:
+            raise WorkersLost(
+                "The Ray cluster at BGBATCH_RAY_ADDRESS answers, and lets nobody in from here. Where it asks for a "
+                "token, give this process RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN; where it speaks TLS, Ray's "
+                "settings for that."
+            ) from None
     else:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
@@ -47,6 +54,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
                 _node_ip_address="127.0.0.1",
                 namespace=NAMESPACE,
                 object_store_memory=80 * 2**20,
+                include_dashboard=False,
                 **quiet,
             )
 

@@ -84,6 +84,17 @@ asked = ray.remote(lambda: ray.get_runtime_context().get_node_id())
 print(len({{*ray.get([asked.options(scheduling_strategy=On(each, soft=False)).remote() for each in hosts])}}), 'hosts')
 """
 
+JOIN = f"""
+import sys
+from schemas.errors import WorkersLost
+from store.settings import Settings
+from workers.placement import connect
+try:
+    connect(Settings(home=sys.argv[1], ray_address='{HUB}:{PORT}'))
+except WorkersLost as fault:
+    print(fault)
+"""
+
 
 def knock(inside: Sequence[str], friend: Mapping[str, str], *strangers: Mapping[str, str]) -> tuple[str, list[str]]:
     """Ask each host of the cluster for a word, in a process each; what the friend hears, and the strangers.
@@ -128,6 +139,15 @@ def test_who_has_another_token_or_none_does_not_get_into_the_cluster(inside: lis
     strangers = WITH_TOKEN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}, {"RAY_AUTH_MODE": "disabled"}
     with head(inside, WITH_TOKEN):
         assert knock(inside, WITH_TOKEN, *strangers) == ("1 hosts\n", ["", ""])
+
+
+def test_a_program_of_ours_with_another_token_is_told_what_to_give_it(inside: list[str], tmp_path: Path) -> None:
+    stranger = os.environ | WITH_TOKEN | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    asked = [*inside, sys.executable, "-c", JOIN, str(tmp_path)]
+    with head(inside, WITH_TOKEN):
+        said = subprocess.run(asked, env=stranger, capture_output=True, text=True, timeout=600)
+    assert said.stdout.startswith("The Ray cluster at BGBATCH_RAY_ADDRESS answers, and lets nobody in"), said.stderr
+    assert "RAY_AUTH_TOKEN" in said.stdout
 
 
 def test_who_does_not_speak_tls_by_our_authority_does_not_get_in_even_with_the_token(
