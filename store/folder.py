@@ -140,6 +140,8 @@ class Folder:
             os.makedirs(folder, exist_ok=True)
 
     def _path(self, key: str) -> str:
+        if ".." in key.split("/"):
+            raise OSError(errno.EINVAL, "a key left its store's root")
         return f"{self.root}/{key}" if key else self.root
 
     def _entries(self, path: str) -> list[os.DirEntry[str]]:

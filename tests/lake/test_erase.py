@@ -170,7 +170,7 @@ def test_a_file_without_an_admission_goes_within_the_promise(world: World) -> No
 def test_the_leftovers_of_a_killed_writer_go_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.give(world.grant())
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:

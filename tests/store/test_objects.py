@@ -134,6 +134,17 @@ def test_a_key_cannot_leave_the_root(objects: ObjectStore) -> None:
             objects.delete([key])
 
 
+def test_a_folder_is_not_looked_into_outside_of_its_root(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/photo.jpg").write_bytes(b"x")
+    objects = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
+    with pytest.raises(StoreFault):
+        objects.delete_folder("../other")
+    with pytest.raises(StoreFault):
+        objects.tidy("../other")
+    assert (tmp_path / "other/photo.jpg").exists()
+
+
 def test_the_store_tells_its_time(objects: ObjectStore) -> None:
     assert objects.now().tzinfo is not None
 
@@ -374,7 +385,7 @@ def test_links_in_a_folder_are_deleted_not_followed(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
 
-    def no_space(*_: object) -> None:
+    def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", no_space)
@@ -403,7 +414,7 @@ def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path: Path, letter
 def test_a_killed_writers_leftover_lies_under_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)

@@ -468,3 +468,14 @@ def _unreachable():  # type: ignore[no-untyped-def]
     from sqlalchemy import create_engine
 
     return create_engine("postgresql+psycopg://nobody@127.0.0.1:9/none", connect_args={"connect_timeout": 1})
+
+
+def test_a_key_that_would_lead_out_of_a_folder_goes_like_any_other(versioned: ObjectStore, records: Records) -> None:
+    """On S3 two dots are two dots."""
+    hour, due = hour_name(NOON), batch_at(NOON)
+    put_batch(versioned, due)
+    for key in ("../x", "..", "tmp/../../x", f"{hour}/../x", f"{hour}/{due}/../x"):
+        s3_of(versioned).call("put_object", Key=f"transient/{key}", Body=b"x")
+    report = purge(versioned, records, later(hours=24))
+    assert keys(versioned) == []
+    assert ([each.subject for each in report.receipts], report.faults) == ([due], [])
