@@ -78,9 +78,9 @@ def redeem_sign_in_link(connection: Connection, token: str, now: datetime, rando
 
 def open_session(connection: Connection, person_id: PersonId, now: datetime, randomness: Randomness) -> str:
     """Sign a person in; returns the session's token, which is not kept."""
-    delete_expired(connection, now)
     token = _new_token(randomness)
     connection.execute(update(people).where(people.c.person_id == person_id, IS_IN).values(signed_in_at=now))
+    delete_expired(connection, now)  # after the person, as whoever takes them out: else each would wait for the other
     connection.execute(
         insert(sessions).values(
             token_sha256=_hash(token),
@@ -109,9 +109,12 @@ def close_session(connection: Connection, token: str) -> None:
 
 
 def delete_expired(connection: Connection, now: datetime) -> int:
-    """Delete links and sessions whose time has come. Returns how many."""
-    links = connection.execute(delete(sign_in_links).where(sign_in_links.c.expires_at <= now)).rowcount
-    return links + connection.execute(delete(sessions).where(sessions.c.expires_at <= now)).rowcount
+    """Delete links and sessions whose time has come, but for those that others have in hand. Returns how many."""
+    gone = 0
+    for table in (sign_in_links, sessions):
+        over = select(table.c.token_sha256).where(table.c.expires_at <= now).with_for_update(skip_locked=True)
+        gone += connection.execute(delete(table).where(table.c.token_sha256.in_(over))).rowcount
+    return gone
 
 
 def _new_token(randomness: Randomness) -> str:

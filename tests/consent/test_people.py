@@ -7,7 +7,7 @@ from datetime import timedelta
 from random import Random
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, event, select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
 from store import people, sessions, tables
@@ -267,6 +267,36 @@ def test_who_is_taken_out_in_the_middle_of_signing_in_is_out_and_nobody_waits_fo
         assert sessions.find_session(connection, session, NOON) is None
         of_ann = tables.sessions.c.person_id == ann.person_id
         assert connection.execute(select(tables.sessions).where(of_ann)).all() == []
+
+
+def test_who_comes_in_by_a_provider_and_is_taken_out_at_once_does_not_wait_in_a_circle(
+    records: Records, owner: Owner
+) -> None:
+    """What had expired of theirs is deleted by both."""
+    _, link = add_ann(records, owner, Role.MEMBER)
+    with records.transaction() as connection:
+        sessions.redeem_sign_in_link(connection, link, NOON, RANDOM)
+    end, takers = later(60 * 12), []
+
+    def take_out() -> None:
+        with records.transaction() as connection:
+            people.remove_person(connection, owner.account_id, "ann@example.com")
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def stand_still(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if not takers and "sign_in_links" not in statement:
+                takers.append(pool.submit(take_out))
+                wait(takers, timeout=0.5)
+
+        with records.transaction() as connection:
+            ann = people.person_of_identity(connection, "https://provider.example", "ann-1")
+            assert ann is not None
+            event.listen(connection, "after_cursor_execute", stand_still)
+            session = sessions.open_session(connection, ann.person_id, end, RANDOM)
+        takers[0].result(30)
+    with records.transaction() as connection:
+        assert sessions.find_session(connection, session, end) is None
 
 
 def test_somebody_is_found_by_id_in_their_own_account_until_they_are_taken_out(
