@@ -18,6 +18,7 @@ _ACCOUNT_ID = re.compile(r"a[0-9a-f]{32}")
 _PART = r"[^@\s,;:<>()\[\]\\\"]+"
 _EMAIL = re.compile(f"{_PART}@{_PART}")
 """Without what means something in a letter's head: there, `a,b@example.com` would be two addresses."""
+_ELSEWHERE = "Through the provider you come to another account. For this one, use a one-time link."
 _LONGEST_NAME, _LONGEST_EMAIL = 200, 320  # what the columns hold
 MOST_PEOPLE = 200
 """People that an account may have."""
@@ -228,9 +229,13 @@ def set_identity(connection: Connection, person_id: PersonId, issuer: str, subje
     """Remember who this person is at an identity provider. Whoever is known already is not replaced: `NotAllowed`."""
     known = person_of_identity(connection, issuer, subject)
     if known is not None and known.person_id != person_id:
-        raise NotAllowed("Through the provider you come to another account. For this one, use a one-time link.")
+        raise NotAllowed(_ELSEWHERE)
     unknown = update(people).where(people.c.person_id == person_id, people.c.oidc_subject.is_(None), IS_IN)
-    is_set = connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 1
+    try:
+        with connection.begin_nested():
+            is_set = connection.execute(unknown.values(oidc_issuer=issuer, oidc_subject=subject)).rowcount == 1
+    except IntegrityError:  # two accounts were chosen at once
+        raise NotAllowed(_ELSEWHERE) from None
     if not is_set and known is None:
         raise NotAllowed("This address belongs to somebody else at the identity provider. Ask the account's owner.")
 

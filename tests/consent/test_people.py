@@ -299,6 +299,39 @@ def test_who_comes_in_by_a_provider_and_is_taken_out_at_once_does_not_wait_in_a_
         assert sessions.find_session(connection, session, end) is None
 
 
+def test_of_two_accounts_that_somebody_chooses_at_once_they_are_known_in_one(
+    records: Records, owner: Owner, other: Owner
+) -> None:
+    who = ("https://provider.example", "ann-1")
+    with records.transaction() as connection:
+        links = [
+            sessions.create_sign_in_link(
+                connection,
+                people.add_person(connection, account, "ann@example.com", Role.MEMBER, NOON, RANDOM),
+                NOON,
+                RANDOM,
+                who,
+            )
+            for account in (owner.account_id, other.account_id)
+        ]
+
+    def choose_the_other() -> None:
+        with records.transaction() as connection:
+            sessions.redeem_sign_in_link(connection, links[1], NOON, RANDOM)
+
+    with ThreadPoolExecutor(1) as pool:
+        with records.transaction() as connection:
+            sessions.redeem_sign_in_link(connection, links[0], NOON, RANDOM)
+            late = pool.submit(choose_the_other)
+            assert wait([late], timeout=0.5).not_done, "it waits for the first"
+        with pytest.raises(NotAllowed, match="to another account"):
+            late.result(30)
+    with records.reading() as connection:
+        known = people.person_of_identity(connection, *who)
+        assert known is not None
+        assert known.account_id == owner.account_id
+
+
 def test_somebody_is_found_by_id_in_their_own_account_until_they_are_taken_out(
     records: Records, owner: Owner, other: Owner
 ) -> None:
