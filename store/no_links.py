@@ -18,36 +18,39 @@ def open_folder(opened: ExitStack, path: str, inside: int | None = None, made_wi
 
     `made_with`: the mode of what is not there yet; None: nothing is made. Raises `OSError`, for a link with ELOOP.
     """
-    here = _opened(opened, "/") if inside is None else inside
-    for name in path.split("/"):
-        if name:
-            here = _next(opened, name, here, made_with)
+    here = _open("/") if inside is None else os.dup(inside)
+    try:
+        for name in filter(None, path.split("/")):
+            passed, here = here, _next(name, here, made_with)
+            os.close(passed)  # else a few readers, far down, would have more open than a process may
+    except BaseException:
+        os.close(here)
+        raise
+    opened.callback(os.close, here)
     return here
 
 
 def open_file(opened: ExitStack, name: str, inside: int) -> int:
     """A file in an open folder, to read, without waiting for who writes into a pipe. Raises `OSError`."""
-    return _opened(opened, name, inside, os.O_NONBLOCK)
+    descriptor = _open(name, inside, os.O_NONBLOCK)
+    opened.callback(os.close, descriptor)
+    return descriptor
 
 
-def _next(opened: ExitStack, name: str, inside: int, made_with: int | None) -> int:
+def _next(name: str, inside: int, made_with: int | None) -> int:
     try:
-        return _opened(opened, name, inside)
+        return _open(name, inside)
     except FileNotFoundError:
         if made_with is None:
             raise
         with suppress(FileExistsError):
             os.mkdir(name, made_with, dir_fd=inside)
-        return _opened(opened, name, inside)
+        return _open(name, inside)
     except NotADirectoryError:
         if stat.S_ISLNK(os.lstat(name, dir_fd=inside).st_mode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
         raise
 
 
-def _opened(
-    opened: ExitStack, name: str, inside: int | None = None, flags: int = os.O_DIRECTORY | _ONLY_LOOKED_UP
-) -> int:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=inside)
-    opened.callback(os.close, descriptor)
-    return descriptor
+def _open(name: str, inside: int | None = None, flags: int = os.O_DIRECTORY | _ONLY_LOOKED_UP) -> int:
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -91,6 +92,19 @@ def test_a_photo_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
         file.truncate(31_000_000)
     with pytest.raises(FileTooLarge):
         open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
+
+
+def test_a_photo_many_folders_down_is_read_and_a_cutout_written_with_few_files_open(tmp_path: Path) -> None:
+    """Else a few such photos at once would use up what a process may have open, and others' would fail with them."""
+    deep = "/".join("f" * 400)
+    place = open_to_deliver(f"file://{tmp_path}", Settings())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, hard))
+    try:
+        place.write(f"{deep}/1.png", b"cut")
+        assert open_outside(Settings())(f"file://{tmp_path}/{deep}/1.png") == b"cut"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
