@@ -81,12 +81,12 @@ def places(settings: Settings) -> list[Place]:
         ),
         Place(
             "records database",
-            "account names, people's addresses, ids, numbers; what an account set up: schedules and their places, "
-            "addresses of webhooks, names of keys; reasons of withdrawals. No file name, no address of a photo, no "
-            "pixel",
+            "account names, people's addresses and when each signed in last, ids, numbers; what an account set up: "
+            "schedules and their places, addresses of webhooks, names of keys; reasons of withdrawals. No file name, "
+            "no address of a photo, no pixel",
             None,
-            "sign-in links and sessions when they expire; names and what was set up when an account is closed; reasons "
-            "never",
+            "sign-in links and sessions when they expire; somebody's address and time of signing in when they are "
+            "taken out; names and what was set up when an account is closed; reasons never",
             "canaries: SQLite's file is searched for markers; PostgreSQL's is not",
             ("store.records",),
             _database(settings),
