@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -853,18 +854,19 @@ def test_what_cannot_be_read_of_a_source_does_not_pass_for_deleted_and_what_is_d
     fill(market, 4)
     schedule = market.schedule()
     market.run_due(FIRST)
-    calls = {"scandir": os.scandir, "stat": Path.stat}
+    calls = {"open": os.open, "lstat": os.lstat}
     refusal: OSError = PermissionError(errno.EACCES, "Permission denied")
 
     def refuse(name: str) -> None:
-        def call(where: object, *rest: object, **named: object) -> object:
-            if str(where).endswith(f"catalog/{path}"):
+        def call(where: str, *rest: object, **named: object) -> object:
+            inside = os.readlink(f"/proc/self/fd/{named['dir_fd']}") if named.get("dir_fd") is not None else ""
+            if f"{inside}/{where}".endswith(f"catalog/{path}"):
                 raise refusal
             return calls[name](where, *rest, **named)  # type: ignore[operator]
 
-        monkeypatch.setattr(os if name == "scandir" else Path, name, call)
+        monkeypatch.setattr(os, name, call)
 
-    refuse("stat" if path.endswith(".jpg") else "scandir")
+    refuse("lstat" if path.endswith(".jpg") else "open")
     assert market.run_due(FIRST + DAY) == [], "it is tried again until the next due time"
     with market.parts.records.transaction() as connection:
         assert len(fingerprints.known(connection, schedule.schedule_id)) == 4
@@ -964,10 +966,10 @@ def test_a_schedule_that_is_removed_between_a_look_and_its_seal_leaves_nothing_i
     fill(market, 3)
     schedule, seal = market.schedule(), night_look.seal
 
-    def removed_first(parts: Parts, stamp: Stamp, items: list[Item]) -> None:
+    def removed_first(parts: Parts, stamp: Stamp, items: list[Item], **how: Any) -> None:
         with parts.records.transaction() as connection:
             remove(connection, schedule.schedule_id, parts.clock)
-        seal(parts, stamp, items)
+        seal(parts, stamp, items, **how)
 
     monkeypatch.setattr(night_look, "seal", removed_first)
     assert market.run_due(FIRST, cuts=False) == []
