@@ -30,6 +30,13 @@ def open_folder(opened: ExitStack, path: str, inside: int | None = None, made_wi
     return here
 
 
+def open_listed(opened: ExitStack, inside: int) -> int:
+    """An open folder once more, to list it. Raises `OSError`."""
+    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
 def open_file(opened: ExitStack, name: str, inside: int) -> int:
     """A file in an open folder, to read, without waiting for who writes into a pipe. Raises `OSError`."""
     descriptor = _open(name, inside, os.O_NONBLOCK)

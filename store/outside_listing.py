@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from schemas.errors import StoreFault
-from store.no_links import open_folder
+from store.no_links import open_folder, open_listed
 from store.settings import Settings
 from store.storage import error_code
+
+_LONGEST_PATH = 4096  # that a system takes
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Of a folder that was deleted, or made something else, since the one around it was read."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +60,33 @@ def _on_s3(place: str, settings: Settings) -> Iterator[OutsideFile]:
 def _in_folder(place: str) -> Iterator[OutsideFile]:
     with ExitStack() as opened:
         root = open_folder(opened, place.removeprefix("file://"))
-        for folder, folders, names, here in os.fwalk(".", onerror=_raise, dir_fd=root):
-            own = [name for name, status in _seen(folders, here) if stat.S_ISDIR(status.st_mode)]
-            folders[:] = [name for name in own if name != "lost+found"]
-            for name, status in _seen(names, here):
-                if not stat.S_ISLNK(status.st_mode):
-                    path = f"{folder}/{name}".removeprefix("./")
-                    yield OutsideFile(path, status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            for path, status in _seen(folder, root):
+                if stat.S_ISDIR(status.st_mode):
+                    if not path.endswith("/lost+found"):
+                        folders.append(path)
+                elif not stat.S_ISLNK(status.st_mode):
+                    yield OutsideFile(path.removeprefix("/"), status.st_size, f"{status.st_mtime_ns}-{status.st_size}")
 
 
-def _seen(names: Iterable[str], inside: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Those that are not hidden, nor deleted since their folder was read."""
-    for name in names:
-        if not name.startswith("."):
-            with suppress(FileNotFoundError):
-                yield name, os.lstat(name, dir_fd=inside)
+def _seen(folder: str, root: int) -> Iterator[tuple[str, os.stat_result]]:
+    """What lies in a folder, by a path from the root that begins with a slash. What is hidden or gone is left out."""
+    if len(os.fsencode(folder)) > _LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    with ExitStack() as opened:
+        try:
+            here = open_listed(opened, open_folder(opened, folder, root))
+        except OSError as error:
+            if folder and error.errno in _REPLACED:
+                return
+            raise
+        for name in os.listdir(here):
+            if not name.startswith("."):
+                with suppress(FileNotFoundError):
+                    yield f"{folder}/{name}", os.lstat(name, dir_fd=here)
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") and name not in (".", "..")  # of these a key is no path, which is to be told
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):  # deleted since its parent was read
-        raise error

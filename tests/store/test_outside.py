@@ -6,13 +6,15 @@ import os
 import resource
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
+from store.no_links import open_folder
 from store.outside import allow, check_place, normal_place, open_outside, open_to_deliver, real_place
 from store.outside_listing import list_place
 from store.people import create_account
@@ -94,17 +96,49 @@ def test_a_photo_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
         open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
 
 
-def test_a_photo_many_folders_down_is_read_and_a_cutout_written_with_few_files_open(tmp_path: Path) -> None:
-    """Else a few such photos at once would use up what a process may have open, and others' would fail with them."""
-    deep = "/".join("f" * 400)
-    place = open_to_deliver(f"file://{tmp_path}", Settings())
+@contextmanager
+def few_files_open() -> Iterator[None]:
+    """No more than twenty beside those that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, hard))
     try:
-        place.write(f"{deep}/1.png", b"cut")
-        assert open_outside(Settings())(f"file://{tmp_path}/{deep}/1.png") == b"cut"
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_photo_many_folders_down_is_listed_read_and_a_cutout_written_with_few_files_open(tmp_path: Path) -> None:
+    """Else a few such photos at once would use up what a process may have open, and others' would fail with them."""
+    path = "/".join("f" * 500) + "/1.png"
+    with few_files_open():
+        open_to_deliver(f"file://{tmp_path}", Settings()).write(path, b"cut")
+        assert open_outside(Settings())(f"file://{tmp_path}/{path}") == b"cut"
+        (found,) = list_place(f"file://{tmp_path}", Settings())
+    assert (found.path, found.size) == (path, 3)
+
+
+def test_folders_so_far_down_that_no_path_leads_there_are_a_fault(tmp_path: Path) -> None:
+    """What cannot be listed must not pass for deleted; and one could go on for as long as somebody makes more."""
+    with ExitStack() as opened:
+        open_folder(opened, "/".join(["f" * 200] * 25), open_folder(opened, str(tmp_path)), made_with=0o700)
+    with pytest.raises(StoreFault, match="File name too long"):
+        list(list_place(f"file://{tmp_path}", Settings()))
+
+
+def test_a_folder_that_turns_into_a_pipe_while_it_is_listed_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """For whoever writes into the pipe: it and the folder change places again and again."""
+    folder, pipe = tmp_path / "bazaar/1", tmp_path / "bazaar/2"
+    folder.mkdir(parents=True)
+    os.mkfifo(pipe)
+    exchange = f"while True: libc.renameat2(-100, {os.fsencode(folder)!r}, -100, {os.fsencode(pipe)!r}, 2)"
+    swapping = subprocess.Popen([sys.executable, "-c", f"import ctypes\nlibc = ctypes.CDLL(None)\n{exchange}"])
+    look = "from store.outside_listing import list_place\nfrom store.settings import Settings\n"
+    look += f"for _ in range(5_000): list(list_place('file://{tmp_path}/bazaar', Settings()))"
+    try:
+        subprocess.run([sys.executable, "-c", look], check=True, timeout=120)
+    finally:
+        swapping.kill()
+        swapping.wait()
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
