@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.clock import Clock
 from schemas.errors import IntakeStopped, StoreFault
 from schemas.ids import Randomness
-from store.health import Health, measure_skew, oldest_byte, read_health, why_stop
+from store.health import Health, measure_skew, oldest_byte, read_health, why_stop, why_stop_by_clock
 from store.objects import ObjectStore
 from store.purge import RECORDS_FAULT, Purge, PurgeReport
 from store.records import Records
@@ -25,8 +25,6 @@ from store.tables import cleanups
 
 REMEMBERED = timedelta(days=90)
 """How long the records say what each cleanup did."""
-
-_ALARMING_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -74,11 +72,8 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
     reason enough. On a machine where somebody types commands, nothing runs between them: there, intake cleans up
     itself, first, whatever is due; and it stops only if that does not help.
     """
-    if measure_skew(machine.objects, machine.real) <= -_ALARMING_SKEW:  # a batch's life is counted by this clock
-        raise IntakeStopped(
-            "This machine's clock is 5 minutes or more ahead of the store's, and what comes in now would be kept for "
-            "that much longer. Set the clocks right; then send it again."
-        )
+    if (ahead := why_stop_by_clock(machine.objects, machine.real)) is not None:
+        raise IntakeStopped(f"{ahead} Set the clocks right; then send it again.")
     now = machine.clock()
     with machine.records.reading() as connection:  # it lists the store: nobody may wait for that
         health = read_health(machine.objects, connection, now)

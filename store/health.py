@@ -22,6 +22,7 @@ OLDEST = timedelta(hours=23, minutes=30)
 SILENCE = timedelta(hours=1)
 """Past so long without a good cleanup nothing more is taken in, where cleanups are expected."""
 _OF_LATE = timedelta(minutes=30)  # they come every ten
+_TOO_FAR_AHEAD = timedelta(minutes=5)  # a batch's life is counted by the clock of whoever takes it in
 _MEASURABLE = timedelta(seconds=2)  # a store tells whole seconds, and an answer takes its time
 
 
@@ -92,6 +93,16 @@ def why_stop(health: Health, now: datetime, is_expected: bool) -> str | None:
     if is_expected and (health.last_good_at is None or now - health.last_good_at > SILENCE):
         return "No cleanup came to a good end in the last hour."
     return None
+
+
+def why_stop_by_clock(objects: ObjectStore, machine: Clock) -> str | None:
+    """Why no batch may be taken in by this machine's real clock; None when one may. Raises `StoreFault`."""
+    if measure_skew(objects, machine) > -_TOO_FAR_AHEAD:
+        return None
+    return (
+        "This machine's clock is 5 minutes or more ahead of the store's, and what comes in now would be kept for that "
+        "much longer."
+    )
 
 
 def measure_skew(objects: ObjectStore, machine: Clock) -> timedelta:

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from portal.web.portal import ThePortal
+from schemas.clock import system_clock
 from schemas.errors import NotFound
 from store import line
-from store.health import metrics_text, read_health, why_stop
+from store.health import metrics_text, read_health, why_stop, why_stop_by_clock
 
 router = APIRouter(include_in_schema=False)
 
@@ -76,7 +77,8 @@ def status(portal: ThePortal, request: Request) -> HTMLResponse:
         load=load,
         waiting=len(waiting),
         longest=waiting[0].ready_at if waiting else None,
-        stopped=why_stop(health, now, portal.settings.cleanup_expected),
+        stopped=why_stop(health, now, portal.settings.cleanup_expected)
+        or why_stop_by_clock(portal.transient.objects, system_clock),
     )
 
 
