@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from consent import ledger
 from portal.web.body_limit import BATCH, FORM
+from store.people import create_account
 from store.sessions import LINK_LIFE, SESSION_LIFE
 from store.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
@@ -257,7 +258,13 @@ def test_without_tls_browsers_are_asked_for_none(site: Site) -> None:
 
 
 def test_names_are_shown_as_text_not_as_markup(site: Site) -> None:
-    assert "<script>alert(1)</script>" not in site.sign_in("<script>alert(1)</script>").html
+    with site.records.transaction() as connection:
+        name, email = "<script>alert(1)</script>", "o'x&amp@acme.example"
+        _, owner = create_account(connection, name, email, site.now, site.randomness)
+    page = site.browser().open(site.link(owner))
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.html
+    assert name not in page.html
+    assert "o&#39;x&amp;amp@acme.example" in page.press("Sign in").html
 
 
 def sent_in_pieces(size: int) -> Iterator[bytes]:
