@@ -117,28 +117,33 @@ def _each(at_once: int, results: Results, write: Callable[[int], None], on_item:
 
 
 class _Pipe(io.RawIOBase):
-    """What a zip file is written to: it gives the bytes on and keeps none."""
+    """What a zip file is written to: it gives the bytes on and keeps none.
+
+    What was not taken yet may be written over: so each file has its size before it, and not behind it alone, which
+    programs that read a zip as it comes cannot do with (Java's, for one).
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: list[bytes] = []
-        self._at = 0
+        self._held = io.BytesIO()
+        self._taken = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Buffer) -> int:
-        piece = bytes(data)
-        self._pieces.append(piece)
-        self._at += len(piece)
-        return len(piece)
+        return self._held.write(data)
 
     def tell(self) -> int:
-        return self._at
+        return self._taken + self._held.tell()
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self._taken + self._held.seek(place - self._taken, whence)
 
     def take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+        piece, self._held = self._held.getvalue(), io.BytesIO()
+        self._taken += len(piece)
+        return piece
 
 
 def zip_stream(transient: TransientStore, results: Results) -> Iterator[bytes]:

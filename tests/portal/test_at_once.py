@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -129,4 +130,16 @@ def test_cutouts_are_fetched_several_at_a_time_and_each_is_itself(parts: Parts, 
             count = deliver_to_place(parts.transient, results, place, lambda: told.append(None))
         assert count == len(told) == PHOTOS
         got = {path.name: path.read_bytes() for path in to.iterdir()}
+    assert got == {f"{number:02d}.png": photo(number) for number in range(1, PHOTOS + 1)}
+
+
+def test_a_zip_file_can_be_read_as_it_comes(parts: Parts, tmp_path: Path) -> None:
+    results = cut(parts, tmp_path)
+    whole, at, got = b"".join(zip_stream(with_calls(parts, 3).transient, results)), 0, {}
+    while whole[at : at + 4] == b"PK\3\4":  # as Java's ZipInputStream: by what stands before each file alone
+        flags, method, size, packed, name, extra = struct.unpack_from("<2xHH8xIIHH", whole, at + 4)
+        start = at + 30 + name + extra
+        assert (flags & 8, method, size) == (0, 0, packed)
+        got[whole[at + 30 : at + 30 + name].decode()] = whole[start : start + size]
+        at = start + size
     assert got == {f"{number:02d}.png": photo(number) for number in range(1, PHOTOS + 1)}
