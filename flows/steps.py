@@ -109,8 +109,8 @@ def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
         state = BatchState.CANCELLED if is_off else counts.state
         batches.set_progress(connection, batch_id, counts, state)
         if state.has_ended:
-            line.leave(connection, batch_id, parts.clock())
             webhooks.enqueue_end(connection, batches.get_batch(connection, batch_id), parts.clock())
+            line.leave(connection, batch_id, parts.clock())
 
 
 def _is_wanted_again(result: Failed, codes: frozenset[str], before: datetime) -> bool:

@@ -19,6 +19,7 @@ from schemas.errors import AlreadyExists, LineTooLong, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.record import Moment, Record
 from store.batches import BatchRecord
+from store.line import find_submission
 from store.people import require_open
 from store.tables import webhook_events, webhooks
 
@@ -124,10 +125,15 @@ def enqueue(
 
 
 def enqueue_end(connection: Connection, batch: BatchRecord, now: datetime) -> None:
-    """Tell how a batch ended: of each end once; of one that came out otherwise, after a retry, again."""
-    counts = batch.counts
+    """Tell how a batch ended: of each end once. Call it before the batch leaves the line, which forgets the wish.
+
+    Whoever asked for it once more waits to be told, also when it came out as before.
+    """
+    counts, stands = batch.counts, find_submission(connection, batch.stamp.batch_id)
     body = {"batch_id": batch.stamp.batch_id, "state": batch.state, **counts.model_dump()}
     subject = f"{batch.stamp.batch_id} {batch.state} {counts.done} {counts.failed}"
+    if stands is not None and stands.again_before is not None:
+        subject += f" {stands.again_before.isoformat()}"
     enqueue(connection, batch.account_id, "batch.ended", subject, body, now)
 
 

@@ -382,6 +382,20 @@ def test_failed_photos_are_tried_again_by_code_and_only_once(desk: Desk) -> None
     assert desk.call("GET", f"/batches/{batch}").json()["state"] == "partially_completed"
 
 
+def test_webhooks_are_told_of_the_end_of_each_retry_also_of_one_that_came_out_as_before(desk: Desk) -> None:
+    with desk.parts.records.transaction() as connection:
+        account_id = desk.accounts["Acme"][0]
+        hook = webhooks.add(connection, account_id, "https://acme.example/hook", desk.parts.clock(), os.urandom)
+    batch = desk.send({"1.jpg": jpeg(), "2.jpg": b"no image"})
+    desk.work(batch)
+    for _ in range(2):
+        assert desk.call("POST", f"/batches/{batch}/retry").status_code == 200
+        desk.work(batch)
+    with desk.parts.records.reading() as connection:
+        told = [each.body for each in webhooks.events_of(connection, hook.webhook_id) if each.kind == "batch.ended"]
+    assert told == 3 * [{"batch_id": batch, "state": "partially_completed", "items": 2, "done": 1, "failed": 1}]
+
+
 def test_a_batch_called_off_keeps_what_is_done_and_its_purge_time(desk: Desk) -> None:
     batch = desk.send({f"{number}.jpg": jpeg() for number in range(6)})
     purge_at = desk.call("GET", f"/batches/{batch}").json()["purge_at"]
