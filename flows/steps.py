@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 
 from flows.admission import Admitted, Write, admit_outputs
 from flows.lease import batch_fenced
@@ -17,7 +16,7 @@ from schemas.batch import BatchState, Counts, Manifest
 from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
-from schemas.results import Done, Failed, ShardReport, Standing, results_by_number, standing
+from schemas.results import Done, ShardReport, Standing, results_by_number, standing
 from store import batches, line, webhooks
 from store.spans import span
 from workers.measuring import is_to_be_set_alike, set_alike, unmeasured
@@ -37,11 +36,9 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
     stands = standing(parts.transient.reports(batch_id))
     with parts.records.reading() as connection:
         wish = line.find_submission(connection, batch_id)
-    again = OUR_CODES
-    if wish is not None and wish.again_before is not None:  # what failed after the wish was tried for it already
-        before, codes = wish.again_before, frozenset(wish.again or ())
-        stands.failed = {n: each for n, each in stands.failed.items() if not _is_wanted_again(each, codes, before)}
-        again = frozenset()
+    wanted = _wanted_again(stands, wish)
+    again = OUR_CODES if wanted is None else frozenset()
+    stands.failed = {number: each for number, each in stands.failed.items() if number not in (wanted or ())}
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
     return plan_shards(left, stands.failed, parts.settings.items_per_call, again)
 
@@ -97,24 +94,32 @@ def finish(parts: Parts, batch_id: BatchId) -> Counts:
     If work is left it is `cancelled` when the customer called it off, else `running`. Raises `LeaseLost`.
     """
     manifest = parts.transient.manifest(batch_id)
-    counts = _counts(manifest, standing(parts.transient.reports(batch_id)))
+    stands = standing(parts.transient.reports(batch_id))
+    counts = _counts(manifest, stands)
     with span(parts.settings, batch_id, "finish", done=counts.done, failed=counts.failed):
-        _record_end(parts, batch_id, counts)
+        _record_end(parts, batch_id, counts, stands)
     return counts
 
 
-def _record_end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
+def _record_end(parts: Parts, batch_id: BatchId, counts: Counts, stands: Standing) -> None:
     with batch_fenced(parts, batch_id) as connection:
-        is_off = counts.state is BatchState.RUNNING and line.is_called_off(connection, batch_id)
-        state = BatchState.CANCELLED if is_off else counts.state
+        wish = line.find_submission(connection, batch_id)
+        state = BatchState.RUNNING if _wanted_again(stands, wish) else counts.state
+        if state is BatchState.RUNNING and wish is not None and wish.cancel_at is not None:
+            state = BatchState.CANCELLED
         batches.set_progress(connection, batch_id, counts, state)
         if state.has_ended:
             webhooks.enqueue_end(connection, batches.get_batch(connection, batch_id), parts.clock())
             line.leave(connection, batch_id, parts.clock())
 
 
-def _is_wanted_again(result: Failed, codes: frozenset[str], before: datetime) -> bool:
-    return result.code in codes and result.finished_at <= before
+def _wanted_again(stands: Standing, wish: line.Submission | None) -> frozenset[int] | None:
+    """What failed and its customer wants tried once more; None without such a wish."""
+    if wish is None or wish.again_before is None:
+        return None
+    before, codes = wish.again_before, frozenset(wish.again or ())
+    # What failed after the wish was tried for it already.
+    return frozenset(n for n, each in stands.failed.items() if each.code in codes and each.finished_at <= before)
 
 
 def _counts(manifest: Manifest, stands: Standing) -> Counts:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -187,10 +188,10 @@ def test_a_dispatcher_that_stood_still_while_another_brought_its_batch_to_the_en
         watching = stand_still if stands_still_in == "a shard" else lambda: None
         return pretend(replace(parts, watch=lambda counts: watching()), batch_id)
 
-    def end(parts: Parts, batch_id: BatchId, counts: Counts) -> None:
+    def end(parts: Parts, batch_id: BatchId, *came_to: Any) -> None:
         if parts.holder == f"{line.DISPATCHER}one":
             stand_still()
-        record_end(parts, batch_id, counts)
+        record_end(parts, batch_id, *came_to)
 
     monkeypatch.setattr(steps, "_record_end", end)
     assert dispatcher(place, process).take_turn(), "and it goes on with the next one"
@@ -371,6 +372,34 @@ def test_a_wish_that_comes_between_the_end_of_a_turn_and_its_lease_is_not_lost(
     assert dispatcher(place, process).take_turn()
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is (BatchState.FAILED if wish == "retry" else BatchState.CANCELLED)
+    assert not dispatcher(place).take_turn()
+
+
+@pytest.mark.parametrize("stopped_by", ["the process", "its customer"])
+def test_a_retry_that_is_stopped_on_the_way_has_not_ended_unless_its_customer_wants_so(
+    place: Place, stopped_by: str
+) -> None:
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(5)})
+    assert dispatcher(place).take_turn()
+    with place.parts.records.transaction() as connection:
+        line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        if stopped_by == "its customer":
+            with parts.records.transaction() as connection:
+                calling_off.call_off(connection, batch_id, parts.clock())
+        answers = iter([False, True])  # after the first call of two photos
+        return pretend(replace(parts, stop=lambda _: next(answers)), batch_id)
+
+    assert dispatcher(place, process).take_turn()
+    if stopped_by == "its customer":
+        assert state(place, stamp.batch_id) is BatchState.CANCELLED
+        assert not dispatcher(place).take_turn()
+        return
+    assert state(place, stamp.batch_id) is BatchState.RUNNING
+    assert steps.plan(place.parts, stamp.batch_id) == [(3, 4), (5,)]
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
     assert not dispatcher(place).take_turn()
 
 
