@@ -40,7 +40,10 @@ _REMEMBERED = 4  # turns, about: how fast one was tells by so much of the pace o
 
 @dataclass
 class _Turn:
-    """One batch at work: since when and with how many photos done, and whether the lease was lost."""
+    """One batch at work: since when and with how many photos done, and whether the lease was lost.
+
+    `worked`: how many photos it has had workers for.
+    """
 
     batch: InLine
     started: float
@@ -49,6 +52,7 @@ class _Turn:
     looked: float = 0.0
     must_stop: bool = False
     done: int = 0
+    worked: int = 0
 
 
 class Dispatcher:
@@ -159,7 +163,13 @@ class Dispatcher:
             turn.done = counts.done + counts.failed
             inner(counts)
 
-        return replace(self._parts, watch=watch, stop=lambda batch_id: self._should_stop(turn), holder=self._holder)
+        def worked(photos: int) -> None:
+            turn.worked += photos
+
+        def stop(batch_id: BatchId) -> bool:
+            return self._should_stop(turn)
+
+        return replace(self._parts, watch=watch, worked=worked, stop=stop, holder=self._holder)
 
     def _should_stop(self, turn: _Turn) -> bool:
         """Called off, the lease lost, this process ending, or the turn over while another waits that may cut in."""
@@ -170,7 +180,7 @@ class Dispatcher:
         turn.looked = monotonic()
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
-            if not turn.must_stop and turn.done - turn.done_before >= TURN_ITEMS:
+            if not turn.must_stop and turn.worked >= TURN_ITEMS:
                 turn.must_stop = any(may_cut_in(each, turn.batch.account_id) for each in self._waiting(connection))
         return turn.must_stop
 

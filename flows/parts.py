@@ -24,6 +24,9 @@ from store.transient import TransientStore, open_transient
 Watch = Callable[[Counts], None]
 """Is told how far a running batch is."""
 
+Worked = Callable[[int], None]
+"""Is told of each call that ended how many photos it was of: measured or tried again, they change no count."""
+
 Stop = Callable[[BatchId], bool]
 """Is asked, often, whether a running batch should give out no more work: called off, or another's turn."""
 
@@ -44,6 +47,7 @@ class Parts:
     transient: TransientStore
     lake: ObjectStore
     watch: Watch = lambda counts: None
+    worked: Worked = lambda photos: None
     stop: Stop = lambda batch_id: False
     holder: str | None = None
     troubles: tuple[Exception, ...] = ()

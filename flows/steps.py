@@ -64,6 +64,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     def run(some: Sequence[Shard]) -> Iterator[ShardReport]:
         for report in run_shards(batch_id, some, parts.clock, keep, lambda: parts.stop(batch_id)):
             stands.take(report)
+            parts.worked(min(report.last - report.first + 1, parts.settings.items_per_call))
             tell()
             yield report
 

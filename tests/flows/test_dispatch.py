@@ -32,14 +32,19 @@ from schemas.errors import (
     WeightsInvalid,
 )
 from schemas.ids import BatchId
+from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
 from store import line
 from store.batches import get_batch, hasten, mark_purged
 from store.people import create_account
 from store.shares import Share, read_shares
 from store.tables import submissions
+from store.transient import measure_key
 from tests.consent.postgres import current_database
 from tests.flows.conftest import Place
+from workers.alike import Measure
+
+MEASURE = Measure(width=4, height=3, left=0, top=0, across=0, down=0, on_frame=0.0).model_dump_json().encode()
 
 
 def pretend(parts: Parts, batch_id: BatchId, code: str = "not_an_image") -> Counts:
@@ -118,6 +123,47 @@ def test_a_batch_that_has_ended_is_out_of_the_line_though_its_dispatcher_dies_at
         stands = line.find_submission(connection, stamp.batch_id)
     assert stands is not None
     assert stands.ended_at is not None
+
+
+def measured(parts: Parts, batch_id: BatchId) -> Counts:
+    """The same for photos that are to be consistent, of which each call of the first ones only measures some."""
+
+    def run(batch_id, shards, clock, keep, stopped):
+        manifest = parts.transient.manifest(batch_id)
+        for shard in shards:
+            if stopped():
+                return
+            for number in shard:
+                parts.transient.write(manifest.stamp, measure_key(batch_id, number), MEASURE)
+            yield ShardReport(first=shard[0], last=shard[-1], results=())
+
+    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+    return steps.finish(parts, batch_id)
+
+
+@pytest.mark.parametrize("kind", ["retried", "measured"])
+def test_a_batch_whose_counts_stay_as_they_are_while_it_is_worked_on_lets_others_go_first_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    options = CutoutOptions(consistent=kind == "measured")
+    large = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)}, options=options)
+    if kind == "retried":
+        assert dispatcher(place).take_turn()
+        with place.parts.records.transaction() as connection:
+            line.ask_again(connection, large.batch_id, ["not_an_image"], place.parts.clock())
+    small = another_account(place).send({"1.jpg": b"x"})
+    turns, ending = [], threading.Event()
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        turns.append(batch_id)
+        ending.set() if batch_id == small.batch_id else None
+        return (measured if kind == "measured" and batch_id == large.batch_id else pretend)(parts, batch_id)
+
+    monkeypatch.setattr("flows.dispatch.next_turn", lambda waiting, *_: min(waiting, key=lambda each: each.ready_at))
+    Dispatcher(place.parts, "one", process, ending).run(pause=0.01)
+    assert turns == [large.batch_id, small.batch_id]
+    assert state(place, large.batch_id) is BatchState.RUNNING, "and it goes on after it"
 
 
 def test_a_large_batch_does_not_take_turns_with_another_large_one_of_its_account(place: Place, monkeypatch) -> None:
