@@ -54,7 +54,10 @@ def columns_of(where: str | None) -> set[str]:
 
 def as_filter(where: str | None) -> pc.Expression | None:
     """The condition as an Arrow filter; None when there is none. Raises `BadQuery` that says what is wrong."""
-    return None if where is None else _read(_parsed(where))
+    try:
+        return None if where is None else _read(_parsed(where))
+    except (RecursionError, ValueError):  # of thousands of signs or digits
+        raise BadQuery("The condition is too long to be read. Write it shorter.") from None
 
 
 def _parsed(where: str) -> ast.expr:
@@ -120,6 +123,6 @@ def _value(node: ast.expr, kind: pa.DataType) -> object:
             moment = datetime.fromisoformat(value)
             value = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         pa.scalar(value, kind)
-    except (ValueError, TypeError, pa.ArrowException):
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
         raise BadQuery(f"{ast.unparse(node)} is no value of that column ({kind}).") from None
     return value
