@@ -30,7 +30,10 @@ _IN_ONE_QUERY = 500  # databases limit how many values a query may carry
 
 @dataclass
 class Audit:
-    """`broken`: each way in which the promise did not hold. `looked_at`: how much was looked at, by kind."""
+    """`broken`: each way in which the promise did not hold. `looked_at`: how much was looked at, by kind.
+
+    `longest_gap_minutes`: between a good cleanup and the next one, or the period's end.
+    """
 
     since: datetime
     until: datetime
@@ -108,7 +111,8 @@ def _cleanups(connection: Connection, result: Audit) -> None:
     )
     moments = list(connection.execute(query).scalars())
     result.looked_at["good cleanups"] = len(moments)
-    gaps = [(later - earlier).total_seconds() / 60 for earlier, later in pairwise(moments)]
+    # The last gap is the one that still goes on: cleanups may have stopped.
+    gaps = [(later - earlier).total_seconds() / 60 for earlier, later in pairwise([*moments, result.until])]
     result.longest_gap_minutes = max(gaps, default=None)
 
 

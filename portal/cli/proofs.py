@@ -126,7 +126,7 @@ def audit(
             show_json({**asdict(result), "looked_at": looked_at, "held": result.held})
         else:
             gap = f"{result.longest_gap_minutes:.0f}" if result.longest_gap_minutes is not None else "none"
-            show_fields({**result.looked_at, "longest gap between good cleanups, min": gap})
+            show_fields({**result.looked_at, "longest time without a good cleanup, min": gap})
             for each in result.broken:
                 say(Text.assemble(("broken", "bold red"), f" {each}"))
             say(

@@ -52,6 +52,13 @@ def test_a_promise_that_held_is_said_to_have_held(world: World) -> None:
     assert result.longest_gap_minutes is not None
 
 
+def test_cleanups_that_have_stopped_are_a_gap_that_goes_on(world: World) -> None:
+    held = audit(world.parts("portal"), START - timedelta(days=1), world.now)
+    later = audit(world.parts("portal"), START - timedelta(days=1), world.now + timedelta(hours=9))
+    assert held.longest_gap_minutes is not None
+    assert held.longest_gap_minutes < 9 * 60 <= (later.longest_gap_minutes or 0)
+
+
 def test_a_write_of_a_try_that_was_given_up_comes_late_and_spoils_no_admitted_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
