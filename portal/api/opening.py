@@ -38,14 +38,20 @@ def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) ->
         asked = idempotency.find(connection, account_id, key, body, now)
     if asked is not None and asked.status is not None:
         return asked.status, asked.answer
+    is_ours = asked is not None
+
+    def note(connection: Connection, stamp: Stamp) -> None:
+        nonlocal is_ours
+        begin(connection, account_id, key, body, stamp.batch_id, now)
+        is_ours = True
+
     try:
-        if asked is None:
-            batch_id = _open(sender, wanted, lambda c, stamp: begin(c, account_id, key, body, stamp.batch_id, now))
-        else:
-            batch_id = _go_on(sender, wanted, asked, now)
+        batch_id = _open(sender, wanted, note) if asked is None else _go_on(sender, wanted, asked, now)
     except StillAnswering:
         raise
     except BgbatchError as error:
+        if not is_ours:  # if the key is known by now, its twin that was quicker has it
+            raise
         with records.transaction() as connection:
             if error.fault == "user":
                 idempotency.forget(connection, account_id, key)

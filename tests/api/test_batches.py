@@ -24,6 +24,8 @@ from sqlalchemy import text
 from flows import steps
 from flows.cleaning import cleaning
 from flows.receive import seal
+from portal.api import opening
+from portal.api.sender import Sender
 from schemas.batch import BatchState, Counts, Item
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
@@ -445,6 +447,26 @@ def test_the_webhooks_hear_once_that_a_batch_was_called_off_whoever_had_it(desk:
     assert told() == [(waits, "cancelled")], "who has the other tells of its end"
     steps.finish(replace(desk.parts, holder="worker"), BatchId(held))
     assert sorted(told()) == sorted([(waits, "cancelled"), (held, "cancelled")])
+
+
+def test_a_request_that_is_refused_leaves_the_key_to_its_twin_that_was_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, opened = new_desk(tmp_path, account_batches=1), list[str]()
+    check = opening._check_line
+
+    def open_it() -> httpx.Response:
+        return desk.call("POST", "/batches", json={}, headers={"Idempotency-Key": "k"})
+
+    def twin_first(sender: Sender) -> None:
+        monkeypatch.setattr(opening, "_check_line", check)
+        opened.append(open_it().json()["batch_id"])
+        check(sender)
+
+    monkeypatch.setattr(opening, "_check_line", twin_first)
+    assert open_it().json()["code"] == "line_too_long"
+    desk.call("POST", f"/batches/{opened[0]}/cancel")
+    assert open_it().json()["batch_id"] == opened[0], "and not a second batch"
 
 
 def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None:
