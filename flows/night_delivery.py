@@ -65,6 +65,10 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
     with ThreadPoolExecutor(_WRITERS) as writers:
         for start in range(0, len(left), _AT_ONCE):
             portion = left[start : start + _AT_ONCE]
+            if replaced := known.keys() & {each.path_hmac for _, each in portion}:
+                # First: who dies in between, or gets no answer, does not know which cutout lies there.
+                with fenced(job, night) as connection:
+                    fingerprints.forget(connection, schedule.schedule_id, replaced)
             list(writers.map(write, portion))
             written = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
             delivered += len(written)

@@ -250,6 +250,35 @@ def test_a_night_killed_while_it_delivers_goes_on_and_cuts_nothing_twice(
     assert (night.state, night.delivered, len(market.cut)) == ("completed", 12, 12)
 
 
+def test_a_photo_that_is_put_back_as_it_was_after_a_night_that_died_in_its_delivery_is_done_again(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.source.write("a.jpg", b"the photo")
+    market.source.write("b.jpg", b"another")
+    lies = Path(market.source_url.removeprefix("file://")) / "a.jpg"
+    as_it_was = lies.stat()
+    market.schedule()
+    market.run_due(FIRST)
+    before = market.target.read("a.png")
+    lies.write_bytes(b"a wrong one")
+    remember = fingerprints.remember
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(fingerprints, "remember", die)
+    with pytest.raises(Killed):
+        market.run_due(FIRST + DAY)
+    monkeypatch.setattr(fingerprints, "remember", remember)
+    assert market.target.read("a.png") != before
+    lies.write_bytes(b"the photo")
+    os.utime(lies, ns=(as_it_was.st_atime_ns, as_it_was.st_mtime_ns))  # on S3 it would have the same ETag
+    given_up, third = market.run_due(FIRST + 2 * DAY)
+    assert (given_up.state, third.state) == ("failed", "completed")
+    assert market.target.read("a.png") == before
+    assert third.skipped == 1, "what was not begun to be replaced stays done"
+
+
 def test_what_was_missed_for_a_week_is_caught_up_once(market: Market) -> None:
     fill(market, 2)
     market.schedule()
