@@ -283,13 +283,13 @@ def test_others_see_no_picture_and_nobody_sees_one_after_the_purge_time(site: Si
     assert len(list(parts.transient.objects.walk(""))) > 4, "kept beside the cutouts"
     site.wait(hours=23)
     owner = site.sign_in()
-    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 404
+    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 410
     Purge(parts.transient.objects, parts.records, timedelta(hours=23), lambda: site.now).run()
     assert list(parts.transient.objects.walk("")) == []
     page = owner.open(f"/batches/{batch}")
     assert "0 left over" in page.words
     assert f"/batches/{batch}/certificate" in page.html
-    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 404
+    assert owner.open(f"/batches/{batch}/items/1/photo.webp").status == 410
 
 
 def test_every_page_is_accessible_on_a_desk_in_the_light_and_on_a_phone_in_the_dark(
