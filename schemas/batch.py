@@ -26,7 +26,8 @@ DAMAGED_IN_ZIP = "damaged-in-zip"
 """The `source` of an item whose bytes nobody has: its zip file did not give them."""
 UNREAD = "unread"
 """The same of one that could not be read on the sender's own disk."""
-_LONGEST_NAME, _LONGEST_PATH = 255, 1024  # bytes: of a file on a disk, and of a key on S3
+LONGEST_NAME, _LONGEST_PATH = 255, 1024
+"""Bytes: of a file on a disk, and of a key on S3."""
 
 
 class BatchState(StrEnum):
@@ -98,7 +99,7 @@ def safe_path(path: str) -> str:
     if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in path):
         raise ValueError("with control characters")
     Item(number=1, path=path, size=0)
-    if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > _LONGEST_NAME for name in path.split("/")):
+    if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in path.split("/")):
         raise ValueError("longer than a disk or a bucket holds")
     return path
 

@@ -2,7 +2,7 @@
 
 `VIN1/1.jpg` and `VIN2/1.jpg` both live. `a.jpg` and `a.heic` in one folder would both become `a.png`, so both keep
 their whole name: `a.jpg.png`, `a.heic.png`. Names that differ only in case or Unicode form are told apart too, because
-the customer's disk may not do so.
+the customer's disk may not do so. One that would be longer than a disk holds is cut short, and has its number.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from schemas.batch import Item, Manifest, SealedItems
+from schemas.batch import LONGEST_NAME, Item, Manifest, SealedItems
 
 PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
@@ -48,7 +48,7 @@ def _named(paths: Mapping[int, str], own: Mapping[int, str], suffix: str) -> dic
     folders = {_on_any_disk(folder) for inside in {_folder(path) for path in paths.values()} for folder in _up(inside)}
     folded = {number: _on_any_disk(path) for number, path in short.items()}
     uses = Counter(folded.values())
-    clashing = [number for number, path in folded.items() if uses[path] > 1 or path in folders]
+    clashing = [n for n, path in folded.items() if uses[path] > 1 or path in folders or _is_too_long(short[n])]
     if not clashing:
         return short
     long = {number: f"{paths[number]}{own.get(number, suffix)}" for number in clashing}
@@ -56,7 +56,7 @@ def _named(paths: Mapping[int, str], own: Mapping[int, str], suffix: str) -> dic
     taken = folders | {name for name, count in uses.items() if count == 1}
     for number in clashing:
         path = long[number]
-        if long_uses[_on_any_disk(path)] > 1 or _on_any_disk(path) in taken:
+        if long_uses[_on_any_disk(path)] > 1 or _on_any_disk(path) in taken or _is_too_long(path):
             path = _numbered(paths[number], number, own.get(number, suffix), taken)
         taken.add(_on_any_disk(path))
         short[number] = path
@@ -81,10 +81,20 @@ def _up(folder: str) -> Iterator[str]:
 
 
 def _numbered(own_path: str, number: int, suffix: str, taken: set[str]) -> str:
-    path = f"{own_path}.{number}{suffix}"
-    while _on_any_disk(path) in taken:
-        path = f"{path.removesuffix(suffix)}.{number}{suffix}"
+    ending = f".{number}{suffix}"
+    while _on_any_disk(path := _cut_short(own_path, ending)) in taken:
+        ending = f".{number}{ending}"
     return path
+
+
+def _is_too_long(path: str) -> bool:
+    return len(path.rpartition("/")[2].encode()) > LONGEST_NAME
+
+
+def _cut_short(path: str, ending: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    kept = name.encode()[: LONGEST_NAME - len(ending.encode())].decode(errors="ignore")
+    return f"{folder}{slash}{kept}{ending}"
 
 
 def _on_any_disk(path: str) -> str:

@@ -748,20 +748,20 @@ def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_ea
 
 def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_other_back(market: Market) -> None:
     fill(market, 3)
-    long = f"{'n' * 250}.jpg"  # both numbers have one, so that the cutout is called `….jpg.png`: too long
-    for name in (long, f"{'n' * 250}.bmp"):
-        market.source.write(name, b"a photo")
+    for number in (1, 2):
+        market.source.write(f"shop/{number}.jpg", b"a photo")
+    market.target.write("shop", b"a file where a folder must be")
     market.schedule()
     (night,) = market.run_due(FIRST)
     assert (night.state, night.failures) == ("partially_completed", {"not_delivered": 2})
-    assert (night.done, night.delivered, len(market.delivered())) == (5, 3, 3)
+    assert (night.done, night.delivered, len(market.delivered())) == (5, 3, 3 + 1)
     path, code, why = market.details(FIRST)["failed"][1]  # type: ignore[index]
-    assert (path, code) == (long, "not_delivered")
-    assert "File name too long" in why
-    market.source.delete([f"{'n' * 250}.bmp"])
+    assert (path, code) == ("shop/2.jpg", "not_delivered")
+    assert "Not a directory" in why
+    market.target.delete(["shop"])
     market.cut.clear()
     (night,) = market.run_due(FIRST + DAY)
-    assert (night.state, night.skipped, market.cut) == ("completed", 3, [long]), "now its cutout has a name that fits"
+    assert (night.state, night.skipped, market.cut) == ("completed", 3, ["shop/1.jpg", "shop/2.jpg"])
 
 
 def test_a_night_of_which_no_cutouts_name_is_taken_ends_and_says_so(market: Market) -> None:

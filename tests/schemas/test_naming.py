@@ -33,6 +33,17 @@ def test_names_on_delivery(paths: list[str], expected: list[str]) -> None:
     assert list(delivery_paths(_items(*paths), ".png").values()) == expected
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", "車"])
+def test_a_photo_with_the_longest_name_gives_its_cutout_one_that_a_disk_holds_too(letter: str) -> None:
+    stems = [251 * "x", (251 // len(letter.encode()) - 2) * letter]
+    paths = [f"VIN1/{stem}.{kind}" for stem in stems for kind in ("jpg", "JPG", "png")]
+    assert all(map(can_be_kept, paths))
+    names = list(delivery_paths(_items(*paths, f"VIN2/{stems[0]}.jpg"), ".webp").values())
+    assert all(map(can_be_kept, names))
+    assert len(set(map(str.casefold, names))) == len(names)
+    assert all(name.startswith("VIN1/" + 50 * path[5]) for path, name in zip(paths, names, strict=False))
+
+
 _part = st.sampled_from(
     ["a", "A", "b", "a.jpg", "A.JPG", "a.png", "a.jpg.png", "é", "e\u0301", "1", "a.jpg.1", "ß", "ss"]
 )
