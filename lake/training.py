@@ -122,15 +122,23 @@ class CandidateDataset(IterableDataset[object]):
         if self._reading.shuffle:
             Random(f"{self._reading.seed}/{epoch}").shuffle(parts)
         live = _Live(lake)
-        samples = self._samples(lake, [each for each in parts[share::shares] if each.file.grant_id in live])
+        own = [each for each in parts[share::shares] if each.file.grant_id in live]
+        random = Random(f"{self._reading.seed}/{epoch}/{share}")
+        if worker and moment is None and self._reading.shuffle:  # who cannot count passes, as it is made anew for each
+            random = Random(worker.seed)
+            random.shuffle(own)
+        samples = self._samples(lake, own)
         if self._reading.shuffle:
-            samples = _shuffled(samples, self._reading.shuffle, Random(f"{self._reading.seed}/{epoch}/{share}"))
+            samples = _shuffled(samples, self._reading.shuffle, random)
         for sample in _each(self._decoded, samples, _decoders(self._reading, worker is not None)):
             if sample is not None and sample.grant_id in live:
                 yield self._transform(sample) if self._transform else sample
 
     def _begin(self) -> tuple[int, datetime | None]:
-        """The epoch of this pass and its moment. A pass that `set_epoch` was not called for is the next, as of now."""
+        """The epoch of this pass and its moment. A pass that `set_epoch` was not called for is the next, as of now.
+
+        A worker that is made anew for each pass knows none before: for it each is the first.
+        """
         said = epoch, since = int(self._pass[0]), int(self._pass[1])
         self._again = self._again + 1 if said == self._last else 0
         self._last = said

@@ -118,6 +118,18 @@ def test_workers_share_an_epoch(filled: World, tmp_path: Path, start: str) -> No
     assert sorted(loader) == every_id(filled)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_are_made_anew_shuffle_anew(filled: World, tmp_path: Path, workers: int) -> None:
+    dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO), only_id)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+    torch.manual_seed(1)
+    first, second = list(loader), list(loader)
+    assert sorted(first) == sorted(second) == every_id(filled)
+    assert first != second
+    torch.manual_seed(1)
+    assert list(loader) == first, "the order comes from torch's seed"
+
+
 def test_samples_come_out_of_a_worker_as_they_are(filled: World, tmp_path: Path) -> None:
     dataset = CandidateDataset(partial(reopen, tmp_path, filled.live()), Reading(AUTO))
     loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
