@@ -30,7 +30,8 @@ def wait_before_trying(connection: Connection, limit: Limit, who: str, now: date
     delete_over(connection, now)
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     first = insert(attempts).values(bucket=_bucket(limit, who), window_ends=now + limit.window, count=1)
-    is_over = attempts.c.window_ends <= now  # another's try may stand here, made while we deleted
+    # Another's try may stand here, made while we deleted; or one of a clock that was ahead, for as long as it was.
+    is_over = (attempts.c.window_ends <= now) | (attempts.c.window_ends > now + limit.window)
     counted = first.on_conflict_do_update(
         index_elements=["bucket"],
         set_={

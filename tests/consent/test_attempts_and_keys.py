@@ -37,6 +37,14 @@ def test_a_limit_lets_so_many_through_and_says_how_long_to_wait(records: Records
         assert wait_before_trying(connection, TWICE_AN_HOUR, "ann", later(60)) is None, "a new window"
 
 
+def test_a_clock_that_was_ahead_keeps_nobody_out_for_as_long_as_it_was(records: Records) -> None:
+    with records.transaction() as connection:
+        for _ in range(3):
+            wait_before_trying(connection, TWICE_AN_HOUR, "ann", later(60 * 24 * 365))
+        tries = [wait_before_trying(connection, TWICE_AN_HOUR, "ann", NOON) for _ in range(3)]
+    assert tries == [None, None, timedelta(hours=1)]
+
+
 def test_who_tried_is_kept_as_a_hash_and_forgotten(records: Records) -> None:
     with records.transaction() as connection:
         wait_before_trying(connection, TWICE_AN_HOUR, "ann@example.com", NOON)
