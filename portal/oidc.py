@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -82,7 +83,7 @@ class Provider:
                 code_verifier=asked.code_verifier,
                 timeout=_SECONDS,
             )
-            keys = KeySet.import_key_set(self._get(_text(known, "jwks_uri")))  # type: ignore[arg-type]
+            keys = _readable(self._get(_text(known, "jwks_uri")))
             token = jwt.decode(str(tokens.get("id_token", "")), keys, algorithms=_ALGORITHMS)
             return self._identity(token.claims, asked)
         except (AuthlibBaseError, JoseError, ValueError, requests.RequestException) as error:
@@ -155,6 +156,16 @@ def _must_be_private(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme != "https" and parts.hostname not in _THIS_MACHINE:
         raise UserError("BGBATCH_OIDC_ISSUER must begin with https://: else anybody on the way could answer for it.")
+
+
+def _readable(published: Mapping[str, object]) -> KeySet:
+    """The provider's keys, without those of kinds that are not known here (RFC 7517, 5): it may sign with another."""
+    keys = []
+    found = published.get("keys")
+    for each in found if isinstance(found, list) else []:
+        with suppress(JoseError, ValueError, TypeError, KeyError):  # the last for a curve that is not known
+            keys += KeySet.import_key_set({"keys": [each]}).keys
+    return KeySet(keys)
 
 
 def _text(known: Mapping[str, object], name: str) -> str:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from joserfc import jwt
-from joserfc.jwk import KeySet, OctKey, RSAKey
+from joserfc.jwk import OctKey, RSAKey
 
 CLIENT, SECRET = "bgbatch-tests", "a-secret of / tests"
 Claims = dict[str, object]
@@ -45,6 +45,7 @@ class IdentityProvider:
     now: Callable[[], float] = time.time
     asked: list[dict[str, str]] = field(default_factory=list)
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "1", "use": "sig"}))
+    more_keys: list[object] = field(default_factory=list)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def description(self) -> Claims:
@@ -109,7 +110,7 @@ def identity_provider() -> Iterator[IdentityProvider]:
             if parts.path == "/.well-known/openid-configuration":
                 self.answer(provider.description())
             elif parts.path == "/keys":
-                self.answer(KeySet([provider.key]).as_dict(private=False))
+                self.answer({"keys": [*provider.more_keys, provider.key.as_dict(private=False)]})
             elif parts.path == "/authorize":
                 self.send_response(302)
                 self.send_header("Location", provider.authorize(flat(parts.query)))

@@ -235,6 +235,23 @@ def test_a_token_that_is_not_signed_by_the_providers_key_is_not_believed(
     assert not comes_in(site)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"kty": "EC", "crv": "brainpoolP256r1", "kid": "2", "x": "AA", "y": "AA"},
+        {"kty": "OKP", "crv": "X9", "kid": "2", "x": "AA"},
+        {"kid": "2"},
+    ],
+)
+def test_a_key_of_an_unknown_kind_beside_the_one_that_signs_keeps_nobody_out(
+    site: Site, provider: IdentityProvider, key: object
+) -> None:
+    provider.more_keys = [key]
+    assert comes_in(site)
+    provider.lies = Lies(signs_with="another key")
+    assert not comes_in(site)
+
+
 def test_an_answer_for_another_browser_or_a_second_time_is_refused(site: Site) -> None:
     mine, theirs = site.browser().client, site.browser().client
     stolen, own = go(theirs), go(mine)
