@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -155,6 +156,7 @@ def _old_copy(copy: ObjectStore) -> Manifest | None:
 
 def _clear(copy: ObjectStore, records: Records, old: Manifest, clock: Clock) -> None:
     """The manifest goes last: whoever finds it does all of this again."""
+    copy.delete(file.path for file in old.files)  # also behind a link to another disk, into which no walk leads
     for top in (DONE, "data", PLOTS):  # a pull that was killed at its very end left word of what it had done
         copy.delete_folder(top)
     copy.delete([CARD])
@@ -245,7 +247,8 @@ def _finish(lake: Lake, copy: ObjectStore, plan: Plan, clock: Clock) -> Manifest
     live = set(lake.live())
     files = tuple(file for part in done for file in part.files if file.grant_id in live)
     own = {file.path for file in files}  # a pull that was killed may have left more than it could note
-    copy.delete([found.key for found in copy.walk("data") if found.key not in own])
+    above = {str(folder) for path in own for folder in PurePosixPath(path).parents}  # which may be links to other disks
+    copy.delete([found.key for found in copy.walk("data") if found.key not in own | above])
     copy.tidy("data")
     by_grant: dict[GrantId, int] = {}
     by_split: dict[Split, int] = {}

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, TakenBack
+from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, Part, TakenBack
 from lake.copies.stored import read_manifest, read_plan, write_manifest
 from lake.pulls import mark_cleared
 from schemas.clock import Clock
@@ -58,6 +58,19 @@ def verify(
     if manifest is None:
         return _verify_unfinished(copy, records, live, clock, erase, is_on_record)
     gone = [file.path for file in manifest.files if file.grant_id not in live]
+    own = {file.path for file in manifest.files} | {CARD, MANIFEST}
+    unknown = [each.key for each in copy.walk("") if each.key not in own and not each.key.startswith(f"{PLOTS}/")]
+    strays = [key for key in unknown if _is_of_an_ended_grant(key, live)]
+    rows = sum(count for grant_id, count in manifest.rows_by_grant.items() if grant_id not in live)
+    if erase and gone + strays:  # before any is read: a file that cannot be shall keep none that must go
+        copy.delete(gone)
+        copy.delete(strays)  # then: one may be the link behind which the others lie
+        copy.tidy("data")
+        write_manifest(copy, _without(manifest, live, clock))
+    if erase and is_on_record(manifest.pull_id):  # also what an erasing that was killed had not noted
+        with records.transaction() as connection:
+            kept = manifest.rows_by_grant.keys() & set(live)
+            mark_cleared(connection, manifest.pull_id, None, clock(), kept)
     missing, changed = [], []
     for file in manifest.files:
         if file.grant_id in live:
@@ -66,26 +79,14 @@ def verify(
                     changed.append(file.path)
             except NotFound:
                 missing.append(file.path)
-    own = {file.path for file in manifest.files} | {CARD, MANIFEST}
-    unknown = [each.key for each in copy.walk("") if each.key not in own and not each.key.startswith(f"{PLOTS}/")]
-    gone += [key for key in unknown if _is_of_an_ended_grant(key, live)]
-    rows = sum(count for grant_id, count in manifest.rows_by_grant.items() if grant_id not in live)
-    if erase and gone:
-        copy.delete(gone)
-        copy.tidy("data")
-        write_manifest(copy, _without(manifest, live, clock))
-    if erase and is_on_record(manifest.pull_id):  # also what an erasing that was killed had not noted
-        with records.transaction() as connection:
-            kept = manifest.rows_by_grant.keys() & set(live)
-            mark_cleared(connection, manifest.pull_id, None, clock(), kept)
     return Verified(
         pull_id=manifest.pull_id,
         rows=manifest.rows,
-        must_go=tuple(gone),
+        must_go=(*gone, *strays),
         must_go_rows=rows,
         missing=tuple(missing),
         changed=tuple(changed),
-        unknown=tuple(key for key in unknown if key not in gone),
+        unknown=tuple(key for key in unknown if key not in strays),
         erased=erase,
     )
 
@@ -103,9 +104,12 @@ def _verify_unfinished(
     if plan is None:
         raise UserError("There is no copy of candidates there: neither manifest.json nor plan.json.")
     ended = {part.grant_id for part in plan.parts if part.grant_id not in live}
-    gone = [found.key for found in copy.walk("data") if any(grant_id in found.key for grant_id in ended)]
+    noted = [path for part in plan.parts if part.grant_id in ended for path in _noted(copy, part)]
+    found = [each.key for each in copy.walk("data") if any(grant_id in each.key for grant_id in ended)]
+    gone = list(dict.fromkeys(noted + found))
     if erase and ended:
-        copy.delete(gone)
+        copy.delete(noted)  # first, as above
+        copy.delete(found)
         copy.tidy("data")
         for part in plan.parts:
             if part.grant_id in ended:
@@ -116,6 +120,14 @@ def _verify_unfinished(
                 mark_cleared(connection, plan.pull_id, ended, clock())
     rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
     return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
+
+
+def _noted(copy: ObjectStore, part: Part) -> list[str]:
+    """The files that a part which is written became."""
+    try:
+        return [file.path for file in DonePart.model_validate_json(copy.read(f"{DONE}/{part.name}.json")).files]
+    except NotFound:
+        return []
 
 
 def _is_of_an_ended_grant(key: str, live: Collection[GrantId]) -> bool:

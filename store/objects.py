@@ -133,9 +133,10 @@ class ObjectStore:
         for key in wanted:
             by_folder.setdefault(key.rpartition("/")[0], []).append(key)
         for folder, keys in by_folder.items():
-            if folder and len(keys) > _FEW:
+            listed = list(self.walk(folder)) if folder and len(keys) > _FEW else []
+            if listed and listed[0].key != folder:  # else it is a link to a folder, which no listing goes into
                 asked = set(keys)
-                yield from (found for found in self.walk(folder) if found.key in asked)
+                yield from (found for found in listed if found.key in asked)
             else:
                 for key in keys:
                     yield from (found for found in self.walk(key) if found.key == key)

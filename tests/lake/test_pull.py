@@ -119,6 +119,29 @@ def test_duplicates_are_marked_and_left_out_when_asked(world: World, tmp_path: P
     assert take(world, tmp_path / "near", Query(AUTO, leave_out="near")).rows == 2
 
 
+def test_what_was_moved_to_another_disk_goes_with_the_copy_that_is_replaced(world: World, tmp_path: Path) -> None:
+    world.give(world.grant())
+    take(world, tmp_path / "copy")
+    data = (tmp_path / "copy" / "data").rename(tmp_path / "disk")
+    (tmp_path / "copy" / "data").symlink_to(data)
+    take(world, tmp_path / "copy")
+    assert not list(data.rglob("*.parquet"))
+
+
+def test_a_pull_goes_on_where_what_it_had_was_moved_to_another_disk(world: World, tmp_path: Path) -> None:
+    def full(done: int, of: int) -> None:
+        raise StoreFault("The disk is full.")
+
+    world.give(world.grant(), 3)
+    with pytest.raises(StoreFault):
+        world.pull(tmp_path / "copy", on_part=full)
+    (split,) = (tmp_path / "copy" / "data").iterdir()
+    split.rename(tmp_path / "disk")
+    split.symlink_to(tmp_path / "disk")
+    assert world.pull(tmp_path / "copy").rows == 3
+    assert list(split.glob("*.parquet"))
+
+
 def test_a_customer_is_wholly_in_one_split_and_stays_there(world: World, tmp_path: Path) -> None:
     for _ in range(30):
         world.give(world.grant(), 1)

@@ -11,7 +11,7 @@ from lake.pull import Order
 from lake.pulls import list_pulls
 from lake.verify import Verified, verify
 from portal.web.contributions import contributions
-from schemas.errors import UserError
+from schemas.errors import StoreFault, UserError
 from store.objects import open_store
 from store.settings import Settings
 from tests.lake.conftest import World
@@ -84,6 +84,55 @@ def test_an_erasing_that_was_killed_before_the_records_knew_is_noted_by_the_next
         assert list_pulls(connection)[0].must_go(world.live()) == {}
 
 
+def test_a_file_that_cannot_be_read_keeps_none_that_must_go(world: World, copy: Path) -> None:
+    one, other = world.grants.values()
+    broken = next(path for path in copy.rglob("*.jpg") if other.grant_id in str(path))
+    broken.unlink()
+    (broken / "lost").mkdir(parents=True)
+    (broken / "lost" / "a").touch()
+    world.withdraw(one)
+    with pytest.raises(StoreFault):
+        check(world, copy, erase=True)
+    assert not [path for path in copy.rglob("*") if one.grant_id in str(path)]
+    with world.records.transaction() as connection:
+        assert list_pulls(connection)[0].must_go(world.live()) == {}
+
+
+def on_another_disk(folder: Path, disk: Path) -> None:
+    """Where a copy has grown too large for its own: a link stands in its place."""
+    folder.rename(disk)
+    folder.symlink_to(disk)
+
+
+@pytest.mark.parametrize("moved", ["data", "data/*", "data/*/*"])
+def test_what_must_go_goes_also_from_a_folder_that_is_a_link(world: World, tmp_path: Path, moved: str) -> None:
+    grant = world.grant()
+    world.give(grant, 3)
+    world.pull(tmp_path / "copy", order=Order(Kind.FILES))
+    (folder,) = (tmp_path / "copy").glob(moved)
+    on_another_disk(folder, tmp_path / "disk")
+    world.withdraw(grant)
+    check(world, tmp_path / "copy", erase=True)
+    assert not [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("moved", ["data", "data/*", "data/*/*"])
+def test_the_same_of_an_interrupted_pull(world: World, tmp_path: Path, moved: str) -> None:
+    grant = world.grant()
+    world.give(grant, 3)
+    with pytest.raises(KeyboardInterrupt):
+        world.pull(tmp_path / "copy", order=Order(Kind.FILES), on_part=killed)
+    (folder,) = (tmp_path / "copy").glob(moved)
+    on_another_disk(folder, tmp_path / "disk")
+    world.withdraw(grant)
+    check(world, tmp_path / "copy", erase=True)
+    assert not [path for path in (tmp_path / "disk").rglob("*") if path.is_file()]
+
+
+def killed(done: int, of: int) -> None:
+    raise KeyboardInterrupt
+
+
 def test_missing_changed_and_unknown_files_are_named(world: World, copy: Path) -> None:
     missing, changed, *_ = sorted(copy.rglob("*.jpg"))
     missing.unlink()
@@ -98,9 +147,6 @@ def test_missing_changed_and_unknown_files_are_named(world: World, copy: Path) -
 def test_an_interrupted_pull_can_be_taken_back_too(world: World, tmp_path: Path) -> None:
     grant = world.grant()
     world.give(grant)
-
-    def killed(done: int, of: int) -> None:
-        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         world.pull(tmp_path / "copy", on_part=killed)
