@@ -198,6 +198,6 @@ class Dispatcher:
         with self._parts.records.transaction() as connection:
             if is_over:
                 line.leave(connection, turn.batch.batch_id, now)
-            line.release(connection, turn.batch.batch_id, self._holder, now)
+            line.release(connection, turn.batch.batch_id, self._holder, now, turn.worked)
             share = share_to_charge(connection, turn.batch.account_id)
             charge(connection, charged(share, seconds, now))

@@ -195,12 +195,14 @@ def has_dispatcher_at_work(connection: Connection, now: datetime) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> None:
+def release(connection: Connection, batch_id: BatchId, holder: str, now: datetime, worked: int = 0) -> None:
     """Give the lease back. A batch that has not left the line waits for its next turn.
+
+    `worked`: how many photos had workers; 0 tells who watches that it came to nothing, if no count has changed either.
 
     It does not say that the batch has ended: since that was said, its customer may have asked for it once more.
     """
-    values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": 0, "ready_at": now}
+    values: dict[str, object] = {"lease_holder": None, "lease_until": None, "lease_items": worked, "ready_at": now}
     connection.execute(
         update(submissions)
         .where(submissions.c.batch_id == batch_id, submissions.c.lease_holder == holder)

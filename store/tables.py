@@ -349,8 +349,8 @@ submissions = Table(
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
 to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which
-process works on it, or seals it, and until when others keep off; `lease_items`, for people who look: how many photos
-were left then.
+process works on it, or seals it, and until when others keep off. `lease_items`: how many photos were left then; once
+it is given back, how many of them had workers.
 """
 
 shares = Table(

@@ -92,10 +92,14 @@ class _Look:
         return 0.0 if ready_at is None else (self.at - ready_at).total_seconds()
 
     def was_in_vain(self, before: _Look | None) -> bool:
-        """Whether somebody had it since that look, and gave it back without having done any of it."""
+        """Whether somebody had it since that look, and gave it back without having done any of it.
+
+        Photos that were measured, or failed once more, had workers though no count tells of it.
+        """
         if before is None or before.in_line is None or self.in_line is None:
             return False
-        return before.in_line.ready_at != self.in_line.ready_at and before.batch.counts == self.batch.counts
+        was_given_back = before.in_line.ready_at != self.in_line.ready_at
+        return was_given_back and self.in_line.lease_items == 0 and before.batch.counts == self.batch.counts
 
 
 def _falls_to_us(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
 from flows.calling_off import call_off
+from flows.fair_share import TURN_ITEMS
 from flows.lease import LeaseLost, batch_fenced, renewed, under_lease
 from flows.parts import Parts, using
 from flows.process_batch import finish_batch
@@ -25,7 +26,7 @@ from flows.receive import stamp_batch
 from flows.steps import plan
 from portal.cli.batch_lease import _FOR_THE_IDLE, holding
 from schemas.batch import BatchState, Counts
-from schemas.errors import BatchNotSealed, PastDeadline
+from schemas.errors import BatchNotSealed, PastDeadline, WorkersLost
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
@@ -33,7 +34,7 @@ from store import line
 from store.batches import set_progress
 from store.tables import submissions
 from tests.flows.conftest import Place
-from tests.flows.test_dispatch import dispatcher, pretend
+from tests.flows.test_dispatch import another_account, dispatcher, measured, pretend
 
 NO_PROCESS = 2**22  # Linux gives smaller numbers only
 
@@ -325,6 +326,46 @@ def test_a_command_goes_on_itself_only_where_a_dispatchers_turn_came_to_nothing(
     with holding(place.parts, stamp.batch_id) as held:
         assert (held is None) is (did == 1)
     assert len(turns) == (3 if did else 1)
+
+
+@pytest.mark.parametrize("kind", ["measured", "retried", "failed"])
+def test_a_command_waits_on_after_a_turn_that_gave_way_though_it_changed_no_count(
+    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Photos are measured, or tried again, without a new result; a turn that failed is told to who asked for it."""
+    monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    options = CutoutOptions(consistent=kind == "measured")
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)}, options=options)
+    if kind == "retried":
+        assert dispatcher(place).take_turn()
+        with place.parts.records.transaction() as connection:
+            line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
+    smalls = another_account(place)
+    other, small = smalls.send({"1.jpg": b"x"}), smalls.send({"1.jpg": b"x"})
+    turns: list[tuple[BatchId, int]] = []
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        if kind == "failed":
+            raise WorkersLost
+        counts = (measured if kind == "measured" and not turns else pretend)(parts, batch_id)
+        turns.append((batch_id, counts.failed))
+        return counts
+
+    one = dispatcher(place, process)
+
+    def has_a_turn(_seconds: float) -> None:
+        with suppress(WorkersLost):
+            one.take_turn()
+
+    with place.parts.records.transaction() as connection:
+        assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}two", place.parts.clock())
+    monkeypatch.setattr("flows.dispatch.next_turn", lambda waiting, *_: min(waiting, key=lambda each: each.ready_at))
+    monkeypatch.setattr("portal.cli.batch_lease.sleep", has_a_turn)
+    with holding(place.parts, stamp.batch_id) as held:
+        assert (held is None) is (kind != "failed")
+    if kind != "failed":
+        before = 0 if kind == "measured" else 3 * TURN_ITEMS
+        assert turns == [(stamp.batch_id, before), (small.batch_id, 1), (stamp.batch_id, 3 * TURN_ITEMS)]
 
 
 def test_who_runs_a_batch_beside_a_busy_dispatcher_does_it_at_once(place: Place) -> None:
