@@ -143,7 +143,10 @@ def in_line(connection: Connection, now: datetime) -> list[InLine]:
 def claim(
     connection: Connection, batch_id: BatchId, holder: str, now: datetime, items: int = 0, once_more: bool = False
 ) -> bool:
-    """Take the lease of a batch. False when somebody else holds it, or it has ended and may not be run `once_more`."""
+    """Take the lease of a batch. False when somebody else holds it, or it has ended and may not be run `once_more`.
+
+    Who wants it once more takes back that it was called off.
+    """
     may_take = or_(_is_free(now), submissions.c.lease_holder == holder)
     may_run = true() if once_more else submissions.c.ended_at.is_(None)
     taken = connection.execute(
@@ -155,6 +158,7 @@ def claim(
             lease_items=items,
             started_at=func.coalesce(submissions.c.started_at, now),
             ended_at=None,
+            cancel_at=None if once_more else submissions.c.cancel_at,
         )
     )
     return taken.rowcount == 1

@@ -38,7 +38,10 @@ def status(
 
 
 def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
-    """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time."""
+    """Call a batch off: no more work is begun for it, what is done can be fetched, and it is purged on time.
+
+    `bgbatch run` takes it up again.
+    """
     with stores() as parts:
         record = find_batch(parts, batch)
         if record.state.has_ended:

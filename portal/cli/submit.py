@@ -89,7 +89,7 @@ def run(
     to: To = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a batch again: only what is not done yet is done. For a batch whose run was interrupted."""
+    """Run a batch again: only what is not done yet is done. For a batch that was interrupted, or called off."""
     with stores() as parts:
         record = find_batch(parts, batch)
         require_there(parts, record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from store.cleanup import clean_up
 from store.folder import Folder
 from store.transient import batch_prefix
 from tests.api.conftest import Desk, cut_batch, jpeg
+from tests.flows.test_dispatch import pretend
 from tests.portal.commands import run
 from tests.portal.test_batch_view import done
 
@@ -444,6 +446,23 @@ def test_a_batch_that_is_done_is_shown_at_once_when_it_is_run_again_and_what_fai
     desk.parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=1, results=(ours,)))
     run("run", batch, code=4)
     assert ran == [batch]
+
+
+def test_a_batch_that_was_called_off_is_run_to_its_end_by_who_asks_for_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_engine = SimpleNamespace(process_batch=lambda batch_id: pretend(current_parts(), batch_id))
+    monkeypatch.setitem(sys.modules, "flows.process_batch", without_engine)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    batch = BatchId(desk.send({f"{n}.jpg": b"no photo" for n in range(3)}))
+    answers = iter([False, True])  # after the first call of two photos
+    pretend(replace(desk.parts, stop=lambda _: next(answers)), batch)
+    assert json.loads(run("cancel", batch, "--json"))["state"] == "cancelled"
+    before = desk.parts.transient.report_names(batch)
+    assert "failed" in run("run", batch, code=4)
+    assert len(desk.parts.transient.report_names(batch)) == len(before) + 1, "only what was not done yet"
+    with desk.parts.records.reading() as connection:
+        assert not line.is_called_off(connection, batch)
 
 
 def test_a_mistake_of_the_callers_is_not_told_how_to_go_on(desk: Desk, tmp_path: Path) -> None:
