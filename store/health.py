@@ -61,9 +61,9 @@ def oldest_byte(objects: ObjectStore) -> datetime | None:
 
 def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> Health:
     """The four numbers, now. Raises `StoreFault`."""
-    newest = select(cleanups).order_by(cleanups.c.finished_at.desc()).limit(1)
-    last = connection.execute(newest).first()
-    good = connection.execute(select(func.max(cleanups.c.finished_at)).where(cleanups.c.faults == 0)).scalar()
+    past = cleanups.c.finished_at <= now  # else one of a clock that was ahead would be the newest for as long as it was
+    last = connection.execute(select(cleanups).where(past).order_by(cleanups.c.finished_at.desc()).limit(1)).first()
+    good = connection.execute(select(func.max(cleanups.c.finished_at)).where(past, cleanups.c.faults == 0)).scalar()
     found = connection.execute(
         select(canaries.c.found_in).where(canaries.c.checked_at > now - timedelta(days=1))
     ).scalars()

@@ -77,6 +77,16 @@ def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, rec
     assert health == Health(None, 0, later(hours=23), 0, timedelta(), 0)
 
 
+def test_a_cleanup_of_a_clock_that_was_ahead_hides_no_silence(objects: ObjectStore, records: Records) -> None:
+    clean(objects, records, NOON)
+    clean(objects, records, later(hours=24 * 30))
+    with records.transaction() as connection:
+        health = read_health(objects, connection, later(hours=2))
+    assert health.last_good_at == NOON
+    with pytest.raises(IntakeStopped, match="No cleanup came to a good end in the last hour"):
+        admit_intake(machine(objects, records, later(hours=2)), SCHEDULED)
+
+
 def test_a_cleanup_with_faults_is_no_good_cleanup(versioned: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(versioned, batch_id)
