@@ -12,6 +12,7 @@ from schemas.batch import BatchState
 from schemas.ids import BatchId
 from store.batches import BatchRecord, list_batches
 from store.people import Role
+from store.shares import Share, set_limits
 from store.transient import open_transient
 from tests.api.conftest import jpeg
 from tests.batches import lay_out
@@ -394,6 +395,24 @@ def test_a_proxy_that_refuses_in_html_is_told_and_may_be_tried_again(
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
     assert list(paths_in(site, batch_of(site).stamp.batch_id)) == ["one/1.jpg"]
+
+
+def test_more_photos_than_the_account_may_have_are_told(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    account_id, _ = site.account("Acme")
+    with site.records.transaction() as connection:
+        set_limits(connection, Share(account_id=account_id, most_items=1))
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, lay_out(tmp_path / "six", {f"{number}.jpg": jpeg() for number in range(6)}))
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("status")).to_contain_text("under way, and may have 1.")
+    with site.records.transaction() as connection:
+        set_limits(connection, Share(account_id=account_id, most_items=6))
+    page.evaluate("dispatchEvent(new Event('online'))")  # what ends its waiting
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Batch of")
+    assert len(paths_in(site, batch_of(site).stamp.batch_id)) == 6
 
 
 def test_a_seal_that_is_being_answered_already_is_asked_for_again(

@@ -133,9 +133,9 @@ function wanted() {
 let wasDropped = false;
 const watch = {
   changed: (photo) => { if (!stale.size) requestAnimationFrame(draw); stale.add(photo); },
-  dropped(seconds, isBusy) {
+  dropped(words) {
     wasDropped = true;
-    say(`${isBusy ? "The server is busy." : "The connection is gone."} Nothing is lost; trying again by itself.`);
+    say(`${words} Nothing is lost; trying again by itself.`);
   },
   answered() {
     if (wasDropped) say("The connection is back. Going on.");

@@ -11,6 +11,7 @@ export const UNKNOWN = "unknown"; // the code of an answer that is not ours, suc
 export const SIGNED_OUT = "You are not signed in any more. Nothing is lost: sign in, load this page again and choose the same folder.";
 
 const STILL_ANSWERING = "still_answering"; // the same, or what it has to wait for; asked again, it is answered
+const LINE_TOO_LONG = "line_too_long"; // the account has too much under way: who sends it can do something about that
 
 class Stopped extends Error {}
 class Refused extends Error {}
@@ -22,7 +23,7 @@ export function photoOf(path, file) {
 }
 
 export class Sending {
-  // `watch`: changed(photo), dropped(seconds), answered(), ended(words), empty() when nothing is left to send.
+  // `watch`: changed(photo), dropped(words), answered(), ended(words), empty() when nothing is left to send.
   constructor(batch, formToken, watch) {
     this.uploads = `/v1/batches/${batch}/uploads`;
     this.formToken = formToken;
@@ -91,7 +92,7 @@ export class Sending {
       const status = answer?.status ?? 0;
       const problem = status < 300 ? null : saidIn(answer.responseText, status);
       if (status === 0 || status === 429 || status >= 500 || problem?.code === STILL_ANSWERING) {
-        await this.standAside(photo, answer);
+        await this.standAside(photo, answer, problem?.code === LINE_TOO_LONG ? problem.detail : "The server is busy.");
         continue;
       }
       this.drops = 0;
@@ -121,7 +122,7 @@ export class Sending {
     return this.call("PATCH", photo.place, { "Upload-Offset": photo.stands }, part, photo);
   }
 
-  async standAside(photo, answer) {
+  async standAside(photo, answer, words) {
     if (answer === null && !(await isReadable(photo.file))) {
       throw new Refused("It cannot be read any more. Was it moved or changed?");
     }
@@ -130,7 +131,7 @@ export class Sending {
     const pause = PAUSES[Math.min(this.drops, PAUSES.length - 1)] * (0.75 + Math.random() / 2);
     const seconds = Number(answer?.getResponseHeader("Retry-After")) || pause;
     this.drops += 1;
-    this.watch.dropped(seconds, answer !== null);
+    this.watch.dropped(answer === null ? "The connection is gone." : words);
     await sleep(seconds, this.stopper.signal);
   }
 
