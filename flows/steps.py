@@ -50,6 +50,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     """
     manifest = parts.transient.manifest(batch_id)
     stands = standing(parts.transient.reports(batch_id))
+    left = {number for shard in shards for number in shard}
 
     def keep(report: ShardReport) -> None:
         parts.transient.write_report(manifest.stamp, report)
@@ -64,6 +65,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     def run(some: Sequence[Shard]) -> Iterator[ShardReport]:
         for report in run_shards(batch_id, some, parts.clock, keep, lambda: parts.stop(batch_id)):
             stands.take(report)
+            left.difference_update(each.number for each in report.results)
             parts.worked(min(report.last - report.first + 1, parts.settings.items_per_call))
             tell()
             yield report
@@ -72,12 +74,15 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
     if is_to_be_set_alike(parts.transient, manifest):
         measuring = run(unmeasured(parts.transient, manifest, shards))
         failed = {each.number for report in measuring for each in report.results}
-        shards = [left for shard in shards if (left := tuple(n for n in shard if n not in failed))]
+        shards = [able for shard in shards if (able := tuple(n for n in shard if n not in failed))]
         if unmeasured(parts.transient, manifest, shards):  # called off on the way: who goes on measures the rest
             return _counts(manifest, stands)
         set_alike(parts.transient, manifest)
     deque(run(shards), maxlen=0)
     parts.transient.gather_reports(manifest.stamp)
+    if not left:
+        with batch_fenced(parts, batch_id) as connection:
+            line.note_tried(connection, batch_id)
     return _counts(manifest, stands)
 
 

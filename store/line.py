@@ -235,6 +235,12 @@ def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], n
         raise PastDeadline("The batch is purged, so there is nothing of it to try again. Submit it again.")
 
 
+def note_tried(connection: Connection, batch_id: BatchId) -> None:
+    """All that was wanted once more has been tried. Told by no time: a worker's clock may be behind the wish's."""
+    tried = update(submissions).where(submissions.c.batch_id == batch_id, submissions.c.again_before.is_not(None))
+    connection.execute(tried.values(again=[]))
+
+
 def ask_to_stop(connection: Connection, batch_id: BatchId, now: datetime) -> None:
     """Call a batch off: at once while it is open or nobody works on it; else its worker finds the note."""
     noted = update(submissions).where(submissions.c.batch_id == batch_id).values(cancel_at=now)

@@ -449,6 +449,16 @@ def test_a_retry_that_is_stopped_on_the_way_has_not_ended_unless_its_customer_wa
     assert not dispatcher(place).take_turn()
 
 
+def test_a_retry_ends_though_the_workers_clock_is_behind_that_of_the_wish(place: Place) -> None:
+    stamp = place.send({f"{n}.jpg": b"x" for n in range(5)})
+    assert dispatcher(place).take_turn()
+    with place.parts.records.transaction() as connection:
+        line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock() + timedelta(minutes=4))
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+    assert not dispatcher(place).take_turn()
+
+
 def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again(place: Place) -> None:
     stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
     assert dispatcher(place).take_turn()
