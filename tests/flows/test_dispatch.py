@@ -459,6 +459,18 @@ def test_a_retry_ends_though_the_workers_clock_is_behind_that_of_the_wish(place:
     assert not dispatcher(place).take_turn()
 
 
+def test_a_wish_that_comes_after_the_plan_of_a_run_is_not_taken_for_tried(place: Place) -> None:
+    stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
+    assert dispatcher(place).take_turn()
+    planned = steps.plan(place.parts, stamp.batch_id)
+    with place.parts.records.transaction() as connection:
+        line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
+    steps.cut(place.parts, stamp.batch_id, planned, lambda *_: iter(()))
+    steps.finish(place.parts, stamp.batch_id)
+    assert state(place, stamp.batch_id) is BatchState.RUNNING
+    assert steps.plan(place.parts, stamp.batch_id), "who goes on tries them"
+
+
 def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again(place: Place) -> None:
     stamp = place.send({"1.jpg": b"x", "2.jpg": b"y"})
     assert dispatcher(place).take_turn()
