@@ -43,9 +43,9 @@ from schemas.batch import Item, Manifest, Stamp
 from schemas.errors import DeviceAbsent
 from schemas.ids import new_batch_id
 from schemas.options import CutoutOptions, Format
-from store.folder import Folder
+from store.objects.folder import Folder
 from store.settings import Settings
-from store.transient import open_transient, source_key
+from store.transient.transient_store import open_transient, source_key
 from workers.actor import SegmenterActor
 from workers.limits import calls_at_once
 from workers.networks.registry import find_network

@@ -39,11 +39,11 @@ from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
 from schemas.consent import Grant
 from schemas.ids import AccountId, GrantId, new_batch_id, new_grant_id
 from schemas.industries import Industry
-from store.folder import Folder
-from store.objects import ObjectStore, open_store
-from store.records import Records, open_records
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import Records, open_records
+from store.records.tables import admissions
 from store.settings import Settings
-from store.tables import admissions
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "portal" / "demo_photos"

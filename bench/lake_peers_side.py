@@ -81,8 +81,8 @@ class _Open:
         from pathlib import Path
 
         from lake.reading import Lake
-        from store.objects import open_store
-        from store.records import open_records
+        from store.objects.object_store import open_store
+        from store.records.database import open_records
         from store.settings import Settings
 
         settings = Settings(home=Path(self.home))

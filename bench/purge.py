@@ -20,13 +20,13 @@ from typing import Any
 
 from bench.results import write_section
 from schemas.ids import new_batch_id
-from store.folder import Folder
-from store.objects import ObjectStore
-from store.purge import Purge
-from store.records import Records, open_records
-from store.s3 import S3
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
+from store.objects.s3 import S3
+from store.purging.purge import Purge
+from store.records.database import Records, open_records
 from store.settings import Settings
-from store.transient import source_key
+from store.transient.transient_store import source_key
 from tests.store.conftest import ceph_bucket, open_store
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

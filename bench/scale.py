@@ -30,12 +30,12 @@ from schemas.clock import Clock, system_clock
 from schemas.ids import AccountId, BatchId, new_batch_id, received_at
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
-from store import batches, line
-from store.batches import due_early, list_batches, overdue, page_of
-from store.people import create_account
-from store.records import Records, open_records
+from store.records import batches, line
+from store.records.batches import due_early, list_batches, overdue, page_of
+from store.records.database import Records, open_records
+from store.records.people import create_account
 from store.settings import Settings
-from store.transient import source_key
+from store.transient.transient_store import source_key
 from tests.cluster.rehearsal import SCORES, RehearsalActor
 from tests.consent.postgres import new_database
 from tests.store.conftest import rclone_bucket

@@ -17,7 +17,7 @@ from schemas.chain import GENESIS, chained_hash
 from schemas.consent import Act, ConsentEvent, Method
 from schemas.ids import AccountId, GrantId, PersonId
 from schemas.industries import Industry
-from store.tables import consent_events
+from store.records.tables import consent_events
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from schemas.consent import Act, Grant, Method
 from schemas.errors import NotAllowed, StaleNotice, UserError
 from schemas.ids import AccountId, Randomness, new_grant_id
 from schemas.industries import Industry
-from store.people import Person, Role, require_open
-from store.sessions import find_session
+from store.records.people import Person, Role, require_open
+from store.records.sessions import find_session
 
 
 @dataclass(frozen=True)

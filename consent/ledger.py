@@ -22,7 +22,7 @@ from schemas.consent import Act, ConsentEvent, ConsentState, Grant, Method
 from schemas.errors import LedgerBroken, UserError
 from schemas.ids import AccountId, GrantId, PersonId
 from schemas.industries import Industry
-from store.tables import consent_events
+from store.records.tables import consent_events
 
 LONGEST_REASON = 500
 """Characters: what the column holds."""

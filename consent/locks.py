@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from schemas.ids import GrantId
-from store.records import hold_lock
+from store.records.database import hold_lock
 
 
 def lock_ledger(connection: Connection) -> None:

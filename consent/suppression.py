@@ -27,12 +27,12 @@ from schemas.errors import LedgerBroken, NotFound, StoreFault
 from schemas.ids import AccountId, BatchId, GrantId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
 from schemas.record import Moment, Record
-from store.batches import mark_purged
-from store.closing import erase_account
-from store.objects import ObjectStore, open_store
-from store.records import Records
+from store.objects.object_store import ObjectStore, open_store
+from store.records.batches import mark_purged
+from store.records.closing import erase_account
+from store.records.database import Records
+from store.records.tables import accounts, consent_events, receipts
 from store.settings import Settings
-from store.tables import accounts, consent_events, receipts
 
 _REASON = "withdrawn before the records were restored from a backup"
 _AnyRecord = TypeVar("_AnyRecord", bound=BaseModel)

@@ -28,7 +28,7 @@ from schemas.consent import Grant
 from schemas.errors import LedgerBroken, StoreFault
 from schemas.ids import BatchId
 from schemas.results import Done
-from store.batches import BatchRecord, get_batch, set_refusals
+from store.records.batches import BatchRecord, get_batch, set_refusals
 
 FILE_ITEMS = 50
 """Candidates in one lake file: what one writer holds in memory. `bgbatch lake compact` merges them."""

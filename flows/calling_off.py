@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from schemas.batch import BatchState
 from schemas.ids import BatchId
-from store import batches, line, webhooks
+from store.records import batches, line, webhooks
 
 
 def call_off(connection: Connection, batch_id: BatchId, now: datetime) -> None:

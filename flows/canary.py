@@ -11,9 +11,9 @@ from flows.receive import seal, stamp_batch
 from schemas.batch import Item
 from schemas.ids import BatchId, Randomness
 from schemas.options import CutoutOptions
-from store import canary
-from store.places import places
-from store.transient import source_key
+from store.purging import canary
+from store.purging.places import places
+from store.transient.transient_store import source_key
 
 AFTER = timedelta(minutes=30)
 """A canary is looked for so long after its purge time: two cleanups have been there."""
@@ -33,7 +33,7 @@ def send_canary(parts: Parts, randomness: Randomness = os.urandom) -> BatchId:
 
 
 def look_for_canaries(parts: Parts) -> dict[BatchId, list[str]]:
-    """Look for those whose deadline passed, in every place of `store.places` that this machine sees.
+    """Look for those whose deadline passed, in every place of `store.purging.places` that this machine sees.
 
     Records and returns where each was found.
     """

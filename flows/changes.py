@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from schemas.batch import Item, can_be_kept
 from schemas.left_out import LeftOut
 from schemas.naming import delivery_paths, has_photo_name
-from store.fingerprints import content_hmac, path_hmac
-from store.outside_listing import OutsideFile
+from store.outside.listing import OutsideFile
+from store.records.fingerprints import content_hmac, path_hmac
 
 
 @dataclass(frozen=True)

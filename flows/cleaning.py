@@ -10,8 +10,8 @@ from flows.parts import Parts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, StoreFault
 from schemas.ids import BatchId, Randomness
-from store.cleanup import Machine, clean_up
-from store.purge import RECORDS_FAULT, PurgeReport
+from store.purging.cleanup import Machine, clean_up
+from store.purging.purge import RECORDS_FAULT, PurgeReport
 from store.spans import note_span
 
 

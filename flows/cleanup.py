@@ -14,10 +14,10 @@ from flows.cleaning import code_of, purge
 from flows.parts import current_parts, parts_to_clean
 from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault, StoreFault
-from store.engine_history import forget_runs
-from store.places import ENGINE_LIFE, prefect_folder, ray_folder
-from store.purge import PurgeReport
-from store.ray_sessions import sweep_sessions
+from store.purging.engine_history import forget_runs
+from store.purging.places import ENGINE_LIFE, prefect_folder, ray_folder
+from store.purging.purge import PurgeReport
+from store.purging.ray_sessions import sweep_sessions
 
 _SHOWN = 200
 

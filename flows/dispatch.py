@@ -21,11 +21,11 @@ from flows.parts import Parts, Process
 from schemas.batch import Counts
 from schemas.errors import BgbatchError, PastDeadline
 from schemas.ids import BatchId
-from store import line
-from store.batches import get_batch
-from store.line import InLine
 from store.logs import about, kind_and_place
-from store.shares import charge, read_shares, share_to_charge
+from store.records import line
+from store.records.batches import get_batch
+from store.records.line import InLine
+from store.records.shares import charge, read_shares, share_to_charge
 from store.spans import span
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from flows.parts import Parts, using
 from schemas.errors import EngineFault
-from store.places import ENGINE_LIFE, prefect_folder
+from store.purging.places import ENGINE_LIFE, prefect_folder
 from store.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 from schemas.ids import AccountId
-from store.line import InLine
-from store.shares import Share
+from store.records.line import InLine
+from store.records.shares import Share
 
 HALF_LIFE = timedelta(minutes=10)
 TURN_ITEMS = 40

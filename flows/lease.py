@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
 from schemas.ids import BatchId, Randomness
-from store import line
 from store.logs import ToldAnyway
-from store.records import Records
+from store.records import line
+from store.records.database import Records
 
 _log = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from flows.night_report import REPORTS, Details, details_key, report_of
 from flows.night_worker import Job, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
-from store import fingerprints, nights
-from store.nights import Night
-from store.outside import open_to_deliver, real_place
-from store.outside_listing import list_place
-from store.schedules import Schedule
-from store.transient import cutout_key
+from store.outside.allowed import real_place
+from store.outside.listing import list_place
+from store.outside.opened import open_to_deliver
+from store.records import fingerprints, nights
+from store.records.nights import Night
+from store.records.schedules import Schedule
+from store.transient.transient_store import cutout_key
 
 _log = logging.getLogger(__name__)
 _WRITERS = 16

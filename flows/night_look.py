@@ -12,11 +12,11 @@ from schemas.batch import Item
 from schemas.errors import SourceEmpty
 from schemas.ids import BatchId
 from schemas.record import Record
-from store import fingerprints, nights
-from store.nights import Night
-from store.outside import check_place, real_place
-from store.outside_listing import list_place
-from store.transient import batch_prefix
+from store.outside.allowed import check_place, real_place
+from store.outside.listing import list_place
+from store.records import fingerprints, nights
+from store.records.nights import Night
+from store.transient.transient_store import batch_prefix
 
 
 class ToDo(Record):

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from schemas import errors
 from schemas.record import Moment, Record
-from store.nights import Night, NightState
-from store.schedules import Schedule
+from store.records.nights import Night, NightState
+from store.records.schedules import Schedule
 
 NOT_DELIVERED = "not_delivered"
 NOT_DONE = "not_done"
@@ -42,7 +42,7 @@ class Failure(Record):
 
 
 class Report(Record):
-    """The morning's report: see `store.nights.Night` for the numbers."""
+    """The morning's report: see `store.records.nights.Night` for the numbers."""
 
     night_id: str
     schedule_id: str

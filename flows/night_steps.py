@@ -28,11 +28,11 @@ from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
 from schemas.results import Done, Failed, results_by_number
-from store import line, nights, schedules
-from store.batches import BatchRecord, get_batch
 from store.logs import kind_and_place
-from store.nights import Night, NightState
-from store.schedules import Schedule, ScheduleId
+from store.records import line, nights, schedules
+from store.records.batches import BatchRecord, get_batch
+from store.records.nights import Night, NightState
+from store.records.schedules import Schedule, ScheduleId
 
 T = TypeVar("T")
 

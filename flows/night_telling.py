@@ -13,9 +13,9 @@ from flows.night_report import markdown, report_of
 from flows.night_worker import Job, fenced
 from flows.timetable import Pace, estimate, is_at_risk
 from schemas.counting import so_many
-from store import nights, webhooks
-from store.nights import Night, NightState
-from store.schedules import Schedule
+from store.records import nights, webhooks
+from store.records.nights import Night, NightState
+from store.records.schedules import Schedule
 
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from flows.night_steps import run_alone
 from flows.night_worker import Worker
 from flows.parts import Parts
-from store import schedules
-from store.nights import Night
-from store.schedules import ScheduleId
+from store.records import schedules
+from store.records.nights import Night
+from store.records.schedules import ScheduleId
 
 
 class NightWatch:

@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from flows.lease import LeaseLost, renewed
 from flows.parts import Parts, Process
 from schemas.ids import Randomness
-from store import nights
-from store.nights import Night
-from store.schedules import Schedule
+from store.records import nights
+from store.records.nights import Night
+from store.records.schedules import Schedule
 
 Publish = Callable[[str, str], None]
 """Shows a page, given its key and Markdown: a Prefect artifact where there is an engine."""

@@ -17,9 +17,9 @@ from flows.process_batch import process_batch
 from flows.unforeseen import without_its_text
 from schemas.batch import Counts
 from schemas.ids import BatchId
-from store import schedules
-from store.nights import Night
-from store.schedules import Schedule
+from store.records import schedules
+from store.records.nights import Night
+from store.records.schedules import Schedule
 
 
 def worker() -> Worker:

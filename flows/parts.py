@@ -15,11 +15,11 @@ from consent.suppression import open_suppressions, replay
 from schemas.batch import Counts
 from schemas.clock import Clock, system_clock
 from schemas.ids import BatchId
-from store.bucket_check import check_bucket
-from store.objects import ObjectStore, open_store
-from store.records import Records, unopened_records, upgrade
+from store.objects.bucket_check import check_bucket
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import Records, unopened_records, upgrade
 from store.settings import Settings
-from store.transient import TransientStore, open_transient
+from store.transient.transient_store import TransientStore, open_transient
 
 Watch = Callable[[Counts], None]
 """Is told how far a running batch is."""

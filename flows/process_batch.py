@@ -24,9 +24,9 @@ from schemas.batch import Counts
 from schemas.counting import so_many
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
-from store.objects import open_store
+from store.objects.object_store import open_store
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from workers.placement import connect, is_cut_off, require_joined
 from workers.plan import Shard
 from workers.pool import Pool, open_pool

@@ -23,12 +23,12 @@ from schemas.ids import AccountId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
-from store import batches, line
-from store.backdrop import note_name, with_name
-from store.cleanup import admit_intake
-from store.early_purge import life_of
-from store.people import require_open
+from store.purging.cleanup import admit_intake
+from store.records import batches, line
+from store.records.early_purge import life_of
+from store.records.people import require_open
 from store.spans import note_first_span, span
+from store.transient.backdrop import note_name, with_name
 
 
 def stamp_batch(

@@ -17,7 +17,7 @@ from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, ShardReport, Standing, results_by_number, standing
-from store import batches, line, webhooks
+from store.records import batches, line, webhooks
 from store.spans import span
 from workers.measuring import is_to_be_set_alike, set_alike, unmeasured
 from workers.plan import OUR_CODES, Shard, plan_shards

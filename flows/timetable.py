@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from schemas.errors import UserError
-from store.schedules import Overlap
+from store.records.schedules import Overlap
 
 MOST_OF_CRON = 100
 """Characters: the records hold no more."""

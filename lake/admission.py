@@ -17,9 +17,9 @@ from lake.write import LakeFile
 from schemas.errors import StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
-from store.objects import ObjectStore
-from store.records import hold_lock
-from store.tables import admissions, merged_files
+from store.objects.object_store import ObjectStore
+from store.records.database import hold_lock
+from store.records.tables import admissions, merged_files
 
 _FILE = ("key", "industry", "grant_id", "rows", "bytes", "sha256")
 _IN_ONE_QUERY = 500  # databases limit how many values a query may carry

@@ -26,7 +26,7 @@ from schemas.candidate import CANDIDATE
 from schemas.clock import Clock
 from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId, Randomness, new_batch_id
-from store.tables import admissions, merged_files
+from store.records.tables import admissions, merged_files
 
 IsLive = Callable[[Connection, GrantId], bool]
 """Whether a grant is live, asked so that a withdrawal comes wholly before or wholly after this transaction."""

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from store.records import hold_lock
-from store.tables import copies_under_way
+from store.records.database import hold_lock
+from store.records.tables import copies_under_way
 
 LEASE_LIFE = timedelta(seconds=60)
 """Who makes a copy says so well within this; after it, the place is anybody's."""

@@ -21,11 +21,11 @@ from schemas.errors import StillThere, StoreFault
 from schemas.ids import GrantId
 from schemas.receipt import Erased, Receipt
 from schemas.record import Record
-from store.objects import ObjectStore
-from store.receipts import begin_erasures, finish_erasures, unfinished_erasures
-from store.records import Records
-from store.storage import Children
-from store.tables import admissions, merged_files
+from store.objects.object_store import ObjectStore
+from store.objects.storage import Children
+from store.purging.receipts import begin_erasures, finish_erasures, unfinished_erasures
+from store.records.database import Records
+from store.records.tables import admissions, merged_files
 
 READING = timedelta(hours=24)
 """How long a file whose rows were merged into another stays, for readers that had begun with it: a long epoch."""

@@ -21,7 +21,7 @@ _FILE = re.compile(
 )
 _SHARD = 12
 """Digits of a file's hash that name it; files written before have a number of 6. More, and the name of a folder's half
-written file would not be kept whole (`store.folder`)."""
+written file would not be kept whole (`store.objects.folder`)."""
 
 MAKING = timedelta(hours=1)
 """What is left of the promised life when a file that was never admitted goes; and how long a merge may take."""

@@ -46,8 +46,8 @@ from schemas.candidate import IMAGE_COLUMNS, LABELS, LICENCE, SCHEMA_VERSION
 from schemas.clock import Clock
 from schemas.errors import CopyInTheWay, NotFound, UserError
 from schemas.ids import GrantId, Randomness
-from store.objects import ObjectStore
-from store.records import Records
+from store.objects.object_store import ObjectStore
+from store.records.database import Records
 
 _LONGEST_RECIPIENT, _LONGEST_PLACE = 200, 1000  # that the records hold
 _AT_ONCE = 4

@@ -15,7 +15,7 @@ from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
 from schemas.record import Moment, Record
-from store.tables import pulled_grants, pulls
+from store.records.tables import pulled_grants, pulls
 
 
 class Pull(Record):

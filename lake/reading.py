@@ -25,10 +25,10 @@ from schemas.candidate import LABELS, READ
 from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId
 from schemas.industries import Industry
-from store.folder import Folder
-from store.objects import ObjectStore, no_such_object
-from store.records import Records
-from store.s3 import S3
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore, no_such_object
+from store.objects.s3 import S3
+from store.records.database import Records
 
 if TYPE_CHECKING:
     from torch.utils.data import IterableDataset

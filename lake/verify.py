@@ -12,8 +12,8 @@ from lake.pulls import mark_cleared
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError
 from schemas.ids import GrantId, parse_grant_id
-from store.objects import ObjectStore
-from store.records import Records
+from store.objects.object_store import ObjectStore
+from store.records.database import Records
 
 _GRANT = 33  # letters of a grant's id, with which the names of a copy's files or folders begin
 

@@ -23,9 +23,9 @@ from schemas.errors import ItemError, StoreFault
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
 from schemas.results import Scores
-from store.objects import ObjectStore
+from store.objects.object_store import ObjectStore
 from store.parallel import in_parallel
-from store.transient import TransientStore, mask_key
+from store.transient.transient_store import TransientStore, mask_key
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from schemas.counting import so_many
 from schemas.errors import BgbatchError, NotFound
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased
-from store.receipts import each_receipt, verify_receipts
-from store.tables import batches, cleanups, consent_events, pulled_grants
+from store.purging.receipts import each_receipt, verify_receipts
+from store.records.tables import batches, cleanups, consent_events, pulled_grants
 
 _IN_ONE_QUERY = 500  # databases limit how many values a query may carry
 

@@ -12,11 +12,11 @@ from schemas.clock import Clock
 from schemas.errors import NotFound, PastDeadline, UserError, WrongState
 from schemas.ids import AccountId, parse_batch_id
 from schemas.results import standing
-from store import line
-from store.batches import BatchRecord, get_batch
 from store.logs import note
-from store.records import Records
-from store.transient import TransientStore
+from store.records import line
+from store.records.batches import BatchRecord, get_batch
+from store.records.database import Records
+from store.transient.transient_store import TransientStore
 
 
 def own_batch(records: Records, account_id: AccountId, batch_id: str) -> BatchRecord:

@@ -13,10 +13,10 @@ from consent.suppression import note_soon, open_suppressions
 from schemas.clock import Clock
 from schemas.consent import Grant
 from schemas.receipt import Receipt
-from store.closing import erase_account
-from store.objects import ObjectStore
-from store.purge import Purge
-from store.records import Records
+from store.objects.object_store import ObjectStore
+from store.purging.purge import Purge
+from store.records.closing import erase_account
+from store.records.database import Records
 from store.settings import Settings
 
 

@@ -16,10 +16,10 @@ from schemas.ids import BatchId
 from schemas.naming import names_of
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
-from store.folder import write_whole
-from store.objects import ObjectStore
+from store.objects.folder import write_whole
+from store.objects.object_store import ObjectStore
 from store.parallel import all_in_parallel, in_parallel
-from store.transient import TransientStore, cutout_key, is_in_place
+from store.transient.transient_store import TransientStore, cutout_key, is_in_place
 
 _AHEAD = 3
 """Cutouts that are read at once for a zip file, of which a portal may hand out several."""

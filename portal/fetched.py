@@ -14,9 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from portal.delivery import Results
 from schemas.batch import BatchState
 from schemas.clock import Clock
-from store.batches import get_batch
-from store.early_purge import note_download
-from store.records import Records
+from store.records.batches import get_batch
+from store.records.database import Records
+from store.records.early_purge import note_download
 
 _FINISHED = (BatchState.COMPLETED, BatchState.PARTIALLY_COMPLETED)
 _log = logging.getLogger(__name__)

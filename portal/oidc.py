@@ -23,7 +23,7 @@ from joserfc.jwk import KeySet
 from schemas.clock import Clock
 from schemas.errors import NotAllowed, ProviderFault, UserError
 from schemas.ids import Randomness
-from store.provider_sign_ins import UnderWay
+from store.records.provider_sign_ins import UnderWay
 from store.settings import Settings
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]

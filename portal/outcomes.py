@@ -18,11 +18,11 @@ from threading import Lock
 
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport, results_by_number
-from store import line
-from store.batches import BatchRecord
-from store.records import Records
-from store.reports import first_and_last
-from store.transient import TransientStore
+from store.records import line
+from store.records.batches import BatchRecord
+from store.records.database import Records
+from store.transient.reports import first_and_last
+from store.transient.transient_store import TransientStore
 
 _BATCHES, _PHOTOS = 32, 5_000_000
 """So many are kept, and with so many photos in all: those that were looked at last. A million take 30 MB."""

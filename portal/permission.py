@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from consent import ledger
 from schemas.ids import AccountId, GrantId
-from store.records import Records
+from store.records.database import Records
 
 
 def live_grant_ids(records: Records, account_id: AccountId) -> frozenset[GrantId]:

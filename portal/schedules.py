@@ -17,13 +17,13 @@ from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
-from store import fingerprints, nights, schedules
-from store.batches import get_batch
-from store.nights import Night, NightState
-from store.outside import check_place, overlap
-from store.people import require_open
-from store.records import Records, hold_lock
-from store.schedules import Overlap, Schedule, ScheduleId
+from store.outside.allowed import check_place, overlap
+from store.records import fingerprints, nights, schedules
+from store.records.batches import get_batch
+from store.records.database import Records, hold_lock
+from store.records.nights import Night, NightState
+from store.records.people import require_open
+from store.records.schedules import Overlap, Schedule, ScheduleId
 from store.settings import Settings
 
 MOST_MINUTES = 100_000

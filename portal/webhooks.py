@@ -18,10 +18,10 @@ from datetime import datetime
 from schemas.clock import Clock
 from schemas.errors import BgbatchError
 from schemas.ids import AccountId, Randomness
-from store import webhooks
-from store.fetch import Fetcher, FetchLimits
-from store.records import Records
-from store.webhooks import Event, Webhook
+from store.outside.fetch import Fetcher, FetchLimits
+from store.records import webhooks
+from store.records.database import Records
+from store.records.webhooks import Event, Webhook
 
 GONE = 410
 """An address that answers this wants no more: its webhook ends."""

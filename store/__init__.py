@@ -1,1 +1,1 @@
-"""Where things lie: the transient store and the lake's objects (fsspec), and the records (SQLAlchemy)."""
+"""Where things lie, and for how long."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from store.logs import _OURS, Json, Text
-from store.records import Records, open_records
+from store.records.database import Records, open_records
 from tests.consent.postgres import current_database
 from tests.ending import end
 from tests.records import at_home

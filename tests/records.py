@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from store.records import open_records
+from store.records.database import open_records
 from store.settings import Settings
 
 

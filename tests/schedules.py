@@ -8,8 +8,8 @@ from datetime import datetime
 
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
-from store import schedules
-from store.schedules import Overlap, Schedule
+from store.records import schedules
+from store.records.schedules import Overlap, Schedule
 
 
 def nightly(

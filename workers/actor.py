@@ -31,7 +31,7 @@ from workers.limits import CALLS_PER_ACTOR, is_worn, seconds_for_a_step
 
 if TYPE_CHECKING:
     from schemas.batch import Manifest
-    from store.transient import TransientStore
+    from store.transient.transient_store import TransientStore
     from workers.cutter import Cutter
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class SegmenterActor:
 
         Raises `StoreFault`, `PastDeadline`, `BatchNotSealed`, `DeviceAbsent`, `WeightsInvalid`.
         """
-        from store.transient import open_transient
+        from store.transient.transient_store import open_transient
         from workers.shard import process_shard
 
         with self._under_way() as call:

@@ -18,7 +18,7 @@ from schemas.batch import Item, Manifest
 from schemas.errors import NotFound
 from schemas.ids import BatchId
 from store.parallel import in_parallel
-from store.transient import TransientStore, alike_key, coarse_mask_key, measure_key, measures_prefix
+from store.transient.transient_store import TransientStore, alike_key, coarse_mask_key, measure_key, measures_prefix
 from workers.alike import Alike, Measure, Setting, alike, setting_for
 from workers.plan import Shard
 

@@ -21,7 +21,14 @@ from schemas.clock import Clock
 from schemas.errors import BackgroundUnusable, BgbatchError, ItemError, OutOfMemory, SourceMissing
 from schemas.results import Done, Failed, ShardReport
 from store.logs import kind_and_place
-from store.transient import TransientStore, coarse_mask_key, cutout_key, is_in_place, mask_key, measure_key
+from store.transient.transient_store import (
+    TransientStore,
+    coarse_mask_key,
+    cutout_key,
+    is_in_place,
+    mask_key,
+    measure_key,
+)
 from workers.alike import Alike
 from workers.cutter import Cutter
 from workers.decode import Pixels, too_many_bytes

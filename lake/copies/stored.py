@@ -11,7 +11,7 @@ from lake.copies.card import card
 from lake.copies.manifest import CARD, MANIFEST, PLAN, Manifest, Plan
 from schemas.errors import CopyInTheWay, NotFound, StoreFault
 from schemas.record import Record
-from store.objects import ObjectStore
+from store.objects.object_store import ObjectStore
 
 R = TypeVar("R", bound=Record)
 

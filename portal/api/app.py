@@ -9,7 +9,7 @@ from portal.api import batches, consent, problems, schedules, uploads, webhooks
 from portal.api.room import Room
 from portal.web.access_log import NO_TELEMETRY
 from portal.web.portal import Portal
-from store.objects import open_store
+from store.objects.object_store import open_store
 
 _DESCRIPTION = (
     "Remove the backgrounds of whole photo catalogs. Nothing is kept over 24 hours, and nothing is used to improve a "

@@ -39,10 +39,10 @@ from schemas.errors import NotFound, WrongState
 from schemas.naming import names_of
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
-from store.batches import page_of
-from store.receipts import list_receipts
-from store.transient import cutout_key
-from store.uploads import token_of
+from store.purging.receipts import list_receipts
+from store.records.batches import page_of
+from store.transient.transient_store import cutout_key
+from store.transient.uploads import token_of
 
 
 class _AnyPath(PathConvertor):

@@ -9,7 +9,7 @@ from fastapi.security import APIKeyHeader
 
 from portal.web.portal import ThePortal
 from schemas.errors import KeyNeeded
-from store.api_keys import ApiKey, find_key
+from store.records.api_keys import ApiKey, find_key
 
 key_header = APIKeyHeader(
     name="x-api-key", auto_error=False, description="A key that an owner made on the account page."

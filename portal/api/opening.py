@@ -17,9 +17,9 @@ from schemas.counting import so_many
 from schemas.errors import BgbatchError, LineTooLong, StillAnswering, UserError
 from schemas.ids import BatchId
 from schemas.left_out import LeftOut
-from store import idempotency, line
-from store.idempotency import Asked, begin
-from store.shares import find_share
+from store.records import idempotency, line
+from store.records.idempotency import Asked, begin
+from store.records.shares import find_share
 
 Note = Callable[[Connection, Stamp], None]
 WAIT = 30

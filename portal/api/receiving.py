@@ -12,9 +12,9 @@ from portal.api.room import pieces_of
 from portal.api.sender import Sender
 from schemas.counting import so_many
 from schemas.errors import LineTooLong, NotFound, StillAnswering
-from store import line
-from store.batches import BatchRecord
-from store.uploads import Announced, Uploads, require_open, token_of
+from store.records import line
+from store.records.batches import BatchRecord
+from store.transient.uploads import Announced, Uploads, require_open, token_of
 
 
 def upload_key(sender: Sender, record: BatchRecord) -> str:

@@ -13,8 +13,8 @@ from portal.api.sender import Sender, TheOwner, TheSender
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
-from store import nights, schedules
-from store.schedules import Overlap, Schedule
+from store.records import nights, schedules
+from store.records.schedules import Overlap, Schedule
 
 router = APIRouter(tags=["schedules"])
 

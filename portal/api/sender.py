@@ -20,10 +20,10 @@ from portal.permission import live_grant_ids
 from portal.web.portal import Portal, ThePortal, may_change, same_site
 from schemas.errors import KeyNeeded, NotAllowed
 from schemas.ids import AccountId
-from store.batches import BatchRecord
 from store.logs import note
-from store.people import Role
-from store.sessions import find_session
+from store.records.batches import BatchRecord
+from store.records.people import Role
+from store.records.sessions import find_session
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from schemas.record import Moment, Record
-from store.batches import BatchRecord
+from store.records.batches import BatchRecord
 
 MOST_ITEMS = 100_000
 

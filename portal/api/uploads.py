@@ -32,7 +32,7 @@ from portal.api.room import pieces_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
 from schemas.errors import UserError, WrongMediaType
-from store.uploads import Announced, token_of
+from store.transient.uploads import Announced, token_of
 
 router = APIRouter(tags=["resumable uploads"])
 _VERSION = "1.0.0"

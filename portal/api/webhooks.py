@@ -10,8 +10,8 @@ from pydantic import Field
 from portal import webhooks as telling
 from portal.api.sender import Sender, TheOwner, TheSender
 from schemas.record import Moment, Record
-from store import webhooks
-from store.webhooks import Event, Webhook
+from store.records import webhooks
+from store.records.webhooks import Event, Webhook
 
 router = APIRouter(tags=["webhooks"])
 

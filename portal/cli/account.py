@@ -13,8 +13,8 @@ from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
 from schemas.errors import UserError
-from store import api_keys, people, sessions, shares
-from store.early_purge import find_wish, set_wish
+from store.records import api_keys, people, sessions, shares
+from store.records.early_purge import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
 

@@ -20,8 +20,8 @@ from flows.lease import LeaseLost, batch_renewed, under_lease
 from flows.parts import Parts
 from portal.cli.this_command import holder_name, is_gone
 from schemas.ids import BatchId
-from store import line
-from store.batches import BatchRecord, get_batch
+from store.records import line
+from store.records.batches import BatchRecord, get_batch
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.counting import so_many
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
-from store.people import Account, find_account, find_account_or_closed, list_accounts
+from store.records.people import Account, find_account, find_account_or_closed, list_accounts
 
 app = typer.Typer(no_args_is_help=True, help="Who allowed what. Granting is done on the account page alone.")
 

@@ -19,9 +19,10 @@ from portal.fetched import note_fetched
 from schemas.counting import so_many
 from schemas.errors import UserError
 from schemas.ids import AccountId
-from store.batches import BatchRecord
-from store.early_purge import want_gone_on_download
-from store.outside import IN_PLACE, check_place, holds, open_to_deliver, real_place
+from store.outside.allowed import IN_PLACE, check_place, holds, real_place
+from store.outside.opened import open_to_deliver
+from store.records.batches import BatchRecord
+from store.records.early_purge import want_gone_on_download
 
 
 def download(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flows.parts import Parts
 from schemas.errors import StoreFault
 from schemas.naming import has_photo_name
-from store.outside import real_place
-from store.outside_listing import list_place
-from store.schedules import Schedule
+from store.outside.allowed import real_place
+from store.outside.listing import list_place
+from store.records.schedules import Schedule
 
 
 def what_is_amiss(parts: Parts, schedule: Schedule) -> str | None:

@@ -30,7 +30,7 @@ from portal.cli.terminal import (
 from schemas.counting import so_many
 from schemas.errors import CopyInTheWay, UserError
 from schemas.industries import Industry, parse_industry
-from store.objects import ObjectStore, open_store
+from store.objects.object_store import ObjectStore, open_store
 from store.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 from portal.schedules import own_night
 from schemas.errors import NotFound, UserError
-from store import nights
-from store.nights import Night
-from store.records import Records
-from store.schedules import Schedule
+from store.records import nights
+from store.records.database import Records
+from store.records.nights import Night
+from store.records.schedules import Schedule
 
 HOW = "its day (2026-11-25), its time (2026-11-25T02:00) on the schedule's own clock, or its id"
 

@@ -8,10 +8,10 @@ from time import sleep
 from flows import night_steps
 from flows.night_worker import Job
 from flows.parts import Parts
-from store import line, nights
-from store.batches import get_batch
-from store.nights import Night, NightState
-from store.schedules import Schedule
+from store.records import line, nights
+from store.records.batches import get_batch
+from store.records.nights import Night, NightState
+from store.records.schedules import Schedule
 
 _LOOK_EVERY = 5.0  # seconds
 _MOST_QUIET = 3  # looks; between two turns a dispatcher has no lease for a moment

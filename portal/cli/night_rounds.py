@@ -16,7 +16,7 @@ from flows.night_worker import Worker
 from flows.parts import Parts
 from portal import webhooks as telling
 from schemas.errors import BgbatchError
-from store.nights import Night
+from store.records.nights import Night
 
 _log = logging.getLogger(__name__)
 

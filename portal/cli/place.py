@@ -10,8 +10,8 @@ import typer
 
 from portal.cli.terminal import AsJson, TheAccount, say, show_json, show_table, stores
 from schemas.errors import UserError
-from store import outside
-from store.people import find_account
+from store.outside import allowed
+from store.records.people import find_account
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 app = typer.Typer(no_args_is_help=True, help="Places of a customer's own: photos are read there, cutouts put there.")
@@ -22,7 +22,7 @@ Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all 
 def allow(account: TheAccount, place: Place) -> None:
     """Let an account name this place. Our keys open it, so be sure that it is theirs."""
     with stores() as parts, parts.records.transaction() as connection:
-        outside.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
+        allowed.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
 
 
 @app.command("list")
@@ -30,7 +30,7 @@ def list_all(account: TheAccount, as_json: AsJson = False) -> None:
     """List the places that an account may name."""
     with stores() as parts:
         with parts.records.reading() as connection:
-            found = outside.allowed(connection, find_account(connection, account).account_id)
+            found = allowed.places_of(connection, find_account(connection, account).account_id)
         if as_json:
             show_json(found)
         else:
@@ -43,13 +43,13 @@ def disallow(account: TheAccount, place: Place) -> None:
     """Take a place back. Schedules that name it fail from then on."""
     with stores() as parts:
         with parts.records.transaction() as connection:
-            was_allowed = outside.disallow(connection, find_account(connection, account).account_id, address_of(place))
+            was_allowed = allowed.disallow(connection, find_account(connection, account).account_id, address_of(place))
         say("It may be named no more." if was_allowed else "It was not allowed; nothing was changed.")
 
 
 def require_known(text: str) -> None:
     """Raises `UserError` for `gs://…` or `s3:/…`: a folder of that name would be made here, and called the bucket."""
-    if _SCHEME.match(text) and not text.startswith(outside.IN_PLACE):
+    if _SCHEME.match(text) and not text.startswith(allowed.IN_PLACE):
         raise UserError("That is no place that bgbatch can use: give s3://bucket/prefix, or a folder.")
 
 

@@ -26,9 +26,9 @@ from portal.cli.terminal import (
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
 from schemas.errors import UserError
-from store.batches import get_batch
-from store.certificates import certify, more_links
-from store.receipts import each_receipt, list_receipts, verify_receipts
+from store.purging.certificates import certify, more_links
+from store.purging.receipts import each_receipt, list_receipts, verify_receipts
+from store.records.batches import get_batch
 
 _File = TypeVar("_File", Certificate, MoreLinks)
 

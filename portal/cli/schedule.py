@@ -54,10 +54,12 @@ from schemas.errors import NotFound, UserError
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, in_words
-from store import canary, nights, outside, schedules
-from store.nights import Night, NightState
-from store.people import find_account, list_accounts
-from store.schedules import Overlap, Schedule
+from store.outside import allowed
+from store.purging import canary
+from store.records import nights, schedules
+from store.records.nights import Night, NightState
+from store.records.people import find_account, list_accounts
+from store.records.schedules import Overlap, Schedule
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
 _GO_ON = "What is done stays done: the same command goes on with the night."
@@ -105,7 +107,7 @@ def add(
         with parts.records.transaction() as connection:
             account_id = find_account(connection, account).account_id if account else _only_account(connection)
             for place in filter(None, (wanted.source, wanted.deliver)):
-                outside.allow(connection, account_id, place, parts.clock())
+                allowed.allow(connection, account_id, place, parts.clock())
             made = known.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
         _show(parts, made, as_json)
         if (amiss := what_is_amiss(parts, made)) is not None:

@@ -26,8 +26,8 @@ from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import shown
 from schemas.options import CutoutOptions
-from store.batches import get_batch, hasten
-from store.outside import IN_PLACE
+from store.outside.allowed import IN_PLACE
+from store.records.batches import get_batch, hasten
 
 _MOST_NAMES = 5
 

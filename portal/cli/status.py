@@ -15,10 +15,10 @@ from portal.permission import live_grant_ids
 from schemas.errors import PastDeadline
 from schemas.left_out import told
 from schemas.results import Done, Failed, results_by_number
-from store.batches import BatchRecord, get_batch, list_batches
-from store.health import cleans_up_by_itself
-from store.people import find_account
-from store.transient import TransientStore
+from store.purging.health import cleans_up_by_itself
+from store.records.batches import BatchRecord, get_batch, list_batches
+from store.records.people import find_account
+from store.transient.transient_store import TransientStore
 
 
 def status(

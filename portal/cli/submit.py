@@ -31,8 +31,8 @@ from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progres
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size
-from store.batches import BatchRecord
-from store.people import find_account
+from store.records.batches import BatchRecord
+from store.records.people import find_account
 
 _CUTS, _WAITS = "Removing backgrounds", "Waiting for its turn"
 

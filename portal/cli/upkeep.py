@@ -20,9 +20,9 @@ from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, sa
 from schemas.clock import system_clock
 from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault
-from store.expired import forget_expired
 from store.logs import kind_and_place, set_up
-from store.purge import PurgeReport
+from store.purging.purge import PurgeReport
+from store.records.expired import forget_expired
 from store.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from portal import webhooks as telling
 from portal.cli.terminal import AsJson, TheAccount, show_fields, show_json, show_table, stores
-from store import webhooks
-from store.people import find_account
-from store.webhooks import Webhook
+from store.records import webhooks
+from store.records.people import find_account
+from store.records.webhooks import Webhook
 
 app = typer.Typer(no_args_is_help=True, help="Addresses that are told when batches and nights end.")
 Id = Annotated[str, typer.Argument(help="Webhook id, as `bgbatch webhook list` shows it.")]

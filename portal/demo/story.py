@@ -38,9 +38,9 @@ from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
-from store import people, sessions
-from store.objects import open_store
-from store.receipts import list_receipts, verify_receipts
+from store.objects.object_store import open_store
+from store.purging.receipts import list_receipts, verify_receipts
+from store.records import people, sessions
 from store.settings import Settings
 
 _A_DAY = timedelta(hours=24)

@@ -12,8 +12,9 @@ from schemas.batch import Item, safe_path
 from schemas.errors import BadManifest, BgbatchError, UserError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
-from store.fetch import is_plain
-from store.outside import FETCHED, real_places
+from store.outside.allowed import real_places
+from store.outside.fetch import is_plain
+from store.outside.opened import FETCHED
 
 _MOST_FAULTS = 20
 

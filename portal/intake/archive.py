@@ -29,7 +29,7 @@ from schemas.errors import BadArchive, BgbatchError, NothingToDo
 from schemas.left_out import LeftOut
 from schemas.naming import has_photo_name
 from store.parallel import all_in_parallel
-from store.transient import source_key
+from store.transient.transient_store import source_key
 
 _PIECE = 1 << 20
 _DRIVE = re.compile(r"^[A-Za-z]:")

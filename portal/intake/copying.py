@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.parts import Parts
 from schemas.batch import UNREAD, Stamp
-from store.transient import source_key
+from store.transient.transient_store import source_key
 
 
 def is_photo_file(path: Path) -> bool:

@@ -9,8 +9,8 @@ from schemas.errors import NothingToDo
 from schemas.ids import AccountId
 from schemas.left_out import LeftOut
 from schemas.naming import has_photo_name
-from store.outside import real_place
-from store.outside_listing import list_place
+from store.outside.allowed import real_place
+from store.outside.listing import list_place
 
 
 def items_in_place(parts: Parts, account_id: AccountId, url: str) -> tuple[list[Item], Tally]:

@@ -46,8 +46,8 @@ from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
 from schemas.consent import Method
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
-from store.people import Role
-from store.sessions import Session
+from store.records.people import Role
+from store.records.sessions import Session
 
 PAGE = "/account/ai-training-data"
 

@@ -16,8 +16,8 @@ from portal.closing import close_account
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.consent import Method
-from store.people import Role, find_account
-from store.sessions import Session
+from store.records.people import Role, find_account
+from store.records.sessions import Session
 
 PAGE = "/account/close"
 

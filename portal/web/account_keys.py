@@ -10,9 +10,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import UserError
-from store.api_keys import create_key, list_keys, revoke_key
-from store.people import Role
-from store.sessions import Session
+from store.records.api_keys import create_key, list_keys, revoke_key
+from store.records.people import Role
+from store.records.sessions import Session
 
 PAGE = "/account/keys"
 

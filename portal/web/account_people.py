@@ -23,10 +23,10 @@ from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from portal.web.sign_in import drop_cookie
 from schemas.errors import MailFault, NotAllowed, TooManyTries, UserError
 from schemas.ids import PersonId
-from store import people
-from store.api_keys import list_keys
-from store.people import Person, Role
-from store.sessions import LINK_LIFE, Session, create_sign_in_link
+from store.records import people
+from store.records.api_keys import list_keys
+from store.records.people import Person, Role
+from store.records.sessions import LINK_LIFE, Session, create_sign_in_link
 
 PAGE = "/account/people"
 _MAY = {

@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, ThePortal
 from schemas.errors import UserError
-from store.early_purge import PurgeWish, set_wish
+from store.records.early_purge import PurgeWish, set_wish
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 

@@ -16,8 +16,8 @@ from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
-from store.early_purge import PurgeWish, find_wish
-from store.people import Account, Person, Role, find_account
+from store.records.early_purge import PurgeWish, find_wish
+from store.records.people import Account, Person, Role, find_account
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from portal import webhooks as telling
 from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import FetchFailed, UnsafeAddress, UserError
-from store import webhooks
-from store.people import Role
-from store.sessions import Session
+from store.records import webhooks
+from store.records.people import Role
+from store.records.sessions import Session
 
 PAGE = "/account/webhooks"
 _EVENTS = 10

@@ -49,9 +49,9 @@ from schemas.errors import (
     TooManyTries,
 )
 from schemas.ids import Randomness
-from store.records import Records
+from store.records.database import Records
 from store.settings import Settings
-from store.transient import TransientStore
+from store.transient.transient_store import TransientStore
 
 _CONTENT = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "

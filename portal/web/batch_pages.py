@@ -21,9 +21,9 @@ from portal.web.zip_answer import zip_answer
 from schemas.ids import parse_batch_id
 from schemas.left_out import told
 from schemas.naming import delivery_paths
-from store.batches import BatchRecord, page_of
-from store.people import Role
-from store.receipts import list_receipts
+from store.purging.receipts import list_receipts
+from store.records.batches import BatchRecord, page_of
+from store.records.people import Role
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
 

@@ -11,8 +11,8 @@ from portal.batches import own_batch
 from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.certificate import Certificate
 from schemas.errors import UserError
-from store.certificates import certify, more_links
-from store.sessions import Session
+from store.purging.certificates import certify, more_links
+from store.records.sessions import Session
 
 router = APIRouter(include_in_schema=False)
 

@@ -15,7 +15,7 @@ from schemas.batch import PROMISED_LIFE
 from schemas.consent import Grant
 from schemas.ids import GrantId
 from schemas.receipt import Erased, Receipt
-from store.tables import admissions, erasures, pulled_grants, pulls, receipts
+from store.records.tables import admissions, erasures, pulled_grants, pulls, receipts
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from portal.web.portal import ThePortal
 from schemas.clock import system_clock
 from schemas.errors import NotFound
-from store import line
-from store.health import metrics_text, read_health, why_stop, why_stop_by_clock
+from store.purging.health import metrics_text, read_health, why_stop, why_stop_by_clock
+from store.records import line
 
 router = APIRouter(include_in_schema=False)
 

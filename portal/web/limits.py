@@ -11,7 +11,7 @@ from fastapi import Request
 from portal.web.portal import Portal, ThePortal
 from schemas.counting import so_many
 from schemas.errors import TooManyTries
-from store.attempts import Limit, wait_before_trying
+from store.records.attempts import Limit, wait_before_trying
 
 POSTS = Limit("posts", 300, timedelta(minutes=1))
 """Forms from one network address. A whole office may share one."""

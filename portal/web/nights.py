@@ -21,10 +21,10 @@ from portal.schedules import next_at, own_night, own_schedule
 from portal.web.limits import limited_posts
 from portal.web.plainly import asked_for, when
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
-from store import nights, schedules
-from store.people import Role
-from store.schedules import Schedule
-from store.sessions import Session
+from store.records import nights, schedules
+from store.records.people import Role
+from store.records.schedules import Schedule
+from store.records.sessions import Session
 
 PAGE = "/nights"
 _NIGHTS = 30  # on a page

@@ -24,11 +24,11 @@ from schemas.counting import so_many
 from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
 from store.logs import note
-from store.people import Role
-from store.records import Records
-from store.sessions import Session, find_session
+from store.records.database import Records
+from store.records.people import Role
+from store.records.sessions import Session, find_session
 from store.settings import Settings
-from store.transient import TransientStore
+from store.transient.transient_store import TransientStore
 
 HERE = Path(__file__).parent
 

@@ -15,9 +15,9 @@ from portal.web.portal import Portal, SignedIn, ThePortal
 from schemas.batch import Item, Stamp
 from schemas.errors import ItemError, NotFound
 from schemas.ids import AccountId
-from store.batches import BatchRecord
-from store.outside import FETCHED
-from store.transient import cutout_key, preview_key, source_key
+from store.outside.opened import FETCHED
+from store.records.batches import BatchRecord
+from store.transient.transient_store import cutout_key, preview_key, source_key
 from workers.decode import Limits
 
 router = APIRouter(include_in_schema=False)

@@ -16,9 +16,9 @@ from portal.web.limits import SIGN_INS, limit, network_address
 from portal.web.portal import Portal, ThePortal
 from portal.web.sign_in import drop_cookie, enter, set_cookie, sign_in_page
 from schemas.errors import NotAllowed, NotFound
-from store import provider_sign_ins
-from store.people import find_account, people_with_address, person_of_identity
-from store.sessions import create_sign_in_link, open_session
+from store.records import provider_sign_ins
+from store.records.people import find_account, people_with_address, person_of_identity
+from store.records.sessions import create_sign_in_link, open_session
 
 router = APIRouter(include_in_schema=False)
 

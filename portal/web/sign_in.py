@@ -21,8 +21,8 @@ from portal.mail import sign_in_letter
 from portal.web.limits import LINKS_FROM, LINKS_TO, SIGN_INS, limit, limited_posts, network_address
 from portal.web.portal import CheckedForm, Portal, SessionToken, ThePortal
 from schemas.errors import MailFault, TooManyTries, UserError
-from store.people import find_account, people_with_address
-from store.sessions import (
+from store.records.people import find_account, people_with_address
+from store.records.sessions import (
     LINK_LIFE,
     SESSION_LIFE,
     close_session,

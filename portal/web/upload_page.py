@@ -14,9 +14,9 @@ from schemas.batch import BatchState
 from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
-from store.batches import BatchRecord
-from store.people import Role
-from store.sessions import Session
+from store.records.batches import BatchRecord
+from store.records.people import Role
+from store.records.sessions import Session
 
 router = APIRouter(include_in_schema=False)
 

@@ -8,7 +8,7 @@ from portal.delivery import read_results, zip_stream
 from portal.fetched import noting_the_end
 from portal.web.portal import Portal
 from schemas.ids import BatchId
-from store.people import Role
+from store.records.people import Role
 
 
 def zip_answer(portal: Portal, batch_id: BatchId, role: Role | None) -> StreamingResponse:

@@ -19,9 +19,9 @@ from portal.web.app import create_app
 from schemas.clock import Clock, system_clock
 from schemas.ids import AccountId, BatchId
 from schemas.results import ShardReport
-from store.api_keys import create_key
-from store.people import create_account
-from store.sessions import create_sign_in_link
+from store.records.api_keys import create_key
+from store.records.people import create_account
+from store.records.sessions import create_sign_in_link
 from store.settings import Settings
 from tests.batches import run_batch
 from tests.records import at_home

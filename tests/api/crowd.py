@@ -22,9 +22,9 @@ from flows.parts import Parts
 from schemas.batch import BatchState
 from schemas.ids import AccountId, BatchId
 from schemas.results import results_by_number
-from store.api_keys import create_key
-from store.batches import get_batch, list_batches
-from store.people import create_account
+from store.records.api_keys import create_key
+from store.records.batches import get_batch, list_batches
+from store.records.people import create_account
 
 _PHOTO_BYTES = (2_000, 20_000)
 _LONGEST_WAIT = 5.0  # seconds between two tries, whatever Retry-After says: a test must end

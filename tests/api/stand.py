@@ -19,7 +19,7 @@ from schemas.clock import Clock, system_clock
 from schemas.ids import BatchId
 from schemas.results import ShardReport
 from store.settings import Settings
-from store.transient import cutout_key
+from store.transient.transient_store import cutout_key
 from tests.batches import done, run_batch
 from tests.ports import free_port, wait_for
 from workers.plan import Shard

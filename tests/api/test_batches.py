@@ -30,11 +30,11 @@ from schemas.batch import BatchState, Counts, Item
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
-from store import line, webhooks
-from store.batches import get_batch, hasten, set_progress
-from store.cleanup import clean_up
-from store.transient import TransientStore, batch_prefix, uploaded_key
-from store.uploads import Uploads, token_of
+from store.purging.cleanup import clean_up
+from store.records import line, webhooks
+from store.records.batches import get_batch, hasten, set_progress
+from store.transient.transient_store import TransientStore, batch_prefix, uploaded_key
+from store.transient.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
 
 
@@ -197,7 +197,7 @@ def test_a_portal_that_dies_before_its_answer_has_opened_no_second_batch(
         return desk.call("POST", "/batches", json=wanted, headers={"Idempotency-Key": str(wanted)})
 
     with monkeypatch.context() as patch:
-        patch.setattr("store.idempotency.finish", die)
+        patch.setattr("store.records.idempotency.finish", die)
         assert ask(industry="studio").status_code == 500
     batch = ask(industry="studio").json()["batch_id"]
     assert ask(industry="studio").json()["batch_id"] == batch
@@ -207,7 +207,7 @@ def test_a_portal_that_dies_before_its_answer_has_opened_no_second_batch(
         patch.setattr("portal.api.opening.seal", die)
         assert ask(items=items).status_code == 500
     assert ask(items=items).json()["code"] == "still_answering"
-    monkeypatch.setattr("store.idempotency._STUCK", timedelta())
+    monkeypatch.setattr("store.records.idempotency._STUCK", timedelta())
     later = ask(items=items).json()
     assert later["state"] == "sealed"
     assert {each["batch_id"] for each in desk.call("GET", "/batches").json()["batches"]} == {batch, later["batch_id"]}

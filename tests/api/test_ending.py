@@ -11,8 +11,8 @@ import httpx
 
 from flows.parts import open_parts
 from schemas.clock import system_clock
-from store.api_keys import create_key
-from store.people import create_account
+from store.records.api_keys import create_key
+from store.records.people import create_account
 from tests.api.stand import portal
 from tests.records import at_home
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from store import nights, schedules, tables
-from store.nights import Night, NightState
-from store.outside import allow
+from store.outside.allowed import allow
+from store.records import nights, schedules, tables
+from store.records.nights import Night, NightState
 from tests.api.conftest import Desk, jpeg
 
 

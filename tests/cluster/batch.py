@@ -25,10 +25,10 @@ from schemas.ids import AccountId, BatchId, GrantId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, results_by_number
-from store.batches import get_batch
-from store.cleanup import clean_up
-from store.receipts import list_receipts, verify_receipts
-from store.transient import cutout_key, source_key
+from store.purging.cleanup import clean_up
+from store.purging.receipts import list_receipts, verify_receipts
+from store.records.batches import get_batch
+from store.transient.transient_store import cutout_key, source_key
 
 _LEVELS, _STEP = 13, 19
 MOST_PHOTOS = _LEVELS**3

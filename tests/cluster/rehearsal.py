@@ -12,7 +12,7 @@ from schemas.batch import Manifest
 from schemas.clock import Clock
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, Scores, ShardReport
-from store.transient import TransientStore, cutout_key, open_transient
+from store.transient.transient_store import TransientStore, cutout_key, open_transient
 from workers.actor import Answer, SegmenterActor
 from workers.identity import identity, require_same
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from store.s3 import S3
+from store.objects.s3 import S3
 from store.settings import Settings
 from tests.cluster.network import HUB, children, is_gone, kill_all
 from tests.consent.postgres import _programs, _unprivileged_user

@@ -18,9 +18,9 @@ from schemas.batch import Item
 from schemas.clock import system_clock
 from schemas.options import CutoutOptions
 from schemas.results import standing
-from store.people import create_account
+from store.records.people import create_account
 from store.settings import Settings
-from store.transient import source_key
+from store.transient.transient_store import source_key
 from tests.cluster.rehearsal import RehearsalActor
 from workers.limits import CALLS_PER_ACTOR
 from workers.placement import connect

@@ -25,8 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError
 from schemas.ids import BatchId
-from store.batches import get_batch
-from store.line import find_submission
+from store.records.batches import get_batch
+from store.records.line import find_submission
 from tests.cluster import batch
 from tests.cluster.world import INDUSTRY, World
 

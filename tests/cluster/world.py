@@ -22,11 +22,11 @@ from schemas.clock import system_clock
 from schemas.consent import Method
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
-from store.api_keys import create_key
-from store.batches import get_batch
-from store.line import find_submission
-from store.people import create_account
-from store.sessions import find_session, open_session
+from store.records.api_keys import create_key
+from store.records.batches import get_batch
+from store.records.line import find_submission
+from store.records.people import create_account
+from store.records.sessions import find_session, open_session
 from store.settings import Settings
 from tests.cluster.hosts import PORT, Hosts
 from tests.cluster.network import HUB, Network

@@ -17,9 +17,9 @@ from schemas.chain import GENESIS
 from schemas.consent import Grant, Method
 from schemas.ids import AccountId, PersonId
 from schemas.industries import Industry
-from store.people import create_account
-from store.records import Records, open_records
-from store.sessions import find_session, open_session
+from store.records.database import Records, open_records
+from store.records.people import create_account
+from store.records.sessions import find_session, open_session
 from tests.consent.postgres import current_database
 from tests.records import at_home
 

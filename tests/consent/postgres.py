@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from store.records import open_records
+from store.records.database import open_records
 from store.settings import Settings
 from tests.ending import TIED, at_end
 from tests.ports import free_port, wait_for

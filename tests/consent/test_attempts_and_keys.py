@@ -11,15 +11,15 @@ from sqlalchemy import select
 
 from schemas.errors import AlreadyExists, NotFound, UserError
 from schemas.ids import BatchId
-from store import api_keys, idempotency, line, provider_sign_ins, sessions
-from store.attempts import Limit, wait_before_trying
-from store.batches import mark_purged, open_batch
-from store.expired import forget_expired
-from store.provider_sign_ins import UnderWay
-from store.records import Records
-from store.tables import api_keys as api_keys_table
-from store.tables import attempts, submissions
-from store.tables import provider_sign_ins as provider_table
+from store.records import api_keys, idempotency, line, provider_sign_ins, sessions
+from store.records.attempts import Limit, wait_before_trying
+from store.records.batches import mark_purged, open_batch
+from store.records.database import Records
+from store.records.expired import forget_expired
+from store.records.provider_sign_ins import UnderWay
+from store.records.tables import api_keys as api_keys_table
+from store.records.tables import attempts, submissions
+from store.records.tables import provider_sign_ins as provider_table
 from tests.consent.conftest import NOON, Owner, later
 from tests.store.conftest import batch_at
 from tests.store.test_purge import stamp_of

@@ -16,10 +16,10 @@ from schemas.chain import GENESIS
 from schemas.consent import Act, Method
 from schemas.errors import BgbatchError, NotAllowed, NotFound, StaleNotice, UserError
 from schemas.industries import Industry
-from store.closing import erase_account
-from store.people import Role, add_person
-from store.sessions import SESSION_LIFE, close_session, find_session, open_session
-from store.tables import accounts
+from store.records.closing import erase_account
+from store.records.people import Role, add_person
+from store.records.sessions import SESSION_LIFE, close_session, find_session, open_session
+from store.records.tables import accounts
 from tests.consent.conftest import NOON, Owner, later
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO

@@ -15,8 +15,8 @@ from consent.gate import confirm, is_live
 from consent.policy import Decision, Reason
 from schemas.ids import GrantId
 from schemas.industries import Industry
-from store.records import Records
-from store.tables import admissions, consent_events
+from store.records.database import Records
+from store.records.tables import admissions, consent_events
 from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.consent.test_ledger import tampered
 

@@ -31,8 +31,8 @@ from schemas.consent import Act, ConsentEvent, Method
 from schemas.errors import StaleNotice
 from schemas.ids import AccountId, new_grant_id
 from schemas.industries import Industry
-from store.records import Records, open_records
-from store.tables import admissions
+from store.records.database import Records, open_records
+from store.records.tables import admissions
 from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.consent.histories import PLACES, Place, Step, covered, play, steps
 from tests.consent.postgres import current_database

@@ -15,8 +15,8 @@ from consent.ledger import Refusal
 from schemas.consent import Act, ConsentState, Method
 from schemas.errors import LedgerBroken, UserError
 from schemas.industries import Industry
-from store.records import Records
-from store.tables import consent_events
+from store.records.database import Records
+from store.records.tables import consent_events
 from tests.consent.conftest import NOON, Owner, later, new_owner
 
 AUTO, STUDIO = Industry.AUTOMOTIVE, Industry.STUDIO

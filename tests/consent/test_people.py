@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import delete, event, select
 
 from schemas.errors import AlreadyExists, NotAllowed, NotFound, UserError
-from store import people, sessions, tables
-from store.people import Role
-from store.records import Records
-from store.tables import accounts, sign_in_links
+from store.records import people, sessions, tables
+from store.records.database import Records
+from store.records.people import Role
+from store.records.tables import accounts, sign_in_links
 from tests.consent.conftest import NOON, Owner, later
 
 RANDOM = Random(7).randbytes

@@ -24,15 +24,15 @@ from schemas.ids import new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.receipt import Erased
-from store.batches import get_batch, open_batch
-from store.closing import erase_account
-from store.objects import ObjectStore
-from store.people import find_account_or_closed
-from store.receipts import begin_erasures, finish_erasures, list_receipts
-from store.records import Records, open_records
+from store.objects.object_store import ObjectStore
+from store.objects.storage import Children
+from store.purging.receipts import begin_erasures, finish_erasures, list_receipts
+from store.records.batches import get_batch, open_batch
+from store.records.closing import erase_account
+from store.records.database import Records, open_records
+from store.records.people import find_account_or_closed
+from store.records.tables import batches
 from store.settings import Settings
-from store.storage import Children
-from store.tables import batches
 from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.records import at_home
 

@@ -25,11 +25,11 @@ from schemas.clock import system_clock
 from schemas.errors import EngineFault
 from schemas.ids import BatchId, new_batch_id, received_at
 from schemas.industries import Industry
-from store.cleanup import clean_up
-from store.health import read_health
-from store.records import open_records
+from store.purging.cleanup import clean_up
+from store.purging.health import read_health
+from store.records.database import open_records
 from store.settings import Settings
-from store.transient import batch_prefix
+from store.transient.transient_store import batch_prefix
 from tests.consent.conftest import later, new_owner
 from tests.deploy.files import COMPOSE, called
 from tests.ports import free_port

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from store.records import open_records
+from store.records.database import open_records
 from store.settings import Settings
 from tests.consent.postgres import _programs, new_database
 from tests.deploy.files import COMPOSE, DEPLOY, ROOT

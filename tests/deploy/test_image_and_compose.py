@@ -17,7 +17,7 @@ from prefect.settings.legacy import _get_settings_fields
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from flows.engine import prepare
-from store.places import ENGINE_LIFE
+from store.purging.places import ENGINE_LIFE
 from store.settings import Settings
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, DOCKERFILE, ROOT, called, containers
 

@@ -25,13 +25,13 @@ from portal.audit import audit
 from schemas.chain import GENESIS
 from schemas.clock import Clock, ShiftedClock, system_clock
 from schemas.consent import Method
-from store import canary
-from store.cleanup import clean_up
-from store.people import create_account
-from store.records import open_records
-from store.sessions import find_session, open_session
+from store.purging import canary
+from store.purging.cleanup import clean_up
+from store.records.database import open_records
+from store.records.people import create_account
+from store.records.sessions import find_session, open_session
+from store.records.tables import metadata
 from store.settings import Settings
-from store.tables import metadata
 from tests.consent.postgres import new_database
 from tests.deploy.files import DEPLOY
 from tests.lake.conftest import AUTO, World

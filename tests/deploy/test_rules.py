@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import yaml
 
-from store.health import OLDEST, SILENCE, Health, metrics_text
+from store.purging.health import OLDEST, SILENCE, Health, metrics_text
 from tests.deploy.files import DEPLOY, ROOT
 
 MONITORING = DEPLOY / "kubernetes" / "monitoring"

@@ -18,9 +18,9 @@ import yaml
 import schemas.errors
 from schemas.errors import BgbatchError
 from schemas.ids import new_batch_id
-from store.purge import Due, is_due
+from store.purging.purge import Due, is_due
 from store.settings import Settings
-from store.transient import hour_name
+from store.transient.transient_store import hour_name
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, manifests
 from tests.store.conftest import NOON
 

@@ -19,8 +19,8 @@ from portal.training import open_lake
 from schemas.clock import system_clock
 from schemas.errors import BucketUnfit, NotFound, StoreFault
 from schemas.industries import Industry
-from store.objects import ObjectStore, open_store
-from store.records import open_records
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import open_records
 from store.settings import Settings
 from tests.deploy.files import BASE, DEPLOY, ROOT
 from tests.store import ceph

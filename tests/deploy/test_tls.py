@@ -16,9 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from schemas.errors import StoreFault
-from store.objects import open_store
-from store.records import open_records
-from store.s3 import S3, _filesystem
+from store.objects.object_store import open_store
+from store.objects.s3 import S3, _filesystem
+from store.records.database import open_records
 from store.settings import Settings
 from tests.consent.postgres import _programs, _unprivileged_user, wait_until_started
 from tests.deploy.files import COMPOSE, DEPLOY, called

@@ -13,9 +13,9 @@ from pathlib import Path
 from flows.parts import open_parts
 from portal.webhooks import sign
 from schemas.clock import system_clock
-from store.api_keys import create_key
-from store.batches import list_batches
-from store.people import create_account
+from store.records.api_keys import create_key
+from store.records.batches import list_batches
+from store.records.people import create_account
 from tests.api.conftest import jpeg
 from tests.api.stand import portal, running
 from tests.records import at_home

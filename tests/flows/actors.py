@@ -14,7 +14,7 @@ from pathlib import Path
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport
-from store.transient import open_transient, source_key
+from store.transient.transient_store import open_transient, source_key
 from tests.cluster.rehearsal import SCORES, RehearsalActor
 from workers.actor import Answer, SegmenterActor
 from workers.identity import identity, require_same

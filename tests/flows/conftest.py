@@ -20,7 +20,7 @@ from schemas.clock import system_clock
 from schemas.ids import AccountId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store.people import create_account
+from store.records.people import create_account
 from tests.batches import lay_out, send_folder
 from tests.ports import free_port
 from tests.records import at_home

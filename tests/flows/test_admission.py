@@ -26,12 +26,12 @@ from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.results import Done, ShardReport, results_by_number
-from store import line
-from store.batches import get_batch
-from store.line import LEASE_LIFE
-from store.objects import ObjectStore
-from store.tables import admissions, batches, consent_events, submissions
-from store.transient import manifest_key, source_key
+from store.objects.object_store import ObjectStore
+from store.records import line
+from store.records.batches import get_batch
+from store.records.line import LEASE_LIFE
+from store.records.tables import admissions, batches, consent_events, submissions
+from store.transient.transient_store import manifest_key, source_key
 from tests.batches import lay_out, send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.consent.postgres import current_database

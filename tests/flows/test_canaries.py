@@ -19,10 +19,10 @@ from lake.admission import admit
 from lake.write import LakeFile
 from schemas.ids import BatchId, GrantId
 from schemas.industries import Industry
-from store import canary, file_search
-from store.cleanup import clean_up
-from store.health import read_health
-from store.transient import source_key
+from store.purging import canary, file_search
+from store.purging.cleanup import clean_up
+from store.purging.health import read_health
+from store.transient.transient_store import source_key
 from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 
 from flows.changes import Changes, compare
 from schemas.left_out import LeftOut
-from store.outside_listing import OutsideFile
+from store.outside.listing import OutsideFile
 
 KEY = "ab" * 32
 

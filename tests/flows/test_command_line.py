@@ -14,10 +14,10 @@ import pytest
 
 from schemas.clock import system_clock
 from schemas.results import results_by_number
-from store.people import create_account
-from store.records import open_records
+from store.records.database import open_records
+from store.records.people import create_account
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from tests.batches import lay_out
 from tests.flows.conftest import photo
 from tests.records import at_home

@@ -11,7 +11,7 @@ from flows import steps
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Done, results_by_number
-from store.transient import alike_key, cutout_key
+from store.transient.transient_store import alike_key, cutout_key
 from tests.flows.conftest import Place, photo
 from workers.cutter import Cutter, open_cutter
 from workers.measuring import set_alike

@@ -34,12 +34,12 @@ from schemas.errors import (
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
-from store import line
-from store.batches import get_batch, hasten, mark_purged
-from store.people import create_account
-from store.shares import Share, read_shares
-from store.tables import submissions
-from store.transient import measure_key
+from store.records import line
+from store.records.batches import get_batch, hasten, mark_purged
+from store.records.people import create_account
+from store.records.shares import Share, read_shares
+from store.records.tables import submissions
+from store.transient.transient_store import measure_key
 from tests.consent.postgres import current_database
 from tests.flows.conftest import Place
 from workers.alike import Measure

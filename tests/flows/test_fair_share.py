@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from flows.fair_share import TURN_ITEMS, charged, may_cut_in, next_turn
 from schemas.ids import AccountId, new_batch_id
-from store.line import InLine
-from store.shares import Share
+from store.records.line import InLine
+from store.records.shares import Share
 
 EVENING = datetime(2026, 11, 25, 22, tzinfo=UTC)
 

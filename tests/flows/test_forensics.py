@@ -18,11 +18,11 @@ from PIL import Image
 from flows.parts import Parts, open_parts
 from schemas.clock import system_clock
 from schemas.industries import Industry
-from store.batches import get_batch, hasten
-from store.engine_history import forget_runs
-from store.people import find_account
-from store.places import places
-from store.transient import batch_prefix
+from store.purging.engine_history import forget_runs
+from store.purging.places import places
+from store.records.batches import get_batch, hasten
+from store.records.people import find_account
+from store.transient.transient_store import batch_prefix
 from tests.flows.conftest import Place
 from tests.flows.test_command_line import Shell
 from tests.records import at_home
@@ -105,7 +105,7 @@ def wait_until_ended(parts: Parts, batch_id: str, worker: subprocess.Popen[bytes
 
 
 def hits(parts: Parts) -> set[tuple[str, str]]:
-    """What was found (marker, name or pixels) and in which of `store.places`."""
+    """What was found (marker, name or pixels) and in which of `store.purging.places`."""
     needles = {MARKER: MARKER.encode(), NAME: NAME.encode(), "pixels": BLOCK}
     found = set()
     listed = places(parts.settings)

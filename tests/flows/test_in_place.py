@@ -23,9 +23,9 @@ from portal.intake.place import items_in_place
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
-from store import outside
-from store.tables import admissions
-from store.transient import TransientStore, batch_prefix, open_transient
+from store.outside import allowed
+from store.records.tables import admissions
+from store.transient.transient_store import TransientStore, batch_prefix, open_transient
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.lake.conftest import a_photo
 from tests.promise.world import StandInCutter
@@ -85,7 +85,7 @@ def dealer(tmp_path: Path) -> Iterator[Dealer]:
     owner = new_owner(parts.records)
     owner.press(AUTO)
     with parts.records.transaction() as connection:
-        outside.allow(connection, owner.account_id, f"file://{folder}", NOON)
+        allowed.allow(connection, owner.account_id, f"file://{folder}", NOON)
     yield Dealer(parts, owner, folder)
     parts.records.engine.dispose()
 

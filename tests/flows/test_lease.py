@@ -30,9 +30,9 @@ from schemas.errors import BatchNotSealed, PastDeadline, WorkersLost
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
-from store import line
-from store.batches import set_progress
-from store.tables import submissions
+from store.records import line
+from store.records.batches import set_progress
+from store.records.tables import submissions
 from tests.flows.conftest import Place
 from tests.flows.test_dispatch import another_account, dispatcher, measured, pretend
 
@@ -524,7 +524,7 @@ from flows.parts import open_parts, using
 from schemas.clock import system_clock
 from store import logs
 from store.settings import Settings
-from store.tables import submissions
+from store.records.tables import submissions
 
 settings = Settings()
 engine.prepare(settings)

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import update
 
-from store.records import open_records
-from store.tables import schedules
+from store.records.database import open_records
+from store.records.tables import schedules
 from tests.flows.conftest import photo
 from tests.flows.test_command_line import Shell, lay_out
 from tests.records import at_home

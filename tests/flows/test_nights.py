@@ -43,14 +43,15 @@ from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
 from schemas.options import CutoutOptions, Format
-from store import fingerprints, line, nights, outside, schedules, tables, webhooks
-from store.batches import get_batch
-from store.nights import Night, NightState
-from store.objects import ObjectStore, open_store
-from store.outside import WithoutLinks
-from store.outside_listing import OutsideFile, list_place
-from store.people import create_account
-from store.schedules import Overlap, Schedule
+from store.objects.object_store import ObjectStore, open_store
+from store.outside import allowed
+from store.outside.listing import OutsideFile, list_place
+from store.outside.opened import WithoutLinks
+from store.records import fingerprints, line, nights, schedules, tables, webhooks
+from store.records.batches import get_batch
+from store.records.nights import Night, NightState
+from store.records.people import create_account
+from store.records.schedules import Overlap, Schedule
 from store.settings import Settings
 from tests.batches import run_batch
 from tests.consent.postgres import current_database
@@ -149,7 +150,7 @@ def open_market(tmp_path: Path, root: str, **settings: object) -> Market:
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Bazaar", "owner@bazaar.example", clock[0], os.urandom)
         for place in (source, target, f"{target}-of-bikes"):
-            outside.allow(connection, account_id, place, clock[0])
+            allowed.allow(connection, account_id, place, clock[0])
     return Market(parts, account_id, open_store(source, here), open_store(target, here), source, target, clock)
 
 
@@ -178,7 +179,7 @@ def test_a_first_night_does_all_and_the_next_only_the_three_percent_that_changed
         bucket = rclone.new_bucket_name()
         secrets = {"s3_endpoint": address, "s3_key": rclone.KEY, "s3_secret": rclone.SECRET}
         settings = Settings(**secrets)  # type: ignore[arg-type]
-        from store.s3 import S3
+        from store.objects.s3 import S3
 
         S3(f"s3://{bucket}", settings).call("create_bucket")
         market = open_market(tmp_path, f"s3://{bucket}", **secrets)
@@ -908,7 +909,7 @@ def test_a_place_that_was_taken_back_ends_the_night(market: Market) -> None:
     fill(market, 3)
     market.schedule()
     with market.parts.records.transaction() as connection:
-        outside.disallow(connection, market.account_id, market.target_url)
+        allowed.disallow(connection, market.account_id, market.target_url)
     (night,) = market.run_due(FIRST)
     assert (night.state, night.failures, market.cut) == ("failed", {"not_allowed": 0}, [])
 
@@ -1201,7 +1202,7 @@ def test_a_place_is_known_again_by_another_path_to_it(market: Market) -> None:
     link = market.target_folder.with_name("link")
     link.symlink_to(market.target_folder)
     with market.parts.records.transaction() as connection:
-        outside.allow(connection, market.account_id, f"file://{link}", EVENING)
+        allowed.allow(connection, market.account_id, f"file://{link}", EVENING)
     with pytest.raises(AlreadyExists):
         market.schedule(deliver=f"file://{link}")
     with pytest.raises(UserError, match="taken for photos"):

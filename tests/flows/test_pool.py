@@ -19,7 +19,7 @@ from schemas.errors import DeviceAbsent, WeightsInvalid
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport, results_by_number
-from store.transient import cutout_key
+from store.transient.transient_store import cutout_key
 from tests.flows.actors import (
     POISON,
     BrokenContextActor,

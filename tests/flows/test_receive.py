@@ -18,11 +18,11 @@ from schemas.clock import system_clock
 from schemas.errors import BadOptions
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
-from store import batches
-from store.batches import get_batch
-from store.objects import ObjectStore
-from store.people import create_account
-from store.transient import TransientStore, batch_prefix, source_key
+from store.objects.object_store import ObjectStore
+from store.records import batches
+from store.records.batches import get_batch
+from store.records.people import create_account
+from store.transient.transient_store import TransientStore, batch_prefix, source_key
 from tests.consent.postgres import current_database
 from tests.flows.conftest import Place
 from tests.records import at_home

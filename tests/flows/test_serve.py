@@ -16,12 +16,12 @@ from schemas.batch import BatchState
 from schemas.clock import system_clock
 from schemas.ids import BatchId
 from schemas.results import Done
-from store.api_keys import create_key
-from store.batches import get_batch
-from store.people import create_account
-from store.records import Records, open_records
+from store.records.api_keys import create_key
+from store.records.batches import get_batch
+from store.records.database import Records, open_records
+from store.records.people import create_account
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from tests.flows.conftest import photo
 from tests.ports import free_port, wait_for
 

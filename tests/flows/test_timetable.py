@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.timetable import Action, Going, Pace, Step, Timetable, decide, estimate, is_at_risk, newest_due, next_due
-from store.schedules import Overlap
+from store.records.schedules import Overlap
 
 BERLIN = "Europe/Berlin"
 

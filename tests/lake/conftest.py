@@ -25,10 +25,10 @@ from schemas.ids import AccountId, BatchId, GrantId, new_batch_id, new_grant_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Scores
-from store.folder import Folder
-from store.objects import ObjectStore, open_store
-from store.records import Records, open_records
-from store.transient import TransientStore, mask_key, source_key
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import Records, open_records
+from store.transient.transient_store import TransientStore, mask_key, source_key
 from tests.records import at_home
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from lake.compact import compact
 from lake.erase import reconcile
 from schemas.errors import StoreFault
 from schemas.industries import Industry
-from store.records import open_records
+from store.records.database import open_records
 from tests.consent.postgres import current_database
 from tests.lake.conftest import AUTO, World, a_photo, build_world
 from tests.records import at_home

@@ -29,8 +29,8 @@ from schemas.clock import Clock
 from schemas.consent import Grant
 from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId
-from store.folder import Folder
-from store.objects import ObjectStore
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
 from tests.lake.conftest import AUTO, World, a_photo, build_world
 
 PHOTOS = [a_photo(seed) for seed in range(3)]

@@ -26,7 +26,7 @@ from portal.cli.this_command import host_name
 from portal.training import open_lake
 from schemas.consent import Grant
 from schemas.errors import CopyInTheWay
-from store.people import create_account
+from store.records.people import create_account
 from tests.batches import send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.consent.postgres import current_database

@@ -23,9 +23,9 @@ from schemas.candidate import CANDIDATE
 from schemas.errors import StoreFault
 from schemas.ids import GrantId
 from schemas.industries import Industry
-from store.folder import Folder
-from store.objects import ObjectStore
-from store.tables import admissions
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
+from store.records.tables import admissions
 from tests.consent.postgres import current_database
 from tests.lake.conftest import AUTO, World, build_world
 

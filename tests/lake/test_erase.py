@@ -12,8 +12,8 @@ from portal.web.contributions import contributions
 from schemas.batch import PROMISED_LIFE
 from schemas.errors import StillThere, StoreFault
 from schemas.ids import new_grant_id
-from store.receipts import list_receipts
-from store.storage import Refused, StoredObject
+from store.objects.storage import Refused, StoredObject
+from store.purging.receipts import list_receipts
 from tests.lake.conftest import World, a_photo
 
 

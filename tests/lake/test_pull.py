@@ -34,12 +34,12 @@ from schemas.candidate import LICENCE
 from schemas.errors import BadQuery, CopyInTheWay, StoreFault, UserError
 from schemas.ids import new_grant_id
 from schemas.industries import Industry
-from store.erase import Erasure
-from store.folder import Folder
-from store.objects import ObjectStore, open_store
-from store.records import Records
+from store.objects.erase import Erasure
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import Records
+from store.records.tables import pulled_grants, pulls
 from store.settings import Settings
-from store.tables import pulled_grants, pulls
 from tests.lake.conftest import ALL, AUTO, World, a_photo
 from tests.lake.test_compact import merge
 from tests.lake.test_duplicates import changed

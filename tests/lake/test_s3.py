@@ -19,8 +19,8 @@ from lake.reading import Lake
 from lake.training import CandidateDataset, Reading, Sample
 from lake.verify import verify
 from schemas.errors import NotFound
-from store.objects import ObjectStore, open_store
-from store.records import open_records
+from store.objects.object_store import ObjectStore, open_store
+from store.records.database import open_records
 from store.settings import Settings
 from tests.lake.conftest import AUTO, World, build_world
 from tests.lake.test_compact import ids, merge

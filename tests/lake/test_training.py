@@ -180,7 +180,7 @@ def test_an_image_that_does_not_decode_is_left_out(world: World) -> None:
     broken = photo[:400] + b"\xff\xd9"
     world.admit(world.write([*world.batch(world.grant(), [photo])]))
     facts = world.batch(world.grant(), [photo])
-    from store.transient import source_key
+    from store.transient.transient_store import source_key
 
     world.transient.objects.write(source_key(facts[0].batch_id, 1), broken)
     world.admit(world.write(facts))

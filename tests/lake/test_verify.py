@@ -12,7 +12,7 @@ from lake.pulls import list_pulls
 from lake.verify import Verified, verify
 from portal.web.contributions import contributions
 from schemas.errors import StoreFault, UserError
-from store.objects import open_store
+from store.objects.object_store import open_store
 from store.settings import Settings
 from tests.lake.conftest import World
 

@@ -15,7 +15,7 @@ from schemas.candidate import CANDIDATE, LICENCE
 from schemas.errors import NotFound, StoreFault
 from schemas.industries import Industry
 from schemas.results import Scores
-from store.transient import TransientStore, mask_key, source_key
+from store.transient.transient_store import TransientStore, mask_key, source_key
 from tests.lake.conftest import World, a_photo, stamp_of
 from tests.lake.test_strip import telling
 

@@ -16,11 +16,11 @@ from starlette.testclient import TestClient
 
 from portal.web.app import create_app
 from schemas.ids import AccountId, PersonId
-from store.people import Role, add_person, create_account
-from store.records import Records, open_records
-from store.sessions import create_sign_in_link
+from store.records.database import Records, open_records
+from store.records.people import Role, add_person, create_account
+from store.records.sessions import create_sign_in_link
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from tests.api.conftest import Desk, new_desk
 from tests.portal.browsing import Browser
 from tests.records import at_home

@@ -14,7 +14,7 @@ from consent.suppression import open_suppressions
 from schemas.consent import Act, Grant
 from schemas.ids import AccountId
 from schemas.industries import Industry
-from store.people import Role
+from store.records.people import Role
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 

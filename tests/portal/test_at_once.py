@@ -24,10 +24,10 @@ from portal.intake.upload_manifest import upload_manifest
 from schemas.batch import Manifest
 from schemas.options import CutoutOptions
 from schemas.results import ShardReport
-from store.objects import ObjectStore, open_store
-from store.people import create_account
-from store.storage import Storage
-from store.transient import TransientStore, cutout_key, source_key
+from store.objects.object_store import ObjectStore, open_store
+from store.objects.storage import Storage
+from store.records.people import create_account
+from store.transient.transient_store import TransientStore, cutout_key, source_key
 from tests.batches import lay_out
 from tests.portal.conftest import NOON
 from tests.portal.test_batch_view import done

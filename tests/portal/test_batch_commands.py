@@ -27,11 +27,11 @@ from schemas.errors import DeviceAbsent, StoreFault
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
-from store import line
-from store.batches import get_batch, hasten, list_batches
-from store.cleanup import clean_up
-from store.folder import Folder
-from store.transient import batch_prefix
+from store.objects.folder import Folder
+from store.purging.cleanup import clean_up
+from store.records import line
+from store.records.batches import get_batch, hasten, list_batches
+from store.transient.transient_store import batch_prefix
 from tests.api.conftest import Desk, cut_batch, jpeg
 from tests.flows.test_dispatch import pretend
 from tests.portal.commands import run

@@ -23,8 +23,8 @@ from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Failed, ShardReport
-from store.batches import get_batch
-from store.purge import Purge
+from store.purging.purge import Purge
+from store.records.batches import get_batch
 from tests.api.conftest import cut_batch, jpeg, shards_of
 from tests.batches import lay_out, run_batch, send_folder
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, serving, sign_in

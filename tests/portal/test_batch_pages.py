@@ -12,10 +12,10 @@ from flows import steps
 from flows.parts import open_parts
 from schemas.batch import BatchState, Item, Manifest, Stamp
 from schemas.results import Failed, ShardReport
-from store import line
-from store.batches import get_batch
-from store.people import Role
-from store.transient import open_transient, source_key
+from store.records import line
+from store.records.batches import get_batch
+from store.records.people import Role
+from store.transient.transient_store import open_transient, source_key
 from tests.api.conftest import jpeg
 from tests.batches import lay_out, send_folder
 from tests.portal.conftest import Site

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from portal.cli.app import app as commands
 from schemas.certificate import Certificate, check_certificate
 from schemas.ids import BatchId, new_batch_id, received_at
-from store import batches
-from store.purge import Purge
+from store.purging.purge import Purge
+from store.records import batches
 from tests.portal.conftest import Site
 from tests.store.test_purge import stamp_of
 
@@ -44,7 +44,7 @@ def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
     batch_id = purged_batch(site, "Acme")
     for _ in range(3):
         purged_batch(site, "Bazaar")
-    monkeypatch.setattr("store.certificates.LONGEST", 2)
+    monkeypatch.setattr("store.purging.certificates.LONGEST", 2)
     client = site.sign_in("Acme").client
     address, files = f"/batches/{batch_id}/certificate.json", [tmp_path / "1.json", tmp_path / "2.json"]
     files[0].write_bytes(client.get(address).content)

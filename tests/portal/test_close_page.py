@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.industries import Industry
-from store.people import Role, find_account
+from store.records.people import Role, find_account
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_account_page import live, say_yes

@@ -27,11 +27,12 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed, NotFound
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store import api_keys, line, nights, outside, people, schedules, sessions, tables, webhooks
-from store.batches import get_batch
-from store.closing import ERASED, KEPT, erase_account
-from store.nights import NightState
-from store.receipts import list_receipts, verify_receipts
+from store.outside import allowed
+from store.purging.receipts import list_receipts, verify_receipts
+from store.records import api_keys, line, nights, people, schedules, sessions, tables, webhooks
+from store.records.batches import get_batch
+from store.records.closing import ERASED, KEPT, erase_account
+from store.records.nights import NightState
 from tests.consent.conftest import NOON, Owner, later, new_owner
 from tests.consent.postgres import current_database
 from tests.records import at_home
@@ -146,7 +147,7 @@ def test_what_is_added_at_the_moment_of_the_closing_comes_too_late(parts: Parts,
         lambda c: people.set_identity(c, person_id, "https://provider.example", "smith-1"),
         lambda c: api_keys.create_key(c, account_id, person_id, "Annabel, laptop", NOON, draw),
         lambda c: webhooks.add(c, account_id, "https://hooks-of-ours.net/x", NOON, draw),
-        lambda c: outside.allow(c, account_id, "s3://bucket-of-ours/in", NOON),
+        lambda c: allowed.allow(c, account_id, "s3://bucket-of-ours/in", NOON),
     )
     for add in late:
         with pytest.raises((NotFound, NotAllowed)), parts.records.transaction() as connection:

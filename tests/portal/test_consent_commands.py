@@ -25,9 +25,9 @@ from schemas.consent import Act, Method
 from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store.api_keys import create_key
-from store.records import Records, open_records
-from store.sessions import person_of_link
+from store.records.api_keys import create_key
+from store.records.database import Records, open_records
+from store.records.sessions import person_of_link
 from store.settings import Settings
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.records import at_home

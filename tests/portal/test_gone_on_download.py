@@ -21,12 +21,12 @@ from schemas.batch import BatchState, Counts, Item, Manifest, Stamp
 from schemas.ids import new_batch_id, received_at
 from schemas.options import CutoutOptions
 from schemas.results import ShardReport
-from store.api_keys import create_key
-from store.batches import get_batch, open_batch, seal, set_progress
-from store.early_purge import PurgeWish, find_wish, set_wish
-from store.people import Role
-from store.purge import Purge
-from store.transient import TransientStore, cutout_key, open_transient
+from store.purging.purge import Purge
+from store.records.api_keys import create_key
+from store.records.batches import get_batch, open_batch, seal, set_progress
+from store.records.early_purge import PurgeWish, find_wish, set_wish
+from store.records.people import Role
+from store.transient.transient_store import TransientStore, cutout_key, open_transient
 from tests.batches import done
 from tests.portal.chromium import serving
 from tests.portal.conftest import Site, opened

@@ -16,10 +16,10 @@ from schemas.consent import Act, Grant
 from schemas.ids import new_batch_id
 from schemas.industries import Industry
 from schemas.receipt import Erased
-from store.people import Role, add_person, person_of
-from store.receipts import begin_erasures, finish_erasures
+from store.purging.receipts import begin_erasures, finish_erasures
+from store.records.people import Role, add_person, person_of
+from store.records.tables import admissions, pulled_grants, pulls
 from store.settings import Settings
-from store.tables import admissions, pulled_grants, pulls
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, another_site, is_accessible, serving, sign_in
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, identity_provider

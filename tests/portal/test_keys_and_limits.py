@@ -18,7 +18,7 @@ from consent.suppression import open_suppressions
 from portal.web.limits import ADDED, LINKS_FROM, LINKS_TO, POSTS, SIGN_INS, network_address
 from schemas.consent import Act, Method
 from schemas.industries import Industry
-from store.people import Role
+from store.records.people import Role
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_account_page import NO, PAGE, acts, live, say_yes

@@ -23,8 +23,8 @@ from schemas.errors import BadArchive
 from schemas.left_out import LeftOut
 from schemas.naming import shown
 from schemas.options import CutoutOptions
-from store.outside import allow
-from store.s3 import S3
+from store.objects.s3 import S3
+from store.outside.allowed import allow
 from tests.api.conftest import Desk, jpeg, new_desk
 from tests.portal.commands import run
 from tests.portal.test_intake import LIMITS, packed

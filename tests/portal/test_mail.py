@@ -10,7 +10,7 @@ import pytest
 
 from portal.mail import Letter, open_post
 from schemas.errors import MailFault, UserError
-from store.people import Role, add_person
+from store.records.people import Role, add_person
 from store.settings import Settings
 from tests.portal.certificates import certificate, for_server
 from tests.portal.conftest import Site, opened

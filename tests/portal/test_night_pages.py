@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from schemas.industries import Industry
-from store import nights, schedules
-from store.nights import Night, NightState
-from store.people import Role
-from store.schedules import Schedule, ScheduleId
+from store.records import nights, schedules
+from store.records.nights import Night, NightState
+from store.records.people import Role
+from store.records.schedules import Schedule, ScheduleId
 from tests.portal.browsing import Browser
 from tests.portal.chromium import DESKTOP, PHONE, SCREENSHOTS, is_accessible, sign_in
 from tests.portal.conftest import NOON, Site

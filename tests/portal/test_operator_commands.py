@@ -19,11 +19,11 @@ from portal.cli.app import app
 from portal.cli.night_rounds import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
-from store import webhooks
-from store.attempts import Limit, wait_before_trying
+from store.records import webhooks
+from store.records.attempts import Limit, wait_before_trying
+from store.records.shares import read_shares
+from store.records.tables import attempts, shares
 from store.settings import Settings
-from store.shares import read_shares
-from store.tables import attempts, shares
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 

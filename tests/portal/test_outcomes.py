@@ -19,9 +19,9 @@ from portal.outcomes import Became, Kind, Outcome, Outcomes
 from schemas.batch import Counts
 from schemas.ids import BatchId
 from schemas.results import Done, Failed, ShardReport
-from store.batches import BatchRecord, get_batch
-from store.people import create_account
-from store.transient import TransientStore
+from store.records.batches import BatchRecord, get_batch
+from store.records.people import create_account
+from store.transient.transient_store import TransientStore
 from tests.batches import lay_out, send_folder
 from tests.portal.conftest import NOON
 from tests.portal.test_batch_view import done, failed

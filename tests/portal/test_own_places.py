@@ -11,7 +11,7 @@ import pytest
 
 from portal.cli.sending import send
 from schemas.options import CutoutOptions
-from store.objects import ObjectStore, open_store
+from store.objects.object_store import ObjectStore, open_store
 from store.settings import Settings
 from tests.api.conftest import Desk, cut_batch, jpeg, new_desk
 from tests.portal.commands import run

@@ -13,10 +13,10 @@ from portal.web.limits import ADDED
 from portal.web.portal import owner as owner_of_a_form
 from schemas.ids import PersonId
 from schemas.industries import Industry
-from store.api_keys import create_key
-from store.attempts import wait_before_trying
-from store.people import Person, Role, add_person, people_of, remove_person, set_role
-from store.sessions import find_session
+from store.records.api_keys import create_key
+from store.records.attempts import wait_before_trying
+from store.records.people import Person, Role, add_person, people_of, remove_person, set_role
+from store.records.sessions import find_session
 from store.settings import Settings
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened

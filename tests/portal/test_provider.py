@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from portal.oidc import open_provider
 from schemas.clock import system_clock
 from schemas.errors import ProviderFault, UserError
-from store.people import Role, add_person, person_of_identity
-from store.provider_sign_ins import LIFE
+from store.records.people import Role, add_person, person_of_identity
+from store.records.provider_sign_ins import LIFE
 from store.settings import Settings
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened

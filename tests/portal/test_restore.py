@@ -16,10 +16,10 @@ from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
-from store import people
-from store.records import open_records
+from store.records import people
+from store.records.database import open_records
+from store.records.tables import consent_events
 from store.settings import Settings
-from store.tables import consent_events
 from tests.consent.conftest import NOON, later, new_owner
 from tests.consent.test_ledger import tampered
 from tests.consent.test_suppression import backed_up, home, restored

@@ -11,10 +11,10 @@ import pytest
 
 from portal.web.limits import LINKS_FROM, POSTS, SIGN_INS
 from schemas.ids import new_batch_id
-from store import batches, line, nights, schedules, webhooks
-from store.api_keys import create_key
-from store.attempts import Limit, wait_before_trying
-from store.people import Role, add_person
+from store.records import batches, line, nights, schedules, webhooks
+from store.records.api_keys import create_key
+from store.records.attempts import Limit, wait_before_trying
+from store.records.people import Role, add_person
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_keys_and_limits import paths_of

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from consent import ledger
 from portal.web.body_limit import BATCH, FORM
-from store.people import create_account
-from store.sessions import LINK_LIFE, SESSION_LIFE
-from store.tables import sessions, sign_in_links
+from store.records.people import create_account
+from store.records.sessions import LINK_LIFE, SESSION_LIFE
+from store.records.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import CONTINUE, PAGE, YES

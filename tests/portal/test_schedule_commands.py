@@ -16,10 +16,12 @@ from flows import night_steps
 from flows.night_worker import Job, Worker
 from portal.cli.app import app
 from schemas.ids import BatchId
-from store import canary, line, nights, outside, schedules
-from store.batches import list_batches
-from store.nights import NightState
-from store.schedules import Schedule
+from store.outside import allowed
+from store.purging import canary
+from store.records import line, nights, schedules
+from store.records.batches import list_batches
+from store.records.nights import NightState
+from store.records.schedules import Schedule
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
 
@@ -86,8 +88,8 @@ def test_a_schedule_in_the_way_of_another_is_named_and_nothing_is_changed(desk: 
     said = add(tmp_path, "--bg-color", "white", "--deliver", str(tmp_path / "cutouts/white"), code=2)
     assert said.startswith(f"already_exists: Schedule {first} delivers png files into a folder above or below")
     with desk.parts.records.reading() as connection:
-        allowed = outside.allowed(connection, desk.accounts["Acme"][0])
-    assert f"file://{tmp_path}/cutouts/white" not in allowed
+        given = allowed.places_of(connection, desk.accounts["Acme"][0])
+    assert f"file://{tmp_path}/cutouts/white" not in given
     run("schedule", "remove", first)
     add(tmp_path, "--bg-color", "white")
 

@@ -14,9 +14,9 @@ from schemas.clock import system_clock
 from schemas.errors import BadManifest, BadOptions, UserError
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
-from store.batches import list_batches
-from store.outside import allow
-from store.people import create_account
+from store.outside.allowed import allow
+from store.records.batches import list_batches
+from store.records.people import create_account
 from tests.portal.test_intake import packed
 from tests.records import at_home
 

@@ -7,8 +7,8 @@ import re
 from playwright.sync_api import BrowserContext, Request, Route, expect
 
 from schemas.ids import new_batch_id
-from store import batches, line, webhooks
-from store.people import Role, add_person
+from store.records import batches, line, webhooks
+from store.records.people import Role, add_person
 from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
 from tests.portal.test_certificate import purged_batch

@@ -22,8 +22,8 @@ from schemas.batch import BatchState, Counts
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
-from store.batches import hasten, set_progress
-from store.cleanup import clean_up
+from store.purging.cleanup import clean_up
+from store.records.batches import hasten, set_progress
 from tests.api.conftest import Desk
 from tests.portal.test_batch_commands import fail_all
 

@@ -10,10 +10,10 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from portal.intake.folder import find_photos
 from schemas.batch import BatchState
 from schemas.ids import BatchId
-from store.batches import BatchRecord, list_batches
-from store.people import Role
-from store.shares import Share, set_limits
-from store.transient import open_transient
+from store.records.batches import BatchRecord, list_batches
+from store.records.people import Role
+from store.records.shares import Share, set_limits
+from store.transient.transient_store import open_transient
 from tests.api.conftest import jpeg
 from tests.batches import lay_out
 from tests.portal.broken_line import broken_line

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from store import webhooks
-from store.people import Role
-from store.webhooks import Event, Webhook
+from store.records import webhooks
+from store.records.people import Role
+from store.records.webhooks import Event, Webhook
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_keys_and_limits import make_key

@@ -19,12 +19,12 @@ from portal import webhooks as telling
 from schemas.clock import system_clock
 from schemas.errors import AlreadyExists, LineTooLong, NotFound, UnsafeAddress, UserError
 from schemas.ids import AccountId
-from store import tables, webhooks
-from store.closing import erase_account
-from store.fetch import Fetcher, FetchLimits
-from store.people import create_account
-from store.records import Records, open_records
-from store.webhooks import PAUSES, Webhook
+from store.outside.fetch import Fetcher, FetchLimits
+from store.records import tables, webhooks
+from store.records.closing import erase_account
+from store.records.database import Records, open_records
+from store.records.people import create_account
+from store.records.webhooks import PAUSES, Webhook
 from tests.consent.postgres import current_database
 from tests.portal.commands import run
 from tests.records import at_home

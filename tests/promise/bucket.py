@@ -1,7 +1,7 @@
 """A bucket in memory with all that makes S3 dangerous: versions, delete markers, unfinished uploads, and bad days.
 
-It implements `store.storage.Storage`. Every thing in it knows when it was born, in true time, so that a test can ask
-for the age of the oldest byte however it came to be there.
+It implements `store.objects.storage.Storage`. Each thing in it knows when it was born, in true time, so that a test can
+ask for the age of the oldest byte however it came to be there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from store.storage import Children, Kind, Refused, StoredObject
+from store.objects.storage import Children, Kind, Refused, StoredObject
 from tests.promise.trouble import Trouble
 
 

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
-from store import records as store_records
-from store.batches import overdue
-from store.records import Records, open_records
+from store.records import database as store_records
+from store.records.batches import overdue
+from store.records.database import Records, open_records
 from store.settings import Settings
 from tests.promise.trouble import Trouble
 

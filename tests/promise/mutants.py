@@ -16,7 +16,7 @@ import flows.admission
 import flows.reconciling
 import flows.steps
 import lake.erase
-import store.purge
+import store.purging.purge
 from consent.gate import GateResult
 from consent.ledger import live_grant
 from consent.policy import Decision
@@ -26,12 +26,12 @@ from lake.erase import Reconciled
 from schemas.batch import Stamp
 from schemas.ids import BatchId
 from schemas.results import Done
-from store.batches import get_batch, mark_purged, overdue
-from store.erase import Erasure
-from store.objects import ObjectStore
-from store.purge import Due, Look, Purge, PurgeReport
-from store.storage import Kind, StoredObject
-from store.transient import TransientStore, batch_prefix
+from store.objects.erase import Erasure
+from store.objects.object_store import ObjectStore
+from store.objects.storage import Kind, StoredObject
+from store.purging.purge import Due, Look, Purge, PurgeReport
+from store.records.batches import get_batch, mark_purged, overdue
+from store.transient.transient_store import TransientStore, batch_prefix
 from tests.promise.bucket import Bucket
 from tests.promise.world import World
 
@@ -48,7 +48,7 @@ class Mutant:
 
 
 _find = Bucket.find
-_is_due, _sweep = store.purge.is_due, Purge._erase
+_is_due, _sweep = store.purging.purge.is_due, Purge._erase
 _run, _admit_outputs = Purge.run, flows.steps.admit_outputs
 
 
@@ -110,12 +110,12 @@ def _everything_at_once(self: Purge, prefixes: Sequence[str], look: Look | None 
 
 
 def _keep_strays(name: str, now: datetime, purge_after: timedelta) -> Due:
-    return Due.NO if store.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
+    return Due.NO if store.purging.purge.parse_hour(name) is None else _is_due(name, now, purge_after)
 
 
 def _let_hours_ahead_live(name: str, now: datetime, purge_after: timedelta) -> Due:
-    hour = store.purge.parse_hour(name)
-    return Due.NO if hour is not None and hour > now + store.purge.AHEAD else _is_due(name, now, purge_after)
+    hour = store.purging.purge.parse_hour(name)
+    return Due.NO if hour is not None and hour > now + store.purging.purge.AHEAD else _is_due(name, now, purge_after)
 
 
 def _believe_the_store(self: ObjectStore, look: Any, before: Any = None, **_: Any) -> Erasure:
@@ -176,11 +176,11 @@ MUTANTS = [
     Mutant("the deadline counts from receipt, not from each object's birth", Purge, "run", _count_from_birth),
     Mutant("purging needs no bookkeeping", Purge, "run", _trust_the_database, 3),
     Mutant("expired hours are swept again", Purge, "_erase", _sweep_once, 65),
-    Mutant("a batch goes by its own age, not by its hour's end", store.purge, "is_due", _whole_hours_only, 16),
-    Mutant("purge time leaves room before the deadline", store.purge, "is_due", _an_hour_too_late, 3),
+    Mutant("a batch goes by its own age, not by its hour's end", store.purging.purge, "is_due", _whole_hours_only, 16),
+    Mutant("purge time leaves room before the deadline", store.purging.purge, "is_due", _an_hour_too_late, 3),
     Mutant("what is not due stays", Purge, "_erase", _everything_at_once, 23),
-    Mutant("strays go too", store.purge, "is_due", _keep_strays, 7),
-    Mutant("an hour that lies ahead is none of ours", store.purge, "is_due", _let_hours_ahead_live, 6),
+    Mutant("strays go too", store.purging.purge, "is_due", _keep_strays, 7),
+    Mutant("an hour that lies ahead is none of ours", store.purging.purge, "is_due", _let_hours_ahead_live, 6),
     Mutant("absence is verified by listing again", ObjectStore, "erase", _believe_the_store, 3),
     Mutant("a receipt follows the deletion", Purge, "run", _receipt_first, 16),
     Mutant("late writers are fenced", TransientStore, "write", _write_without_a_fence, 9),

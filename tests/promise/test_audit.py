@@ -18,9 +18,9 @@ from portal.audit import Audit, audit
 from schemas.errors import StoreFault
 from schemas.industries import Industry
 from schemas.receipt import Erased
-from store.objects import open_store
-from store.receipts import begin_erasures, finish_erasures
-from store.transient import source_key
+from store.objects.object_store import open_store
+from store.purging.receipts import begin_erasures, finish_erasures
+from store.transient.transient_store import source_key
 from tests.promise.world import START, World
 
 

@@ -47,14 +47,15 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
 from schemas.receipt import Erased, Receipt
 from schemas.results import Scores, ShardReport
-from store import people, receipts, sessions
-from store.batches import hasten, list_batches
-from store.cleanup import clean_up
-from store.folder import Folder
-from store.objects import ObjectStore
-from store.purge import PurgeReport
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
+from store.purging import receipts
+from store.purging.cleanup import clean_up
+from store.purging.purge import PurgeReport
+from store.records import people, sessions
+from store.records.batches import hasten, list_batches
 from store.settings import Settings
-from store.transient import TransientStore, batch_prefix, cutout_key, source_key
+from store.transient.transient_store import TransientStore, batch_prefix, cutout_key, source_key
 from tests.batches import run_batch
 from tests.promise.bucket import Bucket, Thing
 from tests.promise.database import Database

@@ -12,10 +12,10 @@ import pytest
 from schemas.batch import Stamp
 from schemas.ids import BatchId, new_batch_id
 from schemas.options import CutoutOptions
-from store.objects import ObjectStore
-from store.objects import open_store as open_the_store
-from store.records import Records, open_records
-from store.s3 import S3
+from store.objects.object_store import ObjectStore
+from store.objects.object_store import open_store as open_the_store
+from store.objects.s3 import S3
+from store.records.database import Records, open_records
 from store.settings import Settings
 from tests.records import at_home
 from tests.store import ceph, rclone

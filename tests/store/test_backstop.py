@@ -12,9 +12,9 @@ from schemas.batch import Stamp
 from schemas.errors import PastDeadline
 from schemas.ids import received_at
 from schemas.options import CutoutOptions
-from store.bucket_check import check_bucket
-from store.objects import ObjectStore
-from store.transient import TransientStore, source_key
+from store.objects.bucket_check import check_bucket
+from store.objects.object_store import ObjectStore
+from store.transient.transient_store import TransientStore, source_key
 from tests.deploy.files import COMPOSE, DEPLOY, called
 from tests.store.conftest import NOON, batch_at, ceph_bucket, later, open_store, s3_of
 

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from schemas.errors import BucketUnfit
-from store.bucket_check import BucketFacts, check_bucket, judge
-from store.objects import ObjectStore
+from store.objects.bucket_check import BucketFacts, check_bucket, judge
+from store.objects.object_store import ObjectStore
 from store.settings import Settings
 from tests.store.conftest import ceph_bucket, open_store, rclone_bucket, s3_of
 

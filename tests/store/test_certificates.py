@@ -8,9 +8,9 @@ from schemas.certificate import Certificate, check_certificate, check_more
 from schemas.errors import LedgerBroken, NotFound
 from schemas.ids import BatchId
 from schemas.receipt import Erased, Receipt, receipt_hash
-from store.certificates import certify, more_links
-from store.receipts import begin_erasures, finish_erasures
-from store.records import Records
+from store.purging.certificates import certify, more_links
+from store.purging.receipts import begin_erasures, finish_erasures
+from store.records.database import Records
 from tests.store.conftest import NOON, batch_at, later
 
 
@@ -79,7 +79,7 @@ def test_a_certificate_that_was_changed_does_not_hold(certificate: Certificate) 
 def test_a_long_chain_goes_on_in_further_files(
     records: Records, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.certificates.LONGEST", 2)
+    monkeypatch.setattr("store.purging.certificates.LONGEST", 2)
     with records.transaction() as connection:
         first = certify(connection, BatchId(certificate.batch_id), later(hours=25))
         second = more_links(connection, first.head_sequence)

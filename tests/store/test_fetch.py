@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import FetchFailed, FileTooLarge, UnsafeAddress
-from store.fetch import Fetcher, FetchLimits, is_public
+from store.outside.fetch import Fetcher, FetchLimits, is_public
 from tests.portal.certificates import certificate, for_server
 
 LIMITS = FetchLimits(bytes=100_000, seconds=60.0, redirects=2)

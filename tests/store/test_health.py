@@ -9,17 +9,17 @@ from random import Random
 import pytest
 from sqlalchemy import select
 
-import store.records
+import store.records.database
 from schemas.clock import Clock
 from schemas.errors import IntakeStopped
-from store.cleanup import Machine, admit_intake, clean_up
-from store.health import Health, measure_skew, metrics_text, oldest_byte, read_health, why_stop
-from store.objects import ObjectStore
-from store.purge import Due, PurgeReport, batch_is_due, is_due
-from store.records import Records
+from store.objects.object_store import ObjectStore
+from store.purging.cleanup import Machine, admit_intake, clean_up
+from store.purging.health import Health, measure_skew, metrics_text, oldest_byte, read_health, why_stop
+from store.purging.purge import Due, PurgeReport, batch_is_due, is_due
+from store.records.database import Records
+from store.records.tables import accounts, cleanups
 from store.settings import Settings
-from store.tables import accounts, cleanups
-from store.transient import hour_name, source_key
+from store.transient.transient_store import hour_name, source_key
 from tests.store.conftest import NOON, batch_at, deny, later, open_store, s3_of
 from tests.store.test_purge import put_batch, record
 
@@ -184,7 +184,7 @@ def test_metrics_tell_ages_counts_and_times_as_prometheus_reads_them() -> None:
 def test_a_cleanup_takes_what_was_deleted_out_of_the_databases_own_files(
     tmp_path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.records, "_LOG_WAIT_SECONDS", 0)
+    monkeypatch.setattr(store.records.database, "_LOG_WAIT_SECONDS", 0)
     objects = open_store(str(tmp_path / "transient"), Settings(home=tmp_path))
 
     def is_on_disk() -> bool:

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, select, update
 from schemas.batch import BatchState, Counts
 from schemas.errors import PastDeadline
 from schemas.ids import AccountId, BatchId
-from store import line
-from store.batches import get_batch, mark_purged, set_progress
-from store.early_purge import want_gone_on_download
-from store.records import Records, open_records
-from store.shares import share_to_charge
-from store.tables import batches, submissions
+from store.records import line
+from store.records.batches import get_batch, mark_purged, set_progress
+from store.records.database import Records, open_records
+from store.records.early_purge import want_gone_on_download
+from store.records.shares import share_to_charge
+from store.records.tables import batches, submissions
 from tests.consent.postgres import current_database
 from tests.records import at_home
 from tests.store.conftest import NOON, batch_at, later

@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 
 from schemas.errors import NotFound
-from store import fingerprints, nights, schedules
-from store.nights import LEASE_LIFE, Night, NightState
-from store.people import create_account
-from store.records import Records
-from store.schedules import Schedule
+from store.records import fingerprints, nights, schedules
+from store.records.database import Records
+from store.records.nights import LEASE_LIFE, Night, NightState
+from store.records.people import create_account
+from store.records.schedules import Schedule
 from tests.schedules import nightly
 from tests.store.conftest import NOON, later
 

@@ -15,12 +15,12 @@ import s3fs
 from pydantic import SecretStr
 
 from schemas.errors import NotFound, StillThere, StoreFault
-from store.folder import Folder
-from store.objects import ObjectStore
-from store.s3 import _listed
-from store.s3_listing import _read_page
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
+from store.objects.s3 import _listed
+from store.objects.s3_listing import _read_page
+from store.objects.storage import Kind, Refused, StoredObject
 from store.settings import Settings
-from store.storage import Kind, Refused, StoredObject
 from tests.store.conftest import begin_upload, ceph_bucket, deny, open_store, rclone_bucket, s3_of
 
 

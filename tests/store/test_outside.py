@@ -14,11 +14,12 @@ from random import Random
 import pytest
 
 from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
-from store.no_links import open_folder
-from store.outside import allow, check_place, normal_place, open_outside, open_to_deliver, real_place
-from store.outside_listing import list_place
-from store.people import create_account
-from store.records import Records
+from store.objects.no_links import open_folder
+from store.outside.allowed import allow, check_place, normal_place, real_place
+from store.outside.listing import list_place
+from store.outside.opened import open_outside, open_to_deliver
+from store.records.database import Records
+from store.records.people import create_account
 from store.settings import Settings
 from tests.store.conftest import NOON, open_store, rclone_bucket
 
@@ -132,7 +133,7 @@ def test_a_folder_that_turns_into_a_pipe_while_it_is_listed_keeps_nobody_waiting
     os.mkfifo(pipe)
     exchange = f"while True: libc.renameat2(-100, {os.fsencode(folder)!r}, -100, {os.fsencode(pipe)!r}, 2)"
     swapping = subprocess.Popen([sys.executable, "-c", f"import ctypes\nlibc = ctypes.CDLL(None)\n{exchange}"])
-    look = "from store.outside_listing import list_place\nfrom store.settings import Settings\n"
+    look = "from store.outside.listing import list_place\nfrom store.settings import Settings\n"
     look += f"for _ in range(5_000): list(list_place('file://{tmp_path}/bazaar', Settings()))"
     try:
         subprocess.run([sys.executable, "-c", look], check=True, timeout=120)

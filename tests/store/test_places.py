@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from schemas.batch import PROMISED_LIFE
-from store.engine_history import forget_runs
-from store.file_search import files_with
-from store.places import places, places_page
-from store.ray_sessions import dead_sessions, sweep_sessions
+from store.purging.engine_history import forget_runs
+from store.purging.file_search import files_with
+from store.purging.places import places, places_page
+from store.purging.ray_sessions import dead_sessions, sweep_sessions
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from tests.store.conftest import NOON
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_whatever_writes_is_among_the_places(tmp_path: Path) -> None:
     known = {writer for place in places(Settings(home=tmp_path)) for writer in place.writers}
     writers = {module for module, tree in _modules() if _writes(tree)}
     unknown = {each for each in writers if not any(f"{each}.".startswith(f"{writer}.") for writer in known)}
-    assert unknown == set(), "add these to store/places.py"
+    assert unknown == set(), "add these to store/purging/places.py"
 
 
 def test_a_writer_would_be_noticed() -> None:

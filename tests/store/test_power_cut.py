@@ -14,12 +14,12 @@ import pytest
 
 from portal.delivery import Results, deliver
 from schemas.batch import BatchState, Item, Manifest
-from store.batches import get_batch, open_batch, seal
-from store.folder import Folder
-from store.people import create_account
-from store.records import open_records
+from store.objects.folder import Folder
+from store.records.batches import get_batch, open_batch, seal
+from store.records.database import open_records
+from store.records.people import create_account
 from store.settings import Settings
-from store.transient import open_transient
+from store.transient.transient_store import open_transient
 from tests.batches import done
 from tests.store.conftest import NOON, stamp
 

@@ -16,15 +16,15 @@ from schemas.clock import Clock
 from schemas.ids import AccountId, BatchId, received_at
 from schemas.options import CutoutOptions
 from schemas.receipt import Erased
-from store.batches import get_batch, hasten, open_batch
-from store.objects import ObjectStore
-from store.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
-from store.receipts import begin_erasures, list_receipts, verify_receipts
-from store.records import Records
+from store.objects.object_store import ObjectStore
+from store.objects.storage import Children, StoredObject
+from store.purging.purge import Due, Purge, PurgeReport, batch_is_due, is_due, present
+from store.purging.receipts import begin_erasures, list_receipts, verify_receipts
+from store.records.batches import get_batch, hasten, open_batch
+from store.records.database import Records
+from store.records.tables import accounts, batches, erasures
 from store.settings import Settings
-from store.storage import Children, StoredObject
-from store.tables import accounts, batches, erasures
-from store.transient import batch_prefix, hour_name, source_key
+from store.transient.transient_store import batch_prefix, hour_name, source_key
 from tests.store.conftest import NOON, batch_at, begin_upload, deny, later, open_store, s3_of
 
 DAY = timedelta(hours=23)

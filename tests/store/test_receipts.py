@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schemas.errors import LedgerBroken
 from schemas.receipt import Erased, receipt_hash
-from store.receipts import (
+from store.purging.receipts import (
     begin_erasures,
     each_receipt,
     finish_erasures,
@@ -19,7 +19,7 @@ from store.receipts import (
     unfinished_erasures,
     verify_receipts,
 )
-from store.records import Records
+from store.records.database import Records
 from tests.store.conftest import NOON, batch_at, later
 
 ONE, TWO = batch_at(NOON), batch_at(NOON, seed=2)

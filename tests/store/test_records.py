@@ -19,17 +19,17 @@ from schemas.clock import system_clock
 from schemas.consent import Act, Method
 from schemas.industries import Industry
 from schemas.receipt import Erased
-from store import tables
-from store.backdrop import A_PHOTO_OF_THE_BATCH
-from store.nights import NightState
-from store.people import Role
-from store.records import open_records, unopened_records
-from store.schedules import Overlap
+from store.records import tables
+from store.records.database import open_records, unopened_records
+from store.records.nights import NightState
+from store.records.people import Role
+from store.records.schedules import Overlap
+from store.records.tables import metadata
 from store.settings import Settings
-from store.tables import metadata
+from store.transient.backdrop import A_PHOTO_OF_THE_BATCH
 from tests.consent.postgres import new_database
 
-MIGRATIONS = Path(__file__).parents[2] / "store" / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "store" / "records" / "migrations"
 
 
 def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: Path) -> None:

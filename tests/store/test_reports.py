@@ -8,9 +8,9 @@ import pytest
 
 from schemas.errors import StoreFault
 from schemas.results import Failed, ShardReport
-from store.objects import ObjectStore
-from store.storage import Storage
-from store.transient import TransientStore, batch_prefix
+from store.objects.object_store import ObjectStore
+from store.objects.storage import Storage
+from store.transient.transient_store import TransientStore, batch_prefix
 from tests.store.conftest import NOON, stamp
 
 STAMP = stamp()
@@ -21,7 +21,7 @@ FEW = 110
 
 @pytest.fixture(autouse=True)
 def few_in_a_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("store.transient.TOGETHER", FEW)
+    monkeypatch.setattr("store.transient.transient_store.TOGETHER", FEW)
 
 
 class Watched:

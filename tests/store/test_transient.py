@@ -8,8 +8,8 @@ import pytest
 
 from schemas.batch import DAMAGED_IN_ZIP, UNREAD, Item, Manifest, Stamp
 from schemas.errors import BatchNotSealed, DamagedInZip, NotFound, SourceMissing, StoreFault, Unreadable
-from store.objects import ObjectStore
-from store.transient import TransientStore, is_in_place, manifest_key, source_key, uploaded_key
+from store.objects.object_store import ObjectStore
+from store.transient.transient_store import TransientStore, is_in_place, manifest_key, source_key, uploaded_key
 from tests.store.conftest import NOON, batch_at, stamp
 
 pytestmark = pytest.mark.parametrize("objects", ["folder"], indirect=True)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from store import records as module
-from store.records import Records, open_records
+from store.records import database as module
+from store.records.database import Records, open_records
 from store.uninterrupted import uninterrupted
 from tests.records import at_home
 

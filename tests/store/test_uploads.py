@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from schemas.errors import WrongState
-from store.objects import ObjectStore
-from store.transient import TransientStore
-from store.uploads import Announced, Uploads, token_of
+from store.objects.object_store import ObjectStore
+from store.transient.transient_store import TransientStore
+from store.transient.uploads import Announced, Uploads, token_of
 from tests.store.conftest import NOON, stamp
 
 TOKEN = token_of("ab" * 32, "a.jpg")

@@ -18,9 +18,9 @@ from torch._dynamo.utils import counters
 from schemas.errors import DamagedImage, DeviceBroken
 from schemas.options import CutoutOptions, parse_options
 from schemas.results import Failed
-from store.objects import open_store
+from store.objects.object_store import open_store
 from store.settings import Settings
-from store.transient import TransientStore
+from store.transient.transient_store import TransientStore
 from tests.workers.images import pixels_of, saved
 from tests.workers.photos import PHOTOS
 from tests.workers.test_shard import NOW, manifest_of

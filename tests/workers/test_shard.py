@@ -16,9 +16,9 @@ from schemas.ids import GrantId, new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed
-from store.objects import open_store
+from store.objects.object_store import open_store
 from store.settings import Settings
-from store.transient import (
+from store.transient.transient_store import (
     TransientStore,
     batch_prefix,
     coarse_mask_key,

@@ -1,0 +1,96 @@
+"""Places and addresses that are not ours, opened: what a customer named is read where it lies, or delivered there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import lru_cache
+
+from schemas.errors import FetchFailed, FileTooLarge, NotFound, StoreFault
+from store.objects.folder import Folder, partial_name, write_whole
+from store.objects.no_links import open_file, open_folder
+from store.objects.object_store import ObjectStore, no_such_object, open_store
+from store.outside.fetch import Fetcher, FetchLimits
+from store.settings import Settings
+
+ReadOutside = Callable[[str], bytes]
+"""The bytes at an address. Raises an `ItemError`, or `NotFound`."""
+
+FETCHED = ("http://", "https://")
+_REFUSED = "The photo's own place refused to give it. Check that it may be read."
+
+
+def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
+    """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
+    if place.startswith("s3://"):
+        return open_store(place, settings)
+    return ObjectStore(WithoutLinks(place.removeprefix("file://")))
+
+
+class WithoutLinks(Folder):
+    """A folder that nothing is written into but by a path in which nothing is a link."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """As in any folder, each one on the way opened inside the one before."""
+        folder, _, name = key.rpartition("/")
+        for _ in range(2):  # its owner may take the folder away in between
+            with suppress(FileNotFoundError), ExitStack() as opened:
+                root = open_folder(opened, self.root, made_with=0o700)
+                here = open_folder(opened, folder, root, made_with=0o777)
+                write_whole(partial_name(name), name, data, here)
+                return
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def open_outside(settings: Settings) -> ReadOutside:
+    """Read objects of places and fetch addresses, within the settings' limits."""
+    most = settings.max_bytes
+    fetcher = Fetcher(FetchLimits(bytes=most))
+
+    @lru_cache(maxsize=16)
+    def store(root: str) -> ObjectStore:
+        return open_store(root, settings)
+
+    def read(url: str) -> bytes:
+        if url.startswith(FETCHED):
+            return fetcher.get(url)
+        if url.startswith("file://"):
+            return _read_file(url.removeprefix("file://"), most)
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        try:
+            # Whoever named a single object said no size, and may put another there at any time.
+            if store(f"s3://{bucket}").size(key) > most:
+                raise _too_large(most)
+            return store(f"s3://{bucket}").read(key)
+        except NotFound:
+            raise
+        except StoreFault:
+            raise FetchFailed(_REFUSED) from None
+
+    return read
+
+
+def _read_file(path: str, most: int) -> bytes:
+    """A file, found without following any link. Raises `NotFound` for a link, a pipe and what is not there."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with ExitStack() as opened:
+            file = open_file(opened, name, open_folder(opened, folder))
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise no_such_object()
+            with open(file, "rb", closefd=False) as reader:
+                data = reader.read(most + 1)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise no_such_object() from None
+        raise FetchFailed(_REFUSED) from None
+    if len(data) > most:
+        raise _too_large(most)
+    return data
+
+
+def _too_large(most: int) -> FileTooLarge:
+    return FileTooLarge(f"The file has more than {most / 1e6:g} MB. Send a smaller one.")

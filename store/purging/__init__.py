@@ -1,0 +1,1 @@
+"""The purge, its receipts, and what watches over both."""

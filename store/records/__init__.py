@@ -1,0 +1,1 @@
+"""The records (SQLAlchemy, on SQLite or PostgreSQL): what is remembered longer than a batch lives."""

@@ -1,0 +1,1 @@
+"""The transient store: what customers send and get, for a day at most."""
