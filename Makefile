@@ -14,7 +14,7 @@ export DO_NOT_TRACK := 1
 SIDE_BY_SIDE := -n $(shell echo $$(( $$(nproc) < 3 ? $$(nproc) + 1 : 4 ))) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit promise histories chaos scale serve bench gpu clean
+.PHONY: help demo test lint unit promise histories chaos scale serve bench gpu pictures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -57,6 +57,9 @@ gpu: $(VENV)/.tests ## Where there is a GPU: its tests, and photos per second; w
 	@$(PIP) install -c constraints.txt -e '.[gpu]'
 	$(BIN)/python -m pytest tests/workers/test_on_gpu.py tests/workers/test_kernels.py
 	$(BIN)/python -m bench.gpu --mps
+
+pictures: $(VENV)/.tests system ## The pictures of pages in docs/img, anew
+	$(BIN)/python -m scripts.picture_pages
 
 serve: $(VENV)/.runs ## The portal at http://127.0.0.1:8080
 	$(BIN)/bgbatch serve
