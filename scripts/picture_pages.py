@@ -65,9 +65,9 @@ def take(page: Page, name: str, down_to: Locator | None = None) -> None:
         image.scroll_into_view_if_needed()
         expect(image).not_to_have_js_property("naturalWidth", 0)
     page.evaluate("scrollTo(0, 0)")
-    box = None if down_to is None else down_to.bounding_box()
-    clip = None if box is None else FloatRect(x=0, y=0, width=page.viewport_size["width"], height=box["y"])
-    picture = Image.open(BytesIO(page.screenshot(full_page=box is not None, clip=clip))).convert("RGB")
+    box, window = None if down_to is None else down_to.bounding_box(), page.viewport_size
+    clip = None if box is None or window is None else FloatRect(x=0, y=0, width=window["width"], height=box["y"])
+    picture = Image.open(BytesIO(page.screenshot(full_page=clip is not None, clip=clip))).convert("RGB")
     target = IMAGES / f"web-{name}.png"
     picture.quantize(colors=256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(target, optimize=True)
     print(target, flush=True)
