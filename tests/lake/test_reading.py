@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from lake.reading import Lake
 from lake.stats import look_at, weekly
 from schemas.candidate import IMAGE_COLUMNS, LABELS, READ
 from schemas.industries import Industry
-from tests.lake.conftest import AUTO, World, a_photo
+from store.settings import Settings
+from tests.lake.conftest import AUTO, World, a_photo, build_world
+from tests.store.ceph import KEY, SECRET
+from tests.store.conftest import ceph_bucket
 
 README = Path(__file__).parents[2] / "README.md"
 VERSIONS = sorted((Path(__file__).parent / "versions").glob("*.parquet"))
@@ -31,6 +35,24 @@ VERSIONS = sorted((Path(__file__).parent / "versions").glob("*.parquet"))
 @pytest.fixture
 def filled(world: World) -> World:
     """Two live customers with three rows each, one who withdrew, one of another industry."""
+    return fill(world)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The same, also on S3, with the variables that docs/lake.md names for whoever opens the files by itself."""
+    url, server = ("", Settings()) if request.param == "folder" else ceph_bucket()
+    if url:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.s3_endpoint)
+    at = {name: getattr(server, name) for name in ("s3_endpoint", "s3_key", "s3_secret")}
+    world = build_world(tmp_path, url, **at)
+    yield fill(world)
+    world.records.engine.dispose()
+
+
+def fill(world: World) -> World:
     for _ in range(2):
         world.give(world.grant(), 3)
     ended = world.grant()
@@ -103,37 +125,36 @@ def test_duckdb_reads_the_files(filled: World) -> None:
     }
 
 
-def test_polars_reads_the_files(filled: World) -> None:
-    assert as_the_readme_says(filled.reader(), "polars.", polars=pl).collect().height == 6
-    paths = filled.reader().paths("automotive")
+def test_polars_reads_the_files(anywhere: World) -> None:
+    assert as_the_readme_says(anywhere.reader(), "polars.", polars=pl).collect().height == 6
+    paths = anywhere.reader().paths("automotive")
     hardest = pl.scan_parquet(paths, hive_partitioning=True).sort("edge_uncertainty", descending=True).head(2).collect()
     assert hardest["edge_uncertainty"].to_list() == pytest.approx([0.3, 0.3])
     assert hardest["industry"].to_list() == ["automotive"] * 2
 
 
-def test_hugging_face_streams_the_files(filled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hugging_face_streams_the_files(anywhere: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 
-    rows = list(as_the_readme_says(filled.reader(), "datasets.", datasets=datasets))
-    assert {row["candidate_id"] for row in rows} == _ids(filled)
+    rows = list(as_the_readme_says(anywhere.reader(), "datasets.", datasets=datasets))
+    assert {row["candidate_id"] for row in rows} == _ids(anywhere)
 
 
-def test_ray_data_reads_the_files(filled: World, tmp_path: Path) -> None:
+def test_ray_data_reads_the_files(anywhere: World, tmp_path: Path) -> None:
     import ray
 
-    from store.settings import Settings
     from workers.placement import connect
 
     started = not ray.is_initialized()
     if started:
         connect(Settings(home=tmp_path), cpus=2)  # on the loopback address alone
     try:
-        rows = as_the_readme_says(filled.reader(), "ray.data.", ray=ray).select_columns(["candidate_id"]).take_all()
+        rows = as_the_readme_says(anywhere.reader(), "ray.data.", ray=ray).select_columns(["candidate_id"]).take_all()
     finally:
         if started:
             ray.shutdown()
-    assert {row["candidate_id"] for row in rows} == _ids(filled)
+    assert {row["candidate_id"] for row in rows} == _ids(anywhere)
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.stem)
