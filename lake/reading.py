@@ -196,7 +196,9 @@ def arrow_filesystem(objects: ObjectStore) -> tuple[pafs.FileSystem, str]:
         where = {"endpoint_override": through.endpoint_url} if through.endpoint_url else {}
         if where:  # servers other than AWS send checksums that its library cannot verify, or none (seen on rclone)
             os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
-        return pafs.S3FileSystem(**keys, **where), storage.root.removeprefix("s3://")
+        # Its library does not know the variable by which every other client of S3 is told whom to trust.
+        trusted = {"tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE") or None}
+        return pafs.S3FileSystem(**keys, **where, **trusted), storage.root.removeprefix("s3://")
     raise StoreFault("This store has no file system that pyarrow can read.")
 
 

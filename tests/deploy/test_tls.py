@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from lake.reading import arrow_filesystem
 from schemas.errors import StoreFault
 from store.objects.object_store import open_store
 from store.objects.s3 import S3, _filesystem
@@ -138,6 +139,21 @@ def test_objects_are_reached_by_tls_once_the_environment_names_their_authority(
     store = open_store("s3://batches/here", objects)
     store.write("a", b"photo")
     assert store.read("a") == b"photo"
+
+
+def test_pyarrow_which_reads_the_lake_trusts_the_same_authority_and_no_other(
+    objects: Settings, others: Path, trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S3("s3://lake", objects).call("create_bucket")
+    store = open_store("s3://lake/here", objects)
+    store.write("a", b"rows")
+    filesystem, root = arrow_filesystem(store)
+    with filesystem.open_input_file(f"{root}/a") as file:
+        assert file.read() == b"rows"
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(others / "authority.crt"))
+    misled, _ = arrow_filesystem(store)
+    with pytest.raises(OSError, match="certificate"):
+        misled.open_input_file(f"{root}/a")
 
 
 def test_without_tls_or_by_another_authority_nobody_speaks_to_the_objects(
