@@ -177,6 +177,13 @@ def test_who_tells_webhooks_sends_letters_and_fetches_photos_gets_out_and_nobody
     assert {name for name, each in by_name if each.get("network_mode") == "service:ray"} == {"work", "nights", "upkeep"}
 
 
+def test_whose_namespaces_are_shared_says_so() -> None:
+    """Docker starts nobody who asks for the IPC namespace of a container that does not offer it."""
+    asked = {each.get("ipc", "") for each in COMPOSE["services"].values()}
+    assert {name for name in asked if ":" in name} == {"service:ray"}
+    assert COMPOSE["services"]["ray"]["ipc"] == "shareable"
+
+
 def test_every_command_exists(commands: set[str]) -> None:
     words = []
     for _, container, _ in containers():
