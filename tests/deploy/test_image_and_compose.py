@@ -177,6 +177,16 @@ def test_who_tells_webhooks_sends_letters_and_fetches_photos_gets_out_and_nobody
     assert {name for name, each in by_name if each.get("network_mode") == "service:ray"} == {"work", "nights", "upkeep"}
 
 
+def test_each_service_meets_only_those_that_it_needs() -> None:
+    """A network joins all that are on it, whoever was meant."""
+    on = {name: set(each.get("networks", [])) for name, each in COMPOSE["services"].items()}
+    meets = {name: {other for other in on if other != name and on[name] & on[other]} for name in on}
+    assert meets["ray"] == {"postgres", "objects", "prefect"}, "it has the network of `work`, `nights` and `upkeep`"
+    assert meets["prefect"] == {"postgres", "ray"}
+    assert meets["portal"] >= {"postgres", "objects"}
+    assert meets["cleanup"] >= {"postgres", "objects"}
+
+
 def test_whose_namespaces_are_shared_says_so() -> None:
     """Docker starts nobody who asks for the IPC namespace of a container that does not offer it."""
     asked = {each.get("ipc", "") for each in COMPOSE["services"].values()}
