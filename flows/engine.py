@@ -33,6 +33,7 @@ def prepare(settings: Settings) -> None:
     defaults = {
         "PREFECT_HOME": str(prefect_folder(settings)),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": "false",  # its pages would be copied to beside its code, which may be read-only
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the first is raised; Ray would print the rest with their text

@@ -42,7 +42,8 @@ def start(home: Path, *words: str) -> subprocess.Popen[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.Popen(
         [sys.executable, "-c", _RUNS_A_FLOW, *words],
-        env=env | {"BGBATCH_HOME": str(home)},
+        # On a read-only file system, as a container's is, nothing can be written beside Prefect itself either.
+        env=env | {"BGBATCH_HOME": str(home), "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/dev/null/pages"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
