@@ -125,11 +125,13 @@ def objects(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         each.replace("/data", str(home)).replace(":8333", f"localhost:{port}") for each in options("objects", folder)
     ]
     program = [Path(sys.executable).with_name("rclone"), "--config", home / "rclone.conf"]
-    process = subprocess.Popen([*program, *said, f"--auth-key={KEY},{SECRET}"], stderr=subprocess.DEVNULL)
-    wait_for(port, process)
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen([*program, *said, f"--auth-key={KEY},{SECRET}"], stderr=log)
+    wait_for(port, process)  # as the check of its health does every ten seconds, without a handshake
     yield Settings(s3_endpoint=f"https://localhost:{port}", s3_key=KEY, s3_secret=SECRET)
     process.terminate()
     process.wait()
+    assert (home / "log").read_text() == "", "what is noted at each check hides what matters"
 
 
 def test_objects_are_reached_by_tls_once_the_environment_names_their_authority(
