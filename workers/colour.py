@@ -1,6 +1,7 @@
 """Colour profiles: everything becomes sRGB, so that Display P3 is not taken for it and does not turn dull.
 
-The profile that most files carry is sRGB itself; those are left alone.
+The profile that most files carry is sRGB itself; those are left alone. A profile's name does not tell: many phones call
+Display P3 "DCI-P3 D65 Gamut with sRGB Transfer".
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _COLOURANTS = {
     b"bXYZ": (0.15710, 0.06657, 0.78407),
 }
 """Of Display P3, in the profile connection space (SMPTE EG 432-1, adapted to D50)."""
+
+_SAME = 3
+"""Levels of 255 that a profile may move a colour by and still be sRGB itself, as somebody else rounds it."""
 
 
 def to_srgb(pixels: Pixels, profile: bytes | None, mode: str) -> Pixels:
@@ -54,17 +58,27 @@ def display_p3() -> bytes:
         name, start = struct.unpack_from(">4sI", profile, place)
         if name in _COLOURANTS:
             struct.pack_into(">3i", profile, start + 8, *(round(value * 65536) for value in _COLOURANTS[name]))
-    return bytes(profile).replace("sRGB".encode("utf-16-be"), "P3  ".encode("utf-16-be"))  # else taken for sRGB itself
+    return bytes(profile)
 
 
 @lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From `profile` to sRGB; None when there is nothing to do, or the profile is broken or of another kind."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode == "RGB" and "srgb" in (ImageCms.getProfileDescription(source) or "").lower():
-            return None
-        target = ImageCms.createProfile("sRGB")
-        return ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+        source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
+        return None if mode == "RGB" and _moves_nothing(transform) else transform
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+
+
+def _moves_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    moved = np.asarray(ImageCms.applyTransform(Image.fromarray(_samples()), transform)).astype(int)
+    return bool(np.abs(moved - _samples()).max() <= _SAME)
+
+
+@cache
+def _samples() -> Pixels:
+    """Colours from all over sRGB, in a row."""
+    levels = np.linspace(0, 255, 9).astype(np.uint8)
+    return np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)

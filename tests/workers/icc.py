@@ -1,33 +1,47 @@
-"""Profiles made by hand: Display P3 of the numbers in its standard (SMPTE EG 432-1 primaries, D65 adapted to D50,
-sRGB's curve), and grays of any gamma.
+"""Profiles made by hand: Display P3 and sRGB of the numbers in their standards (SMPTE EG 432-1 and IEC 61966-2-1
+primaries, D65 adapted to D50, sRGB's curve), and grays of any gamma.
 """
 
 from __future__ import annotations
 
 import struct
 
-# The colourants of Display P3 in the profile connection space, as Apple and the ICC publish them.
-_COLOURANTS = {
+# Colourants in the profile connection space, as Apple, HP and the ICC publish them.
+_WHITE = {b"wtpt": (0.96420, 1.0, 0.82491)}
+_DISPLAY_P3 = {
     b"rXYZ": (0.51512, 0.24120, -0.00105),
     b"gXYZ": (0.29198, 0.69225, 0.04189),
     b"bXYZ": (0.15710, 0.06657, 0.78407),
-    b"wtpt": (0.96420, 1.0, 0.82491),
+}
+_SRGB = {
+    b"rXYZ": (0.43607, 0.22249, 0.01392),
+    b"gXYZ": (0.38515, 0.71687, 0.09708),
+    b"bXYZ": (0.14307, 0.06061, 0.71410),
 }
 
 
-def display_p3() -> bytes:
-    """A version 2 matrix profile."""
-    tags = {name: _xyz(values) for name, values in _COLOURANTS.items()}
+def display_p3(name: bytes = b"Display P3") -> bytes:
+    """A version 2 matrix profile that calls itself so."""
+    return _matrix_profile(_DISPLAY_P3, name)
+
+
+def srgb(name: bytes) -> bytes:
+    """The same of sRGB."""
+    return _matrix_profile(_SRGB, name)
+
+
+def _matrix_profile(colourants: dict[bytes, tuple[float, float, float]], name: bytes) -> bytes:
+    tags = {tag: _xyz(values) for tag, values in (colourants | _WHITE).items()}
     curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0)
     curve += b"".join(_fixed(v) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return _profile(b"RGB ", b"Display P3\0", tags)
+    return _profile(b"RGB ", name + b"\0", tags)
 
 
 def gray_profile(gamma: float) -> bytes:
     """A version 2 profile of one curve."""
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
-    return _profile(b"GRAY", b"Gray\0", {b"wtpt": _xyz(_COLOURANTS[b"wtpt"]), b"kTRC": curve})
+    return _profile(b"GRAY", b"Gray\0", {b"wtpt": _xyz(_WHITE[b"wtpt"]), b"kTRC": curve})
 
 
 def _profile(space: bytes, text: bytes, tags: dict[bytes, bytes]) -> bytes:

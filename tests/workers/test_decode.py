@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from schemas.errors import ItemError
-from tests.workers.icc import display_p3, gray_profile
+from tests.workers.icc import display_p3, gray_profile, srgb
 from tests.workers.images import (
     BLUE,
     GREEN,
@@ -34,6 +34,7 @@ from tests.workers.images import (
     saved,
 )
 from tests.workers.photos import ROOT
+from workers.colour import is_srgb
 from workers.decode import Limits, decode, open_header, orientation_of
 
 LIMITS = Limits(pixels=50_000_000, bytes=2_000_000)
@@ -200,6 +201,15 @@ def test_srgb_stays_as_it_is():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     with_profile = decode(saved(RGB, "PNG", icc_profile=profile), LIMITS)
     assert np.array_equal(with_profile.rgb, corners())
+
+
+@pytest.mark.parametrize("name", [b"DCI-P3 D65 Gamut with sRGB Transfer", b"Display P3 Gamut with sRGB Transfer"])
+def test_a_profile_is_what_its_numbers_say_whatever_it_is_called(name):
+    """As phones of Samsung's and Google's call theirs."""
+    called = decode(saved(RGB, "PNG", icc_profile=display_p3(name)), LIMITS).rgb
+    assert np.array_equal(called, decode(saved(RGB, "PNG", icc_profile=display_p3()), LIMITS).rgb)
+    assert not is_srgb(display_p3(name))
+    assert np.array_equal(decode(saved(RGB, "PNG", icc_profile=srgb(b"c2")), LIMITS).rgb, corners())
 
 
 def test_a_broken_profile_is_passed_over():
