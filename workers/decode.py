@@ -186,9 +186,11 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
     if header.mode == "I" or has_large_planes or is_a_small_copy:
         raise _unsupported()
-    shade = header.info.get("transparency")
-    if header.format == "PNG" and header.mode == "L" and isinstance(shade, int):  # a shade as the file counts them
-        header.info["transparency"] = shade * 255 // (2 ** source[_DEPTH_OF_PNG] - 1)
+    clear = header.info.get("transparency")  # of a PNG as the file counts, of the pixels as pillow does
+    if header.format == "PNG" and header.mode == "L" and isinstance(clear, int):
+        header.info["transparency"] = clear * 255 // (2 ** source[_DEPTH_OF_PNG] - 1)
+    if header.format == "PNG" and header.mode == "RGB" and clear is not None and source[_DEPTH_OF_PNG] == 16:
+        header.info["transparency"] = tuple(channel >> 8 for channel in clear)
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     orientation = orientation_of(header)  # asked now: to load a TIFF turns it upright and takes its orientation away
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))

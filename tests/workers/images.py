@@ -85,13 +85,19 @@ def png_with_a_text_bomb() -> bytes:
 
 
 def png_of(
-    rows: bytes, width: int, height: int, interlaced: bool = False, depth: int = 8, between: bytes = b""
+    rows: bytes,
+    width: int,
+    height: int,
+    interlaced: bool = False,
+    depth: int = 8,
+    between: bytes = b"",
+    colour: int = 0,
 ) -> bytes:
-    """A gray PNG of these rows, each with its filter's number, as they are before they are deflated.
+    """A PNG of these rows, each with its filter's number, as they are before they are deflated.
 
-    `between`: chunks before them.
+    `between`: chunks before them. `colour`: PNG's number of the kind; 0 is gray, 2 RGB.
     """
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, interlaced))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
     return b"\x89PNG\r\n\x1a\n" + header + between + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 

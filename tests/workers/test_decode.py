@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -148,6 +149,16 @@ def test_a_shade_that_is_transparent_is_known_whatever_its_depth(depth, clear):
     picture = decode(data, LIMITS)
     assert np.array_equal(picture.alpha[0] == 0, shades == shade)
     assert np.array_equal(picture.rgb[0, :, 0], np.rint(shades * (255 / (2**depth - 1))))
+
+
+@pytest.mark.parametrize("clear", [(0x1234, 0x5678, 0x9ABC), (0xFF00, 0xFF00, 0xFF00)])
+def test_a_colour_of_16_bits_that_is_transparent_is_known(clear):
+    row = b"\0" + np.array([(0, 0, 0), clear, (0x4000, 0x5000, 0x6000)], ">u2").tobytes()
+    picture = decode(
+        png_of(row, 3, 1, depth=16, colour=2, between=png_chunk(b"tRNS", struct.pack(">3H", *clear))), LIMITS
+    )
+    assert picture.alpha.tolist() == [[255, 0, 255]]
+    assert picture.rgb[0, 1].tolist() == [channel >> 8 for channel in clear]
 
 
 def test_an_opaque_alpha_channel_is_none():
