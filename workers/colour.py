@@ -26,6 +26,9 @@ _COLOURANTS = {
 _SAME = 3
 """Levels of 255 that a profile may move a colour by and still be sRGB itself, as somebody else rounds it."""
 
+_LARGE = 4_000_000
+"""Bytes from which on a profile is not kept for the next photo: with 64 of the largest a worker would hold 2 GB."""
+
 
 def to_srgb(pixels: Pixels, profile: bytes | None, mode: str) -> Pixels:
     """Return sRGB pixels, height × width × 3. `mode` is pillow's name for what the profile describes: RGB, L or CMYK.
@@ -61,9 +64,17 @@ def display_p3() -> bytes:
     return bytes(profile)
 
 
-@lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From `profile` to sRGB; None when there is nothing to do, or the profile is broken or of another kind."""
+    return _kept(profile, mode) if len(profile) < _LARGE else _made(profile, mode)
+
+
+@lru_cache(maxsize=64)
+def _kept(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    return _made(profile, mode)
+
+
+def _made(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
         source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)

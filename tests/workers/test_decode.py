@@ -223,6 +223,16 @@ def test_a_profile_is_what_its_numbers_say_whatever_it_is_called(name):
     assert np.array_equal(decode(saved(RGB, "PNG", icc_profile=srgb(b"c2")), LIMITS).rgb, corners())
 
 
+def test_profiles_of_many_megabytes_are_not_kept():
+    tracemalloc.start()
+    try:
+        for number in range(4):
+            assert not is_srgb(display_p3(b"%d" % number + bytes(8_000_000)))
+        assert tracemalloc.get_traced_memory()[0] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_broken_profile_is_passed_over():
     assert_upright(saved(RGB, "PNG", icc_profile=b"no profile at all"), 0)
 
