@@ -89,8 +89,9 @@ class SegmenterActor:
         Raises `VersionSkew`, `DeviceAbsent`, `WeightsInvalid`, `NotCompiled`.
         """
         require_same(driver, identity(self._settings))
+        device = self._cutter.device
         self._last_call = time.monotonic()
-        return self._cutter.device
+        return device
 
     def process(self, batch_id: BatchId, numbers: tuple[int, ...], clock: Clock) -> Answer:
         """Cut these items.
@@ -182,7 +183,8 @@ class SegmenterActor:
 
     def _is_idle(self) -> bool:
         with self._lock:
-            return not self._moved_at and time.monotonic() - self._last_call >= self._idle_limit
+            is_at_work = self._moved_at or self._opening.locked()  # to load a network takes a GPU minutes
+            return not is_at_work and time.monotonic() - self._last_call >= self._idle_limit
 
 
 def _resident_bytes() -> int:

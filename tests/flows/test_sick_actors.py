@@ -174,6 +174,29 @@ def test_an_actor_is_not_idle_at_the_moment_at_which_its_call_ends(
         time.sleep(0.05)
 
 
+def test_an_actor_is_not_idle_while_it_loads_its_network_however_long_that_takes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(settings: Settings) -> StandInCutter:
+        now[0] += 100
+        time.sleep(0.5)  # so that it looks meanwhile
+        return StandInCutter()
+
+    codes, now = list[int](), [0.0]
+    own_time = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: time.sleep(0.01))
+    monkeypatch.setattr("workers.actor.time", own_time)
+    monkeypatch.setattr("workers.actor.os._exit", codes.append)
+    monkeypatch.setattr("workers.cutter.open_cutter", load)
+    cluster = place.parts.settings.model_copy(update={"ray_address": "this:6379", "actor_idle_minutes": 1})
+    actor = SegmenterActor(cluster.without_secrets())
+    actor.ready(identity(cluster))
+    time.sleep(0.2)
+    assert codes == []
+    now[0] += 60
+    while not codes:  # it goes later, and not once `os._exit` is itself again
+        time.sleep(0.05)
+
+
 def test_calls_of_an_actor_on_a_cpu_come_one_after_the_other(place: Place) -> None:
     assert sorted(cut_all(place, Pool(place.parts.settings, 1, WatchedActor))) == list(range(1, 9))
     assert not (place.parts.settings.home / "overlapped").exists()
