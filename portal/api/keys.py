@@ -15,13 +15,15 @@ key_header = APIKeyHeader(
     name="x-api-key", auto_error=False, description="A key that an owner made on the account page."
 )
 
+NEEDED = "Send a key that is in use in the x-api-key header. An owner makes one on the account page."
+
 
 def caller(portal: ThePortal, text: Annotated[str | None, Security(key_header)] = None) -> ApiKey:
     """The key that was sent. Raises `KeyNeeded`."""
     with portal.records.reading() as connection:
         key = find_key(connection, text) if text else None
     if key is None:
-        raise KeyNeeded("Send a key that is in use in the x-api-key header. An owner makes one on the account page.")
+        raise KeyNeeded(NEEDED)
     return key
 
 

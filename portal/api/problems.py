@@ -120,6 +120,8 @@ def _told(fault: Mapping[str, Any]) -> str:
         return f"body: It is no JSON ({fault['ctx']['error']}, at byte {fault['loc'][-1]})."
     if fault["type"] == "model_attributes_type" and fault["loc"] == ("body",):
         return "body: Send JSON with the header Content-Type: application/json."
+    if fault["type"] == "too_long":
+        return f"{'.'.join(map(str, fault['loc']))}: At most {fault['ctx']['max_length']:,} may stand here."
     words = "There is no such field." if fault["type"] == "extra_forbidden" else fault["msg"]
     return f"{'.'.join(map(str, fault['loc']))}: {words}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.batch import BatchState
 from schemas.ids import GrantId
@@ -16,6 +16,7 @@ from schemas.record import Moment, Record
 from store.records.batches import BatchRecord
 
 MOST_ITEMS = 100_000
+_MOST_FIELDS = 100
 
 
 def body_of_bytes(media_type: str) -> dict[str, object]:
@@ -31,7 +32,20 @@ def with_headers(status: int, words: str, **headers: str) -> dict[int | str, dic
     return {status: {"description": words, "headers": described}}
 
 
-class NewItem(Record):
+class _Sent(Record):
+    """What may come in by the thousands. Each field that there is not would be a fault of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: object) -> object:
+        if isinstance(given, dict):
+            objects = [given, *(each for each in given.values() if isinstance(each, dict))]
+            if any(len(each) > _MOST_FIELDS for each in objects):
+                raise ValueError(f"An object has at most {_MOST_FIELDS} fields.")
+        return given
+
+
+class NewItem(_Sent):
     """A photo at an address that is fetched, or in a place that the account may use. `path`: what to call it."""
 
     url: Annotated[str, Field(max_length=2_000)]
@@ -39,7 +53,7 @@ class NewItem(Record):
     options: CutoutOptions | None = None
 
 
-class NewBatch(Record):
+class NewBatch(_Sent):
     """A batch to open. With `items` or `source` it is sealed at once; else photos are sent, and then it is sealed.
 
     `source`: a place whose photos are read where they are. `due_at`: when the cutouts are needed.
@@ -48,7 +62,7 @@ class NewBatch(Record):
     industry: Industry | None = None
     options: CutoutOptions = CutoutOptions()
     due_at: Moment | None = None
-    items: Annotated[tuple[NewItem, ...] | None, Field(max_length=MOST_ITEMS)] = None
+    items: Annotated[tuple[NewItem, ...] | None, Field(max_length=MOST_ITEMS, fail_fast=True)] = None
     source: Annotated[str | None, Field(max_length=500)] = None
 
 

@@ -7,6 +7,7 @@ webhooks. A child that dies is started again; Ctrl-C or SIGTERM ends all, and wh
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -57,6 +58,7 @@ def serve(
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}
+            gc.freeze()  # else each large list that comes in has all of the program looked through again and again
             config = uvicorn.Config(app, timeout_graceful_shutdown=_LAST_ANSWERS, **quiet)
             uvicorn.Server(config).run(sockets=[listener])
         finally:

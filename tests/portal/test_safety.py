@@ -11,14 +11,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from consent import ledger
-from portal.web.body_limit import BATCH, FORM
+from portal.web.body_limit import BATCH, FORM, STRANGER, VALUES
 from store.records.people import create_account
 from store.records.sessions import LINK_LIFE, SESSION_LIFE
 from store.records.tables import sessions, sign_in_links
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import CONTINUE, PAGE, YES
-from tests.portal.test_keys_and_limits import paths_of
+from tests.portal.test_keys_and_limits import make_key, paths_of
 from tests.records import at_home
 
 
@@ -286,12 +286,42 @@ def test_a_form_that_is_too_large_is_refused_before_anybody_asks_whose_it_is(sit
 
 @pytest.mark.parametrize(("path", "most"), [("/v1/batches", BATCH), ("/v1/webhooks", FORM)])
 def test_a_request_that_is_too_large_is_refused_in_the_apis_own_words(site: Site, path: str, most: int) -> None:
-    client = site.browser().client
+    client = site.browser(headers={"x-api-key": make_key(site.sign_in())}).client
     at_most = b'{"a": "' + b"x" * (most - 9) + b'"}'
-    assert client.post(path, content=at_most).status_code == 401
+    assert client.post(path, content=at_most).status_code == 422
     answer = client.post(path, content=at_most + b" ")
     assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/webhooks", "/v1/consent/withdrawals"])
+def test_of_a_program_without_a_key_no_large_body_becomes_objects(site: Site, path: str) -> None:
+    """30 MB of JSON became 800 MB of them, for whoever sent it: one that can be read by nobody tells who reads it."""
+    key, no_json = make_key(site.sign_in()), b"{" * (STRANGER + 1)
+    stranger = site.browser(headers={"content-type": "application/json"}).client
+    for headers in ({}, {"x-api-key": key[:-1]}, {"x-api-key": ""}, {"cookie": "bgbatch=" + "0" * 64}):
+        for body in (no_json, sent_in_pieces(2 * FORM), sent_in_pieces(2 * BATCH)):
+            answer = stranger.post(path, content=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "key_needed"), headers
+    assert stranger.post(path, content=no_json, headers={"x-api-key": key}).status_code == 422
+    session = {"cookie": f"bgbatch={site.sign_in().client.cookies['bgbatch']}"}
+    assert stranger.post(path, content=no_json, headers=session).status_code == 422
+
+
+def test_more_values_than_photos_can_have_become_no_objects(site: Site) -> None:
+    client = site.browser(headers={"x-api-key": make_key(site.sign_in())}).client
+    answer = client.post("/v1/batches", content=b"[" + b"0," * (VALUES + 1) + b"0]")
+    assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
+    assert "values of JSON" in answer.json()["detail"]
+    many = dict.fromkeys(map(str, range(2_000)), 1)
+    for wanted in (many, {"options": many}, {"items": [many]}, {"items": [{"url": "x", "options": many}]}):
+        told = client.post("/v1/batches", json=wanted).json()["detail"]
+        assert told.endswith("An object has at most 100 fields."), told
+        assert told.count(";") == 0
+    told = client.post("/v1/batches", json={"items": [{}] * 1_000}).json()["detail"]
+    assert told == "body.items.0.url: Field required", "the first photo tells what is wrong with all"
+    told = client.post("/v1/batches", json={"items": [{"url": "x"}] * 100_001}).json()["detail"]
+    assert told == "body.items: At most 100,000 may stand here."
 
 
 @pytest.mark.parametrize(
