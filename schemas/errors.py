@@ -222,6 +222,13 @@ class BucketUnfit(BgbatchError):
     fault = "operator"
 
 
+class RecordsNewer(BgbatchError):
+    """A later version of bgbatch has the records by now. This one does not know what it would be changing in them."""
+
+    code = "records_newer"
+    fault = "operator"
+
+
 class IntakeStopped(BgbatchError):
     """Nothing is taken in, because what is taken in might not be gone in time. Over HTTP: 503."""
 

@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
+from schemas.errors import RecordsNewer
 from store.settings import Settings
 from store.uninterrupted import uninterrupted
 
@@ -85,7 +86,7 @@ class Records:
 
 
 def open_records(settings: Settings) -> Records:
-    """The database that the settings name, upgraded to the current schema."""
+    """The database that the settings name, upgraded to the current schema. Raises `RecordsNewer`."""
     records = unopened_records(settings)
     upgrade(records)
     return records
@@ -109,15 +110,24 @@ def unopened_records(settings: Settings) -> Records:
 
 
 def upgrade(records: Records) -> None:
-    """Bring the database to the current schema; SQLite's is made when absent. One process does, the others wait."""
+    """Bring the database to the current schema; SQLite's is made when absent. One process does, the others wait.
+
+    Raises `RecordsNewer`.
+    """
     url = records.engine.url
     if records.engine.dialect.name == "sqlite" and url.database and url.database != ":memory:":
         os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
     with records.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-        if MigrationContext.configure(connection).get_current_revision() != _newest_schema():
+        schema = MigrationContext.configure(connection).get_current_revision()
+        if schema != _newest_schema():
             config = _migrations()
+            if schema not in (None, *(each.revision for each in ScriptDirectory.from_config(config).walk_revisions())):
+                raise RecordsNewer(
+                    "A later version of bgbatch has changed the records since. Start that version again, or restore "
+                    "the backup from before the upgrade."
+                )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 

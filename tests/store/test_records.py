@@ -17,6 +17,7 @@ from lake.copies.manifest import Kind
 from schemas.batch import BatchState
 from schemas.clock import system_clock
 from schemas.consent import Act, Method
+from schemas.errors import RecordsNewer
 from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.records import tables
@@ -44,6 +45,19 @@ def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: 
     for _ in range(2):
         records = open_records(settings)
         assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+def test_records_of_a_later_release_are_left_as_they_are_and_it_is_said_so(tmp_path: Path, server: str) -> None:
+    settings = Settings(home=tmp_path, records_url="" if server == "sqlite" else new_database())
+    records = open_records(settings)
+    with records.transaction() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'later'"))
+    with pytest.raises(RecordsNewer, match="later version"):
+        open_records(settings)
+    with records.reading() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "later"
+    records.engine.dispose()
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
