@@ -51,12 +51,14 @@ class Reconciled(Record):
 
 
 def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock) -> Receipt | None:
-    """Erase all that lies under a grant that was withdrawn. None when there was nothing, and no erasure had begun.
+    """Erase all that lies under a grant that was withdrawn. None when there was nothing, and no erasure had begun; or
+    when another, beside this one, left the receipt.
 
     Raises `StillThere` and `StoreFault`; the next run goes on. `ValueError` for a live grant.
     """
     if grant.withdrawn_at is None:
         raise ValueError("a live grant's candidates are not erased")
+    listed_at = clock()
     places = _folders_of(lake, grant.grant_id)
     found = [each for prefix in places for each in lake.walk(prefix)]
     with records.transaction() as connection:
@@ -64,7 +66,7 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
         if not found and not begun and not _has_unerased(connection, grant.grant_id):
             return None
         size = sum(each.size for each in found)
-        begin_erasures(connection, Erased.GRANT, {grant.grant_id: (len(found), size)}, clock())
+        begin_erasures(connection, Erased.GRANT, {grant.grant_id: (len(found), size)}, clock(), listed_at)
     for prefix in places:
         lake.delete_folder(prefix)
     if _folders_of(lake, grant.grant_id):

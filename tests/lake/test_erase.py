@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -102,11 +102,29 @@ def test_a_late_writer_is_erased_again_with_a_second_receipt(world: World) -> No
     world.give(grant)
     world.withdraw(grant)
     world.sweep()
+    world.pass_time(minutes=10)
     world.write(late)
     assert len(world.sweep().receipts) == 1
     assert world.keys() == []
     with world.records.transaction() as connection:
         assert [each.objects for each in list_receipts(connection, grant.grant_id)] == [1, 1]
+
+
+def test_two_who_erase_at_once_leave_one_receipt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lists the files; before it notes them, another erases them and leaves its receipt."""
+    grant = world.grant()
+    world.give(grant)
+    ended, walk, other = world.withdraw(grant), world.lake.walk, []
+
+    def listed_and_overtaken(prefix: str) -> Iterator[StoredObject]:
+        yield from walk(prefix)
+        monkeypatch.undo()
+        other.append(erase_grant(world.lake, world.records, ended, world.clock))
+
+    monkeypatch.setattr(world.lake, "walk", listed_and_overtaken)
+    assert erase_grant(world.lake, world.records, ended, world.clock) is None
+    with world.records.reading() as connection:
+        assert list_receipts(connection, grant.grant_id) == other
 
 
 def test_a_grant_whose_files_another_hand_deleted_is_told_of_all_the_same(world: World) -> None:
