@@ -1,7 +1,8 @@
 """When a schedule's nights are due, and what to do about it now. Pure: times and facts in, decisions out.
 
 1. A due time is run at most once. Of several that were missed, the last one is caught up, the others never.
-2. An interrupted night goes on as long as its batch lives; after that it is given up, and the newest due time is run.
+2. An interrupted night goes on as long as its batch lives; one that found no batch, until the next due time, be the
+   schedule paused by then. After that it is given up, and the newest due time is run.
 3. A due time that comes while the night before is still going is skipped, or waits until that one is over.
 4. When the clocks go forward, a time that does not exist is run as soon as the hour is over; when they go back, a time
    that happens twice is run the first time (cronsim, which follows Debian's cron).
@@ -99,11 +100,13 @@ def newest_due(cron: str, timezone: str, after: datetime, now: datetime) -> date
 def decide(times: Timetable, last_due: datetime | None, going: Going | None, now: datetime) -> tuple[Action, ...]:
     """What to do now, in order. `last_due`: the latest due time that there was a night for, if any."""
     after = max(times.counts_from, last_due or times.counts_from)
-    due = None if times.is_paused else newest_due(times.cron, times.timezone, after, now)
+    next_one = newest_due(times.cron, times.timezone, after, now)
+    due = None if times.is_paused else next_one
+    begins = () if due is None else (Action(Step.BEGIN, due),)
     if going is None:
-        return () if due is None else (Action(Step.BEGIN, due),)
-    if not going.is_held and (not going.can_go_on or (due is not None and not going.has_batch)):
-        return (Action(Step.GIVE_UP), *(() if due is None else (Action(Step.BEGIN, due),)))
+        return begins
+    if not going.is_held and (not going.can_go_on or (next_one is not None and not going.has_batch)):
+        return (Action(Step.GIVE_UP), *begins)
     skips = () if due is None or times.overlap is Overlap.WAIT else (Action(Step.SKIP, due),)
     return skips if going.is_held else (*skips, Action(Step.GO_ON))
 

@@ -98,13 +98,15 @@ def test_what_is_done_now(
 
 @pytest.mark.parametrize(
     ("going", "actions"),
-    [(None, ()), (STILL_GOING, ()), (INTERRUPTED, (GO_ON,)), (NOT_BEGUN, (GO_ON,)), (PURGED, (GIVE_UP,))],
+    [(None, ()), (STILL_GOING, ()), (INTERRUPTED, (GO_ON,)), (NOT_BEGUN, (GIVE_UP,)), (PURGED, (GIVE_UP,))],
 )
 def test_a_schedule_that_is_paused_begins_nothing_and_ends_what_it_began(
     going: Going | None, actions: tuple[Action, ...]
 ) -> None:
     times = Timetable("0 2 * * *", BERLIN, Overlap.SKIP, counts_from=NOW - timedelta(days=30), is_paused=True)
     assert decide(times, NOW - timedelta(days=1), going, NOW + timedelta(minutes=3)) == actions
+    if going is NOT_BEGUN:
+        assert decide(times, NOW, going, NOW + timedelta(minutes=3)) == (GO_ON,), "its own time is not over"
 
 
 def test_a_schedule_is_not_due_for_the_time_before_it_was_made() -> None:
