@@ -59,13 +59,14 @@ def ask_again(
     """
     if not with_results(record, clock()).state.has_ended:
         raise WrongState("The batch has not ended yet. Retry what failed when it has.")
-    failed = {each.code for each in standing(transient.reports(record.stamp.batch_id)).failed.values()}
-    chosen = failed if codes is None else failed & set(codes)
+    failed = standing(transient.reports(record.stamp.batch_id)).failed.values()
+    meant = [each for each in failed if codes is None or each.code in codes]
+    chosen, failed_until = {each.code for each in meant}, max((each.finished_at for each in meant), default=None)
     if not chosen and record.counts.done + record.counts.failed == record.counts.items:
         which = "" if codes is None else " with such a code"
         raise UserError(f"No photo failed{which}, so there is nothing to try again.")
     with records.transaction() as connection:
-        line.ask_again(connection, record.stamp.batch_id, chosen, clock())
+        line.ask_again(connection, record.stamp.batch_id, chosen, clock(), failed_until)
 
 
 def call_off(records: Records, clock: Clock, record: BatchRecord) -> None:

@@ -223,12 +223,20 @@ def leave(connection: Connection, batch_id: BatchId, now: datetime) -> None:
     connection.execute(ended.values(ended_at=now, again=None, again_before=None))
 
 
-def ask_again(connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime) -> None:
+def ask_again(
+    connection: Connection, batch_id: BatchId, codes: Iterable[str], now: datetime, failed_until: datetime | None = None
+) -> None:
     """Put a batch that has ended in line once more, for what failed with one of these codes until now.
 
-    Raises `PastDeadline` when it was purged meanwhile.
+    `failed_until`: when the last of it failed, by the clock of a worker that may be ahead of ours. What was wished at
+    the same moment and is not granted yet stays wished. Raises `PastDeadline` when it was purged meanwhile.
     """
-    values = {"again": sorted(codes), "again_before": now, "ready_at": now, "ended_at": None, "cancel_at": None}
+    stand_still(connection, batch_id)
+    wish = find_submission(connection, batch_id)
+    wished = wish.again or () if wish is not None and wish.ended_at is None else ()
+    before = max(now, failed_until or now)
+    values = {"again": sorted({*codes, *wished}), "again_before": before, "ready_at": now}
+    values |= {"ended_at": None, "cancel_at": None}
     connection.execute(update(submissions).where(submissions.c.batch_id == batch_id).values(values))
     lives = (batches.c.batch_id == batch_id) & batches.c.purged_at.is_(None)
     if connection.execute(update(batches).where(lives).values(state=BatchState.SEALED)).rowcount == 0:

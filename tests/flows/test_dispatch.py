@@ -19,7 +19,9 @@ from flows import calling_off, steps
 from flows.dispatch import Dispatcher
 from flows.fair_share import TURN_ITEMS, charged
 from flows.parts import Parts, open_parts
+from portal.batches import ask_again
 from schemas.batch import BatchState, Counts
+from schemas.clock import system_clock
 from schemas.errors import (
     BatchNotSealed,
     BgbatchError,
@@ -457,6 +459,40 @@ def test_a_retry_ends_though_the_workers_clock_is_behind_that_of_the_wish(place:
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is BatchState.FAILED
     assert not dispatcher(place).take_turn()
+
+
+def test_a_photo_that_failed_by_a_workers_clock_that_is_ahead_is_tried_again(place: Place) -> None:
+    stamp, ahead = place.send({"1.jpg": b"x", "2.jpg": b"y"}), timedelta(minutes=4)
+    parts = place.parts
+    assert dispatcher(
+        place, lambda these, batch_id: pretend(replace(these, clock=lambda: system_clock() + ahead), batch_id)
+    ).take_turn()
+    with parts.records.reading() as connection:
+        record = get_batch(connection, stamp.batch_id)
+    ask_again(parts.records, parts.transient, parts.clock, record, None)
+    assert steps.plan(parts, stamp.batch_id) == [(1, 2)]
+    assert dispatcher(place).take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+    assert not dispatcher(place).take_turn()
+
+
+@pytest.mark.parametrize("is_called_off", [False, True])
+def test_of_two_who_ask_at_once_each_gets_what_they_asked_for(place: Place, is_called_off: bool) -> None:
+    stamp, parts = place.send({"1.jpg": b"x", "2.jpg": b"y", "3.jpg": b"z"}), place.parts
+    assert dispatcher(place, partial(pretend, code="not_an_image")).take_turn()
+    manifest = parts.transient.manifest(stamp.batch_id)
+    other = Failed(number=3, code="damaged_image", sentence="No.", finished_at=parts.clock())
+    parts.transient.write_report(manifest.stamp, ShardReport(first=3, last=3, results=(other,)))
+    with parts.records.reading() as connection:
+        record = get_batch(connection, stamp.batch_id)
+    ask_again(parts.records, parts.transient, parts.clock, record, ["not_an_image"])
+    if is_called_off:
+        with parts.records.transaction() as connection:
+            calling_off.call_off(connection, stamp.batch_id, parts.clock())
+    ask_again(parts.records, parts.transient, parts.clock, record, ["damaged_image"])
+    assert sorted(n for shard in steps.plan(parts, stamp.batch_id) for n in shard) == (
+        [3] if is_called_off else [1, 2, 3]
+    )
 
 
 def test_a_wish_that_comes_after_the_plan_of_a_run_is_not_taken_for_tried(place: Place) -> None:
