@@ -37,7 +37,7 @@ from lake.copies.manifest import (
     Split,
     Wanted,
 )
-from lake.copies.stored import read_manifest, read_plan, write_manifest
+from lake.copies.stored import read_manifest, read_plan, sweep_half_written, write_manifest
 from lake.duplicates import mark_duplicates
 from lake.pulls import finish_pull, mark_cleared, record_pull, resume_pull
 from lake.query import Query, as_filter, columns_of
@@ -102,6 +102,7 @@ def pull(
     many parts of how many are done.
     """
     as_filter(query.where)
+    sweep_half_written(copy)
     plan = _unfinished(copy, query, order)
     if plan is None:
         old = _old_copy(copy)

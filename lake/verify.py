@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, Part, TakenBack
-from lake.copies.stored import read_manifest, read_plan, write_manifest
+from lake.copies.stored import read_manifest, read_plan, sweep_half_written, write_manifest
 from lake.pulls import mark_cleared
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError
@@ -51,9 +51,12 @@ def verify(
 ) -> Verified:
     """Check every file of a copy. `live`: read now. Raises `UserError` where there is no copy, `StoreFault`.
 
-    With `erase`, what must go is deleted, the card and the manifest say so, and the records learn of it: if it is the
-    copy of that pull which they know, and not one that was made of it.
+    With `erase`, what must go is deleted, and what a killed writer left of the copy's own pages; the card and the
+    manifest say so, and the records learn of it: if it is the copy of that pull which they know, and not one that was
+    made of it.
     """
+    if erase:
+        sweep_half_written(copy)
     manifest = read_manifest(copy)
     if manifest is None:
         return _verify_unfinished(copy, records, live, clock, erase, is_on_record)

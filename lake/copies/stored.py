@@ -8,9 +8,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from lake.copies.card import card
-from lake.copies.manifest import CARD, MANIFEST, PLAN, Manifest, Plan
+from lake.copies.manifest import CARD, MANIFEST, PLAN, PLOTS, Manifest, Plan
 from schemas.errors import CopyInTheWay, NotFound, StoreFault
 from schemas.record import Record
+from store.objects.folder import half_written
 from store.objects.object_store import ObjectStore
 
 R = TypeVar("R", bound=Record)
@@ -45,6 +46,12 @@ def _read(copy: ObjectStore, name: str, kind: type[R]) -> R | None:
             f"There is a {name} that no pull wrote, or that was changed since. Choose an empty place. If a copy was "
             "there, delete all of it and note that with `bgbatch lake pulls --gone`."
         ) from None
+
+
+def sweep_half_written(copy: ObjectStore) -> None:
+    """Delete what a killed writer left of a copy's own pages. None of them holds an image."""
+    copy.delete(name for name in copy.files("") if half_written(name) in (PLAN, MANIFEST, CARD))
+    copy.delete(f"{PLOTS}/{name}" for name in copy.files(PLOTS) if half_written(name) is not None)
 
 
 def write_manifest(copy: ObjectStore, manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Collection, Iterator, Sequence
@@ -162,6 +163,12 @@ def _born_at(descriptor: int) -> datetime:
 def partial_name(name: str) -> str:
     """What a file is called until it is whole."""
     return f"{name[:_KEPT]}{_PARTIAL}{secrets.token_hex(8)}"
+
+
+def half_written(name: str) -> str | None:
+    """The first letters of what a file that a killed writer left was to be called; None for any other file."""
+    start, partial, token = name.rpartition(_PARTIAL)
+    return start if partial and re.fullmatch(r"[0-9a-f]{16}", token) else None
 
 
 def write_whole(partial: str, path: str, data: bytes, inside: int | None = None) -> None:

@@ -67,6 +67,14 @@ def test_a_file_that_no_manifest_names_goes_with_its_grant_all_the_same(world: W
     assert not [path for path in copy.rglob("*") if one.grant_id in str(path)]
 
 
+def test_what_a_killed_writer_left_of_the_copys_own_pages_goes_and_nothing_else(world: World, copy: Path) -> None:
+    for name in ("README.md", "manifest.json", "plots/week.svg"):
+        (copy / f"{name}.partial-0123456789abcdef").write_bytes(b"half")
+    (copy / "notes.partial-0123456789abcdef").write_bytes(b"somebody's own")
+    assert check(world, copy, erase=True).unknown == ("notes.partial-0123456789abcdef",)
+    assert [path.name for path in copy.rglob("*.partial-*")] == ["notes.partial-0123456789abcdef"]
+
+
 def test_an_erasing_that_was_killed_before_the_records_knew_is_noted_by_the_next(
     world: World, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
