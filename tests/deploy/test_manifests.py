@@ -224,6 +224,14 @@ def test_budgets_select_pods_that_there_are() -> None:
         assert any(wanted.items() <= each.items() for each in labels), budget["metadata"]["name"]
 
 
+def test_a_budget_for_pods_of_a_raycluster_names_a_number_that_stays() -> None:
+    """It has no `scale` to tell of how many they are a part; for any other budget Kubernetes then lets none go."""
+    rays = [template["metadata"]["labels"] for name, template in pods() if name.startswith("RayCluster")]
+    for budget in (each["spec"] for each in manifests() if each["kind"] == "PodDisruptionBudget"):
+        if any(budget["selector"]["matchLabels"].items() <= each.items() for each in rays):
+            assert isinstance(budget.get("minAvailable"), int)
+
+
 def test_every_variable_of_ours_is_a_setting() -> None:
     files = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.md"), DEPLOY / "Dockerfile"]
     known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE", "BGBATCH_CUDA_IMAGE"}
