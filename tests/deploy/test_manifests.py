@@ -232,6 +232,15 @@ def test_a_budget_for_pods_of_a_raycluster_names_a_number_that_stays() -> None:
             assert isinstance(budget.get("minAvailable"), int)
 
 
+def test_the_portal_is_out_of_service_before_it_ends() -> None:
+    """What the ingress still sends to a portal that takes no more connections would be lost."""
+    spec = called("Deployment", "portal")["spec"]["template"]["spec"]
+    (portal,) = spec["containers"]
+    sleep, seconds = portal["lifecycle"]["preStop"]["exec"]["command"]
+    assert sleep == "sleep"
+    assert 3 <= int(seconds) < spec["terminationGracePeriodSeconds"] / 2
+
+
 def test_every_variable_of_ours_is_a_setting() -> None:
     files = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.md"), DEPLOY / "Dockerfile"]
     known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE", "BGBATCH_CUDA_IMAGE"}
