@@ -241,6 +241,21 @@ def test_the_portal_is_out_of_service_before_it_ends() -> None:
     assert 3 <= int(seconds) < spec["terminationGracePeriodSeconds"] / 2
 
 
+def test_rays_object_store_fits_into_shared_memory_everywhere() -> None:
+    """One that is larger lies in files under /tmp/ray, with a warning."""
+    cluster, (ray,) = called("RayCluster", "bgbatch")["spec"], [COMPOSE["services"]["ray"]]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    dispatcher = called("Deployment", "dispatcher")["spec"]["template"]["spec"]
+    (node,) = (each for each in dispatcher["containers"] if each["name"] == "ray-node")
+    asked = [group["rayStartParams"]["object-store-memory"] for group in groups]
+    asked += re.findall(r"--object-store-memory=(\d+)", " ".join([*node["command"], *ray["command"]]))
+    assert len(asked) == len(groups) + 2
+    shared = [each["template"]["spec"]["volumes"] for each in groups] + [dispatcher["volumes"]]
+    sizes = {each["emptyDir"]["sizeLimit"] for volumes in shared for each in volumes if each["name"] == "shm"}
+    assert (sizes, ray["shm_size"]) == ({"512Mi"}, "512m")
+    assert all(int(each) < 512 * 2**20 for each in asked)
+
+
 def test_every_variable_of_ours_is_a_setting() -> None:
     files = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.md"), DEPLOY / "Dockerfile"]
     known = {f"BGBATCH_{name.upper()}" for name in Settings.model_fields} | {"BGBATCH_IMAGE", "BGBATCH_CUDA_IMAGE"}
