@@ -59,6 +59,8 @@ def test_every_container_has_limits_probes_a_pinned_image_and_few_rights(
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    if name != "StatefulSet/postgres/postgres":
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
     has_no_port = name.startswith("Deployment/dispatcher/") and container["name"] in ("work", "nights", "upkeep")
     assert is_first or has_no_port or {"readinessProbe", "livenessProbe"} <= set(container)
 
