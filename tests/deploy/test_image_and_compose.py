@@ -93,6 +93,12 @@ def test_on_gpus_the_driver_asks_for_them_and_the_workers_may_load_what_they_com
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
+def test_what_a_setting_needs_is_in_the_image() -> None:
+    """Into a container nobody installs what `BGBATCH_TRACES_URL` would ask for."""
+    (ours,) = (rest for kind, rest in instructions() if kind == "RUN" and "-c constraints.txt" in rest)
+    assert "'.[traces]'" in ours
+
+
 def test_what_the_image_copies_is_here_and_is_let_through_to_the_builder() -> None:
     let_through = (DEPLOY / "Dockerfile.dockerignore").read_text()
     for kind, rest in instructions():
