@@ -193,6 +193,18 @@ def test_each_service_meets_only_those_that_it_needs() -> None:
     assert meets["cleanup"] >= {"postgres", "objects"}
 
 
+def test_what_holds_photos_in_memory_has_no_swap() -> None:
+    """By itself Docker gives a container as much of the machine's swap as it has memory: photos would lie on a disk."""
+    for name in ("objects", "ray", "portal", "work", "upkeep"):
+        service = COMPOSE["services"][name]
+        assert service["memswap_limit"] == service["deploy"]["resources"]["limits"]["memory"], name
+
+
+def test_no_log_fills_the_disk() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
+
+
 def test_whose_namespaces_are_shared_says_so() -> None:
     """Docker starts nobody who asks for the IPC namespace of a container that does not offer it."""
     asked = {each.get("ipc", "") for each in COMPOSE["services"].values()}
