@@ -80,8 +80,9 @@ def _has_both(inner: Tensor, outer: Tensor) -> Tensor:
 def _smaller(pictures: Tensor, by: int) -> Tensor:
     """As `refine._smaller`, still as numbers from 0 to 255 without fractions."""
     height, width = pictures.shape[-2:]
-    padded = functional.pad(pictures.float(), (0, -width % by, 0, -height % by), mode="replicate")
-    return torch.floor(functional.avg_pool2d(padded, by) + 0.5)
+    down, across = min(by, height), min(by, width)
+    padded = functional.pad(pictures.float(), (0, -width % across, 0, -height % down), mode="replicate")
+    return torch.floor(functional.avg_pool2d(padded, (down, across)) + 0.5)
 
 
 def _gathered(pictures: Tensor, by: int) -> Tensor:

@@ -63,11 +63,15 @@ def refined(rgb: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _smaller(picture: Pixels, by: int) -> Pixels:
-    """Means of `by` × `by` pixels. The last row and column count for those that are missing."""
+    """Means of `by` × `by` pixels. The last row and column count for those that are missing.
+
+    A side shorter than that is taken whole: filled up, a line of a million pixels would be a thousand as long.
+    """
     height, width = picture.shape[:2]
-    rows, columns = -(-height // by), -(-width // by)
-    if (rows * by, columns * by) != (height, width):
-        edge = (rows * by - height, 0, columns * by - width)
+    down, across = min(by, height), min(by, width)
+    rows, columns = -(-height // down), -(-width // across)
+    if (rows * down, columns * across) != (height, width):
+        edge = (rows * down - height, 0, columns * across - width)
         picture = np.asarray(cv2.copyMakeBorder(picture, 0, *edge, cv2.BORDER_REPLICATE), np.uint8)
     return np.asarray(cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 

@@ -202,7 +202,7 @@ def test_a_mask_without_sure_subject_or_sure_background_stays_as_it_is_and_its_n
         assert not torch.equal(made[1], given[1])
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (1200, 2), (501, 1100), (1003, 64)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 400), (1200, 2), (501, 1100), (1003, 64), (2, 5000)])
 def test_soft_edges_of_any_size_are_those_of_the_host(shape):
     random = np.random.default_rng(2)
     photo = cv2.GaussianBlur(random.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 2).reshape(*shape, 3)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -79,3 +81,18 @@ def test_a_mask_without_an_edge_comes_back(value):
 def test_any_size_is_taken(shape):
     mask = np.full(shape, 120, np.uint8)
     assert refined(np.zeros((*shape, 3), np.uint8), mask).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(1, 200_000), (200_000, 1)])
+def test_a_line_of_pixels_takes_no_more_memory_than_another_photo_of_as_many(shape):
+    along = np.arange(200_000) - 100_000
+    photo = np.where(along[:, None] < 0, np.uint8((190, 40, 30)), np.uint8((40, 80, 190))).reshape(*shape, 3)
+    mask = np.clip(along // 4 + 128, 0, 255).astype(np.uint8).reshape(shape)
+    tracemalloc.start()
+    try:
+        made = refined(photo, mask)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert made.shape == shape
+    assert not np.array_equal(made, mask)
