@@ -78,7 +78,7 @@ async def open_batch(sender: TheSender, wanted: NewBatch, request: Request, key:
 @router.get("/batches")
 def list_batches(
     sender: TheSender,
-    before: Annotated[str | None, Query(max_length=36)] = None,
+    before: Annotated[str | None, Query(max_length=36, pattern="^[0-9a-f-]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Page:
     """The account's batches, the newest first."""

@@ -33,7 +33,7 @@ class Withdrawal(Record):
     """Which industries to turn off (all, when left out), and why, in words without anybody's name."""
 
     industries: tuple[Industry, ...] | None = None
-    reason: Annotated[str, Body(max_length=_MOST_OF_REASON)] = ""
+    reason: Annotated[str, Body(max_length=_MOST_OF_REASON, pattern="^[^\\x00]*$")] = ""
 
 
 class Withdrawn(Record):

@@ -135,7 +135,7 @@ def resume_schedule(sender: TheSender, schedule_id: str) -> ScheduleAnswer:
 def list_nights(
     sender: TheSender,
     schedule_id: str,
-    before: Annotated[str | None, Query(max_length=33)] = None,
+    before: Annotated[str | None, Query(max_length=33, pattern="^[0-9a-z]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> NightsPage:
     """The reports of a schedule's nights, the latest first: numbers and codes."""

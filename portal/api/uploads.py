@@ -15,7 +15,6 @@ there.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Annotated
 
@@ -218,5 +217,5 @@ def _path_in(metadata: str) -> str:
     fields = dict(pair.strip().partition(" ")[::2] for pair in metadata.split(","))
     try:
         return base64.b64decode(fields["filename"], validate=True).decode()
-    except (KeyError, binascii.Error, UnicodeDecodeError):
+    except (KeyError, ValueError):  # in no base64, or no UTF-8 in it
         raise UserError("Upload-Metadata must hold `filename` and its value in base64.") from None

@@ -72,7 +72,7 @@ def show_schedule(
     portal: ThePortal,
     session: SignedIn,
     schedule_id: str,
-    before: Annotated[str | None, Query(max_length=33)] = None,
+    before: Annotated[str | None, Query(max_length=33, pattern="^[0-9a-z]*$")] = None,
 ) -> HTMLResponse:
     """One schedule and its nights, the latest first."""
     schedule = _find(portal, session, schedule_id)

@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from portal.mail import Post
 from portal.oidc import Provider
@@ -31,6 +32,15 @@ from store.settings import Settings
 from store.transient.transient_store import TransientStore
 
 HERE = Path(__file__).parent
+
+
+class _Name(StringConvertor):
+    """An id in an address. PostgreSQL refuses to look for one with NUL in it; there is no page at such an address."""
+
+    regex = "[^/\0]+"
+
+
+register_url_convertor("str", _Name())  # before the first route is made: all that make some import this
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,8 @@ def _change(connection: Connection, person_id: PersonId, **values: object) -> No
 
 def people_with_address(connection: Connection, email: str) -> list[Person]:
     """Everybody with that address, in whatever account. Case does not count: see `_is_same`."""
+    if not email.strip().isprintable():  # nobody's: see `add_person`. PostgreSQL would not look for one with NUL in it
+        return []
     alike = select(people).where(func.lower(people.c.email) == func.lower(email.strip()))
     query = alike.order_by(people.c.created_at, people.c.person_id)
     found = [person_in(row) for row in connection.execute(query).mappings()]

@@ -602,11 +602,11 @@ def test_each_answer_about_an_upload_names_the_version_of_tus_and_no_other_is_se
 
 
 @pytest.mark.parametrize(
-    "said", ["", "name MS5qcGc=", "filename", "filename 1.jpg", "filename MS5q cGc=", "filename /w=="]
+    "said", ["", "name MS5qcGc=", "filename", "filename 1.jpg", "filename MS5q cGc=", "filename /w==", "filename ä.jpg"]
 )
 def test_an_upload_whose_name_cannot_be_read_is_refused(desk: Desk, said: str) -> None:
     place = f"/batches/{desk.open()}/uploads"
-    refused = desk.call("POST", place, headers={"Upload-Length": "1", "Upload-Metadata": said})
+    refused = desk.call("POST", place, headers={"Upload-Length": "1", "Upload-Metadata": said.encode()})
     assert refused.status_code == 400
     assert desk.call("GET", place).json()["uploads"] == []
 

@@ -85,6 +85,11 @@ BY_A_SESSION = sorted(AN_OWNERS | A_MEMBERS)
 
 @pytest.fixture
 def desk_of_acme(site: Site) -> dict[str, str]:
+    """See `things_of_acme`."""
+    return things_of_acme(site)
+
+
+def things_of_acme(site: Site) -> dict[str, str]:
     """One of each thing that an account has, by the name of its id in a path."""
     account_id, person_id = site.account("Acme")
     batch_id = new_batch_id(site.now, site.randomness)
