@@ -95,12 +95,15 @@ def seal(
     if known.state is not BatchState.OPEN and known.counts.items:
         return manifest
     with span(parts.settings, stamp.batch_id, "seal", items=len(items)):
-        parts.transient.seal(manifest)
+        name = parts.transient.keep_list(manifest)
         with parts.records.transaction() as connection:
             require(connection)
             line.stand_still(connection, stamp.batch_id)
-            if batches.seal(connection, stamp.batch_id, len(items), left_out):
-                line.make_ready(connection, stamp.batch_id, parts.clock())
+            is_sealed = batches.seal(connection, stamp.batch_id, len(items), left_out)
+            if is_sealed:
+                line.make_ready(connection, stamp.batch_id, parts.clock(), name)
+        if is_sealed:
+            parts.transient.seal(manifest)  # who dies before: `steps.plan` does it
     return manifest
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from flows.admission import Admitted, Write, admit_outputs
 from flows.lease import batch_fenced
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.clock import Clock
-from schemas.errors import PastDeadline
+from schemas.errors import BatchNotSealed, NotFound, PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, ShardReport, Standing, results_by_number, standing
 from store.records import batches, line, webhooks
@@ -30,7 +31,7 @@ RunShards = Callable[
 
 def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
     """What is left to do. Raises `BatchNotSealed`, `PastDeadline`."""
-    manifest = parts.transient.manifest(batch_id)
+    manifest = _sealed(parts, batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
     stands = standing(parts.transient.reports(batch_id))
@@ -41,6 +42,20 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
     stands.failed = {number: each for number, each in stands.failed.items() if number not in (wanted or ())}
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
     return plan_shards(left, stands.failed, parts.settings.items_per_call, again)
+
+
+def _sealed(parts: Parts, batch_id: BatchId) -> Manifest:
+    """The batch as the records say it was sealed, though whoever sealed it died before its manifest was written."""
+    try:
+        return parts.transient.manifest(batch_id)
+    except BatchNotSealed:
+        with parts.records.reading() as connection:
+            known, stands = batches.get_batch(connection, batch_id), line.find_submission(connection, batch_id)
+        if stands is None or stands.sealed_with is None:
+            raise
+        with suppress(NotFound):  # it is purged
+            parts.transient.publish_list(known.stamp, stands.sealed_with)
+        return parts.transient.manifest(batch_id)
 
 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:

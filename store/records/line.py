@@ -43,6 +43,7 @@ class Submission(Record):
     lease_items: int
     started_at: Moment | None
     ended_at: Moment | None
+    sealed_with: str | None
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,10 @@ def stand_still(connection: Connection, batch_id: BatchId) -> None:
     connection.execute(select(submissions.c.batch_id).where(submissions.c.batch_id == batch_id).with_for_update())
 
 
-def make_ready(connection: Connection, batch_id: BatchId, now: datetime) -> None:
-    """The batch is sealed: it waits for workers. The key that named its uploads is forgotten."""
-    connection.execute(
-        update(submissions).where(submissions.c.batch_id == batch_id).values(ready_at=now, upload_key=None)
-    )
+def make_ready(connection: Connection, batch_id: BatchId, now: datetime, sealed_with: str | None = None) -> None:
+    """The batch is sealed, with the list of that name: it waits for workers. The key of its uploads is forgotten."""
+    values = {"ready_at": now, "upload_key": None, "sealed_with": sealed_with}
+    connection.execute(update(submissions).where(submissions.c.batch_id == batch_id).values(values))
 
 
 def shut(connection: Connection, batch_id: BatchId, holder: str, now: datetime) -> bool:

@@ -344,8 +344,10 @@ submissions = Table(
     Column("lease_items", Integer, nullable=False, server_default="0"),
     Column("started_at", UtcTime),
     Column("ended_at", UtcTime),
+    Column("sealed_with", String(16)),
 )
 """How a batch stands in line. `upload_key`: names its uploads until it is sealed or purged, then it is forgotten.
+`sealed_with`: what the list of its photos is called in the transient store.
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
 to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which

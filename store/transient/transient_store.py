@@ -15,7 +15,8 @@ after the batch's purge time (the fence against late writers).
     <hour>/<batch id>/preview/000001-cutout.webp    small pictures that somebody looked at on a page
     <hour>/<batch id>/report/000001-000008-4f1c….json       a ShardReport
     <hour>/<batch id>/gathered/000001-004096-90ab….lines    hundreds of them in one: see `store.transient.reports`
-    <hour>/<batch id>/manifest.json          the seal, written last
+    <hour>/<batch id>/sealing/90ab….json     a list of photos that somebody set out to seal the batch with
+    <hour>/<batch id>/manifest.json          the list that counts, written when the records say which that is
 """
 
 from __future__ import annotations
@@ -123,6 +124,10 @@ def manifest_key(batch_id: BatchId) -> str:
     return f"{batch_prefix(batch_id)}/manifest.json"
 
 
+def _list_key(batch_id: BatchId, name: str) -> str:
+    return f"{batch_prefix(batch_id)}/sealing/{name}.json"
+
+
 def is_in_place(item: Item) -> bool:
     """Whether its photo stays in the customer's own store, where they can replace it at any time."""
     return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD, DAMAGED_IN_ZIP, UNREAD))
@@ -220,8 +225,23 @@ class TransientStore:
             self.write(stamp, key, data)
             return data
 
+    def keep_list(self, manifest: Manifest) -> str:
+        """Keep a list of photos to seal a batch with; returns what it is called, which follows from what it says.
+
+        A write may stand still for minutes, and another request seals the batch meanwhile: so each list has a name of
+        its own, and the records say which of them counts. Raises `PastDeadline`.
+        """
+        data = manifest.model_dump_json().encode()
+        name = hashlib.sha256(data).hexdigest()[:16]
+        self.write(manifest.stamp, _list_key(manifest.stamp.batch_id, name), data)
+        return name
+
+    def publish_list(self, stamp: Stamp, name: str) -> None:
+        """Make the list of that name the batch's manifest. Raises `NotFound`, `PastDeadline`, `StoreFault`."""
+        self.write(stamp, manifest_key(stamp.batch_id), self.read(_list_key(stamp.batch_id, name)))
+
     def seal(self, manifest: Manifest) -> None:
-        """Declare the upload complete. Raises `PastDeadline`."""
+        """The same, by whoever has it at hand. Raises `PastDeadline`."""
         batch_id = manifest.stamp.batch_id
         self.write(manifest.stamp, manifest_key(batch_id), manifest.model_dump_json().encode())
 

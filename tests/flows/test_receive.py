@@ -10,16 +10,16 @@ from threading import Thread
 import pytest
 from sqlalchemy import Connection
 
-from flows import calling_off
+from flows import calling_off, steps
 from flows.parts import open_parts
 from flows.receive import seal, stamp_batch
-from schemas.batch import BatchState, Item
+from schemas.batch import BatchState, Item, Manifest
 from schemas.clock import system_clock
 from schemas.errors import BadOptions
 from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from store.objects.object_store import ObjectStore
-from store.records import batches
+from store.records import batches, line
 from store.records.batches import get_batch
 from store.records.people import create_account
 from store.transient.transient_store import TransientStore, batch_prefix, source_key
@@ -66,6 +66,44 @@ def test_who_stood_still_before_the_seal_changes_nothing_of_a_batch_that_another
     by_then = [Item(number=number, path=path, size=1) for number, path in enumerate(("b.jpg", "c.jpg", "d.jpg"), 1)]
     seal(place.parts, stamp, by_then)
     assert place.parts.transient.manifest(stamp.batch_id).paths == ["a.jpg", "c.jpg"]
+
+
+def test_a_list_whose_write_stands_still_while_another_request_seals_the_batch_counts_for_nothing(
+    place: Place,
+) -> None:
+    """Workers would cut photos of one list by the numbers of another, and each would have a stranger's name."""
+    parts, stamp = place.parts, stamp_batch(place.parts, place.account_id, None, CutoutOptions())
+    ours, theirs = ([Item(number=1, path=path, size=1)] for path in ("a.jpg", "b.jpg"))
+
+    class StandsStill(ObjectStore):
+        stood = False
+
+        def write(self, key: str, data: bytes) -> None:
+            if not self.stood:
+                self.stood = True
+                seal(parts, stamp, theirs)
+            super().write(key, data)
+
+    slow = TransientStore(StandsStill(parts.transient.objects.storage), parts.clock)
+    seal(replace(parts, transient=slow), stamp, ours)
+    assert parts.transient.manifest(stamp.batch_id).paths == ["b.jpg"]
+
+
+def test_a_batch_whose_sealer_dies_before_the_manifest_is_written_is_worked_on_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, stamp = place.parts, stamp_batch(place.parts, place.account_id, None, CutoutOptions())
+
+    def dies(self: TransientStore, manifest: Manifest) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TransientStore, "seal", dies)
+    with pytest.raises(KeyboardInterrupt):
+        seal(parts, stamp, [Item(number=1, path="a.jpg", size=1)])
+    with parts.records.reading() as connection:
+        assert [each.batch_id for each in line.in_line(connection, parts.clock())] == [stamp.batch_id]
+    assert steps.plan(parts, stamp.batch_id) == [(1,)]
+    assert parts.transient.manifest(stamp.batch_id).paths == ["a.jpg"]
 
 
 def test_nobody_waits_for_the_records_while_the_store_takes_that_name(place: Place) -> None:
