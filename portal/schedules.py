@@ -129,6 +129,7 @@ def remove(connection: Connection, schedule_id: ScheduleId, clock: Clock) -> lis
 
     Returns such nights. Raises `NotFound`.
     """
+    schedules.take_turns(connection, schedule_id)  # first, as a closing: a night may be being begun
     schedule, now = schedules.find(connection, schedule_id), clock()
     over = [_called_off(connection, each, now) for each in nights.stand_still(connection, schedule_id)]
     for each in over:

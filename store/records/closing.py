@@ -60,6 +60,8 @@ def erase_account(connection: Connection, account_id: AccountId, now: datetime) 
     keys = update(api_keys).where(api_keys.c.account_id == account_id)
     connection.execute(keys.where(api_keys.c.revoked_at.is_(None)).values(revoked_at=now))
     connection.execute(keys.values(name=api_keys.c.key_id))
+    turns = select(schedules.c.schedule_id).where(schedules.c.account_id == account_id).with_for_update()
+    connection.execute(turns.order_by(schedules.c.schedule_id)).all()  # a night that is being begun is waited for
     going = (nights.c.account_id == account_id) & (nights.c.state == NightState.RUNNING)
     over = {"state": NightState.CANCELLED, "ended_at": now, "estimate_at": None}
     connection.execute(update(nights).where(going).values(over))  # before the batches, as whoever removes a schedule

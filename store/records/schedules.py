@@ -83,9 +83,13 @@ def list_ids(connection: Connection) -> list[ScheduleId]:
 
 
 def take_turns(connection: Connection, schedule_id: ScheduleId) -> None:
-    """Before it is looked whether a night is to be begun: whoever else does so waits until this transaction ends."""
+    """Before it is looked whether a night is to be begun: whoever else does so waits until this transaction ends.
+
+    Raises `NotFound` for a schedule that was removed since somebody looked.
+    """
     own = select(schedules.c.schedule_id).where(schedules.c.schedule_id == schedule_id)
-    connection.execute(own.with_for_update()).all()
+    if connection.execute(own.with_for_update()).first() is None:
+        raise NotFound("There is no schedule of that id.")
 
 
 def pause(connection: Connection, schedule_id: ScheduleId, now: datetime) -> None:

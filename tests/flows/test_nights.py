@@ -49,6 +49,8 @@ from store.outside.listing import OutsideFile, list_place
 from store.outside.opened import WithoutLinks
 from store.records import fingerprints, line, nights, schedules, tables, webhooks
 from store.records.batches import get_batch
+from store.records.closing import erase_account
+from store.records.database import Records
 from store.records.nights import Night, NightState
 from store.records.people import create_account
 from store.records.schedules import Overlap, Schedule
@@ -57,6 +59,7 @@ from tests.batches import run_batch
 from tests.consent.postgres import current_database
 from tests.promise.world import StandInCutter
 from tests.records import at_home
+from tests.schedules import nightly
 from tests.store import rclone
 from workers.order import Order
 from workers.shard import process_shard
@@ -988,6 +991,45 @@ def test_a_schedule_whose_night_has_no_batch_yet_or_an_ended_one_is_removed_and_
             ]
         assert get_batch(connection, night.batch_id).state is BatchState.COMPLETED
         assert not line.is_called_off(connection, night.batch_id)
+
+
+def test_no_night_is_begun_of_a_schedule_that_was_removed_since_it_was_looked_at(market: Market) -> None:
+    """Nobody could hold it, and it would be going for ever."""
+    fill(market, 1)
+    job = Job(market.parts, market.schedule(), Worker("one", os.urandom, None))
+    market.clock[0] = FIRST
+    with market.parts.records.transaction() as connection:
+        remove(connection, job.schedule.schedule_id, market.parts.clock)
+    for begin in (night_steps.run_schedule, night_steps.run_now):
+        with pytest.raises(NotFound):
+            begin(job)
+    with market.parts.records.reading() as connection:
+        assert nights.of_schedule(connection, job.schedule.schedule_id) == []
+
+
+@pytest.mark.parametrize("ends", ["the schedule", "the account"])
+def test_a_night_that_is_being_begun_while_its_schedule_ends_is_over_too(postgres: Records, ends: str) -> None:
+    with postgres.transaction() as connection:
+        account_id, _ = create_account(connection, "Bazaar", "o@bazaar.example", EVENING, os.urandom)
+        schedule = nightly(account_id, EVENING)
+        schedules.add(connection, schedule)
+
+    def end() -> None:
+        with postgres.transaction() as connection:
+            if ends == "the schedule":
+                remove(connection, schedule.schedule_id, lambda: FIRST)
+            else:
+                erase_account(connection, account_id, FIRST)
+
+    other = threading.Thread(target=end)
+    with postgres.transaction() as connection:
+        schedules.take_turns(connection, schedule.schedule_id)
+        assert nights.begin(connection, schedule, FIRST, FIRST, os.urandom)
+        other.start()
+        other.join(0.5)  # it comes as far as it can
+    other.join(300)
+    with postgres.reading() as connection:
+        assert [each.state for each in nights.of_schedule(connection, schedule.schedule_id)] == ["cancelled"]
 
 
 def test_a_schedule_that_is_removed_between_a_look_and_its_seal_leaves_nothing_in_line(
