@@ -6,22 +6,28 @@ may be run again after a crash at any line: what is done is found there and not 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from flows.admission import Admitted, Write, admit_outputs
+from flows.calling_off import call_off
 from flows.lease import batch_fenced
 from flows.parts import Parts
-from schemas.batch import BatchState, Counts, Manifest
+from schemas.batch import BatchState, Counts, Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import BatchNotSealed, NotFound, PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, ShardReport, Standing, results_by_number, standing
+from store.outside.allowed import still_allowed
 from store.records import batches, line, webhooks
 from store.spans import span
+from store.transient.transient_store import is_in_place
 from workers.measuring import is_to_be_set_alike, set_alike, unmeasured
 from workers.plan import OUR_CODES, Shard, plan_shards
+
+_log = logging.getLogger(__name__)
 
 RunShards = Callable[
     [BatchId, Sequence[Shard], Clock, Callable[[ShardReport], None], Callable[[], bool]], Iterator[ShardReport]
@@ -30,7 +36,10 @@ RunShards = Callable[
 
 
 def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
-    """What is left to do. Raises `BatchNotSealed`, `PastDeadline`."""
+    """What is left to do. Raises `BatchNotSealed`, `PastDeadline`.
+
+    A batch with photos in a place that was taken back from its account is called off instead.
+    """
     manifest = _sealed(parts, batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
@@ -41,7 +50,23 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
     again = OUR_CODES if wanted is None else frozenset()
     stands.failed = {number: each for number, each in stands.failed.items() if number not in (wanted or ())}
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
+    if _would_read_where_it_may_not(parts, batch_id, [manifest.items[number - 1] for number in left]):
+        _log.warning(
+            "batch %s is called off: its account may not use the place any more where its photos are", batch_id
+        )
+        with parts.records.transaction() as connection:
+            call_off(connection, batch_id, parts.clock())
+        return []
     return plan_shards(left, stands.failed, parts.settings.items_per_call, again)
+
+
+def _would_read_where_it_may_not(parts: Parts, batch_id: BatchId, left: Sequence[Item]) -> bool:
+    in_place = [item.source for item in left if is_in_place(item)]
+    if not in_place:
+        return False
+    with parts.records.reading() as connection:
+        is_allowed = still_allowed(connection, batches.get_batch(connection, batch_id).account_id)
+    return not all(map(is_allowed, in_place))
 
 
 def _sealed(parts: Parts, batch_id: BatchId) -> Manifest:

@@ -40,7 +40,10 @@ def list_all(account: TheAccount, as_json: AsJson = False) -> None:
 
 @app.command()
 def disallow(account: TheAccount, place: Place) -> None:
-    """Take a place back. Schedules that name it fail from then on."""
+    """Take a place back. Schedules that name it fail from then on, and batches with photos there are called off.
+
+    One that is being worked on reads on there until its turn ends: `bgbatch cancel BATCH` stops it.
+    """
     with stores() as parts:
         with parts.records.transaction() as connection:
             was_allowed = allowed.disallow(connection, find_account(connection, account).account_id, address_of(place))

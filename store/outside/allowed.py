@@ -43,7 +43,10 @@ def allow(connection: Connection, account_id: AccountId, url: str, now: datetime
 
 
 def disallow(connection: Connection, account_id: AccountId, url: str) -> bool:
-    """Take a place back. Schedules that name it fail from then on. False: it was not allowed."""
+    """Take a place back. Schedules that name it fail from then on, and no turn begins that would read there.
+
+    False: it was not allowed.
+    """
     own = (account_places.c.account_id == account_id) & (account_places.c.url == normal_place(url))
     return connection.execute(delete(account_places).where(own)).rowcount > 0
 
@@ -71,6 +74,12 @@ def real_places(connection: Connection, account_id: AccountId, settings: Setting
     """`real_place` for many of them: what the account may name is looked up once."""
     checked = _checker(connection, account_id, settings)
     return lambda url: checked(url)[1]
+
+
+def still_allowed(connection: Connection, account_id: AccountId) -> Callable[[str], bool]:
+    """Whether a photo that was found in a `real_place` lies in one that the account may name still."""
+    given = [_real(each) for each in places_of(connection, account_id)]
+    return lambda source: any(_holds(each, source) for each in given)
 
 
 def _checker(connection: Connection, account_id: AccountId, settings: Settings) -> Callable[[str], tuple[str, str]]:

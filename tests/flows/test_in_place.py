@@ -20,10 +20,12 @@ from lake.write import write_candidates
 from portal.api.shapes import NewItem
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
+from schemas.batch import BatchState
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
 from store.outside import allowed
+from store.records.batches import get_batch
 from store.records.tables import admissions
 from store.transient.transient_store import TransientStore, batch_prefix, open_transient
 from tests.consent.conftest import NOON, Owner, new_owner
@@ -93,6 +95,19 @@ def dealer(tmp_path: Path) -> Iterator[Dealer]:
 def photo(seed: int) -> bytes:
     """Each of the same size in bytes."""
     return a_photo(seed, (16, 16)).ljust(4096, b"\0")
+
+
+def test_no_turn_begins_that_would_read_in_a_place_that_was_taken_back(dealer: Dealer) -> None:
+    batch_id, parts = dealer.send(), dealer.parts
+    with parts.records.transaction() as connection:
+        assert allowed.disallow(connection, dealer.owner.account_id, f"file://{dealer.folder}")
+    assert steps.plan(parts, batch_id) == []
+    steps.finish(parts, batch_id)
+    with parts.records.reading() as connection:
+        assert get_batch(connection, batch_id).state is BatchState.CANCELLED
+    with parts.records.transaction() as connection:
+        allowed.allow(connection, dealer.owner.account_id, f"file://{dealer.folder}", NOON)
+    assert steps.plan(parts, batch_id) == [(1,), (2,)], "run once more, it is as any other"
 
 
 def test_a_photo_that_was_replaced_by_one_of_its_size_after_it_was_cut_does_not_get_into_the_lake(
