@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from lake.copies.manifest import Plan
+from lake.copies.manifest import Manifest, Plan
 from schemas.errors import NotFound
 from schemas.ids import GrantId
 from schemas.industries import Industry
@@ -42,26 +42,41 @@ class Pull(Record):
         return {each: rows for each, rows in self.grants.items() if each not in live and each not in self.cleared}
 
 
-def record_pull(connection: Connection, plan: Plan, place: str) -> None:
-    """Note a copy that is about to be made."""
-    rows: dict[GrantId, int] = {}
-    for part in plan.parts:
-        rows[part.grant_id] = rows.get(part.grant_id, 0) + part.rows
+def record_pull(connection: Connection, said: Plan | Manifest, place: str) -> None:
+    """Note a copy that is about to be made, or is there."""
+    rows = _rows_of(said)
     connection.execute(
         insert(pulls).values(
-            pull_id=plan.pull_id,
-            industry=plan.wanted.industry,
-            recipient=plan.recipient,
+            pull_id=said.pull_id,
+            industry=said.wanted.industry,
+            recipient=said.recipient,
             place=place,
-            kind=plan.kind,
-            query=plan.wanted.model_dump(mode="json"),
-            lake_state=plan.lake_state,
-            started_at=plan.started_at,
+            kind=said.kind,
+            query=said.wanted.model_dump(mode="json"),
+            lake_state=said.lake_state,
+            started_at=said.started_at,
+            finished_at=said.finished_at if isinstance(said, Manifest) else None,
         )
     )
     if rows:
-        took = [{"pull_id": plan.pull_id, "grant_id": grant_id, "rows": count} for grant_id, count in rows.items()]
+        took = [{"pull_id": said.pull_id, "grant_id": grant_id, "rows": count} for grant_id, count in rows.items()]
         connection.execute(insert(pulled_grants), took)
+
+
+def remember_pull(connection: Connection, said: Plan | Manifest, place: str, live: Collection[GrantId]) -> None:
+    """Note a copy that the records forgot, as restored ones do. One without a live grant of ours is not of here."""
+    known = select(pulls.c.pull_id).where(pulls.c.pull_id == said.pull_id)
+    if not _rows_of(said).keys().isdisjoint(live) and connection.execute(known).first() is None:
+        record_pull(connection, said, place)
+
+
+def _rows_of(said: Plan | Manifest) -> dict[GrantId, int]:
+    if isinstance(said, Manifest):
+        return said.rows_by_grant
+    rows: dict[GrantId, int] = {}
+    for part in said.parts:
+        rows[part.grant_id] = rows.get(part.grant_id, 0) + part.rows
+    return rows
 
 
 def resume_pull(connection: Connection, plan: Plan, place: str, live: Collection[GrantId]) -> None:

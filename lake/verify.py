@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, Part, TakenBack
+from lake.copies.manifest import CARD, DONE, MANIFEST, PLOTS, DonePart, Manifest, Part, Plan, TakenBack
 from lake.copies.stored import read_manifest, read_plan, sweep_half_written, write_manifest
-from lake.pulls import mark_cleared
+from lake.pulls import mark_cleared, remember_pull
 from schemas.clock import Clock
 from schemas.errors import NotFound, UserError
 from schemas.ids import GrantId, parse_grant_id
@@ -48,8 +48,11 @@ def verify(
     clock: Clock,
     erase: bool = False,
     is_on_record: Callable[[str], bool] = lambda pull_id: True,
+    place: str | None = None,
 ) -> Verified:
     """Check every file of a copy. `live`: read now. Raises `UserError` where there is no copy, `StoreFault`.
+
+    `place`: where it lies, so that a copy which the records have forgotten comes back on record.
 
     With `erase`, what must go is deleted, and what a killed writer left of the copy's own pages; the card and the
     manifest say so, and the records learn of it: if it is the copy of that pull which they know, and not one that was
@@ -59,7 +62,8 @@ def verify(
         sweep_half_written(copy)
     manifest = read_manifest(copy)
     if manifest is None:
-        return _verify_unfinished(copy, records, live, clock, erase, is_on_record)
+        return _verify_unfinished(copy, records, live, clock, erase, is_on_record, place)
+    _remember(records, manifest, place, live)
     gone = [file.path for file in manifest.files if file.grant_id not in live]
     own = {file.path for file in manifest.files} | {CARD, MANIFEST}
     unknown = [each.key for each in copy.walk("") if each.key not in own and not each.key.startswith(f"{PLOTS}/")]
@@ -101,11 +105,13 @@ def _verify_unfinished(
     clock: Clock,
     erase: bool,
     is_on_record: Callable[[str], bool],
+    place: str | None,
 ) -> Verified:
     """A pull that was interrupted holds images, too."""
     plan = read_plan(copy)
     if plan is None:
         raise UserError("There is no copy of candidates there: neither manifest.json nor plan.json.")
+    _remember(records, plan, place, live)
     ended = {part.grant_id for part in plan.parts if part.grant_id not in live}
     noted = [path for part in plan.parts if part.grant_id in ended for path in _noted(copy, part)]
     found = [each.key for each in copy.walk("data") if any(grant_id in each.key for grant_id in ended)]
@@ -123,6 +129,12 @@ def _verify_unfinished(
                 mark_cleared(connection, plan.pull_id, ended, clock())
     rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
     return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
+
+
+def _remember(records: Records, said: Plan | Manifest, place: str | None, live: Collection[GrantId]) -> None:
+    if place is not None:
+        with records.transaction() as connection:
+            remember_pull(connection, said, place, live)
 
 
 def _noted(copy: ObjectStore, part: Part) -> list[str]:

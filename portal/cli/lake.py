@@ -116,7 +116,8 @@ def verify(
             elsewhere[:] = _stands_elsewhere(parts, pull_id, copy)
             return not elsewhere
 
-        found = verify_copy(place, parts.records, lake_of(parts).live(), parts.clock, erase, is_on_record)
+        live = lake_of(parts).live()
+        found = verify_copy(place, parts.records, live, parts.clock, erase, is_on_record, _whole(copy))
         for each in elsewhere:
             tell(f"This is a copy of the copy in {each}: verify that one, too.")
         if as_json:

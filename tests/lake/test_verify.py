@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from lake.copies.manifest import Kind
 from lake.pull import Order
@@ -13,6 +15,7 @@ from lake.verify import Verified, verify
 from portal.web.contributions import contributions
 from schemas.errors import StoreFault, UserError
 from store.objects.object_store import open_store
+from store.records.tables import pulled_grants, pulls
 from store.settings import Settings
 from tests.lake.conftest import World
 
@@ -73,6 +76,37 @@ def test_what_a_killed_writer_left_of_the_copys_own_pages_goes_and_nothing_else(
     (copy / "notes.partial-0123456789abcdef").write_bytes(b"somebody's own")
     assert check(world, copy, erase=True).unknown == ("notes.partial-0123456789abcdef",)
     assert [path.name for path in copy.rglob("*.partial-*")] == ["notes.partial-0123456789abcdef"]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_copy_that_restored_records_have_forgotten_comes_back_on_record(
+    world: World, tmp_path: Path, is_finished: bool
+) -> None:
+    kept, ended = world.grant(), world.grant()
+    for grant in (kept, ended):
+        world.give(grant, 2)
+    with nullcontext() if is_finished else pytest.raises(KeyboardInterrupt):
+        world.pull(tmp_path / "copy", on_part=(lambda done, of: None) if is_finished else killed)
+    with world.records.transaction() as connection:
+        (before,) = list_pulls(connection)
+        for table in (pulled_grants, pulls):
+            connection.execute(delete(table))
+    world.withdraw(ended)
+    there = open_store(str(tmp_path / "copy"), Settings())
+    for _ in range(2):
+        verify(there, world.records, world.live(), world.clock, place="/the/copy")
+    with world.records.reading() as connection:
+        assert list_pulls(connection) == [before.model_copy(update={"place": "/the/copy"})]
+        assert before.must_go(world.live()) == {ended.grant_id: 2}
+
+
+def test_a_copy_of_anothers_lake_is_not_put_on_record(world: World, copy: Path) -> None:
+    with world.records.transaction() as connection:
+        for table in (pulled_grants, pulls):
+            connection.execute(delete(table))
+    verify(open_store(str(copy), Settings()), world.records, [], world.clock, place=str(copy))
+    with world.records.reading() as connection:
+        assert list_pulls(connection) == []
 
 
 def test_an_erasing_that_was_killed_before_the_records_knew_is_noted_by_the_next(
