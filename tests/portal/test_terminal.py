@@ -10,7 +10,7 @@ import struct
 import sys
 import termios
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, run
 
 import pytest
 
@@ -131,3 +131,10 @@ def test_a_first_look_at_an_empty_house_says_how_to_begin(desk: Desk) -> None:
         "There is none.",
         "`bgbatch submit FOLDER --account NAME` sends the first.",
     ]
+
+
+def test_no_other_process_of_the_user_looks_into_a_command_which_may_hold_passwords() -> None:
+    asked = "\ntry: main()\nexcept SystemExit: print(__import__('ctypes').CDLL(None).prctl(3))"
+    start = [*BGBATCH[:2], BGBATCH[2].replace("; main()", asked), "--version"]
+    said = run(start, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[-1] == "0", "/proc shows its memory and environment"
