@@ -60,6 +60,35 @@ def test_each_compose_command_reads_the_secrets_and_is_told_its_settings_by_a_fi
     assert {"RAY_CPUS", "RAY_MEMORY"} <= set(asked)
 
 
+def test_on_one_machine_backup_and_restore_name_what_there_is() -> None:
+    script, services = block("owner()"), COMPOSE["services"]
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    given = services["postgres"]["environment"]
+    assert f"-U {given['POSTGRES_USER']} -d {given['POSTGRES_DB']} " in script
+    assert given["POSTGRES_PASSWORD_FILE"] in script
+    (stopped,) = re.findall(r"docker compose stop ([a-z ]+?) +#", script)
+    writing = {name for name, each in services.items() if {"portal.env", "work.env"} & set(secrets_of(each))}
+    assert set(stopped.split()) == writing, "whoever writes is stopped, and the cleanup goes on"
+    assert set(re.findall(r"(?:exec(?: -T)?|--no-deps) ([a-z]+)", script)) == {"postgres", "cleanup", "logins"}
+
+
+def secrets_of(service: dict) -> set[str]:
+    return {Path(each).name for each in service.get("env_file", [])}
+
+
+def test_all_of_it_starts_with_the_machine_by_compose_in_its_own_folder() -> None:
+    """Docker starts containers in no order: who shares another's namespaces would stay down where that is not there."""
+    unit = (DEPLOY / "bgbatch.service").read_text()
+    (put,) = re.findall(r"`(sed .*? bgbatch\.service \|.*?)`", TEXT)
+    assert f"#   {put}\n" in unit
+    made = subprocess.run(
+        ["sh", "-c", put.partition(" | sudo")[0]], cwd=DEPLOY, capture_output=True, text=True, check=True
+    )
+    assert f"WorkingDirectory={DEPLOY}\n" in made.stdout
+    assert "After=docker.service\n" in made.stdout
+    assert "ExecStart=docker compose up -d\n" in made.stdout
+
+
 def test_what_it_says_to_delete_by_path_has_expired_and_lies_there() -> None:
     ((folder, hours),) = re.findall(r"folder `(\S+)/<hour>/` \(UTC\) whose hour\s+began over (\d+) hours ago", TEXT)
     ago = hour_name(NOON - timedelta(hours=int(hours)))
