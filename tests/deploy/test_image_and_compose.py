@@ -99,6 +99,13 @@ def test_what_a_setting_needs_is_in_the_image() -> None:
     assert "'.[traces]'" in ours
 
 
+def test_a_login_shell_finds_ray() -> None:
+    """It sets PATH anew, and KubeRay may start Ray by one (`ENABLE_LOGIN_SHELL`)."""
+    (linked,) = (rest.split() for kind, rest in instructions() if kind == "RUN" and rest.startswith("ln -s "))
+    assert {"/opt/bgbatch/bin/ray", "/opt/bgbatch/bin/bgbatch"} <= set(linked)
+    assert linked[-1] == "/usr/local/bin/"
+
+
 def test_what_the_image_copies_is_here_and_is_let_through_to_the_builder() -> None:
     let_through = (DEPLOY / "Dockerfile.dockerignore").read_text()
     for kind, rest in instructions():
