@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import yaml
 
 from store.purging.health import OLDEST, SILENCE, Health, metrics_text
-from tests.deploy.files import DEPLOY, ROOT
+from tests.deploy.files import BASE, DEPLOY, ROOT, called
 
 MONITORING = DEPLOY / "kubernetes" / "monitoring"
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -31,6 +31,20 @@ def test_rules_and_dashboard_ask_for_metrics_that_we_tell() -> None:
     shown = {target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
     assert asked == metrics()
     assert set(re.findall(r"\bbgbatch_\w+", " ".join(shown))) == metrics()
+
+
+def test_the_operator_and_any_other_prometheus_ask_where_the_numbers_are(routes: set[str]) -> None:
+    asked = yaml.safe_load((MONITORING / "scrape.yaml").read_text())["spec"]
+    template = called("Deployment", "portal")["spec"]["template"]
+    (portal,), (endpoint,) = template["spec"]["containers"], asked["podMetricsEndpoints"]
+    assert asked["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert asked["namespaceSelector"]["matchNames"] == [
+        yaml.safe_load((BASE / "kustomization.yaml").read_text())["namespace"]
+    ]
+    (port,) = (each["containerPort"] for each in portal["ports"] if each["name"] == endpoint["port"])
+    told = template["metadata"]["annotations"]
+    assert (told["prometheus.io/path"], told["prometheus.io/port"]) == (endpoint["path"], str(port))
+    assert endpoint["path"] in routes
 
 
 def test_without_the_operator_the_same_alerts_ring() -> None:
