@@ -21,7 +21,7 @@ from schemas.ids import new_batch_id
 from store.purging.purge import Due, is_due
 from store.settings import Settings
 from store.transient.transient_store import hour_name
-from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, manifests
+from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, pods
 from tests.store.conftest import NOON
 
 TEXT = (ROOT / "docs" / "runbook.md").read_text()
@@ -41,7 +41,7 @@ def test_every_code_is_one_that_can_happen() -> None:
 def test_what_it_scales_and_looks_at_is_there() -> None:
     for name in re.findall(r"\bdeploy/([a-z]+)\b(?= --| -- )", TEXT):
         assert called("Deployment", name)
-    labels = {each["metadata"].get("labels", {}).get("app") for each in manifests()}
+    labels = {template["metadata"]["labels"]["app"] for _, template in pods()}
     assert set(re.findall(r"-l app=(\w+)", TEXT)) <= labels
 
 
