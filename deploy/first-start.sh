@@ -50,6 +50,7 @@ dispatcher bgbatch_portal
 cleanup bgbatch_cleanup
 prefect
 LOGINS
+    echo "GRANT prefect TO CURRENT_USER;" # else an owner who is no superuser may not make a database for it
     echo "SELECT 'CREATE DATABASE prefect OWNER prefect' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'prefect') \\gexec"
 } > "$new"; keep logins.sql
 rm -f "$new"

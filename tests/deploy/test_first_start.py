@@ -138,3 +138,17 @@ def test_the_logins_are_made_in_their_roles_and_once(secrets: Path) -> None:
         said = make_url(variables(secrets / f"{name}.env")["BGBATCH_RECORDS_URL"])
         line = f"ALTER ROLE {said.username} PASSWORD '{said.password}';"
         assert re.search(f"^{re.escape(line)}$", (secrets / "logins.sql").read_text(), re.M), name
+
+
+def test_an_owner_who_is_no_superuser_as_of_a_managed_postgresql_makes_prefects_database(secrets: Path) -> None:
+    """Roles are the whole server's, so under another name here."""
+    address = make_url(new_database().replace("+psycopg", ""))
+    with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as server:
+        server.execute("CREATE ROLE managing LOGIN CREATEROLE CREATEDB")
+    url = address.set(username="managing").render_as_string(hide_password=False)
+    lines = [line for line in (secrets / "logins.sql").read_text().splitlines() if "prefect" in line]
+    script = "\n".join(lines).replace("prefect", "their_prefect")
+    psql = [_programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-", url]
+    for _ in range(2):
+        done = subprocess.run(psql, input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
