@@ -35,13 +35,14 @@ _FLAGS = (
 )
 
 
-def launch(playwright: Playwright) -> Browser:
-    """Debian's Chromium; playwright's own is not downloaded."""
+def launch(playwright: Playwright, *, keeps_pages: bool = False) -> Browser:
+    """Debian's Chromium; playwright's own is not downloaded. `keeps_pages`: those to go back to, as people's do."""
     path = shutil.which("chromium")
     if path is None:
         raise RuntimeError("Chromium is not installed: see deploy/test-packages.txt")
     expect.set_options(timeout=PATIENCE)
-    return playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+    left_out = ["--disable-back-forward-cache"] if keeps_pages else []
+    return playwright.chromium.launch(executable_path=path, args=list(_FLAGS), ignore_default_args=left_out)
 
 
 @contextmanager

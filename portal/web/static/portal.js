@@ -1,5 +1,5 @@
-// On every page: the time that is left to an erasure stays current, and a form that is on its way is not sent again by a
-// second press. The pages say and do the same without this script.
+// On every page: the time that is left to an erasure stays current, as does a page that is gone back to, and a form that
+// is on its way is not sent again by a second press. The pages say and do the same without this script.
 "use strict";
 const AGAIN = 10000; // milliseconds after which a press counts anew, should no answer have come
 function say(element) {
@@ -19,4 +19,8 @@ document.addEventListener("submit", (event) => {
   form.dataset.sent = "";
   setTimeout(forget, AGAIN, form);
 });
-addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(forget)); // gone back to
+// A page that is gone back to, as it was, may say that what is on is off. What was chosen on the upload page stays.
+addEventListener("pageshow", (event) => {
+  if (event.persisted && !document.querySelector("#upload")) location.reload();
+  document.querySelectorAll("form[data-sent]").forEach(forget);
+});
