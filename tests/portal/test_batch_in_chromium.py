@@ -149,6 +149,40 @@ def test_an_end_takes_nothing_away_from_who_is_typing(
     expect(page.get_by_role("heading", name="Failed")).to_be_visible()
 
 
+def test_an_end_leaves_who_goes_by_keyboard_where_they_are(
+    context: BrowserContext, site: Site, parts: Parts, address: str
+) -> None:
+    """Loaded again by itself, the page began anew under their fingers, with another button in the old one's place."""
+    batch = send(site, parts, {"VIN1/1.jpg": b""})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    page.get_by_role("button", name="Call it off").focus()
+    run_batch(parts, batch, refusing(threading.Semaphore(1)))
+    expect(page.locator("[data-news]")).to_contain_text("There are new results")
+    expect(page.get_by_role("button", name="Call it off")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Failed")).to_be_visible()
+
+
+@pytest.mark.parametrize("who", ["nobody", "Bazaar"])
+def test_who_is_signed_out_is_told_that_and_not_that_the_server_is_silent(
+    context: BrowserContext, site: Site, parts: Parts, address: str, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portal.api.batches._WATCHED_FOR", 1.0)
+    batch = send(site, parts, {"VIN1/1.jpg": b""})
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/{batch}")
+    other = context.new_page()
+    other.goto(f"{address}/account")
+    other.get_by_role("button", name="Sign out").click()
+    expect(other).to_have_url(f"{address}/sign-in")
+    if who == "Bazaar":
+        sign_in(context, site, address, who)
+    expect(page.get_by_text("not signed in to this account any more")).to_be_visible()
+    expect(page.get_by_text("the server does not answer")).to_be_hidden()
+    assert is_accessible(page)
+
+
 def test_before_and_after_are_seen_moved_by_key_and_mouse_and_never_cached(
     context: BrowserContext, site: Site, parts: Parts, address: str
 ) -> None:

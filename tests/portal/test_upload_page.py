@@ -440,7 +440,7 @@ def test_the_session_ends_in_mid_upload_and_the_page_says_so(
     other.get_by_role("button", name="Sign out").click()
     expect(other).to_have_url(f"{address}/sign-in")
     page.get_by_role("button", name="Start the upload").click()
-    expect(page.get_by_role("alert")).to_contain_text("not signed in any more")
+    expect(page.get_by_role("alert")).to_contain_text("not signed in to this account any more")
 
 
 def test_who_may_only_look_gets_no_upload_page_and_no_page_holds_a_key(site: Site) -> None:

@@ -7,6 +7,14 @@ if (running) {
   const news = running.querySelector("[data-news]"); // always there: what is put into it is read aloud
   const tell = () => { if (!news.firstChild) news.append(running.querySelector("template").content.cloneNode(true)); };
   const still = running.querySelector("[data-still]");
+  const out = running.querySelector("[data-out]");
+  const again = async () => {
+    const answer = await fetch(running.dataset.events.replace(/\/events$/, "")).catch(() => null);
+    const isOurs = answer?.headers.get("Content-Type") === "application/problem+json"; // a proxy knows no page either
+    out.hidden = !(isOurs && [401, 404].includes(answer.status));
+    still.hidden = !out.hidden;
+    if (out.hidden) setTimeout(watch, PAUSE);
+  };
   let first = null;
   let misses = 0;
   const watch = () => {
@@ -15,8 +23,8 @@ if (running) {
     events.addEventListener("error", () => {
       const isRefused = events.readyState === EventSource.CLOSED; // by a proxy while the server starts anew: a browser gives up
       misses += 1;
-      if (isRefused) setTimeout(watch, PAUSE);
-      if (isRefused || misses > 1) still.hidden = false; // one miss is how every stream ends after a while
+      if (isRefused) again();
+      else if (misses > 1) still.hidden = false; // one miss is how every stream ends after a while
     });
     events.addEventListener("progress", (event) => {
       const batch = JSON.parse(event.data);
@@ -29,7 +37,7 @@ if (running) {
     });
     events.addEventListener("end", () => {
       events.close();
-      if (document.querySelector("input:focus")) tell(); // a reload would take away what somebody types
+      if (document.activeElement?.closest("main *")) tell(); // a reload would take away what somebody types, or is at
       else location.reload();
     });
   };

@@ -8,7 +8,7 @@ const PAUSES = [0.5, 1, 2, 4, 8, 15, 30]; // seconds; the last again and again
 const SILENCE = 60; // seconds without a byte, after which a connection counts as dropped
 
 export const UNKNOWN = "unknown"; // the code of an answer that is not ours, such as a proxy's page
-export const SIGNED_OUT = "You are not signed in any more. Nothing is lost: sign in, load this page again and choose the same folder.";
+export const SIGNED_OUT = "You are not signed in to this account any more. Nothing is lost: sign in, load this page again and choose the same folder.";
 
 const STILL_ANSWERING = "still_answering"; // the same, or what it has to wait for; asked again, it is answered
 const LINE_TOO_LONG = "line_too_long"; // the account has too much under way: who sends it can do something about that
