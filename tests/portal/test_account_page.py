@@ -115,6 +115,30 @@ def test_everything_can_be_turned_off_with_one_press(site: Site) -> None:
     assert acts(site).count(Act.WITHDRAWN) == len(Industry)
 
 
+def test_all_is_all_also_what_somebody_turned_on_since_the_page_was_shown(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    for path in ("/account", PAGE):
+        browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE, Industry.STUDIO).open(path)
+        say_yes(site.sign_in(), Industry.ECOMMERCE)
+        browser.press("Turn off for all industries")
+        assert live(site, account_id) == []
+
+
+def test_it_is_turned_off_on_the_page_that_says_so(site: Site) -> None:
+    """`Turn it off on this page`, the notice says, `for one industry or for all`."""
+    account_id, _ = site.account("Acme")
+    browser = say_yes(site.sign_in(), *Industry).open(PAGE)
+    assert CONTINUE not in browser.words, "there is nothing left to tick"
+    browser.press("Turn off", nth=1)
+    assert browser.at == "/account"
+    assert [each.industry for each in live(site, account_id)] == [
+        each for each in Industry if each is not list(Industry)[1]
+    ]
+    browser.open(PAGE).press("Turn off for all industries")
+    assert live(site, account_id) == []
+    assert "Turn off" not in browser.open(PAGE).words
+
+
 def test_what_is_turned_off_is_noted_beside_the_lake_at_once(site: Site) -> None:
     account_id, _ = site.account("Acme")
     browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE)
