@@ -18,6 +18,7 @@ def reconcile() -> Reconciled:
     report = reconcile_lake()
     grants = so_many(len(report.receipts), "grant")
     page = f"# Reconcile: {so_many(report.objects, 'lake file')} erased, {grants} wholly erased"
+    page += f"; {so_many(report.lost, 'lake file')} gone without a withdrawal" if report.lost else ""
     create_markdown_artifact(page, key="reconcile", description="What the last reconcile erased")
     return report
 

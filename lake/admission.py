@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, func, insert, or_, select, union_all
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, func, insert, or_, select, union, union_all, update
 
+from lake.layout import Place
 from lake.write import LakeFile
 from schemas.errors import StoreFault
 from schemas.ids import BatchId, GrantId
@@ -115,6 +116,23 @@ def discard(connection: Connection, key: str, lake: ObjectStore) -> bool:
         return False
     lake.delete([key])
     return True
+
+
+def forget_file(connection: Connection, key: str, now: datetime) -> bool:
+    """Tell readers no longer of a file that is gone. Its row stays: it is the account of what was given."""
+    forgotten = [
+        connection.execute(update(table).where(table.c.key == key, _is_current(table)).values(erased_at=now)).rowcount
+        for table in (admissions, merged_files)
+    ]
+    return any(forgotten)
+
+
+def places_told_of(connection: Connection, live: Collection[GrantId]) -> set[Place]:
+    """Where the files lie that readers are told of, of these live grants."""
+    tables = (admissions, merged_files)
+    query = union(*(select(each.c.industry, each.c.grant_id).where(_is_current(each)) for each in tables))
+    found = connection.execute(query).all()
+    return {Place(Industry(each.industry), GrantId(each.grant_id)) for each in found if each.grant_id in live}
 
 
 def admitted_files(connection: Connection, industry: Industry | None, live: Collection[GrantId]) -> list[AdmittedFile]:

@@ -6,13 +6,14 @@ and erases whatever has no live grant or no admission behind it: that repairs a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
-from lake.admission import discard
+from lake.admission import discard, forget_file, lock_file, places_told_of
 from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
 from schemas.batch import PROMISED_LIFE
 from schemas.clock import Clock
@@ -26,6 +27,8 @@ from store.objects.storage import Children
 from store.purging.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records.database import Records
 from store.records.tables import admissions, merged_files
+
+_log = logging.getLogger(__name__)
 
 READING = timedelta(hours=24)
 """How long a file whose rows were merged into another stays, for readers that had begun with it: a long epoch."""
@@ -41,13 +44,14 @@ class Reconciled(Record):
     """What one reconcile did. `objects`: all that were erased.
 
     `strays`: those of them that had no grant known, or no admission. `retired`: those whose rows live on in a merged
-    file.
+    file. `lost`: files of live grants that were there no more, of which readers are told no longer.
     """
 
     objects: int
     strays: int
     retired: int
     receipts: tuple[Receipt, ...]
+    lost: int = 0
 
 
 def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock) -> Receipt | None:
@@ -92,6 +96,8 @@ def reconcile(
     places = list(_places(lake))
     to_erase = {place.grant_id for place in places}
     with records.reading() as connection:
+        if places:  # else the whole lake is out of sight, as when its disk is not mounted
+            places += sorted(places_told_of(connection, live) - set(places), key=lambda place: place.prefix)
         to_erase.update(GrantId(each) for each in unfinished_erasures(connection, Erased.GRANT))
         to_erase.update(_grants_with_unerased(connection))
     faults: list[StoreFault] = []
@@ -100,19 +106,19 @@ def reconcile(
         with _kept_in(faults):
             receipt = erase_grant(lake, records, by_id[grant_id], clock)
             receipts += [receipt] if receipt is not None else []
-    lost = retired = 0
+    strays = retired = lost = 0
     for place in places:
         with _kept_in(faults):
             if place.grant_id in live:
-                strays, old = _sweep_live(lake, records, place, clock)
-                lost, retired = lost + strays, retired + old
+                unknown, old, gone = _sweep_live(lake, records, place, clock)
+                strays, retired, lost = strays + unknown, retired + old, lost + gone
             elif place.grant_id not in by_id:
-                lost += _sweep_unknown_grant(lake, place, started)
-    lost += _sweep_unknown_folders(lake)
+                strays += _sweep_unknown_grant(lake, place, started)
+    strays += _sweep_unknown_folders(lake)
     if faults:
         raise faults[0]
-    erased = sum(receipt.objects for receipt in receipts)
-    return Reconciled(objects=erased + lost + retired, strays=lost, retired=retired, receipts=tuple(receipts))
+    objects = sum(receipt.objects for receipt in receipts) + strays + retired
+    return Reconciled(objects=objects, strays=strays, retired=retired, receipts=tuple(receipts), lost=lost)
 
 
 @contextmanager
@@ -123,8 +129,10 @@ def _kept_in(faults: list[StoreFault]) -> Iterator[None]:
         faults.append(fault)
 
 
-def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock) -> tuple[int, int]:
-    """Delete what lies in a live grant's folder and is no candidate file. Returns how many were strays, and retired."""
+def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock) -> tuple[int, int, int]:
+    """Make a live grant's folder hold its candidate files, and the records no other. Returns how many were strays,
+    retired and lost.
+    """
     strays = retired = 0
     found = {each.key for each in lake.walk(place.prefix)}
     with records.reading() as connection:
@@ -141,7 +149,24 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
         elif not may_be_in_the_making(key, now):
             with records.transaction() as connection:
                 strays += discard(connection, key, lake)
-    return strays, retired
+    lost = _forget_lost(lake, records, current - found, clock)
+    if lost:
+        _log.warning("%d files of grant %s are gone from the lake without a withdrawal", lost, place.grant_id)
+    return strays, retired, lost
+
+
+def _forget_lost(lake: ObjectStore, records: Records, missing: Collection[str], clock: Clock) -> int:
+    """Tell readers no longer of files that are gone: one of them would keep all others from being read.
+
+    Another hand deleted them, or the records were restored from a backup of before they were merged.
+    """
+    lost = 0
+    for key in sorted(missing):
+        with records.transaction() as connection:
+            lock_file(connection, key)  # `admit` looks for the object under it
+            if not lake.exists(key):
+                lost += forget_file(connection, key, clock())
+    return lost
 
 
 def _sweep_unknown_grant(lake: ObjectStore, place: Place, ledger_read_at: datetime) -> int:
@@ -157,7 +182,7 @@ def _known_keys(connection: Connection, grant_id: GrantId) -> tuple[set[str], di
     current: set[str] = set()
     retired: dict[str, datetime] = {}
     for table in (admissions, merged_files):
-        query = select(table.c.key, table.c.retired_at).where(table.c.grant_id == grant_id)
+        query = select(table.c.key, table.c.retired_at).where(table.c.grant_id == grant_id, table.c.erased_at.is_(None))
         for key, retired_at in connection.execute(query):
             if retired_at is None:
                 current.add(key)

@@ -198,6 +198,8 @@ def reconcile(as_json: AsJson = False) -> None:
         else:
             grants = so_many(len(report.receipts), "grant")
             say(f"{so_many(report.objects, 'lake file')} erased; {grants} wholly erased.")
+            if report.lost:
+                say(f"{so_many(report.lost, 'lake file')} gone without a withdrawal: readers go on without.")
         for trouble in parts.troubles:
             raise trouble
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from portal.web.contributions import contributions
 from schemas.batch import PROMISED_LIFE
 from schemas.errors import StillThere, StoreFault
 from schemas.ids import new_grant_id
+from store.objects.folder import Folder
+from store.objects.object_store import ObjectStore
 from store.objects.storage import Refused, StoredObject
 from store.purging.receipts import list_receipts
 from tests.lake.conftest import World, a_photo
@@ -241,6 +245,29 @@ def test_files_of_a_grant_that_the_ledger_does_not_know_go(world: World) -> None
     world.pass_time(minutes=11)
     assert world.sweep().strays == 1
     assert world.keys() == []
+
+
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_file_that_another_hand_deleted_keeps_nobody_from_reading_the_others(world: World, is_last: bool) -> None:
+    mine, other = world.grant(), world.grant()
+    gone, kept = world.give(mine), world.give(other if is_last else mine)
+    world.lake.delete_folder(gone.key) if is_last else world.lake.delete([gone.key])
+    with pytest.raises(StoreFault):
+        world.reader().labels()
+    assert world.sweep().lost == 1
+    assert (world.sweep().lost, world.keys()) == (0, [kept.key])
+    assert world.reader().labels().num_rows == kept.rows
+    world.withdraw(mine)
+    with world.records.reading() as connection:
+        assert contributions(connection, [mine])[mine.grant_id].images == gone.rows + (0 if is_last else kept.rows)
+
+
+def test_a_lake_that_is_out_of_sight_loses_nothing(world: World, tmp_path: Path) -> None:
+    """As a disk that is not mounted, or settings that name another bucket."""
+    file = world.give(world.grant())
+    elsewhere = replace(world, lake=ObjectStore(Folder(str(tmp_path / "elsewhere"))))
+    assert elsewhere.sweep().lost == 0
+    assert [each.key for each in world.reader().snapshot().files] == [file.key]
 
 
 def test_one_grant_is_not_another_that_begins_alike(world: World) -> None:
