@@ -63,7 +63,7 @@ def as_filter(where: str | None) -> pc.Expression | None:
 def _parsed(where: str) -> ast.expr:
     try:
         return ast.parse(_SQL.sub(_as_python, where).strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: of thousands of signs
         raise BadQuery("The condition cannot be read. Write it like: edge_uncertainty > 0.3 and width >= 800") from None
 
 
@@ -119,6 +119,8 @@ def _one(left: ast.expr, how: ast.cmpop, right: ast.expr) -> pc.Expression:
 def _value(node: ast.expr, kind: pa.DataType) -> object:
     try:
         value = ast.literal_eval(node)
+        if value is None:  # nothing equals it, so no row, or each, would be chosen without a word
+            raise ValueError
         if pa.types.is_timestamp(kind):
             moment = datetime.fromisoformat(value)
             value = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
