@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 
 from store.no_core_dumps import close_to_others
 
@@ -13,8 +15,21 @@ def main() -> None:
     hears = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if hears:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_what_is_closed()
     from portal.cli.app import main as run
 
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
+
+
+def _open_what_is_closed() -> None:
+    """Have a stream that was closed (`2>&-`) lead nowhere, here and in all that is started from here.
+
+    Else the next file that is opened has its number, and what a library prints there stands in a cutout.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115 - until the end of the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)

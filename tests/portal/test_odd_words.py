@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,18 @@ def test_a_group_of_commands_alone_shows_which_there_are(group: str) -> None:
     shown = run(group, code=2)
     assert "Commands" in shown
     assert "Missing command" not in shown
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_ends_no_command_and_no_file_has_its_number(desk: Desk, tmp_path: Path, closed: str) -> None:
+    python = shlex.quote(sys.executable)
+    command = f"{python} -c 'from portal.cli.start import main; main()' status nothing"
+    assert subprocess.run(["bash", "-c", f"{command} {closed}"], check=False).returncode == 2
+    opened = tmp_path / "opened"
+    look = (
+        "from portal.cli.start import _open_what_is_closed; import os, subprocess; _open_what_is_closed(); "
+        f"held = os.open({str(opened)!r}, os.O_CREAT | os.O_RDWR); assert held > 2, held; "
+        "print('a line of a library'); subprocess.run(['bash', '-c', 'echo another; echo more >&2'], check=True)"
+    )
+    done = subprocess.run(["bash", "-c", f"{python} -c {shlex.quote(look)} {closed}"], check=False)
+    assert (done.returncode, opened.read_bytes()) == (0, b"")
