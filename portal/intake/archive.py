@@ -7,6 +7,7 @@
 - Entries that overlap, more entries or bytes than the limits: refused (bombs). So is a photo that is packed otherwise
   than with deflate: what Python unpacks of that at once has no limit.
 - Links, hidden files and what is no photo by name are left out and counted, as in a folder.
+- A name is in UTF-8 if its bytes are: a Mac writes them so and does not say it. Else it is in DOS's letters.
 - The same name twice: refused. Names that differ in case or Unicode form alone: both kept; delivery keeps them apart.
 """
 
@@ -34,6 +35,7 @@ from store.transient.transient_store import source_key
 _PIECE = 1 << 20
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _MACHINERY = "__MACOSX/"
+_SAYS_UTF8 = 0x800
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError)
 
@@ -96,7 +98,7 @@ class Archive:
                 raise BadArchive("The zip file is encrypted. Send it without a password.")
             path = _path(entry)
             if path is None:
-                self.left_out.leave_out(entry.orig_filename, LeftOut.BAD_NAME)
+                self.left_out.leave_out(_name(entry), LeftOut.BAD_NAME)
             elif (reason := _why_not(entry, path)) is not None:
                 self.left_out.leave_out(path, reason)
             elif path in photos:
@@ -141,14 +143,26 @@ def upload_archive(parts: Parts, stamp: Stamp, archive: Archive, on_item: Callab
     return seal(parts, stamp, items, archive.left_out.counts)
 
 
+def _name(entry: zipfile.ZipInfo) -> str:
+    """What it is called there, as whoever packed it meant it."""
+    name = entry.orig_filename
+    if entry.flag_bits & _SAYS_UTF8:
+        return name
+    try:
+        return name.encode("cp437").decode()
+    except UnicodeError:
+        return name
+
+
 def _is_folder(entry: zipfile.ZipInfo) -> bool:
     name = entry.orig_filename
     return name.endswith("/") or (name.endswith("\\") and entry.file_size == 0)
 
 
 def _path(entry: zipfile.ZipInfo) -> str | None:
+    name = _name(entry)
     try:
-        return None if _DRIVE.match(entry.orig_filename) else safe_path(entry.orig_filename)
+        return None if _DRIVE.match(name) else safe_path(name)
     except ValueError:
         return None
 

@@ -70,6 +70,20 @@ def test_backslashes_of_old_programs_on_windows_are_slashes(tmp_path: Path) -> N
     assert read(path) == {"VIN1/1.jpg": b"x", "VIN1/2.jpg": b"y"}
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [("Überführung/1ä.jpg".encode(), "Überführung/1ä.jpg"), (b"\x9aber\x81/1.jpg", "Überü/1.jpg")],
+    ids=["by a Mac", "by DOS"],
+)
+def test_a_name_that_does_not_say_its_letters_is_read_as_it_was_meant(
+    tmp_path: Path, written: bytes, read_as: str
+) -> None:
+    instead = "x" * (len(written) - 4) + ".jpg"
+    path = packed(tmp_path, (instead, b"1"))
+    path.write_bytes(path.read_bytes().replace(instead.encode(), written))
+    assert read(path) == {read_as: b"1"}
+
+
 def test_a_folder_is_no_file_that_was_left_out(tmp_path: Path) -> None:
     with Archive(packed(tmp_path, ("a\\", b""), ("b.jpg\\", b""), ("c/", b""), ("1.jpg", b"x")), LIMITS) as archive:
         assert (list(archive.photos), archive.left_out.counts) == (["1.jpg"], {})
