@@ -12,6 +12,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from flows.engine import prepare
+from portal.cli.place import require_known
 from portal.cli.terminal import exit_codes, out, say, show_table
 from schemas.batch import Counts
 from schemas.counting import so_many
@@ -28,6 +29,7 @@ def demo(
 ) -> None:
     """Show the whole product on real photos: cutouts, consent, lake, withdrawal, and a day later the purge."""
     with exit_codes():
+        require_known(str(to))
         folder = _empty(to.resolve())
         settings = Settings(home=folder / "home")
         prepare(settings)

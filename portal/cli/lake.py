@@ -31,6 +31,7 @@ from schemas.counting import so_many
 from schemas.errors import CopyInTheWay, UserError
 from schemas.industries import Industry, parse_industry
 from store.objects.object_store import ObjectStore, open_store
+from store.outside.allowed import normal_place
 from store.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
@@ -261,9 +262,13 @@ def _shares(text: str) -> tuple[float, float, float]:
 def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:
     """A copy's place. It lies outside the lake and the transient store, which are swept."""
     require_known(url)
+    if url.startswith("s3://"):
+        normal_place(url)  # of one that names no bucket, a folder `s3:` would be made here
     asked = _whole(url)
     if must_exist and not asked.startswith("s3://") and not Path(asked).is_dir():
         raise UserError("There is no such folder.")
+    if not asked.startswith("s3://") and Path(asked).exists() and not Path(asked).is_dir():
+        raise UserError("A copy goes into a folder, and this is none. Choose another place.")
     for root in (settings.lake_root, settings.transient_root):
         if f"{asked}/".startswith(f"{_whole(root)}/"):
             raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")

@@ -51,7 +51,9 @@ def disallow(account: TheAccount, place: Place) -> None:
 
 
 def require_known(text: str) -> None:
-    """Raises `UserError` for `gs://…` or `s3:/…`: a folder of that name would be made here, and called the bucket."""
+    """Raises `UserError` for `gs://…`, `s3:/…` or `~/…`: a folder of that name would be made here, and taken for it."""
+    if text.partition("/")[0] == "~":  # `--to=~/cutouts`
+        raise UserError("The shell left `~` as it is. Write the whole path of your home, or $HOME.")
     if _SCHEME.match(text) and not text.startswith(allowed.IN_PLACE):
         raise UserError("That is no place that bgbatch can use: give s3://bucket/prefix, or a folder.")
 

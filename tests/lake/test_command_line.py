@@ -214,13 +214,16 @@ def test_a_damaged_file_of_the_lake_is_said_in_a_sentence(
         ("pull", "--industry", "automotive", "--to", "copy", "--without-duplicates", "all"),
         ("pull", "--industry", "automotive", "--to", "lake/copy"),
         ("pull", "--industry", "automotive", "--to", "transient"),
+        ("pull", "--industry", "automotive", "--to", "lake/../a-file"),
         ("verify", "nothing-there"),
+        ("verify", "s3://"),
     ],
 )
 def test_mistakes_get_a_sentence_and_exit_code_2(
     customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
     done = run(*arguments)
     assert done.exit_code == 2
     assert done.exception is None or isinstance(done.exception, SystemExit)

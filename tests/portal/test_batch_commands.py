@@ -263,9 +263,20 @@ def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypat
     assert not says_so()
 
 
-@pytest.mark.parametrize("place", ["gs://bucket/x", "s3:/bucket/x", "S3://bucket/x", "azure://x", "file:/srv/x"])
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("gs://bucket/x", "That is no place that bgbatch can use"),
+        ("s3:/bucket/x", "That is no place that bgbatch can use"),
+        ("S3://bucket/x", "That is no place that bgbatch can use"),
+        ("azure://x", "That is no place that bgbatch can use"),
+        ("file:/srv/x", "That is no place that bgbatch can use"),
+        ("s3://", "A place is s3://bucket/prefix"),
+        ("~/x", "The shell left `~` as it is"),
+    ],
+)
 def test_no_address_of_another_kind_is_taken_for_a_folder(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
 ) -> None:
     """Cutouts, or candidates, were put into a folder of that name here, and said to be there."""
     monkeypatch.chdir(tmp_path)
@@ -281,7 +292,7 @@ def test_no_address_of_another_kind_is_taken_for_a_folder(
         ("place", "allow", "Acme", place),
         ("schedule", "add", "--account", "Acme", "--cron", "0 2 * * *", "--source", place),
     ):
-        assert "That is no place that bgbatch can use" in run(*words, code=2), words
+        assert told in run(*words, code=2), words
     assert set(tmp_path.iterdir()) == before
     assert len(json.loads(run("status", "--json"))) == 1
 
