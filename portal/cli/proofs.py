@@ -76,12 +76,12 @@ def certificate(
 ) -> None:
     """Print the certificate that a batch is gone, as JSON; or check one."""
     with exit_codes():
-        if check is not None:
-            links = _check(check, more or [])
-            say(f"It holds: the receipt is unchanged, and {links} links lead from it to the head.")
+        if check is not None and batch is None and after is None:
+            of, links = _check(check, more or [])
+            say(f"It holds: the receipt of batch {of} is unchanged, and {links} links lead from it to the head.")
             return
-        if batch is None:
-            raise UserError("Say which: a batch, or --check FILE.")
+        if batch is None or check is not None or more:
+            raise UserError("Say which: a batch (with --after, if need be), or --check FILE (with --more).")
         parts = get_ready()
         with parts.records.reading() as connection:
             found: Certificate | MoreLinks = certify(
@@ -92,7 +92,8 @@ def certificate(
         show_json(found.model_dump(mode="json"))
 
 
-def _check(file: Path, more: Sequence[Path]) -> int:
+def _check(file: Path, more: Sequence[Path]) -> tuple[str, int]:
+    """Whose certificate it is, and how many links hold."""
     certificate = _read(file, Certificate)
     links = check_certificate(certificate)
     last: Certificate | MoreLinks = certificate
@@ -100,7 +101,7 @@ def _check(file: Path, more: Sequence[Path]) -> int:
         following = _read(each, MoreLinks)
         links += check_more(last, following)
         last = following
-    return links
+    return certificate.batch_id, links
 
 
 def _read(file: Path, kind: type[_File]) -> _File:

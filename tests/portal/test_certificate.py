@@ -54,6 +54,10 @@ def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
     told = CliRunner().invoke(commands, words)
     assert told.exit_code == 0, told.output
     assert "3 links" in told.stdout
+    assert f"the receipt of batch {batch_id}" in told.stdout, "it may be another one's"
+    for more in (batch_id, "--after=1"):
+        assert "Say which" in CliRunner().invoke(commands, [*words, more]).stderr
+    assert "Say which" in CliRunner().invoke(commands, ["certificate", batch_id, *words[3:]]).stderr
     assert CliRunner().invoke(commands, [*words, "--more", str(files[1])]).exit_code != 0
     assert client.get(address, params={"after": head - 1}).status_code == 400
 
