@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from portal.cli.place import require_known
 from portal.cli.terminal import exit_codes, read_settings, show_fields
+from schemas.errors import UserError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -30,7 +32,11 @@ def import_file(
         from workers.networks.registry import find_network
 
         known = find_network(network)
+        file.open("rb").close()  # one that is not there is told as such
         target = to or read_settings().home / "weights" / f"{known.name}.safetensors"
+        require_known(str(target))
+        if target.exists() and not target.is_file():  # a device would be replaced by a file, for all programs
+            raise UserError(f"{target} is no file. Name one with --to, such as weights/{known.name}.safetensors.")
         import_weights(file, known, target)
         place = shlex.quote(str(target.absolute()))  # in any folder's shell
         show_fields({"network": known.title, "use it with": f"BGBATCH_NETWORK={known.name} BGBATCH_WEIGHTS={place}"})

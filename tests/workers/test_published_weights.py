@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from pathlib import Path
@@ -140,3 +141,19 @@ def test_what_an_import_says_to_use_can_be_pasted_into_a_shell_in_any_folder(tmp
     settings = Settings()
     assert settings.weights == tmp_path / ("here/ours.safetensors" if to else "my home/weights/u2netp.safetensors")
     load_weights(find_network(settings.network), weights_file(settings.network, settings.weights))
+
+
+def test_only_a_file_is_written_and_only_one_that_is_there_is_read(tmp_path):
+    shipped = str(weights_file("u2netp", None))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for to in ("pipe", "folder"):
+        words = ["weights", "import", shipped, "--network", "u2netp", "--to", str(tmp_path / to)]
+        done = CliRunner().invoke(app, words)
+        assert (done.exit_code, "is no file" in done.stderr) == (2, True), done.output
+    assert (tmp_path / "pipe").is_fifo(), "so would /dev/null be replaced"
+    done = CliRunner().invoke(app, ["weights", "import", str(tmp_path / "none.pth"), "--network", "u2netp"])
+    assert (done.exit_code, "No such file" in done.stderr) == (2, True), done.output
+    beside = ["--to", str(tmp_path / "pipe/ours.safetensors")]
+    done = CliRunner().invoke(app, ["weights", "import", shipped, "--network", "u2netp", *beside])
+    assert (done.exit_code, done.stderr.startswith("file_fault")) == (2, True), done.output

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from schemas.errors import WeightsInvalid
+from store.objects.folder import partial_name, write_whole
 from workers.networks.folding import State, fold_batch_norms
 from workers.networks.registry import Network
 from workers.networks.weights import empty, fill
@@ -26,7 +27,8 @@ def import_weights(source: Path, network: Network, target: Path) -> None:
     module = empty(network)
     fill(module, read_state(source, network), network.title)
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, str(target))
+    state = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    write_whole(str(target.with_name(partial_name(target.name))), str(target), save(state))
 
 
 def read_state(source: Path, network: Network) -> State:
