@@ -10,6 +10,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -182,10 +183,9 @@ def write_whole(partial: str, path: str, data: bytes, inside: int | None = None)
         return os.open(name, flags, 0o666, dir_fd=inside)
 
     try:
-        with open(partial, "xb", opener=opener) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        if not _written_nameless(partial, data, inside):
+            with open(partial, "xb", opener=opener) as file:
+                _write(file, data)
         os.replace(partial, path, src_dir_fd=inside, dst_dir_fd=inside)
     except OSError:
         with suppress(OSError):
@@ -193,6 +193,30 @@ def write_whole(partial: str, path: str, data: bytes, inside: int | None = None)
         raise
     with suppress(FileNotFoundError):  # a purge took it, and the folder with it
         _settle(os.path.dirname(path) or ".", inside)
+
+
+def _written_nameless(partial: str, data: bytes, inside: int | None) -> bool:
+    """Whether the file could be written without a name, and has this one now: who is killed over it leaves nothing.
+
+    Network shares have no such files.
+    """
+    try:
+        descriptor = os.open(os.path.dirname(partial) or ".", _NAMELESS | os.O_WRONLY, 0o666, dir_fd=inside)
+    except OSError:
+        return False
+    with open(descriptor, "wb") as file:
+        _write(file, data)
+        try:  # with any `src_dir_fd`, for else it is the link in /proc that gets another name
+            os.link(f"/proc/self/fd/{descriptor}", partial, src_dir_fd=descriptor, dst_dir_fd=inside)
+        except OSError:
+            return False
+    return True
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _settle(folder: str, inside: int | None) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,7 +19,7 @@ import s3fs
 from pydantic import SecretStr
 
 from schemas.errors import NotFound, StillThere, StoreFault
-from store.objects.folder import Folder
+from store.objects.folder import _NAMELESS, Folder, write_whole
 from store.objects.object_store import ObjectStore
 from store.objects.s3 import _listed
 from store.objects.s3_listing import _read_page
@@ -409,6 +413,39 @@ def test_a_name_as_long_as_the_disk_allows_can_be_written(tmp_path: Path, letter
     store.write(f"folder/{name}", b"x")
     assert store.read(f"folder/{name}") == b"x"
     assert keys(store) == [f"folder/{name}"]
+
+
+KILLED_AT_THE_LAST = """
+import os, sys
+from store.objects.folder import write_whole
+os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
+write_whole(f"{sys.argv[1]}/.part", f"{sys.argv[1]}/1.png", bytes(100_000))
+"""
+
+
+def test_a_killed_writer_leaves_nothing_where_files_need_no_name(tmp_path: Path) -> None:
+    """Of a customer's folder nobody takes leftovers out."""
+    (tmp_path / "1.png").write_bytes(b"the one before")
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_THE_LAST, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"1.png": b"the one before"}
+
+
+@pytest.mark.parametrize("refuses", ["open", "link"])
+def test_where_files_need_a_name_they_are_whole_or_not_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str
+) -> None:
+    """A network share; a machine without /proc."""
+    theirs = getattr(os, refuses)
+
+    def refuse(path: str, *more: object, **named: object) -> object:
+        if refuses == "link" or more[0] & _NAMELESS == _NAMELESS:  # type: ignore[operator]
+            raise OSError(errno.EOPNOTSUPP, "no such thing here")
+        return theirs(path, *more, **named)
+
+    monkeypatch.setattr(os, refuses, refuse)
+    write_whole(str(tmp_path / ".part"), str(tmp_path / "1.png"), b"cutout")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"1.png": b"cutout"}
 
 
 def test_a_killed_writers_leftover_lies_under_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
