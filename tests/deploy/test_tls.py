@@ -7,8 +7,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -60,33 +63,67 @@ def options(service: str, folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def records(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL, without what a client says of TLS."""
+def cluster(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `initdb` makes, and beside it all that the server's options name."""
     home = tmp_path_factory.mktemp("postgres")
     shutil.copytree(folder, home, dirs_exist_ok=True)
     shutil.copy(DEPLOY / "postgres" / "pg_hba.conf", home)
-    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
     if (user := _unprivileged_user()) is not None:
         for path in (home, *home.iterdir()):
             shutil.chown(path, user.pw_uid, user.pw_gid)
         for parent in (each for each in home.parents if not each.stat().st_mode & stat.S_IXOTH):
             parent.chmod(0o755)  # it goes through them
-        run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     (home / "word").write_text("secret")
     asked = ["-U", "tests", "-A", "scram-sha-256", f"--pwfile={home / 'word'}", "-E", "UTF8", "--locale=C"]
     (home / "word").chmod(0o644)
-    subprocess.run([_programs() / "initdb", "-D", home / "data", *asked], **run)
+    subprocess.run([_programs() / "initdb", "-D", home / "data", *asked], check=True, **as_its_user())
+    return home
+
+
+def as_its_user() -> dict[str, Any]:
+    run: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": "/"}
+    if (user := _unprivileged_user()) is not None:
+        run |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return run
+
+
+@contextmanager
+def postgres(home: Path, listening: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = free_port()
-    own = [f"-cport={port}", "-clisten_addresses=127.0.0.1", f"-cunix_socket_directories={home}", "-cfsync=off"]
+    own = [f"-cport={port}", f"-clisten_addresses={listening}", f"-cunix_socket_directories={home}", "-cfsync=off"]
     program, *said = [each.replace(str(DEPLOY / "postgres"), str(home)) for each in options("postgres", home)]
-    run.pop("check")
-    process = subprocess.Popen(
-        [_programs() / program, "-D", home / "data", *said, *own], stderr=subprocess.DEVNULL, **run
-    )
-    wait_until_started(port, process)
-    yield f"postgresql+psycopg://tests:secret@postgres:{port}/postgres?hostaddr=127.0.0.1"
-    process.terminate()
-    process.wait()
+    words = [_programs() / program, "-D", home / "data", *said, *own]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, **as_its_user())
+    try:
+        yield port, process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def records(cluster: Path) -> Iterator[str]:
+    """The address of a PostgreSQL, without what a client says of TLS."""
+    with postgres(cluster, "127.0.0.1") as (port, process):
+        wait_until_started(port, process)
+        yield f"postgresql+psycopg://tests:secret@postgres:{port}/postgres?hostaddr=127.0.0.1"
+
+
+def test_postgresql_is_not_called_ready_while_its_image_makes_the_database(cluster: Path) -> None:
+    """For that a first server runs, which no network reaches: who began then would be refused, and the start end."""
+    in_cluster = called("StatefulSet", "postgres")["spec"]["template"]["spec"]["containers"][0]
+    checks = [SERVICES["postgres"]["healthcheck"]["test"][1:]]
+    checks += [in_cluster[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe")]
+    for listening, answer in (("", False), ("127.0.0.1", True)):
+        with postgres(cluster, listening) as (port, process):
+            its = {"PGHOST": str(cluster), "PGPORT": str(port)}  # by itself it asks at the server's own socket
+            until_there = [_programs() / "pg_isready", "-q", "-h", cluster]
+            while subprocess.run(until_there, env=its, check=False).returncode != 0:
+                assert process.poll() is None
+                time.sleep(0.05)
+            for name, *words in checks:
+                asked = subprocess.run([_programs() / name, *words], env=its, capture_output=True, check=False)
+                assert (asked.returncode == 0) is answer
 
 
 @pytest.fixture
