@@ -25,7 +25,7 @@ def show(portal: ThePortal, session: SignedIn, batch_id: str) -> HTMLResponse:
 
 @router.get("/batches/{batch_id}/certificate.json")
 def download(
-    portal: ThePortal, session: SignedIn, batch_id: str, after: Annotated[int | None, Query(ge=1)] = None
+    portal: ThePortal, session: SignedIn, batch_id: str, after: Annotated[int | None, Query(ge=1, le=10**12)] = None
 ) -> JSONResponse:
     """The certificate, to check: `bgbatch certificate --check FILE`. `after` a head: how the chain goes on from it."""
     certificate = _certificate(portal, session, batch_id)

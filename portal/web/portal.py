@@ -111,7 +111,7 @@ def signed_in(request: Request, portal: ThePortal, token: SessionToken) -> Sessi
     with portal.records.reading() as connection:
         session = find_session(connection, token, portal.clock())
     if session is None:
-        raise SignInNeeded("You are not signed in.")
+        raise SignInNeeded("You are not signed in. Nothing was changed: sign in and try again.")
     note(account_id=session.person.account_id)
     request.state.session = session
     return session

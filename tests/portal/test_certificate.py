@@ -15,13 +15,13 @@ from tests.portal.conftest import Site
 from tests.store.test_purge import stamp_of
 
 
-def purged_batch(site: Site, name: str) -> BatchId:
+def purged_batch(site: Site, name: str, after: float = 23) -> BatchId:
     account_id, _ = site.account(name)
     batch_id = new_batch_id(site.now, site.randomness)
     with site.records.transaction() as connection:
         batches.open_batch(connection, stamp_of(batch_id), account_id)
     store = site.app.state.portal.transient.objects
-    site.wait(hours=23)
+    site.wait(hours=after)
     Purge(store, site.records, timedelta(hours=23), lambda: site.now).run()
     return batch_id
 
@@ -36,6 +36,15 @@ def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -
     told = Certificate.model_validate(browser.client.get(f"/batches/{batch_id}/certificate.json").json())
     assert check_certificate(told) == 0
     assert told.received_at == received_at(batch_id)
+
+
+def test_a_purge_that_came_too_late_is_told_as_that(site: Site) -> None:
+    batch_id = purged_batch(site, "Acme", after=25.5)
+    browser = site.sign_in("Acme")
+    assert "1 h 30 min after the deadline" in browser.open(f"/batches/{batch_id}").words
+    words = browser.open(f"/batches/{batch_id}/certificate").words
+    assert "After the deadline1.50 hours" in words.replace("deadline 1", "deadline1")
+    assert "before the deadline" not in words.lower()
 
 
 def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
@@ -60,6 +69,8 @@ def test_a_chain_that_is_longer_than_one_file_goes_on_in_more(
     assert "Say which" in CliRunner().invoke(commands, ["certificate", batch_id, *words[3:]]).stderr
     assert CliRunner().invoke(commands, [*words, "--more", str(files[1])]).exit_code != 0
     assert client.get(address, params={"after": head - 1}).status_code == 400
+    assert client.get(address, params={"after": head + 99}).status_code == 404
+    assert client.get(address, params={"after": 10**30}).status_code == 422
 
 
 def test_nobody_else_sees_it(site: Site) -> None:
