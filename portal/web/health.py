@@ -48,8 +48,8 @@ def alive(portal: ThePortal) -> PlainTextResponse:
 def metrics(portal: ThePortal) -> PlainTextResponse:
     """Ages, backlog, last cleanup and the line, as Prometheus reads them."""
     now = portal.clock()
+    health = read_health(portal.transient.objects, portal.records, now)
     with portal.records.reading() as connection:
-        health = read_health(portal.transient.objects, connection, now)
         load = line.load_of(connection, now)
     values = {
         "bgbatch_line_batches": ("Batches that are open, waiting or being worked on.", load.batches),
@@ -66,8 +66,8 @@ def status(portal: ThePortal, request: Request) -> HTMLResponse:
         raise NotFound("There is no such page.")
     serving: Serving = getattr(request.app.state, "serving", None) or Serving()
     now = portal.clock()
+    health = read_health(portal.transient.objects, portal.records, now)
     with portal.records.reading() as connection:
-        health = read_health(portal.transient.objects, connection, now)
         load, waiting = line.load_of(connection, now), line.in_line(connection, now)
     return portal.page(
         "status.html",

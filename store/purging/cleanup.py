@@ -75,12 +75,10 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
     if (ahead := why_stop_by_clock(machine.objects, machine.real)) is not None:
         raise IntakeStopped(f"{ahead} Set the clocks right; then send it again.")
     now = machine.clock()
-    with machine.records.reading() as connection:  # it lists the store: nobody may wait for that
-        health = read_health(machine.objects, connection, now)
+    health = read_health(machine.objects, machine.records, now)
     if not settings.cleanup_expected and _has_something_due(health, now, machine.purge_after):
         clean_up(machine)
-        with machine.records.reading() as connection:
-            health = read_health(machine.objects, connection, now)
+        health = read_health(machine.objects, machine.records, now)
     reason = why_stop(health, now, settings.cleanup_expected)
     if reason is not None:
         raise IntakeStopped(f"{reason} Nothing new is taken in until `bgbatch cleanup` has run without a fault.")

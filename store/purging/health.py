@@ -14,6 +14,7 @@ from schemas.clock import Clock
 from schemas.ids import parse_batch_id, received_at
 from store.objects.object_store import ObjectStore
 from store.records.batches import overdue
+from store.records.database import Records
 from store.records.tables import canaries, cleanups
 from store.transient.transient_store import hour_name, parse_hour
 
@@ -59,8 +60,14 @@ def oldest_byte(objects: ObjectStore) -> datetime | None:
     return None
 
 
-def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> Health:
+def read_health(objects: ObjectStore, records: Records, now: datetime) -> Health:
     """The four numbers, now. Raises `StoreFault`."""
+    oldest_at = oldest_byte(objects)  # before: a store that hangs must keep no connection from who withdraws
+    with records.reading() as connection:
+        return _as_recorded(connection, oldest_at, now)
+
+
+def _as_recorded(connection: Connection, oldest_at: datetime | None, now: datetime) -> Health:
     past = cleanups.c.finished_at <= now  # else one of a clock that was ahead would be the newest for as long as it was
     last = connection.execute(select(cleanups).where(past).order_by(cleanups.c.finished_at.desc()).limit(1)).first()
     good = connection.execute(select(func.max(cleanups.c.finished_at)).where(past, cleanups.c.faults == 0)).scalar()
@@ -68,7 +75,7 @@ def read_health(objects: ObjectStore, connection: Connection, now: datetime) -> 
         select(canaries.c.found_in).where(canaries.c.checked_at > now - timedelta(days=1))
     ).scalars()
     return Health(
-        oldest_at=oldest_byte(objects),
+        oldest_at=oldest_at,
         overdue=len(overdue(connection, now)),
         last_good_at=good,
         faults=last.faults if last else 0,

@@ -213,8 +213,7 @@ def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good
     parts.transient.objects.write(f"{batch_prefix(sent(23.2, 1))}/source/1", b"a photo")
     report = clean_up(cleaning(parts), [type(each).__name__ for each in parts.troubles])
     assert (len(report.receipts), report.faults) == (1, ["LedgerBroken"])
-    with parts.records.reading() as connection:
-        health = read_health(parts.transient.objects, connection, system_clock())
+    health = read_health(parts.transient.objects, parts.records, system_clock())
     assert (health.faults, health.last_good_at) == (1, None)
     parts.records.engine.dispose()
 

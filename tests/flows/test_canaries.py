@@ -77,12 +77,10 @@ def test_what_one_container_finds_on_itself_no_others_look_clears(
     copy.unlink()
     monkeypatch.setattr(socket, "gethostname", lambda: "upkeep-1")
     assert look_for_canaries(mine.parts) == {mine.batch_id: []}
-    with mine.parts.records.reading() as connection:
-        assert read_health(mine.parts.transient.objects, connection, mine.clock[0]).canaries_found == 1
+    assert read_health(mine.parts.transient.objects, mine.parts.records, mine.clock[0]).canaries_found == 1
     monkeypatch.setattr(socket, "gethostname", lambda: "cleanup-1")
     assert look_for_canaries(mine.parts) == {mine.batch_id: []}
-    with mine.parts.records.reading() as connection:
-        assert read_health(mine.parts.transient.objects, connection, mine.clock[0]).canaries_found == 0
+    assert read_health(mine.parts.transient.objects, mine.parts.records, mine.clock[0]).canaries_found == 0
 
 
 @pytest.mark.parametrize("where", ["tmp", "ray", "prefect", "home/lake-suppressions"])

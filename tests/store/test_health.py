@@ -7,12 +7,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 
 import store.records.database
 from schemas.clock import Clock
 from schemas.errors import IntakeStopped
+from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore
+from store.objects.storage import Children
 from store.purging.cleanup import Machine, admit_intake, clean_up
 from store.purging.health import Health, measure_skew, metrics_text, oldest_byte, read_health, why_stop
 from store.purging.purge import Due, PurgeReport, batch_is_due, is_due
@@ -73,15 +75,31 @@ def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, rec
     with records.transaction() as connection:
         row = connection.execute(select(cleanups)).one()
         assert (row.objects, row.bytes, row.receipts, row.faults) == (3, 15, 1, 0)
-        health = read_health(objects, connection, later(hours=23))
+    health = read_health(objects, records, later(hours=23))
     assert health == Health(None, 0, later(hours=23), 0, timedelta(), 0)
+
+
+def test_a_store_that_hangs_takes_no_connection_to_the_records(tmp_path: Path, records: Records) -> None:
+    """Each opening of a batch asks both; a few that wait for the store would keep withdrawals from being recorded."""
+    engine = create_engine(records.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.5)
+    only_one, seen = Records(engine), []
+
+    class Hangs(ObjectStore):
+        def children(self, prefix: str) -> Children:
+            with only_one.reading() as connection:
+                seen.append(connection.execute(select(accounts)).all())
+            return super().children(prefix)
+
+    slow = Hangs(Folder(str(tmp_path / "transient")))
+    admit_intake(machine(slow, only_one, NOON), Settings())
+    assert seen
+    engine.dispose()
 
 
 def test_a_cleanup_of_a_clock_that_was_ahead_hides_no_silence(objects: ObjectStore, records: Records) -> None:
     clean(objects, records, NOON)
     clean(objects, records, later(hours=24 * 30))
-    with records.transaction() as connection:
-        health = read_health(objects, connection, later(hours=2))
+    health = read_health(objects, records, later(hours=2))
     assert health.last_good_at == NOON
     with pytest.raises(IntakeStopped, match="No cleanup came to a good end in the last hour"):
         admit_intake(machine(objects, records, later(hours=2)), SCHEDULED)
@@ -93,8 +111,7 @@ def test_a_cleanup_with_faults_is_no_good_cleanup(versioned: ObjectStore, record
     clean(versioned, records, later(hours=22, minutes=30))
     deny(versioned, f"arn:aws:s3:::{s3_of(versioned).bucket}/transient/{source_key(batch_id, 1)}")
     clean(versioned, records, later(hours=23))
-    with records.transaction() as connection:
-        health = read_health(versioned, connection, later(hours=23))
+    health = read_health(versioned, records, later(hours=23))
     assert health.last_good_at == later(hours=22, minutes=30)
     assert health.faults > 0
     assert health.oldest_at == NOON
