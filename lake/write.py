@@ -97,7 +97,7 @@ def candidate_id(batch_id: BatchId, item: int) -> str:
 def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime) -> dict[str, object] | None:
     try:
         source = transient.source_of(facts.batch_id, facts.item, facts.source_sha256)
-    except ItemError:  # it was read in place, and its owner has moved or replaced it since
+    except ItemError:  # it was moved or replaced since it was cut, by its owner or by a slow upload
         return None
     image = strip_metadata(source)
     if image is None:

@@ -181,18 +181,20 @@ class TransientStore:
     def source_of(self, batch_id: BatchId, number: int, sha256: str | None) -> bytes:
         """The same by number, as it was cut; the manifest is read only for a source that has another name.
 
-        One in place must have the hash that its result tells: else it is another photo by now, `SourceMissing`.
+        It must have the hash that its result tells: else it is another photo by now, `SourceMissing`. One in place may
+        be replaced by its owner at any time, an upload by a request that was slower than the seal.
         """
+        is_told = sha256 is not None
         try:
-            return self.read(source_key(batch_id, number))
+            source = self.read(source_key(batch_id, number))
         except NotFound:
             item = self._sealed(batch_id).items[number - 1]
             if not item.source or item.source.startswith(FETCHED):
                 raise
-            source = self.source(self._sealed(batch_id).stamp, item)
-            if is_in_place(item) and hashlib.sha256(source).hexdigest() != sha256:
-                raise SourceMissing("The image is not the one that was cut any more.") from None
-            return source
+            source, is_told = self.source(self._sealed(batch_id).stamp, item), is_told or is_in_place(item)
+        if is_told and hashlib.sha256(source).hexdigest() != sha256:
+            raise SourceMissing("The image is not the one that was cut any more.")
+        return source
 
     def _sealed(self, batch_id: BatchId) -> Manifest:
         if self._manifest is None or self._manifest.stamp.batch_id != batch_id:
