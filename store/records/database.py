@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 
 from schemas.errors import RecordsNewer
 from store.settings import Settings
@@ -97,7 +97,8 @@ def unopened_records(settings: Settings) -> Records:
 
     What a failed statement was about stays out of its exception: an engine writes those down.
     """
-    url = make_url(settings.records_address)
+    own = URL.create("sqlite", database=settings.own_places.get("records"))  # a home may have `?` in its name
+    url = make_url(settings.records_url) if settings.records_url else own
     if url.get_backend_name() == "sqlite":
         pool = {"pool_size": _THREADS, "max_overflow": _THREADS} if url.database else {}
         engine = create_engine(url, hide_parameters=True, **pool)

@@ -147,3 +147,10 @@ def test_freed_pages_are_overwritten_however_sqlite_was_built(tmp_path: Path) ->
     with records.reading():
         assert any("secure_delete=ON" in each for each in asked)
     records.engine.dispose()
+
+
+def test_the_records_lie_in_their_home_whatever_it_is_called(tmp_path: Path) -> None:
+    home = tmp_path / "häuser mit Platz %d #1?x=1"
+    open_records(Settings(home=home)).engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
+    assert (home / "records.db").stat().st_size > 0
