@@ -188,6 +188,8 @@ def run_due(
 ) -> None:
     """Run what is due, once each, and send webhooks. For a cron job each minute, or with --watch as a service."""
     with stores(_GO_ON) as parts:
+        if watch and as_json:
+            raise UserError("With --watch nothing is printed. Leave --json out, or look once: without --watch.")
         if watch:  # a night that is being delivered is brought to its end first
             keep_looking(parts, in_line, until_stopped())
             return

@@ -33,6 +33,7 @@ from flows.parts import Parts, open_parts
 from schemas.batch import BatchState, Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
+from schemas.naming import shown
 from store.logs import Unforeseen, kind_and_place, log_trace, set_up
 from store.settings import Settings
 
@@ -45,6 +46,7 @@ _OF_STATE = {
 }
 
 _WIDEST = 1000
+_LONGEST_PATH = 1000
 _MAY_BE_EMPTY = ("--compact",)
 """Options of which nothing is a value."""
 
@@ -145,7 +147,8 @@ def _say_fault(code: str, *sentences: str) -> None:
 def _told(fault: OSError) -> str:
     """What a file or a disk would not do, to which file where that is known, and what to do."""
     what = fault.strerror or str(fault) or type(fault).__name__
-    where = f": {fault.filename}" if fault.filename else ""
+    named = fault.filename2 or fault.filename  # the name that a file was to get, and not what it was called till then
+    where = f": {shown(str(named), _LONGEST_PATH)}" if named else ""
     advice = {
         errno.ENOSPC: "Make room, or choose a place on another disk",
         errno.EDQUOT: "Make room, or choose a place on another disk",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import typer
 
 from portal.cli.terminal import CALLERS_MISTAKE, exit_codes
+from store.objects.folder import write_whole
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,13 @@ def test_a_fault_of_a_disk_says_what_to_do(
     said = capsys.readouterr().err.strip()
     assert said.startswith(told)
     assert said.endswith(".")
+
+
+def test_a_fault_names_what_is_in_the_way_and_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_the_way = tmp_path / "a\x1b[2J.png"
+    in_the_way.mkdir()
+    with pytest.raises(typer.Exit), exit_codes():
+        write_whole(str(tmp_path / ".bgbatch-0"), str(in_the_way), b"cutout")
+    assert capsys.readouterr().err.startswith(f"file_fault: Is a directory: {tmp_path}/a\\x1b[2J.png. Check the place")

@@ -433,6 +433,7 @@ def test_a_cron_job_that_leaves_the_cutting_to_others_says_what_it_began(
     assert run("schedule", "run-due") == "Nights begun, gone on with, or skipped: 0.\n"
     tomorrow = desk.parts.clock() + timedelta(days=1)
     monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: tomorrow)
+    assert "With --watch nothing is printed" in run("schedule", "run-due", "--watch", "--json", code=2)
     (begun,) = json.loads(run("schedule", "run-due", "--in-line", "--json"))
     assert (begun["schedule_id"], begun["state"], begun["new"]) == (schedule, "running", 1)
     with desk.parts.records.reading() as connection:
