@@ -185,12 +185,16 @@ class DeviceLane:
                 self._full_alpha, self._spread_on_colour = photo_kernels.full_alpha, photo_kernels.spread_on_colour
 
     def warm_up(self) -> None:
-        """Compile, if it is to be, all steps that a photo may take, alone and with others."""
+        """Compile, if it is to be, all steps that a photo may take, alone and with others.
+
+        What fails here will fail with every photo, each of which then takes the ordinary way: that is said in the log.
+        """
         photo = torch.zeros((3, *_ANY_SIZE), dtype=torch.uint8, device=self._segmenter.device)
         (file,) = self._jpegs.encode([photo])
         for many, format, edges in product((1, 2), (Format.JPG, Format.PNG), (False, True)):
             order = Order(file, CutoutOptions(format=format, refine=edges, despill=edges), want_mask=True)
-            self.make([Taken(order, file, 1, photo[0].numel())] * many)
+            if None in self.make([Taken(order, file, 1, photo[0].numel())] * many):
+                _log.warning("a photo cannot be made as %s on the device: the CPU makes them, and is slower", format)
         with torch.inference_mode():
             for many, step in product((1, 2), self._halving.values()):  # which of them a photo takes hangs on its size
                 step(torch.stack([photo] * many))

@@ -415,6 +415,13 @@ def test_what_is_warmed_up_is_asked_of_the_device_on_a_stream_of_its_own(cutter,
     assert free == [0, 0]
 
 
+def test_a_device_that_can_make_no_photo_is_told_of_at_the_start(cutter, caplog):
+    on_the_lane(cutter, Libjpeg()).warm_up()
+    assert not caplog.records
+    on_the_lane(cutter, Libjpeg(error="nvjpeg: not supported")).warm_up()
+    assert {each.args for each in caplog.records} == {("jpg",), ("png",)}
+
+
 class Threshold(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(image.mean(1, keepdim=True))

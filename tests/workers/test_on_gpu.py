@@ -73,6 +73,8 @@ def kinds_of_jpeg() -> dict[str, bytes]:
     files = {kind: io.BytesIO() for kind in made}
     for kind, (image, how) in made.items():
         image.save(files[kind], "JPEG", quality=90, **how)
+    files["with its brightness map behind"] = io.BytesIO()  # as phones write it: a JPEG of its own
+    photo.save(files["with its brightness map behind"], "MPO", save_all=True, append_images=[photo.resize((80, 60))])
     return {kind: file.getvalue() for kind, file in files.items()}
 
 
