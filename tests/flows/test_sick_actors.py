@@ -76,6 +76,19 @@ def test_a_call_has_the_time_that_its_own_items_may_take(place: Place) -> None:
     assert 1 in asked, "the call with the third photo alone, over which the actor hung"
 
 
+def test_an_actor_that_is_never_without_calls_is_not_taken_for_one_that_hangs(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("workers.pool.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    stamp = place.send({f"{n}.jpg": b"a photo" for n in range(12)})
+    pool = Pool(place.parts.settings, 1, QuickActor, limit=lambda items: 50.0)
+    for _ in pool.run(stamp.batch_id, steps.plan(place.parts, stamp.batch_id), place.parts.clock, lambda report: None):
+        now[0] += 30
+    assert now[0] > 3 * 50
+    assert len(set(pids(place))) == 1
+
+
 def test_an_actor_that_hangs_before_it_answers_is_stopped_and_another_does_its_work(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
