@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.listening import listen
 from flows.parts import Parts, using
 from schemas.errors import EngineFault
 from store.purging.places import ENGINE_LIFE, prefect_folder
@@ -93,7 +93,7 @@ def start() -> None:
     from prefect.server.api.server import create_app
     from uvicorn import Config, Server
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1")
     quiet = Config(  # uvicorn would write the whole trace of a start that failed
         create_app(ephemeral=True), log_config=None, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
     )

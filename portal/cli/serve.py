@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from flows.listening import listen
 from portal.cli.children import BGBATCH, Children, State, keep_prefect, until_stopped
 from portal.cli.terminal import stores, tell
 from schemas.errors import UserError
@@ -73,7 +74,7 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     """Before anything else is started. Raises `UserError`: somebody listens there already, or nobody may."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return listen(host, port)
     except OSError as fault:
         why = str(fault.strerror).partition(" (")[0]  # Python adds the address, which is said already
         raise UserError(

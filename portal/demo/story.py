@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import uvicorn
 from flows import engine
 from flows.candidates import lake_of
 from flows.cleanup import cleanup
+from flows.listening import listen
 from flows.parts import Parts, open_parts, using
 from flows.process_batch import process_batch
 from flows.receive import stamp_batch
@@ -176,8 +176,7 @@ class Story:
 @contextmanager
 def portal_running(parts: Parts) -> Iterator[str]:
     """The real portal on a free port of this machine while the block runs; its address."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with listen("127.0.0.1") as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         app = create_app(parts.settings, parts.records, parts.transient, parts.clock, os.urandom)
         server = uvicorn.Server(

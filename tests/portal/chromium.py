@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
+from flows.listening import listen
 from tests.portal.conftest import Site
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -48,8 +48,7 @@ def launch(playwright: Playwright, *, keeps_pages: bool = False) -> Browser:
 @contextmanager
 def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
     """The app's address while the block runs; on a free port, or on one that was free."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", port))
+    with listen("127.0.0.1", port) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
