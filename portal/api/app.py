@@ -20,7 +20,13 @@ _DESCRIPTION = (
 def create_api(portal: Portal) -> FastAPI:
     """The API on the portal's parts."""
     api = FastAPI(
-        title="bgbatch", version="1", description=_DESCRIPTION, telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None
+        title="bgbatch",
+        version="1",
+        description=_DESCRIPTION,
+        telemetry=NO_TELEMETRY,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # as of the pages: a program would send its key along
     )
     settings = portal.settings
     api.state.portal = portal

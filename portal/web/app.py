@@ -91,7 +91,15 @@ def create_app(
     randomness: Randomness,
 ) -> FastAPI:
     """The portal on these parts. It opens nothing by itself."""
-    app = FastAPI(title="bgbatch", telemetry=NO_TELEMETRY, docs_url=None, redoc_url=None, openapi_url=None)
+    # A redirect for a slash too many would lead to the host that the request named, and to http behind a TLS proxy.
+    app = FastAPI(
+        title="bgbatch",
+        telemetry=NO_TELEMETRY,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.state.portal = Portal(
         settings,
         records,

@@ -36,7 +36,7 @@ STRANGER = 10_000
 _FAR_OVER = 20
 """An answer before the body's end is lost on a sender who is still writing; one far over it gets none."""
 
-_OPENING = re.compile(r"/v1/batches/?")
+_OPENING = re.compile(r"/v1/batches")
 _PHOTOS = re.compile(r"/v1/batches/[^/]+/(items|uploads)(/.*)?", re.DOTALL)
 
 

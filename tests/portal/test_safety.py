@@ -181,6 +181,17 @@ def test_signing_in_leads_to_no_other_place(site: Site, way: str) -> None:
     assert answer.headers["location"] == "/account"
 
 
+@pytest.mark.parametrize(
+    "path", ["/batches/", "/account/", "/v1/batches/", "/v1", "/static", "//evil.example/batches/"]
+)
+def test_no_redirect_leads_to_the_host_that_a_request_names(site: Site, path: str) -> None:
+    """Nor from TLS to http, with a program's key, behind a proxy that says nothing of it."""
+    client = site.browser(headers={"x-api-key": make_key(site.sign_in()), "host": "evil.example"}).client
+    for method in ("GET", "POST"):
+        answer = client.request(method, path, follow_redirects=False)
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
 def test_signing_out_ends_the_session_for_good(site: Site) -> None:
     browser = site.sign_in()
     cookie = browser.client.cookies.get("bgbatch")
