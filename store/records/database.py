@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,9 +18,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from schemas.errors import RecordsNewer
+from store.records.tables import metadata
 from store.settings import Settings
 from store.uninterrupted import uninterrupted
 
@@ -27,6 +30,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on PostgreSQL
 
 
+_HOLD_MILLISECONDS = 300  # less than after which PostgreSQL looks for circles, and ends somebody's transaction
+_TRIES_TO_HOLD = 200
 _BUSY_SECONDS = 30
 _LOG_WAIT_SECONDS = 2  # writers wait while it waits for readers
 _READS = "bgbatch_reads"
@@ -129,8 +134,34 @@ def upgrade(records: Records) -> None:
                     "A later version of bgbatch has changed the records since. Start that version again, or restore "
                     "the backup from before the upgrade."
                 )
+            if connection.dialect.name == "postgresql":
+                _hold_all(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _hold_all(connection: Connection) -> None:
+    """Keep everybody off the tables before the first is changed, as older processes work on them meanwhile.
+
+    Who waits for one table and holds another would make a circle with them. So none is waited for long, and the one
+    that was waited for in vain is asked for first the next time: so the others' order is found.
+    """
+    known = [name for name in inspect(connection).get_table_names() if name in metadata.tables]
+    for tries_left in reversed(range(_TRIES_TO_HOLD)):
+        name = ""
+        try:
+            with connection.begin_nested():
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_HOLD_MILLISECONDS}")
+                for name in known:
+                    connection.exec_driver_sql(f'LOCK TABLE "{name}" IN ACCESS EXCLUSIVE MODE')
+                connection.exec_driver_sql("SET LOCAL lock_timeout TO DEFAULT")
+            return
+        except OperationalError:
+            if not name or not tries_left:
+                raise
+            known.remove(name)
+            known.insert(0, name)
+            time.sleep(_HOLD_MILLISECONDS / 1000)
 
 
 def hold_lock(connection: Connection, name: str) -> None:

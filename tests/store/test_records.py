@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from schemas.errors import RecordsNewer
 from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.records import tables
-from store.records.database import open_records, unopened_records
+from store.records.database import open_records, unopened_records, upgrade
 from store.records.nights import NightState
 from store.records.people import Role
 from store.records.schedules import Overlap
@@ -45,6 +47,25 @@ def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: 
     for _ in range(2):
         records = open_records(settings)
         assert set(metadata.tables) <= set(inspect(records.engine).get_table_names())
+
+
+def test_an_upgrade_beside_older_processes_ends_none_of_their_transactions_nor_itself() -> None:
+    """Who held one table and wanted another was in a circle with it, and PostgreSQL ended one of the two."""
+    records, old = unopened_records(Settings(records_url=new_database())), Config()
+    old.set_main_option("script_location", str(MIGRATIONS))
+    with records.engine.begin() as connection:
+        old.attributes["connection"] = connection
+        command.upgrade(old, "0017")
+    with ThreadPoolExecutor(1) as beside:
+        with records.transaction() as connection:
+            connection.execute(text("SELECT batch_id FROM submissions FOR UPDATE"))
+            upgraded = beside.submit(upgrade, records)
+            time.sleep(1)
+            connection.execute(text("DELETE FROM sign_in_links"))
+        upgraded.result(60)
+    with records.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    records.engine.dispose()
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
