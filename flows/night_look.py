@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
-from flows.changes import Photo, compare
+from flows.changes import Changes, Photo, compare
+from flows.lease import LeaseLost
 from flows.night_worker import Job, fenced, require_night
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item
-from schemas.errors import SourceEmpty
+from schemas.errors import BgbatchError, SourceEmpty
 from schemas.ids import BatchId
 from schemas.record import Record
 from store.outside.allowed import check_place, real_place
 from store.outside.listing import list_place
-from store.records import fingerprints, nights
+from store.records import fingerprints, line, nights
 from store.records.nights import Night
 from store.transient.transient_store import batch_prefix
 
@@ -43,6 +45,7 @@ def look(job: Job, night: Night) -> Night:
     if known and not changes.found:
         raise SourceEmpty("The source holds no photo, though it did before. Check its address; nothing was forgotten.")
     numbers: dict[str, object] = {
+        "batch_id": None,
         "found": changes.found,
         "new": len(changes.new),
         "changed": len(changes.changed),
@@ -52,29 +55,39 @@ def look(job: Job, night: Night) -> Night:
         "failures": {},
     }
     todo = changes.todo
-    stamp = None
-    if todo:
-        require_complete(schedule.options, [(each.path, None) for each in todo])
-        stamp = stamp_batch(
-            parts,
-            schedule.account_id,
-            schedule.industry,
-            schedule.options,
-            job.worker.randomness,
-            due_at=night.deadline_at,
-        )
+    if not todo:
+        return _noted(job, night, changes, numbers)
+    require_complete(schedule.options, [(each.path, None) for each in todo])
+    stamp = stamp_batch(
+        parts,
+        schedule.account_id,
+        schedule.industry,
+        schedule.options,
+        job.worker.randomness,
+        due_at=night.deadline_at,
+    )
+    try:
         parts.transient.write(stamp, _todo_key(stamp.batch_id), _todo_bytes(todo))
-        numbers["batch_id"] = stamp.batch_id
-    with fenced(job, night) as connection:
-        fingerprints.forget(connection, schedule.schedule_id, changes.deleted)
-        night = nights.note(connection, night, **numbers)
-    if stamp is not None:
-        items = [
-            Item(number=number, path=each.path, size=each.size, source=f"{source}/{each.path}")
-            for number, each in enumerate(todo, start=1)
-        ]
-        seal(parts, stamp, items, require=lambda connection: require_night(connection, job, night))
+        night = _noted(job, night, changes, numbers | {"batch_id": stamp.batch_id})
+    except (BgbatchError, LeaseLost):
+        with parts.records.transaction() as connection:  # nobody knows of it, and each try leaves one
+            line.ask_to_stop(connection, stamp.batch_id, parts.clock())
+        raise
+    items = [
+        Item(number=number, path=each.path, size=each.size, source=f"{source}/{each.path}")
+        for number, each in enumerate(todo, start=1)
+    ]
+    seal(parts, stamp, items, require=lambda connection: require_night(connection, job, night))
     return night
+
+
+def _noted(job: Job, night: Night, changes: Changes, numbers: Mapping[str, object]) -> Night:
+    """The night with what was found, and without the batch of a look before this one, which could not be sealed."""
+    with fenced(job, night) as connection:
+        if night.batch_id is not None:
+            line.ask_to_stop(connection, night.batch_id, job.parts.clock())
+        fingerprints.forget(connection, job.schedule.schedule_id, changes.deleted)
+        return nights.note(connection, night, **numbers)
 
 
 def _todo_key(batch_id: BatchId) -> str:

@@ -43,6 +43,7 @@ from schemas.ids import AccountId, BatchId
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
 from schemas.options import CutoutOptions, Format
+from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore, open_store
 from store.outside import allowed
 from store.outside.listing import OutsideFile, list_place
@@ -234,6 +235,45 @@ def test_a_night_killed_in_the_middle_goes_on_with_the_rest(market: Market) -> N
     with market.parts.records.transaction() as connection:
         assert len(nights.of_schedule(connection, schedule.schedule_id)) == 1
         assert len(fingerprints.known(connection, schedule.schedule_id)) == 30
+
+
+@pytest.mark.parametrize("refused", ["night.json", "sealing", "manifest.json"])
+def test_a_night_whose_batch_cannot_be_written_leaves_none_open_however_often_it_tries(
+    market: Market, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counted among those that the account may have under way: its own were refused after an hour of it."""
+    fill(market, 2)
+    market.schedule()
+    put = Folder.put
+
+    def full(self: Folder, key: str, data: bytes) -> None:
+        if refused in key:
+            raise OSError(errno.ENOSPC, "full")
+        put(self, key, data)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Folder, "put", full)
+        for minutes in range(4):
+            market.run_due(FIRST + timedelta(minutes=minutes), cuts=False)
+    with market.parts.records.reading() as connection:
+        assert line.load_of(connection, market.clock[0]).batches <= 1
+    (night,) = market.run_due(FIRST + timedelta(minutes=5))
+    assert (night.state, night.delivered) == ("completed", 2)
+
+
+def test_a_night_whose_photos_go_before_its_batch_could_be_sealed_has_nothing_to_do(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 2)
+    market.schedule()
+    market.run_due(FIRST)
+    market.source.write("new.jpg", b"a new one")
+    with monkeypatch.context() as disk:
+        disk.setattr(night_look, "seal", lambda *_, **__: (_ for _ in ()).throw(StoreFault("full")))
+        market.run_due(FIRST + DAY)
+    market.source.delete(["new.jpg"])
+    (night,) = market.run_due(FIRST + DAY + timedelta(minutes=1))
+    assert (night.state, night.batch_id, night.found) == ("completed", None, 2)
 
 
 def test_a_night_killed_while_it_delivers_goes_on_and_cuts_nothing_twice(
