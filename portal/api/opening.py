@@ -72,7 +72,8 @@ def load_of(sender: Sender) -> tuple[line.Load, int, int]:
     return own, *share.limits(sender.portal.settings)
 
 
-def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stamp: None) -> BatchId:
+def _open(sender: Sender, wanted: NewBatch, note: Note | None = None) -> BatchId:
+    """`note`: notes the key by which the same request goes on with the batch if this one fails."""
     if wanted.items is not None and wanted.source is not None:
         raise UserError("Give items or a source, not both.")
     _check_line(sender)
@@ -87,10 +88,16 @@ def _open(sender: Sender, wanted: NewBatch, note: Note = lambda connection, stam
         sender.portal.randomness,
         due_at=wanted.due_at,
         takes_uploads=items is None,
-        note=note,
+        note=note or (lambda connection, stamp: None),
     )
     if items is not None:
-        seal(sender.parts, stamp, items, left_out)
+        try:
+            seal(sender.parts, stamp, items, left_out)
+        except BgbatchError:
+            if note is None:  # nobody is told of the batch, and it would count among those under way
+                with sender.portal.records.transaction() as connection:
+                    line.ask_to_stop(connection, stamp.batch_id, sender.portal.clock())
+            raise
     return stamp.batch_id
 
 

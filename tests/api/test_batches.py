@@ -26,7 +26,7 @@ from flows.cleaning import cleaning
 from flows.receive import seal
 from portal.api import opening
 from portal.api.sender import Sender
-from schemas.batch import BatchState, Counts, Item
+from schemas.batch import BatchState, Counts, Item, Manifest
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
@@ -467,6 +467,31 @@ def test_a_request_that_is_refused_leaves_the_key_to_its_twin_that_was_quicker(
     assert open_it().json()["code"] == "line_too_long"
     desk.call("POST", f"/batches/{opened[0]}/cancel")
     assert open_it().json()["batch_id"] == opened[0], "and not a second batch"
+
+
+@pytest.mark.parametrize("writes", ["keep_list", "seal"])
+def test_a_batch_that_could_not_be_sealed_as_it_was_opened_is_under_way_only_for_who_can_go_on_with_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, writes: str
+) -> None:
+    """Nobody is told its id, and a program that tries again and again would use up what its account may have."""
+    wanted = {"items": [{"url": "https://x.example/1.jpg"}]}
+
+    def full(self: TransientStore, manifest: Manifest) -> None:
+        raise StoreFault("The object store refused to write.")
+
+    def under_way() -> int:
+        with desk.parts.records.reading() as connection:
+            return line.load_of(connection, desk.parts.clock()).batches
+
+    with monkeypatch.context() as disk:
+        disk.setattr(TransientStore, writes, full)
+        for _ in range(3):
+            assert desk.call("POST", "/batches", json=wanted).json()["code"] == "store_fault"
+        assert under_way() == 0
+        keyed = {"headers": {"idempotency-key": "one"}, "json": wanted}
+        assert desk.call("POST", "/batches", **keyed).json()["code"] == "store_fault"
+    assert desk.call("POST", "/batches", **keyed).status_code == 201
+    assert under_way() == 1
 
 
 def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None:
