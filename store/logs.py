@@ -25,7 +25,7 @@ _LOG = "bgbatch.trace"
 """The logger of traces alone: who sits at a terminal is told in a sentence, and needs no trace."""
 _SAID_ALREADY = ("Task run failed with", "Encountered exception during execution", "Finished in state Failed")
 _STOPPED = ("Crash detected", "Finished in state Crashed")
-_ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime")
+_ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime", "system exit call")
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 _ROOT = Path(__file__).parent.parent
 _about: ContextVar[dict[str, str]] = ContextVar("about")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
 import ray
+import ray._private.ray_constants
 import ray._private.services
 import ray._private.worker
 from ray.actor import ActorHandle
@@ -37,7 +41,8 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
     if settings.ray_address:
         _require_answer(settings.ray_address)
         try:
-            ray.init(address=settings.ray_address, namespace=NAMESPACE, **quiet)
+            with _sigterm_left_alone():
+                ray.init(address=settings.ray_address, namespace=NAMESPACE, **quiet)
         except ConnectionError:
             raise WorkersLost(
                 "The Ray cluster at BGBATCH_RAY_ADDRESS answers, and lets nobody in from here. Where it asks for a "
@@ -47,7 +52,8 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
     else:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
-        with patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host):
+        here = patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
+        with here, _sigterm_left_alone():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -57,6 +63,18 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
                 include_dashboard=False,
                 **quiet,
             )
+
+
+@contextmanager
+def _sigterm_left_alone() -> Iterator[None]:
+    """Ray would have it end this process wherever that is, and three seconds later, with a dump, once more."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with patch.object(ray._private.ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True):
+            yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _require_answer(address: str) -> None:

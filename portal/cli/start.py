@@ -17,7 +17,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_what_is_closed()
     from portal.cli.app import main as run
+    from portal.cli.stopping import hear_stops
 
+    hear_stops()
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
 from flows.parts import Parts, open_parts
+from portal.cli.stopping import INTERRUPTED
 from schemas.batch import BatchState, Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
@@ -37,7 +39,7 @@ from schemas.naming import shown
 from store.logs import Unforeseen, kind_and_place, log_trace, set_up
 from store.settings import Settings
 
-OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, CALLED_OFF, INTERRUPTED = 1, 2, 3, 4, 5, 130
+OUR_FAULT, CALLERS_MISTAKE, SOME_FAILED, ALL_FAILED, CALLED_OFF = 1, 2, 3, 4, 5
 _OF_STATE = {
     BatchState.COMPLETED: 0,
     BatchState.PARTIALLY_COMPLETED: SOME_FAILED,
@@ -123,7 +125,9 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
         what_then = "Check BGBATCH_RECORDS_URL; where it is empty, whether BGBATCH_HOME may be written and has room."
         _say_fault("records_fault", why, what_then, how_to_go_on)
         raise typer.Exit(OUR_FAULT) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != signal.SIGTERM:  # Ray handles that one so once it runs
+            raise
         tell(f"Stopped. {how_to_go_on or _GO_ON}")
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort):

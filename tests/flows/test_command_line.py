@@ -102,8 +102,12 @@ def test_a_flow_killed_in_mid_batch_is_run_again_and_does_only_the_rest(shell: S
         assert results[number].finished_at == moment, "what was done is not done again"
 
 
-@pytest.mark.parametrize("way", ["submit", "schedule run"])
-def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "stop"), [("submit", signal.SIGINT), ("schedule run", signal.SIGINT), ("submit", signal.SIGTERM)]
+)
+def test_who_is_stopped_in_mid_batch_ends_with_a_sentence_and_code_130(
+    shell: Shell, tmp_path: Path, way: str, stop: signal.Signals
+) -> None:
     folder = lay_out(tmp_path / "photos", {f"VIN{n:02d}/1.jpg": photo() for n in range(PHOTOS)})
     words = ["submit", str(folder), "--account", "Acme"]
     if way == "schedule run":
@@ -112,18 +116,21 @@ def test_ctrl_c_in_mid_batch_ends_with_a_sentence_and_code_130(shell: Shell, tmp
         words = ["schedule", "run", json.loads(made)["schedule_id"]]
     with (tmp_path / "said").open("w+") as said:
         process = subprocess.Popen(
-            [*BGBATCH, *words],
+            [sys.executable, "-c", "from portal.cli.start import main; main()", *words],
             env=shell.env,
             stderr=said,
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         wait_for_reports(open_transient(Settings(home=shell.home), lambda: None), process)  # type: ignore[arg-type, return-value]
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that the command started
+        if stop is signal.SIGINT:
+            os.killpg(process.pid, stop)  # as a terminal does: to all that the command started
+        else:
+            os.kill(process.pid, stop)
         assert process.wait(timeout=300) == 130, (tmp_path / "said").read_text()[-2000:]
     text = (tmp_path / "said").read_text()
     assert "Stopped. What is done stays done" in text
-    assert "Traceback" not in text
+    assert [each for each in ("Traceback", "ERROR") if each in text] == []
 
 
 def wait_for_reports(transient, process):

@@ -1,0 +1,42 @@
+"""How a command is stopped: Ctrl-C, SIGTERM (`kill`, `timeout`, a shutdown) and SIGHUP (a closed window) are one.
+
+The first ends it in good order. What it waits for may be a library's C code, which no exception gets through: Ray, when
+its start is broken off, waits for itself for ever. So a second one, a second or more after the first, ends it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from time import monotonic
+
+INTERRUPTED = 130
+_IS_ANOTHER_AFTER = 1.0  # seconds; who presses twice at once means one
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+def hear_stops() -> None:
+    """Handle them from here on, but those that whoever started this has it ignore (`nohup`, `&` in a script)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to whatever the main thread is stuck in
+    threading.Thread(target=_end_at_the_second, args=(heard,), name="stops", daemon=True).start()
+
+
+def _end_at_the_second(heard: int) -> None:
+    first: float | None = None
+    while number := os.read(heard, 1):
+        if signal.getsignal(number[0]) is not signal.default_int_handler:
+            continue  # whoever handles it now knows better, `serve` for one
+        first = monotonic() if first is None else first
+        if monotonic() - first >= _IS_ANOTHER_AFTER:
+            if sys.stderr.isatty():
+                sys.stderr.write(_SHOW_CURSOR)  # a progress bar hides it
+            sys.stderr.write("Stopped at once. `bgbatch status` shows what is done.\n")
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)

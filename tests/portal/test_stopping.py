@@ -1,0 +1,71 @@
+"""A command that is stopped while it is in code that no exception gets through, as Ray's is now and then."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from subprocess import PIPE, Popen
+
+import pytest
+
+from tests.api.conftest import Desk
+
+STUCK = """
+import ctypes, os, threading
+from portal.cli import status
+def stuck(*_what):
+    lock = (ctypes.c_char * 64)()
+    threading.Timer(1, os.write, (1, b"stuck")).start()
+    while True:
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+status.list_batches = stuck
+from portal.cli.start import main
+main()
+"""
+WAITS = """
+import os, time
+from portal.cli import status
+def waits(*_what):
+    try:
+        os.write(1, b"waits")
+        time.sleep(600)
+    finally:
+        time.sleep(2)
+        os.write(1, b", and tidied up")
+status.list_batches = waits
+from portal.cli.start import main
+main()
+"""
+
+
+def started(program: str, told: bytes) -> Popen[bytes]:
+    child = Popen([sys.executable, "-c", program, "status"], stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
+    assert child.stdout is not None
+    assert child.stdout.read(len(told)) == told
+    return child
+
+
+def _hears() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell that runs tests with `&` has them ignored
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_stop_ends_what_the_first_could_not(desk: Desk, number: signal.Signals) -> None:
+    child = started(STUCK, b"stuck")
+    child.send_signal(number)
+    time.sleep(1.2)
+    assert child.poll() is None, "or it was not stuck"
+    child.send_signal(number)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, b"Stopped at once. `bgbatch status` shows what is done.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signals) -> None:
+    child = started(WAITS, b"waits")
+    child.send_signal(number)
+    printed, said = child.communicate(timeout=60)
+    assert (child.returncode, printed) == (130, b", and tidied up")
+    assert said.startswith(b"Stopped. What is done stays done")
