@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Annotated
@@ -119,11 +120,11 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, *, once
     record = find_batch(parts, batch_id)
     if not (once_more and _is_all_done(parts, record)):
         record = _work_through(parts, record, once_more)
-    show_one(parts, record, as_json)
-    if to is not None and (gone := why_gone(parts, record)) is not None:
-        tell(gone)
-    elif to is not None:
-        with what_is_left_to_fetch(batch_id):
+    with what_is_left_to_fetch(batch_id) if to is not None else nullcontext():  # also when nobody reads what is shown
+        show_one(parts, record, as_json)
+        if to is not None and (gone := why_gone(parts, record)) is not None:
+            tell(gone)
+        elif to is not None:
             fetch_cutouts(parts, record, to, as_json=False, to_stderr=as_json)
     exit_for(record.state)
 

@@ -610,19 +610,26 @@ def test_who_stops_waiting_leaves_the_batch_in_line(
         assert len(line.in_line(connection, desk.parts.clock())) == 1
 
 
+@pytest.mark.parametrize(
+    ("step", "error", "code"),
+    [
+        ("portal.cli.download.deliver", OSError(errno.ENOSPC, "No space left on device"), 2),
+        ("portal.cli.submit.show_one", BrokenPipeError(errno.EPIPE, "`| head` has read enough"), 1),
+    ],
+)
 def test_cutouts_that_cannot_be_written_in_the_end_can_still_be_fetched(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str, error: OSError, code: int
 ) -> None:
     without_engine = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
     monkeypatch.setitem(sys.modules, "flows.process_batch", without_engine)
     monkeypatch.setattr("flows.engine.start", lambda: None)
 
-    def full(*_what: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fails(*_what: object, **_named: object) -> int:
+        raise error
 
-    monkeypatch.setattr("portal.cli.download.deliver", full)
+    monkeypatch.setattr(step, fails)
     batch = desk.send({"1.jpg": b"no photo"})
-    said = run("run", batch, "--to", str(tmp_path / "cutouts"), code=2)
+    said = run("run", batch, "--to", str(tmp_path / "cutouts"), code=code)
     assert f"bgbatch download {batch} --to FOLDER" in said
 
 
