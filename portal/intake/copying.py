@@ -35,15 +35,22 @@ class Copying:
 
         Raises `OSError` for the photo that lies behind the others: else each of them would be told of it.
         """
+        most = self.parts.settings.max_bytes
         try:
-            size = file.stat().st_size
-            # A larger one gets its own result, without its bytes.
-            data = file.read_bytes() if size <= self.parts.settings.max_bytes else None
+            with open(file, "rb", opener=_without_waiting) as reader:
+                size = os.fstat(reader.fileno()).st_size
+                data = reader.read(most + 1) if size <= most else None
         except OSError as fault:
             if path == self.stamp.options.bg_image:
                 raise
             self.unread[path] = fault.strerror or type(fault).__name__
             return 0, UNREAD
-        if data is not None:
-            self.parts.transient.write(self.stamp, source_key(self.stamp.batch_id, number), data)
-        return size, ""
+        if data is None or len(data) > most:  # it gets its own result, without its bytes
+            return max(size, most + 1), ""
+        self.parts.transient.write(self.stamp, source_key(self.stamp.batch_id, number), data)
+        return len(data), ""
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A file that has become a pipe since it was listed is empty: nobody may ever write into it."""
+    return os.open(path, flags | os.O_NONBLOCK)

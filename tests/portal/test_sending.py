@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from flows.parts import Parts, open_parts
+from flows.receive import stamp_batch
 from portal.cli.sending import send
+from portal.intake.copying import Copying
 from schemas.clock import system_clock
-from schemas.errors import BadManifest, BadOptions, UserError
+from schemas.errors import BadManifest, BadOptions, NotFound, UserError
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from store.outside.allowed import allow
 from store.records.batches import list_batches
 from store.records.people import create_account
+from store.transient.transient_store import source_key
 from tests.portal.test_intake import packed
 from tests.records import at_home
 
@@ -200,3 +205,24 @@ def test_links_are_not_followed_out_of_what_was_sent(
     walked = send(parts, str(tmp_path / "link"), account_id, None, CutoutOptions())
     assert [each.path for each in parts.transient.manifest(walked).items] == ["own.jpg"]
     assert "Left out: 1 × .csv, 2 × links." in capsys.readouterr().err
+
+
+def test_a_file_that_changed_since_it_was_listed_is_what_it_is_when_it_is_read(parts: Parts, tmp_path: Path) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    copying = Copying(parts, stamp_batch(parts, account_id, None, CutoutOptions()))
+    os.mkfifo(tmp_path / "1.jpg")
+    release = Timer(20, lambda: (tmp_path / "1.jpg").write_bytes(b""))  # of whoever waits for a writer
+    release.daemon = True
+    release.start()
+    assert copying.copy(1, "1.jpg", tmp_path / "1.jpg") == (0, "")
+    assert not release.finished.is_set(), "it waited"
+    release.cancel()
+    grows = Path("/proc/self/maps")  # its status says that it is empty
+    size, source = copying.copy(2, "2.jpg", grows)
+    assert (size, source) == (len(parts.transient.read(source_key(copying.stamp.batch_id, 2))), "")
+    assert size > 0
+    small = replace(copying, parts=replace(parts, settings=parts.settings.model_copy(update={"max_megabytes": 1e-4})))
+    assert small.copy(3, "3.jpg", grows) == (101, ""), "over the limit, whatever it seemed to be"
+    with pytest.raises(NotFound):
+        parts.transient.read(source_key(copying.stamp.batch_id, 3))
