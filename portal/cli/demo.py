@@ -28,7 +28,7 @@ def demo(
     ),
 ) -> None:
     """Show the whole product on real photos: cutouts, consent, lake, withdrawal, and a day later the purge."""
-    with exit_codes():
+    with exit_codes("Run the demo again: it begins anew."):  # its batches are in a home of its own
         require_known(str(to))
         folder = _empty(to.resolve())
         settings = Settings(home=folder / "home")

@@ -6,8 +6,11 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from portal.cli.app import app
 from tests.flows.test_command_line import BGBATCH
 
 
@@ -32,3 +35,12 @@ def test_the_demo_shows_the_promise_kept_and_leaves_nothing_behind(tmp_path: Pat
             assert (lowest, highest > 200) == (0, True), "background gone, subject there"
     left = [path for place in ("transient", "lake") for path in (folder / "home" / place).rglob("*") if path.is_file()]
     assert left == []
+
+
+def test_a_demo_that_is_stopped_says_how_to_see_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("portal.cli.demo._play", stopped)
+    done = CliRunner().invoke(app, ["demo", "--to", str(tmp_path / "demo")])
+    assert (done.exit_code, done.stderr) == (130, "Stopped. Run the demo again: it begins anew.\n")
