@@ -92,13 +92,15 @@ class Children:
 
 
 def until_stopped() -> threading.Event:
-    """Set by SIGTERM or Ctrl-C: what is under way is brought to a good end.
+    """Set by SIGTERM, Ctrl-C or a closed window: what is under way is brought to a good end.
 
     A shell that starts a program with `&` has it ignore SIGINT; this handler hears it all the same.
     """
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # by whomever that is heard
     return ending
 
 

@@ -7,9 +7,12 @@ import sys
 import time
 from subprocess import PIPE, Popen
 
+import httpx
 import pytest
 
+from portal.cli.children import BGBATCH
 from tests.api.conftest import Desk
+from tests.ports import free_port
 
 STUCK = """
 import ctypes, os, threading
@@ -69,3 +72,14 @@ def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signa
     printed, said = child.communicate(timeout=60)
     assert (child.returncode, printed) == (130, b", and tidied up")
     assert said.startswith(b"Stopped. What is done stays done")
+
+
+def test_a_portal_whose_window_is_closed_ends_as_by_sigterm(desk: Desk) -> None:
+    port = free_port()
+    words = [*BGBATCH, "serve", "--portal-only", "--port", str(port)]
+    child = Popen(words, stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:  # it listens before it serves
+        client.get(f"http://127.0.0.1:{port}/healthz")
+    child.send_signal(signal.SIGHUP)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said.count(b"\n")) == (0, 2), said
