@@ -14,6 +14,7 @@ from unittest.mock import patch
 import ray
 import ray._private.ray_constants
 import ray._private.services
+import ray._private.utils
 import ray._private.worker
 from ray.actor import ActorHandle
 
@@ -41,7 +42,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
     if settings.ray_address:
         _require_answer(settings.ray_address)
         try:
-            with _sigterm_left_alone():
+            with _sigterm_left_alone(), _nameless():
                 ray.init(address=settings.ray_address, namespace=NAMESPACE, **quiet)
         except ConnectionError:
             raise WorkersLost(
@@ -53,7 +54,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
         here = patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
-        with here, _sigterm_left_alone():
+        with here, _sigterm_left_alone(), _nameless():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -75,6 +76,11 @@ def _sigterm_left_alone() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def _nameless() -> Any:
+    """Ray would tell its cluster this process's whole command, which names customers' files and need not be UTF-8."""
+    return patch.object(ray._private.utils, "get_entrypoint_name", lambda: NAMESPACE)
 
 
 def _require_answer(address: str) -> None:

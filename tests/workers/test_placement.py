@@ -48,3 +48,23 @@ def test_ray_starts_for_a_user_whose_home_cannot_be(tmp_path: Path) -> None:
     asked = [sys.executable, "-c", START, str(tmp_path)]
     said = subprocess.run(asked, env=env, capture_output=True, text=True, timeout=300)
     assert said.stdout == "joined\n", said.stderr
+
+
+NAMED = """
+import sys
+from pathlib import Path
+from store.settings import Settings
+from workers.placement import connect
+
+connect(Settings(home=Path(sys.argv[1])))
+import ray
+jobs = ray._private.worker.global_worker.gcs_client.get_all_job_info()
+print([each.entrypoint for each in jobs.values()])
+"""
+
+
+def test_a_cluster_is_not_told_the_command_which_names_customers_files(tmp_path: Path) -> None:
+    words = ["submit", "grandmothers-portrait.jpg", os.fsdecode(b"f\xfcr Acme.jpg"), "--account", "Acme"]
+    asked = [sys.executable, "-c", NAMED, str(tmp_path), *words]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=300)
+    assert said.stdout == "['bgbatch']\n", said.stderr
