@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,11 +24,17 @@ def upload_manifest(copying: Copying, listed: Sequence[Listed], beside: Path, on
     def copied(numbered: tuple[int, Listed]) -> Item:
         number, each = numbered
         size, source = 0, each.url
-        file = beside / each.file if each.file is not None else None
-        if file is not None and is_photo_file(file) and os.path.realpath(file) == str(file):
+        file = _file_of(each.file, beside) if each.file is not None else None
+        if file is not None and os.path.realpath(file) == str(file):
             size, source = copying.copy(number, each.path, file)
         return Item(number=number, path=each.path, size=size, source=source, options=each.options)
 
     parts, stamp = copying.parts, copying.stamp
     items = all_in_parallel(parts.transient.objects.storage.AT_ONCE, copied, enumerate(listed, start=1), on_item)
     return seal(parts, stamp, items)
+
+
+def _file_of(path: str, beside: Path) -> Path | None:
+    """The file that a line names; letters with marks may be written otherwise on the disk, as a Mac's are."""
+    forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
+    return next((file for form in forms if is_photo_file(file := beside / form)), None)

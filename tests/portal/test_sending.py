@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 
@@ -226,3 +228,17 @@ def test_a_file_that_changed_since_it_was_listed_is_what_it_is_when_it_is_read(p
     assert small.copy(3, "3.jpg", grows) == (101, ""), "over the limit, whatever it seemed to be"
     with pytest.raises(NotFound):
         parts.transient.read(source_key(copying.stamp.batch_id, 3))
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_list_may_write_letters_otherwise_than_the_disk(
+    parts: Parts, tmp_path: Path, listed: Literal["NFC", "NFD"], on_disk: Literal["NFC", "NFD"]
+) -> None:
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
+    (tmp_path / normalize(on_disk, "Müller")).mkdir()
+    (tmp_path / normalize(on_disk, "Müller/ä.jpg")).write_bytes(b"1")
+    (tmp_path / "list.csv").write_text(normalize(listed, "path\nMüller/ä.jpg\n"))
+    batch = send(parts, str(tmp_path / "list.csv"), account_id, None, CutoutOptions())
+    (item,) = parts.transient.manifest(batch).items
+    assert (item.path, item.size) == (normalize(listed, "Müller/ä.jpg"), 1)
