@@ -210,6 +210,22 @@ def test_an_actor_is_not_idle_while_it_loads_its_network_however_long_that_takes
         time.sleep(0.05)
 
 
+def test_what_was_lost_before_is_put_beside_no_other_call_and_none_beside_it(place: Place) -> None:
+    """Nobody could tell which of them an actor dies over."""
+    stamp, pool = place.send({f"{n}.jpg": b"a photo" for n in range(3)}), Pool(place.parts.settings, 1, SlowActor)
+    (only,) = pool._places
+    ray.get(only.hello)
+    only.is_ready = True
+    for waiting, lost in (([(1,), (2,)], (2,)), ([(2,), (3,)], (2,))):
+        calls = _Calls(deque(waiting), lambda report: None)
+        calls.losses[lost] = 1
+        pool._give_out(calls, stamp.batch_id, place.parts.clock)
+        assert [shard for shard, _ in calls.running.values()] == waiting[:1]
+        for call in calls.running:
+            pool._leave_queue(only, call)
+    ray.kill(only.actor)
+
+
 def test_calls_of_an_actor_on_a_cpu_come_one_after_the_other(place: Place) -> None:
     assert sorted(cut_all(place, Pool(place.parts.settings, 1, WatchedActor))) == list(range(1, 9))
     assert not (place.parts.settings.home / "overlapped").exists()
