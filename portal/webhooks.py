@@ -12,11 +12,12 @@ import hashlib
 import hmac
 import json
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from schemas.clock import Clock
-from schemas.errors import BgbatchError
+from schemas.errors import BgbatchError, LineTooLong
 from schemas.ids import AccountId, Randomness
 from store.outside.fetch import Fetcher, FetchLimits
 from store.records import webhooks
@@ -28,6 +29,8 @@ GONE = 410
 _AT_ONCE = 8
 _BATCH = 64
 """Events of a round: 8 after 8 at 15 s each, it takes two minutes at its slowest."""
+_LOOKED_UP = threading.BoundedSemaphore(4)
+"""Addresses that are checked at once. A name whose server never answers holds a thread of the portal for 15 s."""
 _log = logging.getLogger(__name__)
 
 
@@ -39,9 +42,14 @@ def default_fetcher() -> Fetcher:
 def add(
     records: Records, account_id: AccountId, url: str, now: datetime, randomness: Randomness, fetcher: Fetcher
 ) -> Webhook:
-    """Check an address and note it. Raises `UnsafeAddress`, `UserError`, `AlreadyExists`."""
+    """Check an address and note it. Raises `UnsafeAddress`, `UserError`, `AlreadyExists`, `LineTooLong`."""
     url = url.strip()
-    fetcher.check(url)
+    if not _LOOKED_UP.acquire(blocking=False):
+        raise LineTooLong("Other addresses are being checked at this moment. Add this one again.", 5)
+    try:
+        fetcher.check(url)
+    finally:
+        _LOOKED_UP.release()
     with records.transaction() as connection:
         return webhooks.add(connection, account_id, url, now, randomness)
 

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from flows.parts import Parts
 from portal.api import batches, consent, problems, schedules, uploads, webhooks
-from portal.api.room import Room
+from portal.api.room import Lists, Room
 from portal.web.access_log import NO_TELEMETRY
 from portal.web.portal import Portal
 from store.objects.object_store import open_store
@@ -30,6 +30,7 @@ def create_api(portal: Portal) -> FastAPI:
     )
     settings = portal.settings
     api.state.portal = portal
+    api.state.lists = Lists()
     api.state.room = Room(settings.uploads_at_once, settings.max_bytes)
     api.state.parts = Parts(
         settings=settings,

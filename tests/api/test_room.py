@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
+import httpx
 import pytest
-from fastapi import Request
+from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
+from starlette.routing import Mount
 
 from portal.api import room
 from portal.api.receiving import read_body
@@ -16,6 +18,7 @@ from portal.api.room import Room
 from portal.api.uploads import _part
 from schemas.errors import FileTooLarge, LineTooLong
 from schemas.ids import AccountId
+from tests.api.conftest import Desk
 
 ACME, BAZAAR = AccountId("a1"), AccountId("a2")
 MOST = 1_000
@@ -68,6 +71,25 @@ def test_all_accounts_together_have_the_places_that_there_are() -> None:
             await held.enter_async_context(places.for_one(sending(b"photo"), BAZAAR))
 
     holding(1, play)
+
+
+def test_long_lists_of_addresses_are_opened_a_few_at_once_and_of_one_account_fewer(desk: Desk) -> None:
+    def opened(who: str, photos: int) -> httpx.Response:
+        items = [{"url": f"https://photos.example/{number}.jpg"} for number in range(photos)]
+        return desk.call("POST", "/batches", who, json={"items": items}, headers={"Idempotency-Key": "stock"})
+
+    app = desk.client.app
+    assert isinstance(app, FastAPI)
+    (lists,) = [each.app.state.lists for each in app.routes if isinstance(each, Mount) and each.path == "/v1"]
+    acme, bazaar = (desk.accounts[who][0] for who in ("Acme", "Bazaar"))
+    with lists.for_one(acme), lists.for_one(acme):
+        refused = opened("Acme", 1_001)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+        assert opened("Bazaar", 1_001).status_code == 201
+        assert desk.call("POST", "/batches", json={}).status_code == 201
+        with lists.for_one(bazaar), lists.for_one(bazaar), pytest.raises(LineTooLong), lists.for_one(AccountId("a3")):
+            pass
+    assert opened("Acme", 1_001).status_code == 201, "with the same key"
 
 
 def test_a_body_without_an_end_is_not_read_for_ever_outside_either() -> None:

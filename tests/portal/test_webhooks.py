@@ -231,6 +231,34 @@ def test_a_private_address_is_refused_when_it_is_added(outbox: Outbox, url: str)
         telling.add(outbox.records, outbox.account_id, url, NOON, os.urandom, telling.default_fetcher())
 
 
+def test_names_that_nobody_answers_for_keep_no_more_than_four_threads(outbox: Outbox) -> None:
+    """A portal has 40: one customer with forty such names left nobody else an answer for 15 s."""
+    asked, answer = threading.Semaphore(0), threading.Event()
+
+    def silent(host: str, port: int) -> tuple[str, ...]:
+        asked.release()
+        assert answer.wait(60)
+        return ("127.0.0.1",)
+
+    def add(number: int) -> Webhook:
+        fetcher = Fetcher(FetchLimits(bytes=1000, seconds=60), guard=lambda ip: True, resolve=silent)
+        url = f"https://{number}.bazaar.example/"
+        return telling.add(outbox.records, outbox.account_id, url, NOON, os.urandom, fetcher)
+
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(add, number) for number in range(4)]
+        for _ in range(4):
+            assert asked.acquire(timeout=60)
+        try:
+            with pytest.raises(LineTooLong) as refused:
+                outbox.add("https://one-more.bazaar.example/")
+        finally:
+            answer.set()
+        assert refused.value.retry_after == 5
+        assert len({each.result().webhook_id for each in waiting}) == 4
+    outbox.add("https://one-more.bazaar.example/")
+
+
 def test_a_name_that_turns_private_later_is_not_called(outbox: Outbox, receiver: Receiver) -> None:
     hook = outbox.add(receiver.url)
     outbox.tell()
