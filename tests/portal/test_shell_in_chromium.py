@@ -39,6 +39,28 @@ def test_a_form_is_sent_once_however_often_it_is_pressed(context: BrowserContext
     expect(page.get_by_role("alert")).to_contain_text("There is a key of that name already")
 
 
+def test_who_hears_pages_hears_that_it_was_not_done_and_why(context: BrowserContext, site: Site, address: str) -> None:
+    """The title is read first, then the field that one is in; an alert that comes with its page is often not read."""
+    page = sign_in(context, site, address)
+    for path, label, button in (
+        ("/account/keys", "A new key, for", "Make a key"),
+        ("/account/webhooks", "A public address", "Add it"),
+        ("/account/people", "Add somebody", "Add them"),
+        ("/account/close", "To close it", "Close the account for good"),
+    ):
+        page.goto(address + path)
+        assert not page.title().startswith("Not done")
+        field = page.get_by_label(label)
+        expect(field).not_to_have_attribute("aria-invalid", "true")
+        page.locator("form.fields").evaluate("(form) => { form.noValidate = true; }")
+        field.fill(" " if path == "/account/keys" else "http://x y")
+        page.get_by_role("button", name=button).click()
+        expect(page).to_have_title(re.compile("^Not done: "))
+        expect(field).to_be_focused()
+        expect(field).to_have_accessible_description(page.get_by_role("alert").inner_text())
+        assert is_accessible(page)
+
+
 def test_what_cannot_be_taken_back_is_pressed_twice(context: BrowserContext, site: Site, address: str) -> None:
     """By keyboard: the first press says what the second does. A change of mind closes it again, and nothing is sent."""
     page = sign_in(context, site, address)
