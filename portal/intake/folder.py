@@ -51,11 +51,13 @@ def find_photos(folder: Path) -> Found:
 
 def one_photo(file: Path) -> Found:
     """A photo that is sent alone. Raises `UserError` for what is no photo by its name, `OSError` if unreadable."""
-    if not file.is_file() or not has_photo_name(file.name) or not can_be_kept(file.name):
+    if not file.is_file() or not has_photo_name(file.name):
         raise UserError(
             "That is no folder, no zip file, no manifest (.csv, .jsonl, .json), and no photo by its name. "
             f"Photos end in {', '.join(sorted(PHOTO_SUFFIXES))}."
         )
+    if not can_be_kept(file.name):
+        raise UserError("No cutout can be called as that photo is: its name is in no UTF-8, or too odd. Rename it.")
     file.open("rb").close()
     return Found(photos={file.name: file}, left_out=Tally())
 

@@ -118,13 +118,14 @@ def test_a_photo_is_sent_alone_under_its_name(
         ("https://photos.example/1.jpg", "a column `url`"),
         ("gs://stock/photos", "s3://bucket/prefix"),
         ("pipe.jpg", "no photo by its name"),
-        ("a\x1b.jpg", "no photo by its name"),
+        ("a\x1b.jpg", "Rename it"),
+        (os.fsdecode(b"\xff.jpg"), "in no UTF-8"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before_anything_is(parts: Parts, tmp_path: Path, name: str, said: str) -> None:
     with parts.records.transaction() as connection:
         account_id, _ = create_account(connection, "Acme", "owner@acme.example", parts.clock(), os.urandom)
-    for there in ("list.txt", "a\x1b.jpg"):
+    for there in ("list.txt", "a\x1b.jpg", os.fsdecode(b"\xff.jpg")):
         (tmp_path / there).write_text("1.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")  # would be read for ever
     with pytest.raises((UserError, FileNotFoundError), match=said):
