@@ -120,7 +120,8 @@ def retime(connection: Connection, schedule_id: ScheduleId, clock: Clock, **time
         timetable.check(changed.cron, changed.timezone)
     if "deadline_minutes" in times:  # what stays may be older than its limit
         _check_deadline(changed.deadline_minutes)
-    schedules.retime(connection, schedule_id, times, clock() if is_other_clock else None)
+    if times:
+        schedules.retime(connection, schedule_id, times, clock() if is_other_clock else None)
     return schedules.find(connection, schedule_id)
 
 

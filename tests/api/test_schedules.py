@@ -94,6 +94,7 @@ def test_an_owner_gives_a_schedule_other_times_and_what_is_left_out_stays(desk: 
         assert desk.call("PATCH", path, json=wrong).status_code in (400, 422)
     assert desk.call("PATCH", path, "Bazaar", json={"cron": "0 1 * * *"}).status_code == 404
     assert changed == desk.call("GET", path).json()
+    assert desk.call("PATCH", path, json={}).json() == changed, "nothing was to be changed"
 
 
 def test_a_program_pauses_a_schedule_and_lets_it_go_on(desk: Desk) -> None:
