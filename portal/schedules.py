@@ -8,10 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from flows import timetable
 from flows.calling_off import call_off
-from flows.night_report import SCHEDULE_REMOVED
-from flows.night_telling import tell
+from flows.nights import timetable
+from flows.nights.report import SCHEDULE_REMOVED
+from flows.nights.telling import tell
 from schemas.clock import Clock
 from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness

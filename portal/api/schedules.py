@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from flows.night_report import Report, report_of
+from flows.nights.report import Report, report_of
 from portal import schedules as known
 from portal.api.sender import Sender, TheOwner, TheSender
 from schemas.industries import Industry

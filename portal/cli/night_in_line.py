@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import sleep
 
-from flows import night_steps
-from flows.night_worker import Job
+from flows.nights import steps as night_steps
+from flows.nights.worker import Job
 from flows.parts import Parts
 from store.records import line, nights
 from store.records.batches import get_batch

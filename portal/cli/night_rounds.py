@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import OperationalError
 
-from flows import engine, night_steps
+from flows import engine
 from flows.lease import new_holder
-from flows.night_watch import NightWatch
-from flows.night_worker import Worker
+from flows.nights import steps as night_steps
+from flows.nights.watch import NightWatch
+from flows.nights.worker import Worker
 from flows.parts import Parts
 from portal import webhooks as telling
 from schemas.errors import BgbatchError
@@ -72,7 +73,7 @@ def look_after_all(parts: Parts, *, in_line: bool) -> list[Night]:
         return night_steps.run_due(parts, worker_in_line(), at_once=_AT_ONCE)
     if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
-    from flows.nights import due_nights
+    from flows.nights.due_nights import due_nights
 
     with engine.running(parts):
         return due_nights()

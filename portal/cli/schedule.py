@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlalchemy import Connection
 
-from flows import engine, night_steps
-from flows.night_report import Report, markdown, report_of
-from flows.night_worker import Job
+from flows import engine
+from flows.nights import steps as night_steps
+from flows.nights.report import Report, markdown, report_of
+from flows.nights.worker import Job
 from flows.parts import Parts
 from portal import schedules as known
 from portal.cli.children import until_stopped
@@ -276,7 +277,7 @@ def report(
 
 def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     """`begun`: the night to go on with; by now another may have brought it to its end, and none is begun after it."""
-    from flows.nights import night
+    from flows.nights.due_nights import night
 
     with engine.running(parts):
         states = night(schedule.schedule_id, out_of_turn=begun is None)

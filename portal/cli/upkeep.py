@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import engine, timetable
+from flows import engine
 from flows.cleaning import purge
+from flows.nights import timetable
 from flows.parts import Parts, parts_to_clean, using
 from portal.cli.children import until_stopped
 from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, say, show_json, stores

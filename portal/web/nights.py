@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from flows.night_report import Report, report_of
+from flows.nights.report import Report, report_of
 from portal.schedules import next_at, own_night, own_schedule
 from portal.web.limits import limited_posts
 from portal.web.plainly import asked_for, when

@@ -6,7 +6,7 @@ after the batch's purge time (the fence against late writers).
 
     <hour>/<batch id>/source/000001          the customer's bytes, as they came (or source/<token> of an upload)
     <hour>/<batch id>/upload/…               names and parts of uploads until the seal: see `store.transient.uploads`
-    <hour>/<batch id>/night.json             names and fingerprints of a night's photos: see `flows.night_look`
+    <hour>/<batch id>/night.json             names and fingerprints of a night's photos: see `flows.nights.look`
     <hour>/<batch id>/backdrop               the photo behind the subjects, if any: see `store.transient.backdrop`
     <hour>/<batch id>/cutout/000001.png      what the customer gets
     <hour>/<batch id>/mask/000001.png        8-bit gray, upright full size; only for batches with a grant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.changes import Changes, compare
+from flows.nights.changes import Changes, compare
 from schemas.left_out import LeftOut
 from store.outside.listing import OutsideFile
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 
-from flows.timetable import next_due
+from flows.nights.timetable import next_due
 from tests.flows.test_command_line import Shell
 
 CRON, ZONE = "0 2 * * *", "Europe/Berlin"
 DEPLOY = """
-from flows.nights import deployments
+from flows.nights.due_nights import deployments
 from flows.parts import current_parts
 for each in deployments(current_parts()):
     print(each.apply())

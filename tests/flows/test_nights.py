@@ -21,10 +21,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import night_delivery, night_look, night_steps, timetable
-from flows.night_report import REPORTS, markdown, report_of
-from flows.night_watch import NightWatch
-from flows.night_worker import Job, Worker
+from flows.nights import delivery as night_delivery
+from flows.nights import look as night_look
+from flows.nights import steps as night_steps
+from flows.nights import timetable
+from flows.nights.report import REPORTS, markdown, report_of
+from flows.nights.watch import NightWatch
+from flows.nights.worker import Job, Worker
 from flows.parts import Parts, open_parts
 from portal.cli import night_rounds
 from portal.schedules import MOST_MINUTES, Wanted, add, remove, retime
@@ -489,7 +492,7 @@ def test_a_watch_that_leaves_the_cutting_to_nobody_runs_what_is_due_on_an_engine
         ending.set()
         return []
 
-    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(due_nights=due_nights))
+    monkeypatch.setitem(sys.modules, "flows.nights.due_nights", SimpleNamespace(due_nights=due_nights))
     monkeypatch.setattr("flows.engine.start", lambda: ran.append("engine"))
     monkeypatch.setattr(night_steps, "run_due", lambda *_, **__: pytest.fail("nobody would cut it"))
     night_rounds.keep_looking(market.parts, False, ending)
@@ -1371,7 +1374,7 @@ def test_cutouts_must_not_be_delivered_into_the_source(market: Market) -> None:
 
 
 def test_a_deployment_starts_by_cron_and_time_zone_and_knows_only_an_id(market: Market) -> None:
-    from flows.nights import deployments
+    from flows.nights.due_nights import deployments
 
     schedule = market.schedule()
     (made,) = deployments(market.parts)

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flows.timetable import Action, Going, Pace, Step, Timetable, decide, estimate, is_at_risk, newest_due, next_due
+from flows.nights.timetable import (
+    Action,
+    Going,
+    Pace,
+    Step,
+    Timetable,
+    decide,
+    estimate,
+    is_at_risk,
+    newest_due,
+    next_due,
+)
 from store.records.schedules import Overlap
 
 BERLIN = "Europe/Berlin"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.timetable import next_due
+from flows.nights.timetable import next_due
 from portal.web.plainly import FLAGS, asked_for, when
 from schemas.options import CutoutOptions, parse_options
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from flows import night_steps
-from flows.night_worker import Job, Worker
+from flows.nights import steps as night_steps
+from flows.nights.worker import Job, Worker
 from portal.cli.app import app
 from schemas.ids import BatchId
 from store.outside import allowed
@@ -238,7 +238,7 @@ def test_a_night_whose_dispatcher_has_gone_is_gone_on_with_here_and_no_other_is_
         return []
 
     monkeypatch.setattr("portal.cli.night_in_line.sleep", is_gone)
-    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
+    monkeypatch.setitem(sys.modules, "flows.nights.due_nights", SimpleNamespace(night=night))
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "running"' in run("schedule", "run", schedule, "--json", code=1)
     assert asked == [False]
@@ -367,7 +367,7 @@ def test_a_night_whose_batch_an_idle_dispatcher_takes_first_is_waited_for(
         desk.work(ours.stamp.batch_id)
 
     monkeypatch.setattr("portal.cli.night_in_line.sleep", is_cut)
-    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=night))
+    monkeypatch.setitem(sys.modules, "flows.nights.due_nights", SimpleNamespace(night=night))
     monkeypatch.setattr("flows.engine.start", lambda: None)
     assert '"state": "completed"' in run("schedule", "run", schedule, "--json")
     assert (len(looks), (tmp_path / "cutouts/1.png").exists()) == (1, True)
@@ -418,7 +418,9 @@ def test_who_runs_a_night_that_another_process_works_on_is_told_where_to_look(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule = added(tmp_path)
-    monkeypatch.setitem(sys.modules, "flows.nights", SimpleNamespace(night=lambda _schedule_id, out_of_turn: []))
+    monkeypatch.setitem(
+        sys.modules, "flows.nights.due_nights", SimpleNamespace(night=lambda _schedule_id, out_of_turn: [])
+    )
     monkeypatch.setattr("flows.engine.start", lambda: None)
     said = run("schedule", "run", schedule, code=2)
     assert "Another process works on this schedule's night just now. Look at `bgbatch schedule show`." in said

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from flows.night_delivery import write_details
-from flows.night_report import markdown, report_of
-from flows.night_worker import Job, fenced
-from flows.timetable import Pace, estimate, is_at_risk
+from flows.nights.delivery import write_details
+from flows.nights.report import markdown, report_of
+from flows.nights.timetable import Pace, estimate, is_at_risk
+from flows.nights.worker import Job, fenced
 from schemas.counting import so_many
 from store.records import nights, webhooks
 from store.records.nights import Night, NightState

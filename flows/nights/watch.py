@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from flows.night_steps import run_alone
-from flows.night_worker import Worker
+from flows.nights.steps import run_alone
+from flows.nights.worker import Worker
 from flows.parts import Parts
 from store.records import schedules
 from store.records.nights import Night

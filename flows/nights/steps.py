@@ -18,13 +18,13 @@ from sqlalchemy.exc import OperationalError
 
 from flows.calling_off import call_off
 from flows.lease import LeaseLost, batch_renewed, under_lease
-from flows.night_delivery import deliver
-from flows.night_look import ToDo, look, read_todo
-from flows.night_report import NOT_DELIVERED, NOT_DONE, OVERLAP
-from flows.night_telling import end, tell, watch_pace
-from flows.night_worker import Job, Worker, fenced, held
+from flows.nights.delivery import deliver
+from flows.nights.look import ToDo, look, read_todo
+from flows.nights.report import NOT_DELIVERED, NOT_DONE, OVERLAP
+from flows.nights.telling import end, tell, watch_pace
+from flows.nights.timetable import Action, Going, Pace, Step, Timetable, decide
+from flows.nights.worker import Job, Worker, fenced, held
 from flows.parts import Parts
-from flows.timetable import Action, Going, Pace, Step, Timetable, decide
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
 from schemas.results import Done, Failed, results_by_number

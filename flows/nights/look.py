@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from flows.changes import Changes, Photo, compare
 from flows.lease import LeaseLost
-from flows.night_worker import Job, fenced, require_night
+from flows.nights.changes import Changes, Photo, compare
+from flows.nights.worker import Job, fenced, require_night
 from flows.parts import Parts
 from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
-from flows.changes import cutout_names, photos_in
 from flows.lease import LeaseLost
-from flows.night_look import ToDo
-from flows.night_report import REPORTS, Details, details_key, report_of
-from flows.night_worker import Job, fenced
+from flows.nights.changes import cutout_names, photos_in
+from flows.nights.look import ToDo
+from flows.nights.report import REPORTS, Details, details_key, report_of
+from flows.nights.worker import Job, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
 from store.outside.allowed import real_place

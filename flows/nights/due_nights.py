@@ -9,9 +9,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from flows import night_steps
 from flows.lease import new_holder
-from flows.night_worker import Job, Worker
+from flows.nights import steps as night_steps
+from flows.nights.worker import Job, Worker
 from flows.parts import Parts, current_parts, using
 from flows.process_batch import process_batch
 from flows.unforeseen import without_its_text

@@ -1,0 +1,1 @@
+"""Nights: what of a customer's place is new since the last one, cut out, delivered there, and told."""
