@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
-from lake.admission import discard, forget_file, lock_file, places_told_of
+from lake.admission import discard, forget_file, lock_file, places_told_of, remember_file
 from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
 from schemas.batch import PROMISED_LIFE
 from schemas.clock import Clock
@@ -136,7 +136,7 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
     strays = retired = 0
     found = {each.key for each in lake.walk(place.prefix)}
     with records.reading() as connection:
-        current, old = _known_keys(connection, place.grant_id)
+        current, old, forgotten = _known_keys(connection, place.grant_id)
     for key in found:
         if key in current:
             continue
@@ -146,6 +146,9 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
             if retired_at + READING <= now:
                 lake.delete([key])
                 retired += 1
+        elif key in forgotten:
+            with records.transaction() as connection:
+                remember_file(connection, key, lake)
         elif not may_be_in_the_making(key, now):
             with records.transaction() as connection:
                 strays += discard(connection, key, lake)
@@ -177,18 +180,19 @@ def _sweep_unknown_grant(lake: ObjectStore, place: Place, ledger_read_at: dateti
     return len(lost)
 
 
-def _known_keys(connection: Connection, grant_id: GrantId) -> tuple[set[str], dict[str, datetime]]:
-    """Keys of candidate files; and those of retired ones, with the time since when."""
+def _known_keys(connection: Connection, grant_id: GrantId) -> tuple[set[str], dict[str, datetime], set[str]]:
+    """Keys of candidate files; those of retired ones, with the time since when; and those of files that were lost."""
     current: set[str] = set()
     retired: dict[str, datetime] = {}
+    forgotten: set[str] = set()
     for table in (admissions, merged_files):
-        query = select(table.c.key, table.c.retired_at).where(table.c.grant_id == grant_id, table.c.erased_at.is_(None))
-        for key, retired_at in connection.execute(query):
-            if retired_at is None:
-                current.add(key)
-            else:
+        query = select(table.c.key, table.c.retired_at, table.c.erased_at).where(table.c.grant_id == grant_id)
+        for key, retired_at, erased_at in connection.execute(query):
+            if retired_at is not None:
                 retired[key] = retired_at
-    return current, retired
+            else:
+                (current if erased_at is None else forgotten).add(key)
+    return current, retired, forgotten
 
 
 def _sweep_unknown_folders(lake: ObjectStore) -> int:

@@ -14,6 +14,7 @@ from portal.web.contributions import contributions
 from schemas.batch import PROMISED_LIFE
 from schemas.errors import StillThere, StoreFault
 from schemas.ids import new_grant_id
+from schemas.industries import Industry
 from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore
 from store.objects.storage import Refused, StoredObject
@@ -268,6 +269,19 @@ def test_a_lake_that_is_out_of_sight_loses_nothing(world: World, tmp_path: Path)
     elsewhere = replace(world, lake=ObjectStore(Folder(str(tmp_path / "elsewhere"))))
     assert elsewhere.sweep().lost == 0
     assert [each.key for each in world.reader().snapshot().files] == [file.key]
+
+
+def test_files_that_are_in_sight_again_are_read_again(world: World, tmp_path: Path) -> None:
+    """As of a disk that holds a part of the lake, or settings that named another bucket for a day."""
+    files = [world.give(each) for each in (world.grant(), world.grant(Industry.STUDIO))]
+    root = Path(world.lake.storage.root)
+    (root / files[0].key).parent.rename(tmp_path / "away")
+    assert world.sweep().lost == 1
+    world.pass_time(hours=24)
+    (tmp_path / "away").rename((root / files[0].key).parent)
+    assert world.sweep().strays == 0
+    assert world.keys() == sorted(each.key for each in files)
+    assert [each.key for each in world.reader().snapshot().files] == world.keys()
 
 
 def test_one_grant_is_not_another_that_begins_alike(world: World) -> None:
