@@ -202,7 +202,7 @@ def test_each_service_meets_only_those_that_it_needs() -> None:
 
 def test_what_holds_photos_in_memory_has_no_swap() -> None:
     """By itself Docker gives a container as much of the machine's swap as it has memory: photos would lie on a disk."""
-    for name in ("objects", "ray", "portal", "work", "upkeep"):
+    for name in ("objects", "ray", "portal", "work", "nights", "upkeep"):
         service = COMPOSE["services"][name]
         assert service["memswap_limit"] == service["deploy"]["resources"]["limits"]["memory"], name
 
