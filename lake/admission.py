@@ -127,13 +127,11 @@ def forget_file(connection: Connection, key: str, now: datetime) -> bool:
     return any(forgotten)
 
 
-def remember_file(connection: Connection, key: str, lake: ObjectStore) -> None:
-    """Tell readers again of a file that was forgotten, if it is there again. Raises `StoreFault`."""
-    lock_file(connection, key)
-    if lake.exists(key):  # else an erasure beside this one has taken it
-        for table in (admissions, merged_files):
-            forgotten = (table.c.key == key) & table.c.retired_at.is_(None)
-            connection.execute(update(table).where(forgotten).values(erased_at=None))
+def remember_file(connection: Connection, key: str) -> None:
+    """Tell readers again of a file that was forgotten and is there again."""
+    for table in (admissions, merged_files):
+        forgotten = (table.c.key == key) & table.c.retired_at.is_(None)
+        connection.execute(update(table).where(forgotten).values(erased_at=None))
 
 
 def places_told_of(connection: Connection, live: Collection[GrantId]) -> set[Place]:

@@ -148,7 +148,9 @@ def _sweep_live(lake: ObjectStore, records: Records, place: Place, clock: Clock)
                 retired += 1
         elif key in forgotten:
             with records.transaction() as connection:
-                remember_file(connection, key, lake)
+                lock_file(connection, key)
+                if _is_there(lake, key):  # else an erasure beside this one has taken it
+                    remember_file(connection, key)
         elif not may_be_in_the_making(key, now):
             with records.transaction() as connection:
                 strays += discard(connection, key, lake)
@@ -167,9 +169,14 @@ def _forget_lost(lake: ObjectStore, records: Records, missing: Collection[str], 
     for key in sorted(missing):
         with records.transaction() as connection:
             lock_file(connection, key)  # `admit` looks for the object under it
-            if not lake.exists(key):
+            if not _is_there(lake, key):
                 lost += forget_file(connection, key, clock())
     return lost
+
+
+def _is_there(lake: ObjectStore, key: str) -> bool:
+    """By a listing: who erases may read nothing, and S3 tells them nothing of a single object."""
+    return any(each.key == key for each in lake.walk(key))
 
 
 def _sweep_unknown_grant(lake: ObjectStore, place: Place, ledger_read_at: datetime) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -23,6 +24,7 @@ from store.objects.object_store import ObjectStore, open_store
 from store.records.database import open_records
 from store.settings import Settings
 from tests.deploy.files import BASE, DEPLOY, ROOT
+from tests.lake.conftest import build_world
 from tests.store import ceph
 from tests.store.conftest import ceph_bucket, s3_of
 
@@ -40,9 +42,8 @@ def seen_by_another(policy: str) -> tuple[ObjectStore, ObjectStore]:
     who = dict.fromkeys(ROLES, OTHER)
     text = Template((POLICIES / policy).read_text()).substitute(PLACES | who, BUCKET=s3.bucket)
     s3.call("put_bucket_policy", Policy=text)
-    other = Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
     root = f"s3://{s3.bucket}"
-    both = open_store(root, settings), ObjectStore(open_store(root, other).storage, pause=lambda seconds: None)
+    both = open_store(root, settings), ObjectStore(open_store(root, others()).storage, pause=lambda seconds: None)
     return both
 
 
@@ -87,6 +88,24 @@ def test_the_cleanup_deletes_nothing_beside_the_lake() -> None:
     with pytest.raises(StoreFault):
         other.delete(["elsewhere/one"])
     assert owner.read("elsewhere/one") == b"x"
+
+
+def test_a_reconcile_by_the_cleanups_key_hears_what_is_gone_and_what_is_there_again(tmp_path: Path) -> None:
+    """It may list the lake, and S3 tells nothing of a single object to who may not read it."""
+    owner, _ = seen_by_another("lake-cleanup.json")
+    bucket = s3_of(owner).bucket
+    world = build_world(tmp_path)
+    world.lake = open_store(f"s3://{bucket}/lake", owners())
+    cleanup = replace(world, lake=open_store(f"s3://{bucket}/lake", others()))
+    grant = world.grant()
+    gone, _ = world.give(grant), world.give(grant)
+    held = world.lake.read(gone.key)
+    world.lake.delete([gone.key])
+    assert cleanup.sweep().lost == 1
+    world.lake.write(gone.key, held)
+    assert cleanup.sweep().objects == 0
+    assert gone.key in [each.key for each in world.reader().snapshot().files]
+    world.records.engine.dispose()
 
 
 def test_every_policy_names_whom_it_lets_do_what() -> None:
@@ -215,6 +234,10 @@ def say_where(monkeypatch: pytest.MonkeyPatch, home: Path, buckets: dict[str, st
 
 def owners() -> Settings:
     return Settings(s3_endpoint=ceph.server(), s3_key=ceph.KEY, s3_secret=ceph.SECRET)
+
+
+def others() -> Settings:
+    return Settings(s3_endpoint=ceph.server(), s3_key=ceph.OTHER_KEY, s3_secret=ceph.OTHER_SECRET)
 
 
 def test_each_roles_policies_are_listed_where_its_key_is_made() -> None:
