@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, Table, or_, select, update
 
 from lake.admission import discard, forget_file, lock_file, places_told_of, remember_file
 from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
@@ -26,7 +26,7 @@ from store.objects.object_store import ObjectStore
 from store.objects.storage import Children
 from store.purging.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records.database import Records
-from store.records.tables import admissions, merged_files
+from store.records.tables import admissions, merged_files, receipts
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def erase_grant(lake: ObjectStore, records: Records, grant: Grant, clock: Clock)
     found = [each for prefix in places for each in lake.walk(prefix)]
     with records.transaction() as connection:
         begun = grant.grant_id in unfinished_erasures(connection, Erased.GRANT)
-        if not found and not begun and not _has_unerased(connection, grant.grant_id):
+        if not found and not begun and not _is_untold(connection, grant.grant_id):
             return None
         size = sum(each.size for each in found)
         begin_erasures(connection, Erased.GRANT, {grant.grant_id: (len(found), size)}, clock(), listed_at)
@@ -99,13 +99,13 @@ def reconcile(
         if places:  # else the whole lake is out of sight, as when its disk is not mounted
             places += sorted(places_told_of(connection, live) - set(places), key=lambda place: place.prefix)
         to_erase.update(GrantId(each) for each in unfinished_erasures(connection, Erased.GRANT))
-        to_erase.update(_grants_with_unerased(connection))
+        to_erase.update(_untold_grants(connection))
     faults: list[StoreFault] = []
-    receipts: list[Receipt] = []
+    left: list[Receipt] = []
     for grant_id in sorted(to_erase & by_id.keys()):
         with _kept_in(faults):
             receipt = erase_grant(lake, records, by_id[grant_id], clock)
-            receipts += [receipt] if receipt is not None else []
+            left += [receipt] if receipt is not None else []
     strays = retired = lost = 0
     for place in places:
         with _kept_in(faults):
@@ -117,8 +117,8 @@ def reconcile(
     strays += _sweep_unknown_folders(lake)
     if faults:
         raise faults[0]
-    objects = sum(receipt.objects for receipt in receipts) + strays + retired
-    return Reconciled(objects=objects, strays=strays, retired=retired, receipts=tuple(receipts), lost=lost)
+    objects = sum(receipt.objects for receipt in left) + strays + retired
+    return Reconciled(objects=objects, strays=strays, retired=retired, receipts=tuple(left), lost=lost)
 
 
 @contextmanager
@@ -235,21 +235,25 @@ def _folders_of(lake: ObjectStore, grant_id: GrantId) -> list[str]:
     return [prefix for prefix in prefixes if next(lake.walk(prefix), None) is not None]
 
 
-def _has_unerased(connection: Connection, grant_id: GrantId) -> bool:
+def _is_untold(connection: Connection, grant_id: GrantId) -> bool:
     return any(
-        connection.execute(
-            select(table.c.key).where(table.c.grant_id == grant_id, table.c.erased_at.is_(None)).limit(1)
-        ).first()
+        connection.execute(select(table.c.key).where(table.c.grant_id == grant_id, _untold(table)).limit(1)).first()
         for table in (admissions, merged_files)
     )
 
 
-def _grants_with_unerased(connection: Connection) -> set[GrantId]:
+def _untold_grants(connection: Connection) -> set[GrantId]:
     return {
         GrantId(each)
         for table in (admissions, merged_files)
-        for each in connection.execute(select(table.c.grant_id).where(table.c.erased_at.is_(None)).distinct()).scalars()
+        for each in connection.execute(select(table.c.grant_id).where(_untold(table)).distinct()).scalars()
     }
+
+
+def _untold(table: Table) -> ColumnElement[bool]:
+    """Files that are not erased, or of whose grant no receipt says so: they were lost before its withdrawal."""
+    told = select(receipts.c.subject).where(receipts.c.kind == Erased.GRANT)
+    return or_(table.c.erased_at.is_(None), table.c.grant_id.not_in(told))
 
 
 def _mark_erased(connection: Connection, grant_id: GrantId, now: datetime) -> None:

@@ -261,6 +261,9 @@ def test_a_file_that_another_hand_deleted_keeps_nobody_from_reading_the_others(w
     world.withdraw(mine)
     with world.records.reading() as connection:
         assert contributions(connection, [mine])[mine.grant_id].images == gone.rows + (0 if is_last else kept.rows)
+    (receipt,) = world.sweep().receipts
+    assert receipt.objects == (0 if is_last else 1), "who withdraws is told of it all the same"
+    assert world.sweep().receipts == ()
 
 
 def test_a_lake_that_is_out_of_sight_loses_nothing(world: World, tmp_path: Path) -> None:
