@@ -221,7 +221,7 @@ admissions = Table(
 
 `items`: the numbers of the items that were offered with it; `rows` of them could be written.
 `merged_into`: the merged file that holds these rows since `retired_at`; the row stays as the account of what was given.
-`erased_at`: when the grant's files were gone.
+`erased_at`: when the grant's files were gone, or this one was lost.
 """
 
 merged_files = Table(
@@ -347,7 +347,7 @@ submissions = Table(
     Column("sealed_with", String(16)),
 )
 """How a batch stands in line. `upload_key`: names its uploads until it is sealed or purged, then it is forgotten.
-`sealed_with`: what the list of its photos is called in the transient store.
+`sealed_with`: what the list of its photos is called in the transient store, at random.
 
 `ready_at`: since when it waits for workers; `due_at`: when its customer needs it, if said. `again`: codes of failures
 to try once more if they happened before `again_before`. `cancel_at`: when it was called off. The lease says which

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -228,14 +229,15 @@ class TransientStore:
             return data
 
     def keep_list(self, manifest: Manifest) -> str:
-        """Keep a list of photos to seal a batch with; returns what it is called, which follows from what it says.
+        """Keep a list of photos to seal a batch with; returns what it is called.
 
         A write may stand still for minutes, and another request seals the batch meanwhile: so each list has a name of
-        its own, and the records say which of them counts. Raises `PastDeadline`.
+        its own, and the records say which of them counts. It says nothing of the list: they keep it for good. Raises
+        `PastDeadline`.
         """
-        data = manifest.model_dump_json().encode()
-        name = hashlib.sha256(data).hexdigest()[:16]
-        self.write(manifest.stamp, _list_key(manifest.stamp.batch_id, name), data)
+        name = secrets.token_hex(8)
+        key = _list_key(manifest.stamp.batch_id, name)
+        self.write(manifest.stamp, key, manifest.model_dump_json().encode())
         return name
 
     def publish_list(self, stamp: Stamp, name: str) -> None:
