@@ -1,37 +1,52 @@
-"""Ctrl-C at a moment when it does no harm."""
+"""Ctrl-C, and what is taken as it, at a moment when it does no harm."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OF_PREFECT = "prefect.utilities.engine"
+_Handler = Callable[[int, FrameType | None], object]
+
+
+def breaking_off(number: int) -> _Handler | None:
+    """What raises in whatever is being done when this signal comes: Python's handler, or Prefect's in a flow."""
+    handler = signal.getsignal(number)
+    if handler is signal.default_int_handler or getattr(handler, "__module__", "") == _OF_PREFECT:
+        return handler if callable(handler) else None
+    return None
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; a second one does not. Who handles Ctrl-C otherwise goes on doing so.
+    """What would break off waits for the end of the block; a second one does not. Other handlers go on as they do.
 
     Between the taking of a lock and the block that lets go of it, `KeyboardInterrupt` would leave it taken: its
     traceback keeps the frames that hold it, and whoever cleans up before the program ends waits for that lock.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    heard = False
+    before: dict[int, _Handler] = {
+        number: handler for number in _STOPS if is_main and (handler := breaking_off(number)) is not None
+    }
+    heard, is_over = 0, False
 
-    def hear(_number: int, _frame: FrameType | None) -> None:
+    def hear(number: int, frame: FrameType | None) -> None:
         nonlocal heard
-        if heard:
-            raise KeyboardInterrupt
-        heard = True
+        if heard or is_over:
+            before[number](number, frame)
+        heard = number
 
-    signal.signal(signal.SIGINT, hear)
     try:
+        for number in before:
+            signal.signal(number, hear)
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        is_over = True  # from here on `hear` is what was there before, wherever a signal comes in between
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if heard:
-            raise KeyboardInterrupt
+            before[heard](heard, None)

@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from prefect.exceptions import TerminationSignal
+from prefect.utilities.engine import capture_sigterm
 from sqlalchemy import text
 
 from store.records import database as module
@@ -21,10 +23,11 @@ from tests.records import at_home
 
 @pytest.fixture(autouse=True)
 def terminal() -> Iterator[None]:
-    """Ctrl-C as a program has it that a terminal started."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ctrl-C, and SIGTERM, as a command has them that a terminal started."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -43,15 +46,15 @@ def write(records: Records) -> None:
         connection.execute(text("INSERT INTO probe VALUES (1)"))
 
 
-def interrupt_at(step: int, records: Records) -> tuple[KeyboardInterrupt | None, int]:
-    """Write, with Ctrl-C at one of the steps (calls, lines, returns) of all that this runs; and how many those are."""
+def interrupt_at(step: int, records: Records, number: signal.Signals) -> tuple[KeyboardInterrupt | None, int]:
+    """Write, with this signal at a step (call, line, return) of all that this runs; and how many of those there are."""
     seen = 0
 
     def trace(_frame: FrameType, _event: str, _what: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen == step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return trace
 
     sys.settrace(trace)
@@ -64,8 +67,9 @@ def interrupt_at(step: int, records: Records) -> tuple[KeyboardInterrupt | None,
     return None, seen
 
 
-def test_ctrl_c_at_any_step_of_a_transaction_leaves_the_records_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_garbage: None
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_at_any_step_of_a_transaction_leaves_the_records_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_garbage: None, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(module, "_BUSY_SECONDS", 0)  # whoever would have to wait fails
     records = open_records(at_home(tmp_path))
@@ -75,7 +79,7 @@ def test_ctrl_c_at_any_step_of_a_transaction_leaves_the_records_free(
     stops, step = 0, 0
     while True:
         step += 1
-        stopped, seen = interrupt_at(step, records)
+        stopped, seen = interrupt_at(step, records, number)
         assert not records._turn.locked(), f"step {step}"
         write(records)  # while `stopped`, and with it every frame of the transaction, is alive
         if seen < step:
@@ -83,7 +87,7 @@ def test_ctrl_c_at_any_step_of_a_transaction_leaves_the_records_free(
         stops += stopped is not None
         if step % 50 == 0:
             gc.collect()
-    assert stops == step - 1, "Ctrl-C was swallowed"
+    assert stops == step - 1, "it was swallowed"
 
 
 def test_the_second_ctrl_c_waits_for_nothing() -> None:
@@ -100,6 +104,19 @@ def test_the_second_ctrl_c_waits_for_nothing() -> None:
         press_twice()
     assert reached == ["after the first"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_in_a_flow_of_prefects_waits_too() -> None:
+    reached: list[str] = []
+
+    def stop() -> None:
+        with capture_sigterm(), uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("the end")
+
+    with pytest.raises((TerminationSignal, KeyboardInterrupt)):
+        stop()
+    assert reached == ["the end"]
 
 
 def test_who_handles_ctrl_c_in_a_way_of_its_own_goes_on_doing_so() -> None:
