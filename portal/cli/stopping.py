@@ -10,7 +10,10 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from time import monotonic
+
+from store.uninterrupted import breaking_off
 
 INTERRUPTED = 130
 _IS_ANOTHER_AFTER = 1.0  # seconds; who presses twice at once means one
@@ -31,12 +34,13 @@ def hear_stops() -> None:
 def _end_at_the_second(heard: int) -> None:
     first: float | None = None
     while number := os.read(heard, 1):
-        if signal.getsignal(number[0]) is not signal.default_int_handler:
+        if breaking_off(number[0]) is None:
             continue  # whoever handles it now knows better, `serve` for one
         first = monotonic() if first is None else first
         if monotonic() - first >= _IS_ANOTHER_AFTER:
-            if sys.stderr.isatty():
-                sys.stderr.write(_SHOW_CURSOR)  # a progress bar hides it
-            sys.stderr.write("Stopped at once. `bgbatch status` shows what is done.\n")
-            sys.stderr.flush()
+            with suppress(OSError, ValueError):  # of a window that is gone
+                if sys.stderr.isatty():
+                    sys.stderr.write(_SHOW_CURSOR)  # a progress bar hides it
+                sys.stderr.write("Stopped at once. `bgbatch status` shows what is done.\n")
+                sys.stderr.flush()
             os._exit(INTERRUPTED)

@@ -42,6 +42,15 @@ main()
 """
 
 
+IN_A_FLOW = STUCK.replace(
+    "    lock =",
+    """    from prefect.utilities.engine import capture_sigterm
+    flow = capture_sigterm()
+    flow.__enter__()
+    lock =""",
+)
+
+
 def started(program: str, told: bytes) -> Popen[bytes]:
     child = Popen([sys.executable, "-c", program, "status"], stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
     assert child.stdout is not None
@@ -54,15 +63,28 @@ def _hears() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_second_stop_ends_what_the_first_could_not(desk: Desk, number: signal.Signals) -> None:
-    child = started(STUCK, b"stuck")
+@pytest.mark.parametrize(
+    ("program", "number"),
+    [(STUCK, signal.SIGINT), (STUCK, signal.SIGTERM), (STUCK, signal.SIGHUP), (IN_A_FLOW, signal.SIGTERM)],
+)
+def test_a_second_stop_ends_what_the_first_could_not(desk: Desk, program: str, number: signal.Signals) -> None:
+    child = started(program, b"stuck")
     child.send_signal(number)
     time.sleep(1.2)
     assert child.poll() is None, "or it was not stuck"
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     assert (child.returncode, said) == (130, b"Stopped at once. `bgbatch status` shows what is done.\n")
+
+
+def test_a_second_stop_ends_it_also_when_its_window_is_gone(desk: Desk) -> None:
+    child = started(STUCK, b"stuck")
+    assert child.stderr is not None
+    child.stderr.close()
+    child.send_signal(signal.SIGHUP)
+    time.sleep(1.2)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(timeout=20) == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
