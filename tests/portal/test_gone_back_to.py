@@ -54,6 +54,36 @@ def test_the_page_to_confirm_on_is_not_there_a_second_time(context: BrowserConte
         assert len(ledger.read_events(connection)) == 1
 
 
+def test_what_a_form_was_answered_with_is_not_sent_once_more(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/account/keys")
+    page.get_by_label("A new key, for").fill("nightly catalog run")
+    page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_role("heading", name="Your new key")).to_be_visible()
+    # Safari keeps such pages, too; Chromium does not, so it is told that it had.
+    with page.expect_navigation() as shown:
+        page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    assert shown.value is not None
+    assert shown.value.request.method == "GET"
+    expect(page).to_have_title("API keys · bgbatch")
+
+
+def test_who_goes_back_is_where_they_were_on_the_page(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.set_viewport_size({"width": 600, "height": 200})
+    page.evaluate("scrollTo(0, 120)")
+    page.evaluate("location.assign('/nights')")
+    expect(page).to_have_url(f"{address}/nights")
+    with page.expect_event("domcontentloaded"):
+        go_back(page)
+    expect(page).to_have_url(f"{address}/account")
+    page.wait_for_function("scrollY === 120")
+    page.reload()
+    page.evaluate("location.assign('/nights')")
+    expect(page).to_have_url(f"{address}/nights")
+    assert page.evaluate("scrollY") == 0
+
+
 def test_after_signing_out_nothing_of_the_account_is_shown(context: BrowserContext, site: Site, address: str) -> None:
     page = sign_in(context, site, address)
     page.get_by_role("link", name="People").click()

@@ -19,8 +19,17 @@ document.addEventListener("submit", (event) => {
   form.dataset.sent = "";
   setTimeout(forget, AGAIN, form);
 });
-// A page that is gone back to, as it was, may say that what is on is off. What was chosen on the upload page stays.
+// A page that is gone back to, as it was, may say that what is on is off. What was chosen on the upload page stays. It is
+// asked for anew, where it was, and not loaded again: what answered a form would send the form once more.
+const AT = "at";
+if (sessionStorage.getItem(AT) !== null) {
+  scrollTo(0, sessionStorage.getItem(AT));
+  sessionStorage.removeItem(AT);
+}
 addEventListener("pageshow", (event) => {
-  if (event.persisted && !document.querySelector("#upload")) location.reload();
+  if (event.persisted && !document.querySelector("#upload")) {
+    sessionStorage.setItem(AT, scrollY);
+    location.replace(location.pathname + location.search);
+  }
   document.querySelectorAll("form[data-sent]").forEach(forget);
 });
