@@ -76,7 +76,7 @@ def test_closing_ends_grants_and_purges_batches_at_once(parts: Parts, owner: Own
     batch_id, theirs = send(parts, owner, tmp_path), send_for_other(parts, other, tmp_path)
     done = close(parts, owner)
     assert [each.grant_id for each in done.grants] == [grant.grant_id]
-    assert [(each.subject, each.objects, each.remaining) for each in done.receipts] == [(batch_id, 2, 0)]
+    assert [(each.subject, each.objects, each.remaining) for each in done.receipts] == [(batch_id, 3, 0)]
     assert done.waiting == 0
     left = {each.key.split("/")[1] for each in parts.transient.objects.walk("")}
     assert left == {theirs}, "another account's batch stays"

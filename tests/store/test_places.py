@@ -26,7 +26,7 @@ _WRITING_METHODS = {
     *("copyfile", "copytree", "copyfileobj", "write_table", "ParquetWriter", "write_dataset", "imwrite", "save_file"),
     *("create_engine", "FileHandler", "RotatingFileHandler", "dump", "memmap", "SharedMemory"),
 }
-_IN_MEMORY = {"json.dump", "pickle.dump"}
+_IN_MEMORY = {"json.dump", "pickle.dump", "os.pipe"}
 
 
 def test_whatever_writes_is_among_the_places(tmp_path: Path) -> None:
