@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -18,17 +19,19 @@ from flows.lease import batch_renewed, renew_batch
 from flows.parts import Parts
 from schemas.batch import BatchState, Item, Manifest, Stamp, without_background
 from schemas.counting import so_many
-from schemas.errors import BadOptions, NothingToDo, StillAnswering
-from schemas.ids import AccountId, Randomness, new_batch_id, received_at
+from schemas.errors import BadOptions, BatchNotSealed, NotFound, NothingToDo, StillAnswering
+from schemas.ids import AccountId, BatchId, Randomness, new_batch_id, received_at
 from schemas.industries import Industry
 from schemas.left_out import LeftOut
 from schemas.options import CutoutOptions
 from store.purging.cleanup import admit_intake
 from store.records import batches, line
+from store.records.database import Records
 from store.records.early_purge import life_of
 from store.records.people import require_open
 from store.spans import note_first_span, span
 from store.transient.backdrop import note_name, with_name
+from store.transient.transient_store import TransientStore
 
 
 def stamp_batch(
@@ -103,8 +106,25 @@ def seal(
             if is_sealed:
                 line.make_ready(connection, stamp.batch_id, parts.clock(), name)
         if is_sealed:
-            parts.transient.seal(manifest)  # who dies before: `steps.plan` does it
+            parts.transient.seal(manifest)  # who dies before: `sealed_manifest` does it
     return manifest
+
+
+def sealed_manifest(records: Records, transient: TransientStore, batch_id: BatchId) -> Manifest:
+    """The batch as the records say it was sealed, also while its manifest is not written yet, and never will be.
+
+    Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`.
+    """
+    try:
+        return transient.manifest(batch_id)
+    except BatchNotSealed:
+        with records.reading() as connection:
+            known, stands = batches.get_batch(connection, batch_id), line.find_submission(connection, batch_id)
+        if stands is None or stands.sealed_with is None:
+            raise
+        with suppress(NotFound):  # it is purged
+            transient.publish_list(known.stamp, stands.sealed_with)
+        return transient.manifest(batch_id)
 
 
 def seal_uploads(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 from flows.admission import Admitted, Write, admit_outputs
 from flows.calling_off import call_off
 from flows.lease import batch_fenced
 from flows.parts import Parts
+from flows.receive import sealed_manifest
 from schemas.batch import BatchState, Counts, Item, Manifest
 from schemas.clock import Clock
-from schemas.errors import BatchNotSealed, NotFound, PastDeadline
+from schemas.errors import PastDeadline
 from schemas.ids import BatchId
 from schemas.results import Done, ShardReport, Standing, results_by_number, standing
 from store.outside.allowed import still_allowed
@@ -40,7 +40,7 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
 
     A batch with photos in a place that was taken back from its account is called off instead.
     """
-    manifest = _sealed(parts, batch_id)
+    manifest = sealed_manifest(parts.records, parts.transient, batch_id)
     if parts.clock() >= manifest.stamp.purge_at:
         raise PastDeadline("The batch's purge time has come, so it is not processed any more. Submit it again.")
     stands = standing(parts.transient.reports(batch_id))
@@ -67,20 +67,6 @@ def _would_read_where_it_may_not(parts: Parts, batch_id: BatchId, left: Sequence
     with parts.records.reading() as connection:
         is_allowed = still_allowed(connection, batches.get_batch(connection, batch_id).account_id)
     return not all(map(is_allowed, in_place))
-
-
-def _sealed(parts: Parts, batch_id: BatchId) -> Manifest:
-    """The batch as the records say it was sealed, though whoever sealed it died before its manifest was written."""
-    try:
-        return parts.transient.manifest(batch_id)
-    except BatchNotSealed:
-        with parts.records.reading() as connection:
-            known, stands = batches.get_batch(connection, batch_id), line.find_submission(connection, batch_id)
-        if stands is None or stands.sealed_with is None:
-            raise
-        with suppress(NotFound):  # it is purged
-            parts.transient.publish_list(known.stamp, stands.sealed_with)
-        return parts.transient.manifest(batch_id)
 
 
 def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:

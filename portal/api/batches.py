@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from flows.receive import seal_uploads
+from flows.receive import seal_uploads, sealed_manifest
 from portal.api.opening import open_once
 from portal.api.receiving import put, read_body, take_out, upload_key, uploads_of
 from portal.api.sender import Sender, TheSender
@@ -141,7 +141,7 @@ def list_items(
 ) -> Items:
     """The photos of a sealed batch and what became of each, by number."""
     portal, record = sender.portal, sender.batch_with_results(batch_id)
-    manifest = portal.transient.manifest(record.stamp.batch_id)
+    manifest = sealed_manifest(portal.records, portal.transient, record.stamp.batch_id)
     left, portion = range(after + 1, len(manifest.items) + 1), limit + 1
     became, found = portal.outcomes.of(record, left[:0]), list[int]()
     while left and len(found) <= limit:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.parts import Parts
+from flows.receive import sealed_manifest
 from portal.batches import call_off, has_results
 from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
@@ -18,7 +19,6 @@ from schemas.results import Done, Failed, results_by_number
 from store.purging.health import cleans_up_by_itself
 from store.records.batches import BatchRecord, get_batch, list_batches
 from store.records.people import find_account
-from store.transient.transient_store import TransientStore
 
 
 def status(
@@ -93,10 +93,11 @@ def why_gone(parts: Parts, record: BatchRecord) -> str | None:
     return None
 
 
-def _became(transient: TransientStore, record: BatchRecord) -> _Became:
+def _became(parts: Parts, record: BatchRecord) -> _Became:
     """The names are read from the transient store and shown, not kept."""
-    paths = dict(enumerate(transient.manifest(record.stamp.batch_id).paths, start=1))
-    results = sorted(results_by_number(transient.reports(record.stamp.batch_id)).items())
+    manifest = sealed_manifest(parts.records, parts.transient, record.stamp.batch_id)
+    paths = dict(enumerate(manifest.paths, start=1))
+    results = sorted(results_by_number(parts.transient.reports(record.stamp.batch_id)).items())
     return _Became(
         [
             {"path": paths[number], "code": result.code, "sentence": result.sentence}
@@ -137,7 +138,7 @@ def _how_far(record: BatchRecord) -> str:
 def show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = True) -> None:
     """`names`: also what failed and what to look at, as long as that can be read."""
     is_due = _is_due(parts, record)
-    became = _became(parts.transient, record) if names and has_results(record, parts.clock()) else _Became()
+    became = _became(parts, record) if names and has_results(record, parts.clock()) else _Became()
     if as_json:
         show_json(record.model_dump(mode="json") | asdict(became))
         return

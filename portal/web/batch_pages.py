@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
+from flows.receive import sealed_manifest
 from portal.batches import ask_again, call_off, has_results, own_batch, with_results
 from portal.outcomes import Outcome
 from portal.permission import live_grant_ids
@@ -111,7 +112,7 @@ def cancel(portal: ThePortal, session: Changer, batch_id: str) -> RedirectRespon
 
 def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> tuple[Listing, dict[int, str]]:
     """What is shown, and what each cutout on the page is called when it is saved."""
-    manifest = portal.transient.manifest(record.stamp.batch_id)
+    manifest = sealed_manifest(portal.records, portal.transient, record.stamp.batch_id)
     became = portal.outcomes.of(record)
     listing = list_items(manifest.paths, became, asked, lambda some: portal.outcomes.results(record, became, some))
     shown = [manifest.items[each.number - 1] for each in listing.items]  # naming all of a large batch takes long

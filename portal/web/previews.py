@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from flows.receive import sealed_manifest
 from portal.batches import own_batch, with_results
 from portal.web.drawing import Drawer
 from portal.web.portal import Portal, SignedIn, ThePortal
@@ -62,7 +63,8 @@ def _kept(portal: Portal, key: str) -> bytes | None:
 
 
 def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of: Of) -> bytes:
-    manifest, settings = portal.transient.manifest(record.stamp.batch_id), portal.settings
+    manifest = sealed_manifest(portal.records, portal.transient, record.stamp.batch_id)
+    settings = portal.settings
     if number > len(manifest.items):
         raise NotFound("The batch has no photo of that number.")
     item = manifest.items[number - 1]

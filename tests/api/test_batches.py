@@ -494,6 +494,24 @@ def test_a_batch_that_could_not_be_sealed_as_it_was_opened_is_under_way_only_for
     assert under_way() == 1
 
 
+def test_a_batch_whose_sealer_could_not_write_its_manifest_is_shown_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits in line: who asked for its photos was told to submit them again."""
+
+    def full(self: TransientStore, manifest: Manifest) -> None:
+        raise StoreFault("The object store refused to write.")
+
+    batch = desk.open()
+    desk.call("PUT", f"/batches/{batch}/items/1.jpg", content=b"x")
+    with monkeypatch.context() as disk:
+        disk.setattr(TransientStore, "seal", full)
+        assert desk.call("POST", f"/batches/{batch}/seal").json()["code"] == "store_fault"
+    assert desk.call("POST", f"/batches/{batch}/seal").json()["state"] == "sealed"
+    (item,) = desk.call("GET", f"/batches/{batch}/items").json()["items"]
+    assert (item["path"], item["outcome"]) == ("1.jpg", "waiting")
+
+
 def test_too_many_batches_are_refused_with_a_time_to_ask_again(tmp_path) -> None:
     desk = new_desk(tmp_path, account_batches=2)
     desk.open(), desk.open()
