@@ -32,12 +32,12 @@ def hear_stops() -> None:
 
 
 def _end_at_the_second(heard: int) -> None:
-    first: float | None = None
+    first: dict[object, float] = {}  # by who handles it: Prefect, when it is done, sends its own SIGTERM once more
     while number := os.read(heard, 1):
-        if breaking_off(number[0]) is None:
+        handler = breaking_off(number[0])
+        if handler is None:
             continue  # whoever handles it now knows better, `serve` for one
-        first = monotonic() if first is None else first
-        if monotonic() - first >= _IS_ANOTHER_AFTER:
+        if monotonic() - first.setdefault(handler, monotonic()) >= _IS_ANOTHER_AFTER:
             with suppress(OSError, ValueError):  # of a window that is gone
                 if sys.stderr.isatty():
                     sys.stderr.write(_SHOW_CURSOR)  # a progress bar hides it
