@@ -122,7 +122,8 @@ def _told(fault: Mapping[str, Any]) -> str:
         return "body: Send JSON with the header Content-Type: application/json."
     if fault["type"] == "too_long":
         return f"{'.'.join(map(str, fault['loc']))}: At most {fault['ctx']['max_length']:,} may stand here."
-    words = "There is no such field." if fault["type"] == "extra_forbidden" else fault["msg"]
+    said = fault["msg"].removeprefix("Value error, ")
+    words = "There is no such field." if fault["type"] == "extra_forbidden" else said
     return f"{'.'.join(map(str, fault['loc']))}: {words}"
 
 

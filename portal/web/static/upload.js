@@ -98,7 +98,7 @@ async function open() {
   isOpening = false;
   if (answer.status !== 201) {
     find("start").disabled = false;
-    return alarm(isOut(answer) ? SIGNED_OUT : answer.detail.replace(/^body\.options: Value error, /, ""));
+    return alarm(isOut(answer) ? SIGNED_OUT : answer.detail.replace(/^body\.options: /, ""));
   }
   batch = answer.batch_id;
   history.replaceState(null, "", `/batches/${batch}/upload`);
