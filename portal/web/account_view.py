@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -15,9 +15,10 @@ from consent.notice import RECONSENT_FROM
 from portal.web.contributions import Contribution, contributions
 from schemas.consent import Act, ConsentEvent, ConsentState, Method
 from schemas.errors import LedgerBroken
+from schemas.ids import PersonId
 from schemas.industries import Industry
 from store.records.early_purge import PurgeWish, find_wish
-from store.records.people import Account, Person, Role, find_account
+from store.records.people import Account, Person, Role, find_account, people_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,16 @@ class IndustryView:
 
 @dataclass(frozen=True)
 class HistoryStep:
-    """What was done with one press (or one command): the same act for one or several industries."""
+    """What was done with one press (or one command): the same act for one or several industries.
+
+    `who`: the address of who pressed; empty for a program or an operator, and for who is in the account no more.
+    """
 
     act: Act
     at: datetime
     method: Method
     reason: str
+    who: str
     industries: tuple[Industry, ...]
 
     @property
@@ -65,7 +70,10 @@ class HistoryStep:
     @property
     def how(self) -> str:
         """How it came in, in words."""
-        return _HOW[self.method] + (f": {self.reason}" if self.reason else "")
+        how = _HOW[self.method]
+        if self.method is Method.BUTTON:
+            how += f" by {self.who or 'somebody who has left the account'}"
+        return how + (f": {self.reason}" if self.reason else "")
 
 
 _HOW = {
@@ -133,7 +141,7 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         account=find_account(connection, person.account_id),
         person=person,
         industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
-        history=_steps(events),
+        history=_steps(events, {each.person_id: each.email for each in people_of(connection, person.account_id)}),
         newest_event=newest_event(connection, person.account_id),
         wish=find_wish(connection, person.account_id),
         now=now,
@@ -141,10 +149,13 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
     )
 
 
-def _steps(events: Sequence[ConsentEvent]) -> tuple[HistoryStep, ...]:
+def _steps(events: Sequence[ConsentEvent], addresses: Mapping[PersonId, str]) -> tuple[HistoryStep, ...]:
     """Newest first; what came in together stands together."""
-    together = groupby(events, key=lambda event: (event.act, event.received_at, event.method, event.reason))
-    steps = [HistoryStep(*key, tuple(event.industry for event in group)) for key, group in together]
+    together = groupby(events, key=lambda each: (each.act, each.received_at, each.method, each.reason, each.actor))
+    steps = []
+    for (act, at, method, reason, actor), group in together:
+        who = "" if actor is None else addresses.get(actor, "")
+        steps.append(HistoryStep(act, at, method, reason, who, tuple(event.industry for event in group)))
     return tuple(reversed(steps))
 
 

@@ -14,7 +14,7 @@ from consent.suppression import open_suppressions
 from schemas.consent import Act, Grant
 from schemas.ids import AccountId
 from schemas.industries import Industry
-from store.records.people import Role
+from store.records.people import Role, add_person, remove_person
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 
@@ -145,6 +145,20 @@ def test_what_is_turned_off_is_noted_beside_the_lake_at_once(site: Site) -> None
     (grant,) = live(site, account_id)
     browser.press("Turn off")
     assert open_suppressions(site.settings).files("grants") == [f"{grant.grant_id}.json"]
+
+
+def test_the_history_says_who_pressed_while_they_are_in_the_account(site: Site) -> None:
+    owner = say_yes(site.sign_in(), Industry.AUTOMOTIVE)
+    account_id, _ = site.account("Acme")
+    with site.records.transaction() as connection:
+        ann = add_person(connection, account_id, "ann@acme.example", Role.OWNER, site.now, site.randomness)
+    site.browser().open(site.link(ann)).press("Sign in").press("Turn off")
+    history = owner.open("/account").words.split("History")[1]
+    assert "Automotive inventory photos on this page by ann@acme.example" in history
+    assert "Automotive inventory photos on this page by owner@acme.example" in history
+    with site.records.transaction() as connection:
+        remove_person(connection, account_id, "ann@acme.example")
+    assert "on this page by somebody who has left the account" in owner.open("/account").words
 
 
 def test_industries_that_are_on_are_not_asked_about_again(site: Site) -> None:
