@@ -10,8 +10,14 @@ _PR_SET_DUMPABLE = 4
 
 
 def forbid_core_dumps() -> None:
-    """From now on no process of ours, nor any that it starts, writes a core dump. Cannot be undone."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """From now on no process of ours, nor any that it starts, writes a core dump. Cannot be undone.
+
+    One byte, not none: Linux heeds no limit of 0 where cores go to a program (apport, say), and makes none at all where
+    it is 1 (`fs/coredump.c`; core(5), "Piping core dumps to a program"). No file holds a core of one byte.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    if most != 0:  # whoever started us may have set that, and it cannot be raised
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def close_to_others() -> None:

@@ -153,8 +153,8 @@ def places(settings: Settings) -> list[Place]:
             "core dumps",
             "memory of a worker that crashed",
             timedelta(),
-            "none is written: `store.no_core_dumps` sets the limit to 0 when a process opens the transient store",
-            "a test reads the limit",
+            "none is written: `store.no_core_dumps` limits it to one byte when a process opens the transient store",
+            "a test reads the limit, and what a crash leaves",
         ),
         Place(
             "the customer's own disk",

@@ -3,7 +3,10 @@ from __future__ import annotations
 import ast
 import os
 import resource
+import signal
 import sqlite3
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -96,9 +99,23 @@ def test_old_runs_are_forgotten_and_young_ones_kept(tmp_path: Path) -> None:
     assert forget_runs(tmp_path / "nowhere", NOON) == 0
 
 
+CRASHES = """
+import os
+from store.no_core_dumps import forbid_core_dumps
+forbid_core_dumps()
+os.abort()
+"""
+
+
 def test_who_opens_the_transient_store_writes_no_core_dump(tmp_path: Path) -> None:
+    """A limit of 0 stops none that the machine sends to a program."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
     open_transient(Settings(home=tmp_path), lambda: NOON)
-    assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+    assert resource.getrlimit(resource.RLIMIT_CORE) == ((0, 0) if most == 0 else (1, 1))
+    (tmp_path / "here").mkdir()
+    crashed = subprocess.run([sys.executable, "-c", CRASHES], cwd=tmp_path / "here", check=False)
+    assert crashed.returncode == -signal.SIGABRT
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [0, (1 << 22) - 10])
