@@ -22,7 +22,7 @@ from store.records.tables import attempts, submissions
 from store.records.tables import provider_sign_ins as provider_table
 from tests.consent.conftest import NOON, Owner, later
 from tests.store.conftest import batch_at
-from tests.store.test_purge import stamp_of
+from tests.store.purging.test_purge import stamp_of
 
 TWICE_AN_HOUR = Limit("links", 2, timedelta(hours=1))
 

@@ -12,7 +12,7 @@ from schemas.ids import BatchId, new_batch_id, received_at
 from store.purging.purge import Purge
 from store.records import batches
 from tests.portal.conftest import Site
-from tests.store.test_purge import stamp_of
+from tests.store.purging.test_purge import stamp_of
 
 
 def purged_batch(site: Site, name: str, after: float = 23) -> BatchId:

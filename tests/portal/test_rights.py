@@ -19,7 +19,7 @@ from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 from tests.portal.test_keys_and_limits import paths_of
 from tests.schedules import nightly
-from tests.store.test_purge import stamp_of
+from tests.store.purging.test_purge import stamp_of
 
 Route = tuple[str, str]
 

@@ -12,7 +12,7 @@ from store.records.people import Role, add_person
 from tests.portal.chromium import is_accessible, sign_in
 from tests.portal.conftest import Site
 from tests.portal.test_certificate import purged_batch
-from tests.store.test_purge import stamp_of
+from tests.store.purging.test_purge import stamp_of
 
 
 def test_a_form_is_sent_once_however_often_it_is_pressed(context: BrowserContext, site: Site, address: str) -> None:

@@ -32,7 +32,7 @@ from store.settings import Settings
 from store.transient.backdrop import A_PHOTO_OF_THE_BATCH
 from tests.consent.postgres import new_database
 
-MIGRATIONS = Path(__file__).parents[2] / "store" / "records" / "migrations"
+MIGRATIONS = Path(__file__).parents[3] / "store" / "records" / "migrations"
 
 
 def test_records_of_an_older_release_are_brought_to_the_newest_schema(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from store.records.tables import batches, submissions
 from tests.consent.postgres import current_database
 from tests.records import at_home
 from tests.store.conftest import NOON, batch_at, later
-from tests.store.test_purge import ACCOUNT, record
+from tests.store.purging.test_purge import ACCOUNT, record
 
 ME, ANOTHER = f"{line.DISPATCHER}of mine", f"{line.DISPATCHER}of another"
 MINE, OTHER = batch_at(NOON), batch_at(NOON, seed=2)

@@ -21,7 +21,7 @@ from store.settings import Settings
 from store.transient.transient_store import open_transient
 from tests.store.conftest import NOON
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("schemas", "store", "consent", "lake", "workers", "flows", "portal")
 _WRITING_METHODS = {
     *("write_bytes", "write_text", "pipe_file", "pipe", "put_object", "upload_part", "savez", "to_csv", "tofile"),

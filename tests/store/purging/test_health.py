@@ -23,7 +23,7 @@ from store.records.tables import accounts, cleanups
 from store.settings import Settings
 from store.transient.transient_store import hour_name, source_key
 from tests.store.conftest import NOON, batch_at, deny, later, open_store, s3_of
-from tests.store.test_purge import put_batch, record
+from tests.store.purging.test_purge import put_batch, record
 
 EMPTY = Health(None, 0, None, 0, timedelta(), 0)
 SCHEDULED = Settings(cleanup_expected=True)

@@ -1,0 +1,131 @@
+"""Cutouts go into the customer's place: names, places that are full or away, portions."""
+
+from __future__ import annotations
+
+import errno
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from flows.nights import delivery as night_delivery
+from flows.nights.report import REPORTS
+from schemas.options import CutoutOptions, Format
+from store.outside import allowed
+from store.outside.opened import WithoutLinks
+from store.records import nights
+from store.records.nights import Night
+from tests.flows.nights.market import DAY, FIRST, Market, fill
+
+
+def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_each_beside_those_of_old(
+    market: Market,
+) -> None:
+    fill(market, 1)
+    market.source.write("listing-009/front.jpg", b"broken")
+    old = f"{REPORTS}/{FIRST:%Y-%m-%dT%H-%M-%S}.json"
+    market.target.write(old, b"{}")
+    both = {market.schedule(options=CutoutOptions(format=format)).schedule_id for format in (Format.PNG, Format.JPG)}
+    assert len(market.run_due(FIRST)) == 2
+    reports = [json.loads(market.target.read(f"{REPORTS}/{name}")) for name in market.target.files(REPORTS)]
+    assert {each["report"]["schedule_id"] for each in reports if each} == both
+    assert market.target.read(old) == b"{}"
+
+
+def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_other_back(market: Market) -> None:
+    fill(market, 3)
+    for number in (1, 2):
+        market.source.write(f"shop/{number}.jpg", b"a photo")
+    market.target.write("shop", b"a file where a folder must be")
+    market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures) == ("partially_completed", {"not_delivered": 2})
+    assert (night.done, night.delivered, len(market.delivered())) == (5, 3, 3 + 1)
+    path, code, why = market.details(FIRST)["failed"][1]  # type: ignore[index]
+    assert (path, code) == ("shop/2.jpg", "not_delivered")
+    assert "Not a directory" in why
+    market.target.delete(["shop"])
+    market.cut.clear()
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.state, night.skipped, market.cut) == ("completed", 3, ["shop/1.jpg", "shop/2.jpg"])
+
+
+def test_a_night_of_which_no_cutouts_name_is_taken_ends_and_says_so(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    market.target.write("listing-000", b"a file where folders must be")
+    market.target.write("listing-001", b"another")
+    market.target.write("listing-002", b"another")
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, night.delivered) == ("failed", {"not_delivered": 3}, 0)
+
+
+def test_a_place_that_is_away_is_tried_again_the_same_night(market: Market, tmp_path: Path) -> None:
+    fill(market, 3)
+    market.schedule()
+    (tmp_path / "bazaar/cutouts").write_bytes(b"no folder: its disk is not there")
+    assert market.run_due(FIRST) == []
+    (tmp_path / "bazaar/cutouts").unlink()
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3)
+
+
+def test_a_place_that_is_full_is_tried_again_the_same_night(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(market, 3)
+    market.schedule()
+    market.target.write("older.png", b"there is a place, and it can be listed")
+    put = WithoutLinks.put
+
+    def full(self: WithoutLinks, key: str, data: bytes) -> None:
+        if f"file://{self.root}" == market.target_url:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, key, data)
+
+    monkeypatch.setattr(WithoutLinks, "put", full)
+    assert market.run_due(FIRST) == []
+    monkeypatch.setattr(WithoutLinks, "put", put)
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3), "and nothing was cut twice"
+
+
+def test_a_photo_that_comes_later_does_not_overwrite_another_ones_cutout(market: Market) -> None:
+    market.source.write("a.jpg", b"the first")
+    market.schedule()
+    market.run_due(FIRST)
+    assert market.delivered() == ["a.png"]
+    market.source.write("a.heic", b"another")
+    market.run_due(FIRST + DAY)
+    assert {"a.heic.png", "a.jpg.png"} <= set(market.delivered())
+    assert market.target.read("a.jpg.png") == market.target.read("a.png")
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_a_delivery_in_several_portions_remembers_counts_and_tells_of_each(
+    market: Market, monkeypatch: pytest.MonkeyPatch, is_delivered: bool
+) -> None:
+    fill(market, 5)
+    market.schedule(**{} if is_delivered else {"deliver": None})
+    noted: list[tuple[object, object]] = []
+    note = nights.note
+
+    def listen(connection: Connection, night: Night, **numbers: object) -> Night:
+        noted.append((numbers.get("done"), numbers.get("delivered")))
+        return note(connection, night, **numbers)
+
+    monkeypatch.setattr(night_delivery, "_AT_ONCE", 2)
+    monkeypatch.setattr(nights, "note", listen)
+    (night,) = market.run_due(FIRST)
+    lie_there = [2, 4, 5] if is_delivered else [0, 0, 0]
+    assert (night.state, night.delivered) == ("completed", lie_there[-1])
+    assert [each for each in noted if None not in each][:3] == [(5, count) for count in lie_there]
+
+
+def test_a_place_that_was_taken_back_ends_the_night(market: Market) -> None:
+    fill(market, 3)
+    market.schedule()
+    with market.parts.records.transaction() as connection:
+        allowed.disallow(connection, market.account_id, market.target_url)
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.failures, market.cut) == ("failed", {"not_allowed": 0}, [])
