@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
+from consent.ledger import find_grant
 from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
@@ -42,6 +43,8 @@ def receipts(
         with parts.records.reading() as connection:
             verify_receipts(each_receipt(connection))
             found = list_receipts(connection, subject)
+            if subject is not None and not found and find_grant(connection, subject) is None:
+                get_batch(connection, subject)  # raises where there is no such batch either
         if as_json:
             show_json([each.model_dump(mode="json") for each in found])
             return

@@ -295,6 +295,12 @@ def test_an_empty_list_says_how_its_first_comes(
     assert not Path("look.png").exists()
 
 
+def test_a_misspelt_id_does_not_pass_for_a_batch_of_which_nothing_was_deleted_yet(desk: Desk) -> None:
+    batch_id = desk.open()
+    assert run("receipts", batch_id).startswith("There is none.")
+    assert run("receipts", batch_id[:-1], code=2).startswith(f"not_found: There is no batch {batch_id[:-1]}.")
+
+
 def test_scripts_read_the_settings_without_their_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BGBATCH_S3_SECRET", "very secret")
     shown = run("settings", "--json")
