@@ -27,6 +27,7 @@ from portal.cli.terminal import (
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
 from schemas.errors import UserError
+from schemas.ids import GrantId
 from store.purging.certificates import certify, more_links
 from store.purging.receipts import each_receipt, list_receipts, verify_receipts
 from store.records.batches import get_batch
@@ -43,7 +44,7 @@ def receipts(
         with parts.records.reading() as connection:
             verify_receipts(each_receipt(connection))
             found = list_receipts(connection, subject)
-            if subject is not None and not found and find_grant(connection, subject) is None:
+            if subject is not None and not found and find_grant(connection, GrantId(subject)) is None:
                 get_batch(connection, subject)  # raises where there is no such batch either
         if as_json:
             show_json([each.model_dump(mode="json") for each in found])
