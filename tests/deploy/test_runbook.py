@@ -89,6 +89,14 @@ def test_all_of_it_starts_with_the_machine_by_compose_in_its_own_folder() -> Non
     assert "ExecStart=docker compose up -d\n" in made.stdout
 
 
+def test_a_start_that_waited_in_vain_is_tried_again_and_a_stop_leaves_nothing_running() -> None:
+    """Where Ray or the records took longer than Compose waits, whoever needs them stayed down for good."""
+    unit = (DEPLOY / "bgbatch.service").read_text()
+    assert "Restart=on-failure\n" in unit
+    assert "ExecStop=docker compose stop\n" in unit
+    assert "WantedBy=multi-user.target docker.service\n" in unit, "else it would stay down when Docker is upgraded"
+
+
 def test_what_it_says_to_delete_by_path_has_expired_and_lies_there() -> None:
     ((folder, hours),) = re.findall(r"folder `(\S+)/<hour>/` \(UTC\) whose hour\s+began over (\d+) hours ago", TEXT)
     ago = hour_name(NOON - timedelta(hours=int(hours)))
