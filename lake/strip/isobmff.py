@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lake.strip.exif import only_orientation, orientation
+from lake.strip.icc import strip_profile
 
 _KEPT_BOXES = frozenset((b"ftyp", b"meta", b"mdat"))
 _KEPT_IN_META = frozenset((b"hdlr", b"pitm", b"iinf", b"iref", b"iprp", b"iloc", b"idat", b"dinf", b"grpl"))
@@ -125,6 +126,8 @@ def _blank_properties(data: bytes, new: bytearray, iprp: _Box) -> None:
             if number in needed:
                 raise ValueError("a property that readers must know, and that is not known here")
             _blank(new, box)
+        elif box.kind == b"colr" and data[box.body : box.body + 4] in (b"prof", b"rICC"):
+            new[box.body + 4 : box.end] = strip_profile(data[box.body + 4 : box.end])
 
 
 def _filler(kind: bytes, old: bytes) -> bytes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 
 from lake.strip.exif import only_orientation, orientation
+from lake.strip.icc import strip_profile
 
-_EXIF = b"Exif\0\0"
+_EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 _EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
 _JPG_EXTENSIONS = range(0xF0, 0xFE)
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all other markers; restarts and stuffed bytes are pixels
@@ -18,6 +19,7 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all other markers; re
 def strip_jpeg(data: bytes) -> bytes:
     """The first image of the file with its orientation and colour profile. Raises `ValueError` for a broken one."""
     kept: list[bytes] = []
+    profile: list[tuple[int, int]] = []
     turned = 1
     place = 2
     while True:
@@ -33,6 +35,9 @@ def strip_jpeg(data: bytes) -> bytes:
             turned = orientation(body[len(_EXIF) :])
         elif marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
             kept.append(_segment(marker, body[:12] + b"\0\0"))  # its thumbnail goes
+        elif marker == _APP2 and body.startswith(_ICC):
+            profile.append((body[len(_ICC)], len(kept)))
+            kept.append(_segment(marker, body))
         elif _is_kept(marker, body):
             kept.append(_segment(marker, body))
         place = end
@@ -42,6 +47,7 @@ def strip_jpeg(data: bytes) -> bytes:
                 raise ValueError("the image has no end")
             kept.append(data[place : found.start()])
             place = found.start()
+    _strip_profile(kept, [at for _, at in sorted(profile)])
     exif = [_segment(_APP1, _EXIF + only_orientation(turned))] if turned != 1 else []
     # JFIF wants to be first; EXIF comes right behind it.
     at = 1 if kept and kept[0][1] == _APP0 else 0
@@ -49,11 +55,20 @@ def strip_jpeg(data: bytes) -> bytes:
 
 
 def _is_kept(marker: int, body: bytes) -> bool:
-    if marker == _APP2:
-        return body.startswith(b"ICC_PROFILE\0")
     if marker == _APP14:
         return body.startswith(b"Adobe")  # says how the colours are coded
     return not (_APP0 <= marker <= _APP15 or marker in _JPG_EXTENSIONS or marker == _COM)
+
+
+def _strip_profile(kept: list[bytes], segments: list[int]) -> None:
+    """Of the profile that lies in these segments, one part in each."""
+    if not segments:
+        return
+    head = 4 + len(_ICC) + 2  # marker and length, then the part's number and how many there are
+    stripped = strip_profile(b"".join(kept[at][head:] for at in segments))
+    for at in segments:
+        length = len(kept[at]) - head
+        kept[at], stripped = kept[at][:head] + stripped[:length], stripped[length:]
 
 
 def _segment(marker: int, body: bytes) -> bytes:

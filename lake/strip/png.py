@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 
 from lake.strip.exif import only_orientation, orientation
+from lake.strip.icc import strip_profile
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
 _HOW_TO_SHOW = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"sBIT", b"bKGD", b"pHYs", b"mDCV", b"cLLI")
+_LARGEST_PROFILE = 4_000_000
 _KEPT = frozenset((*_PIXELS, *_HOW_TO_SHOW))
 
 
@@ -28,7 +30,8 @@ def strip_png(data: bytes) -> bytes:
         if kind in _KEPT:
             chunks.append(data[place:end])
         elif kind == b"iCCP":
-            chunks.append(_chunk(kind, b"icc" + body[body.index(b"\0") :]))  # its name is free text
+            profile = _inflated(body[body.index(b"\0") + 2 :])  # its name is free text
+            chunks.append(_chunk(kind, b"icc\0\0" + zlib.compress(strip_profile(profile))))
         elif kind == b"eXIf":
             turned = orientation(body)
         place = end
@@ -36,6 +39,18 @@ def strip_png(data: bytes) -> bytes:
         raise ValueError("no header")
     exif = [_chunk(b"eXIf", only_orientation(turned))] if turned != 1 else []
     return b"".join((_SIGNATURE, chunks[0], *exif, *chunks[1:]))
+
+
+def _inflated(profile: bytes) -> bytes:
+    """Raises `ValueError` for one that is cut short, damaged, or so large that it may be there to fill the memory."""
+    inflating = zlib.decompressobj()
+    try:
+        whole = inflating.decompress(profile, _LARGEST_PROFILE)
+    except zlib.error as error:
+        raise ValueError("a damaged colour profile") from error
+    if not inflating.eof:
+        raise ValueError("a colour profile without an end")
+    return whole
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lake.strip.icc import strip_profile
+
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES, _COMPRESSION = 273, 279, 324, 325, 259
 _SHAPE = (254, 256, 257, 258, _COMPRESSION, 262, 266, 274, 277, 282, 283, 284, 296, 317, 338, 339)
 _PIXELS = (_STRIP_OFFSETS, 278, _STRIP_SIZES, 322, 323, _TILE_OFFSETS, _TILE_SIZES, 347)
-_COLOURS = (301, 318, 319, 320, 529, 530, 531, 532, 34675)
+_PROFILE = 34675
+_COLOURS = (301, 318, 319, 320, 529, 530, 531, 532, _PROFILE)
 _KEPT = frozenset((*_SHAPE, *_PIXELS, *_COLOURS))
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _OLD_JPEG = 6
@@ -44,6 +47,8 @@ def strip_tiff(data: bytes) -> bytes:
         start = entry + 8 if size <= 4 else number(entry + 8, 4)
         if size > 4:
             keep(start, size)
+        if tag == _PROFILE:
+            new[start : start + size] = strip_profile(data[start : start + size])
         if kind in (3, 4):
             tags[tag] = [number(start + _SIZES[kind] * place, _SIZES[kind]) for place in range(count)]
         kept.append(entry)
@@ -66,8 +71,8 @@ def strip_tiff(data: bytes) -> bytes:
 
 
 def strip_bmp(data: bytes) -> bytes:
-    """The image without what follows it. Raises `ValueError` when it ends too early or names a file on some disk."""
+    """The image without what follows it. Raises `ValueError` when it ends too early, or has a profile or names one."""
     size = int.from_bytes(data[2:6], "little")
-    if not 26 <= size <= len(data) or data[70:74] == b"KNIL":
+    if not 26 <= size <= len(data) or data[70:74] in (b"KNIL", b"DEBM"):
         raise ValueError("not a whole bitmap")
     return data[:6] + bytes(4) + data[10:size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lake.strip.exif import only_orientation, orientation
+from lake.strip.icc import strip_profile
 
 _KEPT = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP"))
 _HAS_XMP, _HAS_EXIF = 0x04, 0x08
@@ -25,7 +26,7 @@ def strip_webp(data: bytes) -> bytes:
             raise ValueError("a sequence")
         body = data[place + 8 : place + 8 + length]
         if kind in _KEPT:
-            chunks.append((kind, body))
+            chunks.append((kind, strip_profile(body) if kind == b"ICCP" else body))
         elif kind == b"EXIF":
             turned = orientation(body.removeprefix(b"Exif\0\0"))
         place += 8 + length + length % 2
