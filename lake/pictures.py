@@ -1,6 +1,7 @@
 """Where the lake turns a candidate's files into pixels: for training, for how it looks alike, for people to look at.
 
-Pixels are upright. A JPEG, by far the most frequent, goes a fast way.
+Pixels are upright, and what is transparent lies on white, as the network saw it. A JPEG, by far the most frequent,
+goes a fast way.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Pixels = npt.NDArray[np.uint8]
 pillow_heif.register_heif_opener()
 
 _SIDE, _KEPT = 32, 8
+_WITH_ALPHA = ("LA", "PA", "RGBA", "P")
+"""Modes of pillow in which pixels of several colours can be transparent."""
 _FROM_EXIF = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -48,7 +51,7 @@ def rgb(image: bytes | memoryview, at_least: tuple[int, int] = (0, 0)) -> Pixels
             return pixels if turn is None else np.ascontiguousarray(turn(pixels))
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            return np.asarray(_upright(opened).convert("RGB"))
+            return np.asarray(_on_white(_upright(opened)).convert("RGB"))
     except Exception as error:  # each decoder has errors of its own, and all of them mean this
         raise ValueError("the image does not decode") from error
 
@@ -69,7 +72,7 @@ def perceptual_hash(image: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             opened.draft("L", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded small
-            upright = _upright(opened).convert("L")
+            upright = _on_white(_upright(opened)).convert("L")
     except Exception:  # noqa: BLE001 - each decoder has errors of its own; a candidate without a hash is one all the same
         return None
     small = np.asarray(upright.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
@@ -80,10 +83,36 @@ def perceptual_hash(image: bytes) -> str | None:
     return np.packbits(bits).tobytes().hex()
 
 
+def hides_colours(image: bytes) -> bool:
+    """Whether there is more than one colour where the image is wholly transparent, or it does not decode.
+
+    Programs leave colours under what somebody erased: nobody who looks at the image sees them.
+    """
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            if not _may_be_clear(opened):
+                return False
+            pixels = np.asarray(opened.convert("RGBA"))
+    except Exception:  # noqa: BLE001 - each decoder has errors of its own; any doubt is a yes
+        return True
+    erased = pixels[pixels[:, :, 3] == 0]
+    return bool(len(erased) and np.ptp(erased, axis=0).any())
+
+
 def _orientation(jpeg: bytes | memoryview) -> int:
     """Read where `lake.strip` puts it: in the first or second segment. No other metadata is in the lake."""
     place = bytes(jpeg[:64]).find(b"Exif\0\0II*\0")
     return int(jpeg[place + 24]) if place >= 0 else 1
+
+
+def _may_be_clear(image: Image.Image) -> bool:
+    return image.mode in _WITH_ALPHA and image.has_transparency_data
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not _may_be_clear(image):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def _upright(image: Image.Image) -> Image.Image:

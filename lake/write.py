@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lake.layout import Place, file_key
 from lake.parquet import to_parquet
-from lake.pictures import perceptual_hash
+from lake.pictures import hides_colours, perceptual_hash
 from lake.strip import strip_metadata
 from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
 from schemas.errors import ItemError, StoreFault
@@ -66,7 +66,8 @@ def write_candidates(
 ) -> LakeFile:
     """Write candidates of one batch. Raises `NotFound` for a source or mask that is gone.
 
-    An image whose format is not known well enough to take its metadata off is left out.
+    An image whose format is not known well enough to take its metadata off is left out, and so is one with colours
+    that nobody sees.
     """
     batch_id, place = _the_one(facts)
     ordered = sorted(facts, key=lambda each: each.item)
@@ -100,7 +101,7 @@ def _row(transient: TransientStore, facts: CandidateFacts, admitted_at: datetime
     except ItemError:  # it was moved or replaced since it was cut, by its owner or by a slow upload
         return None
     image = strip_metadata(source)
-    if image is None:
+    if image is None or hides_colours(image):
         return None
     mask = transient.read(mask_key(facts.batch_id, facts.item))
     width, height = _png_size(mask)

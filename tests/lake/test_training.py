@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from lake import training
@@ -73,6 +75,17 @@ def test_masks_can_be_left_out_and_large_photos_decoded_small(world: World) -> N
     (sample,) = world.reader().torch_dataset(AUTO, masks=False, at_least=(100, 100))
     assert sample.mask is None
     assert sample.image.shape == (120, 160, 3)
+
+
+def test_what_is_transparent_lies_on_white_as_the_network_saw_it(world: World) -> None:
+    photo = Image.new("RGBA", (4, 2), (200, 0, 0, 0))
+    photo.paste((0, 0, 100, 255), (2, 0, 4, 2))
+    photo.putpixel((1, 0), (200, 0, 0, 51))
+    sink = io.BytesIO()
+    photo.save(sink, "PNG")
+    world.admit(world.write(world.batch(world.grant(), [sink.getvalue()])))
+    (sample,) = world.reader().torch_dataset()
+    assert sample.image[0].tolist() == [[255, 255, 255], [244, 204, 204], [0, 0, 100], [0, 0, 100]]
 
 
 def test_ranks_share_an_epoch(filled: World) -> None:

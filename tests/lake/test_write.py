@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lake.write import write_candidates
 from schemas.batch import Item, Manifest
@@ -70,6 +72,32 @@ def test_an_image_that_cannot_be_made_anonymous_is_left_out(world: World) -> Non
     assert (file.rows, file.items) == (1, (1, 2))
     table = pq.read_table(pa.BufferReader(world.lake.read(file.key)))
     assert table["item"].to_pylist() == [2]
+
+
+def erased(kind: str, left: str, mode: str = "RGBA", **options: object) -> bytes:
+    """A photo whose upper half somebody erased. `left`: the colours that their program left there."""
+    photo = Image.open(io.BytesIO(a_photo(1))).convert("L" if mode == "LA" else "RGB")
+    upper = (0, 0, photo.width, photo.height // 2)
+    if left == "one":
+        photo.paste("green" if mode == "RGBA" else 0, upper)
+    seen = Image.new("L", photo.size, 255)
+    seen.paste(0, upper)
+    photo.putalpha(seen)
+    sink = io.BytesIO()
+    photo.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [("PNG", "RGBA", {}), ("PNG", "LA", {}), ("TIFF", "RGBA", {}), ("WEBP", "RGBA", {"lossless": True, "exact": True})],
+)
+def test_a_photo_with_colours_left_where_it_was_erased_is_left_out(
+    world: World, kind: str, mode: str, options: dict[str, object]
+) -> None:
+    hiding, hides_nothing = (erased(kind, left, mode, **options) for left in ("many", "one"))
+    file = world.write(world.batch(world.grant(), [hiding, hides_nothing, a_photo(2)]))
+    assert pq.read_table(pa.BufferReader(world.lake.read(file.key)))["item"].to_pylist() == [2, 3]
 
 
 def test_a_photo_that_its_owner_replaced_since_it_was_cut_is_left_out(world: World) -> None:
