@@ -131,7 +131,7 @@ class WrongOffset(UserError):
 
 
 class WrongMediaType(UserError):
-    """A part of a resumable upload that does not say that it is one."""
+    """A part of a resumable upload that does not say that it is one, or a photo with something around it."""
 
     code = "wrong_media_type"
 

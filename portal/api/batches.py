@@ -36,7 +36,7 @@ from portal.outcomes import Kind
 from portal.permission import live_grant_ids
 from portal.web.zip_answer import zip_answer
 from schemas.batch import BatchState
-from schemas.errors import NotFound, WrongState
+from schemas.errors import NotFound, WrongMediaType, WrongState
 from schemas.naming import names_of
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
@@ -106,11 +106,19 @@ def show_batch(sender: TheSender, batch_id: str) -> BatchAnswer:
 )
 async def put_item(sender: TheSender, batch_id: str, path: str, request: Request) -> Uploaded:
     """Send one photo: its bytes are the body. The same path again replaces it."""
+    _require_plain(request)
     record = await run_in_threadpool(sender.batch, batch_id)
     async with request.app.state.room.for_one(request, sender.account_id):
         data, size = await read_body(request, sender.portal.settings.max_bytes)
         await run_in_threadpool(put, sender, record, path, data, size)
     return Uploaded(path=path, size=size, bytes_received=size)
+
+
+def _require_plain(request: Request) -> None:
+    """A form around a photo, or a packed one, would be taken for a photo that is none, and be told of when all is over."""
+    is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
+    if is_form or request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise WrongMediaType("The body is the photo's own bytes: no form around them, and no Content-Encoding.")
 
 
 @router.delete("/batches/{batch_id}/items/{path:path}", status_code=204)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -68,7 +69,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
         410: "The batch's purge time has come.",
         412: "Another version of the tus protocol than that of the uploads here.",
         413: "Too large.",
-        415: "A part of a resumable upload of another Content-Type than the protocol's.",
+        415: "A photo in a form or packed, or a part of a resumable upload of another Content-Type than the protocol's.",
         422: "A value cannot be.",
         429: "Too much at once; Retry-After says when to ask again.",
         500: "Our fault. Ask again after a while.",
@@ -114,16 +115,19 @@ def _invalid(_request: Request, error: Exception) -> Response:
     return problem(422, errors.UserError.code, "; ".join(map(_told, error.errors()[:10])))
 
 
+_WORDS = {"extra_forbidden": "There is no such field.", "model_attributes_type": "A JSON object is wanted here."}
+
+
 def _told(fault: Mapping[str, Any]) -> str:
     """Where it is, and what is wrong with it; in our words where the library's would tell a programmer nothing."""
     if fault["type"] == "json_invalid":
         return f"body: It is no JSON ({fault['ctx']['error']}, at byte {fault['loc'][-1]})."
     if fault["type"] == "model_attributes_type" and fault["loc"] == ("body",):
-        return "body: Send JSON with the header Content-Type: application/json."
+        return "body: Send a JSON object with the header Content-Type: application/json."
     if fault["type"] == "too_long":
         return f"{'.'.join(map(str, fault['loc']))}: At most {fault['ctx']['max_length']:,} may stand here."
     said = fault["msg"].removeprefix("Value error, ")
-    words = "There is no such field." if fault["type"] == "extra_forbidden" else said
+    words = _WORDS.get(fault["type"], said)
     return f"{'.'.join(map(str, fault['loc']))}: {words}"
 
 
@@ -139,7 +143,7 @@ def _unforeseen(_request: Request, _error: Exception) -> Response:
 
 def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = re.sub(r"\W+", "_", str(error.detail).lower()).strip("_")
+    code = re.sub(r"\W+", "_", HTTPStatus(error.status_code).phrase.lower())
     answer = problem(error.status_code, code, f"{error.detail}. The API is described at /v1/openapi.json.")
     answer.headers.update(error.headers or {})
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import logging
@@ -317,7 +318,9 @@ def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("sent", "told"),
     [
-        ({"content": b"industry=x"}, "body: Send JSON with the header Content-Type: application/json."),
+        ({"content": b"industry=x"}, "body: Send a JSON object with the header Content-Type: application/json."),
+        ({"json": []}, "body: Send a JSON object with the header Content-Type: application/json."),
+        ({"json": {"options": []}}, "body.options: A JSON object is wanted here."),
         (
             {"content": b'{"industry": }', "headers": {"Content-Type": "application/json"}},
             "body: It is no JSON (Expecting value, at byte 13).",
@@ -328,6 +331,25 @@ def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
 def test_a_body_that_cannot_be_read_is_told_in_words(desk: Desk, sent: dict[str, object], told: str) -> None:
     answer = desk.call("POST", "/batches", **sent)
     assert (answer.status_code, answer.json()["detail"]) == (422, told)
+
+
+def test_a_body_that_is_no_text_gets_a_code_of_ours(desk: Desk) -> None:
+    head = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = desk.call("POST", "/batches", headers=head, content=gzip.compress(b"{}"))
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [{"Content-Type": "Multipart/form-data; boundary=x"}, {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}],
+)
+def test_a_photo_with_a_form_around_it_or_packed_is_refused_at_once(desk: Desk, head: dict[str, str]) -> None:
+    batch = desk.open()
+    answer = desk.call("PUT", f"/batches/{batch}/items/1.jpg", headers=head, content=jpeg())
+    assert (answer.status_code, answer.json()["code"]) == (415, "wrong_media_type")
+    for told in ("image/jpeg", "application/x-www-form-urlencoded"):  # the latter is what curl --data-binary says
+        head = {"Content-Type": told, "Content-Encoding": "identity"}
+        assert desk.call("PUT", f"/batches/{batch}/items/1.jpg", headers=head, content=jpeg()).status_code == 201
 
 
 def test_what_is_gone_is_told_as_that(desk: Desk) -> None:
