@@ -69,7 +69,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
         410: "The batch's purge time has come.",
         412: "Another version of the tus protocol than that of the uploads here.",
         413: "Too large.",
-        415: "A photo in a form or packed, or a part of a resumable upload of another Content-Type than the protocol's.",
+        415: "A photo in a form or packed, or a part of an upload of another Content-Type than the protocol's.",
         422: "A value cannot be.",
         429: "Too much at once; Retry-After says when to ask again.",
         500: "Our fault. Ask again after a while.",
