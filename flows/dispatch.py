@@ -139,7 +139,8 @@ class Dispatcher:
     def _choose(self) -> InLine | None:
         now = self._parts.clock()
         with self._parts.records.reading() as connection:
-            waiting, shares = self._waiting(connection), read_shares(connection)
+            waiting = self._waiting(connection)
+            shares = read_shares(connection, {each.account_id for each in waiting})
         self._is_for_deadlines = not self._is_for_deadlines
         chosen = next_turn(waiting, shares, now, self._items_per_second, self._is_for_deadlines)
         if chosen is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -12,6 +13,8 @@ from schemas.ids import AccountId
 from schemas.record import Record
 from store.records.tables import shares
 from store.settings import Settings
+
+_IN_ONE_QUERY = 500  # databases limit how many values a query may carry
 
 
 class Share(Record):
@@ -39,10 +42,14 @@ def set_limits(connection: Connection, share: Share) -> None:
     connection.execute(update(shares).where(shares.c.account_id == share.account_id).values(values))
 
 
-def read_shares(connection: Connection) -> dict[AccountId, Share]:
-    """Those that there are."""
-    rows = connection.execute(select(shares)).mappings()
-    return {AccountId(row["account_id"]): Share.model_validate(dict(row)) for row in rows}
+def read_shares(connection: Connection, accounts: Collection[AccountId]) -> dict[AccountId, Share]:
+    """Those that there are of these accounts."""
+    wanted, found = sorted(accounts), {}
+    for start in range(0, len(wanted), _IN_ONE_QUERY):
+        own = shares.c.account_id.in_(wanted[start : start + _IN_ONE_QUERY])
+        for row in connection.execute(select(shares).where(own)).mappings():
+            found[AccountId(row["account_id"])] = Share.model_validate(dict(row))
+    return found
 
 
 def find_share(connection: Connection, account_id: AccountId) -> Share:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.exc import OperationalError
 
 from flows import calling_off, steps
@@ -39,7 +39,7 @@ from schemas.results import Failed, ShardReport
 from store.records import line
 from store.records.batches import get_batch, hasten, mark_purged
 from store.records.people import create_account
-from store.records.shares import Share, read_shares
+from store.records.shares import Share, find_share, set_limits
 from store.records.tables import submissions
 from store.transient.transient_store import measure_key
 from tests.consent.postgres import current_database
@@ -517,6 +517,25 @@ def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again
     assert steps.plan(place.parts, stamp.batch_id) == [(1, 2)], "a failure of ours is"
 
 
+def test_a_decision_asks_for_the_shares_of_those_who_wait_and_of_nobody_else(place: Place) -> None:
+    other = another_account(place)
+    with place.parts.records.transaction() as connection:
+        for account_id in (place.account_id, other.account_id):
+            set_limits(connection, Share(account_id=account_id, weight=2.0))
+    asked: list[tuple[str, ...]] = []
+
+    def note(connection: object, cursor: object, statement: str, values: tuple[str, ...], *more: object) -> None:
+        if "FROM shares" in statement:
+            asked.append(values)
+
+    event.listen(place.parts.records.engine, "before_cursor_execute", note)
+    assert not dispatcher(place).take_turn()
+    assert asked == []
+    place.send({"1.jpg": b"x"})
+    assert dispatcher(place).take_turn()
+    assert asked[0] == (place.account_id,)
+
+
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "known"])
 def test_turns_of_one_account_that_end_together_are_both_charged(
     place: Place, monkeypatch: pytest.MonkeyPatch, is_new: bool
@@ -528,7 +547,7 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
         busy.send({"0.jpg": b"x"})
         assert dispatcher(busy).take_turn()
     with busy.parts.records.reading() as connection:
-        before = read_shares(connection).get(busy.account_id, Share(account_id=busy.account_id))
+        before = find_share(connection, busy.account_id)
     both, spent = threading.Barrier(2), []
 
     def charged_together(share: Share, seconds: float, now: datetime) -> Share:
@@ -547,7 +566,7 @@ def test_turns_of_one_account_that_end_together_are_both_charged(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(take_turn, ["one", "two"]))
     with busy.parts.records.reading() as connection:
-        share = read_shares(connection)[busy.account_id]
+        share = find_share(connection, busy.account_id)
     busy.parts.records.engine.dispose()
     once = charged(before, sum(spent), now)
     assert share.finish_tag == pytest.approx(once.finish_tag, rel=1e-9)

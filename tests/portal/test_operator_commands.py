@@ -21,7 +21,7 @@ from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from store.records import webhooks
 from store.records.attempts import Limit, wait_before_trying
-from store.records.shares import read_shares
+from store.records.shares import find_share, read_shares
 from store.records.tables import attempts, shares
 from store.settings import Settings
 from tests.api.conftest import Desk, jpeg
@@ -62,7 +62,7 @@ def test_an_operator_says_how_much_an_account_may_send_and_what_its_turn_weighs(
     assert shown("--batches", "0", "--items", "7", "--weight", "2.5") == {"weight": 2.5, "batches": 200, "items": 7}
     desk.open()
     with desk.parts.records.reading() as connection:
-        assert read_shares(connection)[desk.accounts["Acme"][0]].weight == 2.5
+        assert find_share(connection, desk.accounts["Acme"][0]).weight == 2.5
 
 
 def test_setting_limits_leaves_what_the_account_has_had(desk: Desk) -> None:
@@ -71,7 +71,7 @@ def test_setting_limits_leaves_what_the_account_has_had(desk: Desk) -> None:
         connection.execute(insert(shares).values(account_id=account, finish_tag=47.5))
     run("account", "limits", "Acme", "--weight", "3")
     with desk.parts.records.reading() as connection:
-        share = read_shares(connection)[account]
+        share = find_share(connection, account)
     assert (share.finish_tag, share.weight) == (47.5, 3.0)
 
 
@@ -82,7 +82,7 @@ def test_setting_limits_leaves_what_the_account_has_had(desk: Desk) -> None:
 def test_limits_that_cannot_be_are_refused_and_change_nothing(desk: Desk, wrong: str) -> None:
     assert "above 0" in run("account", "limits", "Acme", wrong, code=2)
     with desk.parts.records.reading() as connection:
-        assert read_shares(connection) == {}
+        assert read_shares(connection, [desk.accounts["Acme"][0]]) == {}
 
 
 def test_our_own_stores_are_no_place_whatever_was_allowed(desk: Desk, tmp_path: Path) -> None:
