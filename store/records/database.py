@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -123,6 +123,8 @@ def upgrade(records: Records) -> None:
     url = records.engine.url
     if records.engine.dialect.name == "sqlite" and url.database and url.database != ":memory:":
         os.makedirs(os.path.dirname(os.path.abspath(url.database)), mode=0o700, exist_ok=True)
+        with suppress(OSError):  # it is there, or SQLite says what is wrong; by itself it would let everybody read it
+            os.close(os.open(url.database, os.O_CREAT | os.O_EXCL, 0o600))
     with records.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})

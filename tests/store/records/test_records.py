@@ -170,6 +170,19 @@ def test_freed_pages_are_overwritten_however_sqlite_was_built(tmp_path: Path) ->
     records.engine.dispose()
 
 
+def test_nobody_else_on_the_machine_reads_the_records_in_a_folder_that_is_open_to_all(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    records = open_records(Settings(home=tmp_path))
+    with records.transaction() as connection:
+        connection.execute(text("SELECT 1"))
+    assert {path.name: path.stat().st_mode & 0o077 for path in tmp_path.glob("records.db*")} == {
+        "records.db": 0,
+        "records.db-wal": 0,
+        "records.db-shm": 0,
+    }
+    records.engine.dispose()
+
+
 def test_the_records_lie_in_their_home_whatever_it_is_called(tmp_path: Path) -> None:
     home = tmp_path / "häuser mit Platz %d #1?x=1"
     open_records(Settings(home=home)).engine.dispose()
