@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -30,8 +31,13 @@ _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
 _KINDS = (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER))
 
-_NO_ANSWER = (BotoCoreError, ResponseParserError, ClientError)
-"""No connection, half an answer, one that breaks off: these are no `OSError`s by themselves."""
+_NO_ANSWER = (BotoCoreError, ResponseParserError, ClientError, KeyError, RecursionError)
+"""No connection, half an answer, one that breaks off or lacks what each has: these are no `OSError`s by themselves.
+
+A recursion is a redirect that does not say where to: aiobotocore asks for it where it was sent away.
+"""
+_IN_LISTINGS = {"IsTruncated", "Name", "Bucket"}
+"""One of these is in each; not all servers say of their uploads that this is the last page."""
 _NOT_IN_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """A stray whose key has such a character would spoil the whole request that names it."""
 
@@ -51,26 +57,36 @@ class S3:
 
     def call(self, method: str, **arguments: object) -> _Reply:
         """One request about this bucket. Raises `OSError`, `FileNotFoundError`."""
-        try:
+        with _answered():
             reply: _Reply = self.filesystem.call_s3(method, Bucket=self.bucket, **arguments)
-        except _NO_ANSWER as error:
-            raise OSError(errno.EIO, type(error).__name__) from error
         return reply
+
+    def pages(self, method: str, after: Callable[[_Reply], dict[str, str]], **arguments: object) -> Iterator[_Reply]:
+        """Every page of a listing. `after`: where to go on, given a page that is not the last.
+
+        Raises `OSError` for an answer that is no listing: it would pass for one of nothing at all.
+        """
+        following: dict[str, str] = {}
+        while True:
+            page = self.call(method, **arguments, **following)
+            with _answered():
+                asked, following = following, after(page) if page.get("IsTruncated") else {}
+            if not page.keys() & _IN_LISTINGS or (following and following == asked):
+                raise OSError(errno.EBADMSG, "no listing, or one that does not go on")
+            yield page
+            if not following:
+                return
 
     def put(self, key: str, data: bytes) -> None:
         """One whole object. An open file that is closed by an exception would publish half of it."""
-        try:
+        with _answered():
             self.filesystem.pipe_file(self._path(key), data)
-        except _NO_ANSWER as error:
-            raise OSError(errno.EIO, type(error).__name__) from error
 
     def get(self, key: str) -> bytes:
         """The bytes at `key`."""
-        try:
+        with _answered():
             # One at a time: for several, s3fs asks for the size first.
             data: bytes = self.filesystem.cat_file(self._path(key), max_concurrency=1)
-        except _NO_ANSWER as error:
-            raise OSError(errno.EIO, type(error).__name__) from error
         return data
 
     def has(self, key: str) -> bool:
@@ -83,7 +99,8 @@ class S3:
 
     def size(self, key: str) -> int:
         """Bytes of the object at `key`."""
-        return int(self.call("head_object", Key=self._inside + key)["ContentLength"])
+        with _answered():
+            return int(self.call("head_object", Key=self._inside + key)["ContentLength"])
 
     def children(self, prefix: str) -> Children:
         """Names directly under `prefix`; a folder that holds old versions or an unfinished upload alone is one too.
@@ -169,24 +186,16 @@ class S3:
 
     def _pages(self, start: str, **arguments: object) -> Iterator[_Reply]:
         """Every page of a listing, of all versions where the server knows of any."""
-        method = "list_object_versions" if self._lists_versions else "list_objects_v2"
-        following: dict[str, object] = {}
-        while True:
+        if self._lists_versions:
             try:
-                page = self.call(method, Prefix=start, **arguments, **following)
+                yield from self.pages("list_object_versions", _after_version, Prefix=start, **arguments)
+                return
             except OSError as error:
-                if method == "list_objects_v2" or error_code(error) != "NotImplemented":
+                if error_code(error) != "NotImplemented":
                     raise
                 # Asked anew by each process: a server that keeps versions lists them.
-                self._lists_versions, method = False, "list_objects_v2"
-                continue
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            if method == "list_objects_v2":
-                following = {"ContinuationToken": page["NextContinuationToken"]}
-            else:
-                following = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+                self._lists_versions = False
+        yield from self.pages("list_objects_v2", after_object, Prefix=start, **arguments)
 
     def _finished(self, here: str) -> Iterator[StoredObject]:
         """Every object, version and marker, in the order of keys."""
@@ -206,18 +215,11 @@ class S3:
 
     def _upload_pages(self, here: str, after: Callable[[_Reply], dict[str, str]]) -> Iterator[_Reply]:
         """Pages of unfinished uploads. `after`: where to go on, given a page that is not the last."""
-        following: dict[str, str] = {}
-        while True:
-            try:
-                page = self.call("list_multipart_uploads", Prefix=here, **following)
-            except OSError as error:
-                if error_code(error) in ("NotImplemented", "NoSuchUpload"):  # rclone says so when there is none
-                    return
+        try:
+            yield from self.pages("list_multipart_uploads", after, Prefix=here)
+        except OSError as error:
+            if error_code(error) not in ("NotImplemented", "NoSuchUpload"):  # rclone says so when there is none
                 raise
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            following = after(page)
 
     def _size_so_far(self, key: str, upload_id: str) -> int:
         """What the parts hold that have arrived (the first thousand of them)."""
@@ -299,6 +301,24 @@ def _listed(page: _Reply) -> Sequence[StoredObject]:
         for each in page.get(listed, ())
     ]
     return sorted([*found, *rest], key=_by_key) if rest else found
+
+
+def after_object(page: _Reply) -> dict[str, str]:
+    """Where a listing of objects goes on."""
+    return {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _after_version(page: _Reply) -> dict[str, str]:
+    return {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page.get("NextVersionIdMarker", "")}
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """What is no answer is an `OSError`."""
+    try:
+        yield
+    except _NO_ANSWER as error:
+        raise OSError(errno.EIO, type(error).__name__) from error
 
 
 def _identifier(key: str, version: str) -> dict[str, str]:

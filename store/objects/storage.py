@@ -57,7 +57,7 @@ def error_code(error: OSError) -> str:
     """The store's own code for what went wrong, or the name of the fault."""
     reply = getattr(error.__cause__, "response", None)
     if isinstance(reply, dict):
-        return str(reply.get("Error", {}).get("Code", "unknown"))
+        return str(reply.get("Error", {}).get("Code") or "unknown")
     if error.__cause__ is not None and not isinstance(error.__cause__, OSError):
         return type(error.__cause__).__name__  # such as NoCredentialsError: it tells more than its errno
     return os.strerror(error.errno) if error.errno else type(error).__name__

@@ -40,21 +40,16 @@ def list_place(place: str, settings: Settings) -> Iterator[OutsideFile]:
 
 
 def _on_s3(place: str, settings: Settings) -> Iterator[OutsideFile]:
-    from store.objects.s3 import S3
+    from store.objects.s3 import S3, after_object
 
     s3 = S3(place, settings)
     prefix = s3.root.removeprefix("s3://").partition("/")[2]
     start = f"{prefix}/" if prefix else ""
-    more: dict[str, object] = {}
-    while True:
-        page = s3.call("list_objects_v2", Prefix=start, **more)
+    for page in s3.pages("list_objects_v2", after_object, Prefix=start):
         for each in page.get("Contents", ()):
             path = each["Key"].removeprefix(start)
             if path and not path.endswith("/") and not any(map(_is_hidden, path.split("/"))):
                 yield OutsideFile(path, each["Size"], str(each.get("ETag", "")) or each["LastModified"].isoformat())
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def _in_folder(place: str) -> Iterator[OutsideFile]:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from store.objects.object_store import ObjectStore
 from store.objects.s3 import _listed
 from store.objects.s3_listing import _read_page
 from store.objects.storage import Kind, Refused, StoredObject
+from store.outside.listing import list_place
 from store.settings import Settings
 from tests.store.conftest import begin_upload, ceph_bucket, deny, open_store, rclone_bucket, s3_of
 
@@ -284,29 +285,82 @@ def test_a_server_out_of_reach_is_a_fault_with_no_key_in_it() -> None:
     assert "secret-name" not in str(fault.value)
 
 
-def test_an_answer_that_breaks_off_is_a_fault_of_the_store_and_nothing_unforeseen() -> None:
-    class BreaksOff(BaseHTTPRequestHandler):
+@contextmanager
+def answering(answer: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[ObjectStore]:
+    """The store of a server that answers each request with this status and body."""
+
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # else nobody tells who sends much to go on
+
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
+            self.close_connection = True
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = answer(self)
+            self.send_response(status)
+            self.send_header("Content-Length", str(max(len(body), 1000 if body == _HALF else 0)))
             self.end_headers()
-            self.wfile.write(b"not all of it")
+            self.wfile.write(body if self.command != "HEAD" else b"")
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        settings = Settings(s3_endpoint=address, s3_key="k", s3_secret=SecretStr("s"))
         try:
-            objects = open_store("s3://bucket", settings)
-            with pytest.raises(StoreFault):
-                objects.read("grandmothers-portrait.jpg")
-            with pytest.raises(StoreFault):
-                objects.files("")
+            yield open_store("s3://bucket", Settings(s3_endpoint=address, s3_key="k", s3_secret=SecretStr("s")))
         finally:
             server.shutdown()
+
+
+_HALF = b"not all of it"
+
+
+def test_an_answer_that_breaks_off_is_a_fault_of_the_store_and_nothing_unforeseen() -> None:
+    with answering(lambda request: (200, _HALF)) as objects:
+        with pytest.raises(StoreFault):
+            objects.read("grandmothers-portrait.jpg")
+        with pytest.raises(StoreFault):
+            objects.files("")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body>Back in a minute</body></html>",
+        b"<Result><Name>bucket</Name><IsTruncated>true</IsTruncated></Result>",
+        b"<Result><IsTruncated>true</IsTruncated><NextKeyMarker>a</NextKeyMarker>"
+        b"<NextUploadIdMarker>b</NextUploadIdMarker></Result>",
+    ],
+    ids=["empty", "a page for people", "cut without a mark", "the same mark for ever"],
+)
+def test_what_is_no_listing_is_a_fault_and_not_a_listing_of_nothing(body: bytes) -> None:
+    with answering(lambda request: (200, body)) as objects:
+        for look in (objects.children, lambda prefix: list(objects.walk(prefix)), objects.delete_folder):
+            with pytest.raises(StoreFault):
+                look("2026-11-25T12")
+        with pytest.raises(StoreFault):
+            list(list_place("s3://bucket/photos", Settings(s3_endpoint=s3_of(objects).filesystem.endpoint_url)))
+
+
+def test_a_redirect_that_does_not_say_where_to_is_a_fault_of_the_store() -> None:
+    moved = b"<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>"
+    with answering(lambda request: (301, moved)) as objects:
+        for ask in (objects.exists, objects.files):
+            with pytest.raises(StoreFault):
+                ask("hour/batch")
+
+
+def test_a_part_without_its_mark_is_a_fault_of_the_store() -> None:
+    begun = b"<Result><Bucket>bucket</Bucket><Key>key</Key><UploadId>upload</UploadId></Result>"
+    with (
+        answering(lambda request: (200, begun if request.command == "POST" else b"")) as objects,
+        pytest.raises(StoreFault),
+    ):
+        objects.write("lake/file", bytes(100 * 2**20))
 
 
 def test_odd_keys_are_listed_as_they_are_and_deleted(versioned: ObjectStore) -> None:
