@@ -167,9 +167,9 @@ def _checked(key: str) -> str:
 def _read_faults(verb: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise no_such_object() from None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and verb != "write":
+            raise no_such_object() from None
         # The system's own message would name the path, and an engine logs causes; the code is enough to act on.
         raise StoreFault(
             f"The object store refused to {verb}: {error_code(error)}. Check its space, permissions and address."

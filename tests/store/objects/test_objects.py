@@ -363,6 +363,13 @@ def test_a_part_without_its_mark_is_a_fault_of_the_store() -> None:
         objects.write("lake/file", bytes(100 * 2**20))
 
 
+@pytest.mark.parametrize("objects", ["rclone", "ceph"], indirect=True)
+def test_a_write_into_a_bucket_that_is_gone_is_a_fault_of_the_store(objects: ObjectStore) -> None:
+    s3_of(objects).call("delete_bucket")
+    with pytest.raises(StoreFault, match="refused to write: NoSuchBucket"):
+        objects.write("key", b"1")
+
+
 def test_odd_keys_are_listed_as_they_are_and_deleted(versioned: ObjectStore) -> None:
     odd = sorted(f"hour/batch/{name}" for name in ("a b", "a+b", "a%2Fb", "a%20b", "<&>", "ü", "車", "x\x01y", "'\""))
     for key in odd:
