@@ -8,13 +8,14 @@ import typer
 from sqlalchemy import Connection
 
 from consent.grants import Grants, grants_of
-from consent.ledger import Refusal, read_events, verify, withdraw
+from consent.ledger import LONGEST_REASON, Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
 from portal.cli.terminal import AsJson, TheAccount, exit_codes, get_ready, say, show_json, show_table, stores
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.counting import so_many
 from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
+from schemas.naming import shown
 from store.records.people import Account, find_account, find_account_or_closed, list_accounts
 
 app = typer.Typer(no_args_is_help=True, help="Who allowed what. Granting is done on the account page alone.")
@@ -120,7 +121,7 @@ def _show_one(account: Account, events: list[ConsentEvent], as_json: bool) -> No
                 event.act,
                 event.industry,
                 event.method.replace("_", " "),
-                event.reason,
+                shown(event.reason, LONGEST_REASON),  # a program's words, too
             )
             for event in events
         ]

@@ -107,6 +107,16 @@ def test_show_tells_states_grants_and_history(records: Records, owner: Owner) ->
     assert "never asked" in run(consent.app, "show", owner.account_id).output
 
 
+def test_a_programs_reason_moves_no_cursor_in_an_operators_window(records: Records, owner: Owner) -> None:
+    owner.press(AUTO)
+    by = ledger.Refusal(owner.account_id, Method.API, NOON, reason="\x1b[2J\x1b]0;all is well\x07 \x9b1A sold")
+    with records.transaction() as connection:
+        ledger.withdraw(connection, by, AUTO, NOON)
+    told = run(consent.app, "show", "Acme Motors").output
+    assert r"\x1b[2J\x1b]0;all is well\x07 \x9b1A sold" in told
+    assert "\x1b" not in told
+
+
 def test_verify_names_what_was_changed(records: Records, owner: Owner) -> None:
     owner.press(AUTO, STUDIO)
     assert json.loads(run(consent.app, "verify", "--json").stdout) == {"events": 2, "intact": True}
