@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import secrets
 import zipfile
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.batch import Manifest, Stamp
-from schemas.errors import AlreadyExists
+from schemas.counting import so_many
+from schemas.errors import AlreadyExists, NotDelivered
 from schemas.ids import BatchId
-from schemas.naming import names_of
+from schemas.naming import names_of, shown
 from schemas.options import CutoutOptions
 from schemas.results import Done, Failed, results_by_number
 from store.objects.folder import write_whole
@@ -23,6 +25,19 @@ from store.transient.transient_store import TransientStore, cutout_key, is_in_pl
 
 _AHEAD = 3
 """Cutouts that are read at once for a zip file, of which a portal may hand out several."""
+_OF_ONE_NAME = frozenset(
+    (
+        errno.EINVAL,
+        errno.ENOENT,
+        errno.EPERM,
+        errno.ENAMETOOLONG,
+        errno.EILSEQ,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+    )
+)
+"""What a disk answers to a name that it does not take, as a stick does to a colon, or where something else lies."""
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -64,19 +79,32 @@ def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
 def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:
     """Write all cutouts of a batch below `to`; returns how many. Raises `StoreFault`, `AlreadyExists` for a photo.
 
+    One whose name the disk does not take keeps no other from being written; in the end it raises `NotDelivered`.
     A file appears whole under its name or not at all, so an interrupted download can be run again; and what is fetched
     may be deleted from the store at once, so it is on the disk first.
     """
+    refused = list[str]()
 
     def write(number: int) -> None:
         target = to / results.names[number]
-        if _is_its_photo(transient, results, number, target):
-            raise _in_place_of_photos()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's own name may be as long as can be
-        write_whole(str(partial), str(target), transient.read(results.key(number)))
+        try:
+            if _is_its_photo(transient, results, number, target):
+                raise _in_place_of_photos()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".bgbatch-{secrets.token_hex(8)}")  # the target's name may be as long as can be
+            write_whole(str(partial), str(target), transient.read(results.key(number)))
+        except OSError as fault:
+            if fault.errno not in _OF_ONE_NAME:
+                raise
+            refused.append(results.names[number])
 
-    return _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+    count = _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+    if refused:
+        raise NotDelivered(
+            f"{so_many(len(refused), 'cutout')} of {count} could not be written, because the place does not take a "
+            f"file of that name, such as {shown(min(refused))}. The others are there. Fetch all into another place."
+        )
+    return count
 
 
 def _is_its_photo(transient: TransientStore, results: Results, number: int, target: Path) -> bool:

@@ -33,6 +33,12 @@ class UserError(BgbatchError):
     fault = "user"
 
 
+class NotDelivered(UserError):
+    """A place that took some cutouts, and others not because of their names."""
+
+    code = "not_delivered"
+
+
 class BadOptions(UserError):
     """An option has a value that cannot be, or that this version cannot do yet."""
 

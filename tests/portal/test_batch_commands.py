@@ -321,6 +321,19 @@ def test_no_cutout_replaces_its_photo(desk: Desk, tmp_path: Path) -> None:
     assert "1 cutout in" in run("download", batch, "--to", str(tmp_path)), "its own cutout may be fetched once more"
 
 
+def test_a_cutout_whose_name_the_disk_does_not_take_keeps_no_other_from_being_fetched(
+    desk: Desk, tmp_path: Path
+) -> None:
+    batch = desk.send({"a.jpg": jpeg(), "VIN1/1.jpg": jpeg(), "z.jpg": jpeg()})
+    desk.work(batch)
+    (tmp_path / "VIN1").write_bytes(b"no folder")
+    said = run("download", batch, "--to", str(tmp_path), "--purge", code=2)
+    assert "not_delivered: 1 cutout of 3 could not be written" in said
+    assert "VIN1/1.png" in said
+    assert sorted(each.name for each in tmp_path.glob("*.png")) == ["a.png", "z.png"]
+    assert "3 cutouts in" in run("download", batch, "--to", str(tmp_path / "other")), "it was not fetched whole before"
+
+
 def test_no_cutout_replaces_a_photo_that_is_read_in_its_place(desk: Desk, tmp_path: Path) -> None:
     place = tmp_path / "own"
     place.mkdir()
