@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Table, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select, update
 
 from lake.admission import discard, forget_file, lock_file, places_told_of, remember_file
 from lake.layout import Place, may_be_in_the_making, may_be_of_a_newer_grant, parse_place
@@ -252,8 +252,9 @@ def _untold_grants(connection: Connection) -> set[GrantId]:
 
 def _untold(table: Table) -> ColumnElement[bool]:
     """Files that are not erased, or of whose grant no receipt says so: they were lost before its withdrawal."""
-    told = select(receipts.c.subject).where(receipts.c.kind == Erased.GRANT)
-    return or_(table.c.erased_at.is_(None), table.c.grant_id.not_in(told))
+    # Not `NOT IN`: PostgreSQL would look through all receipts of grants for each file, once they are many.
+    is_told = exists().where(receipts.c.kind == Erased.GRANT, receipts.c.subject == table.c.grant_id)
+    return or_(table.c.erased_at.is_(None), ~is_told)
 
 
 def _mark_erased(connection: Connection, grant_id: GrantId, now: datetime) -> None:

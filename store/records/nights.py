@@ -202,7 +202,8 @@ def note(connection: Connection, night: Night, **values: object) -> Night:
 def _going(schedule_id: str) -> Select[tuple[object, ...]]:
     """A schedule's nights that are not over, the oldest first."""
     is_going = (nights.c.schedule_id == schedule_id) & (nights.c.state == NightState.RUNNING)
-    return select(nights).where(is_going).order_by(nights.c.due_at)
+    by_index = nights.c.ended_at.is_(None)  # says nothing new, and leads by the index of those past all that were
+    return select(nights).where(is_going, by_index).order_by(nights.c.due_at)
 
 
 def _night(row: RowMapping) -> Night:

@@ -198,6 +198,7 @@ consent_events = Table(
     Column("previous_hash", String(64), nullable=False, unique=True),
     Column("hash", String(64), nullable=False),
     Index("uq_consent_events_account_id_account_previous_hash", "account_id", "account_previous_hash", unique=True),
+    Index("ix_consent_events_account_id_industry_sequence", "account_id", "industry", "sequence"),
 )
 """Append-only, hash-chained over all and per account. No foreign key to accounts: the chain outlives the account."""
 
@@ -355,6 +356,9 @@ process works on it, or seals it, and until when others keep off. `lease_items`:
 it is given back, how many of them had workers.
 """
 
+_has_key = submissions.c.upload_key.is_not(None)
+Index("ix_submissions_upload_key", submissions.c.upload_key, postgresql_where=_has_key, sqlite_where=_has_key)
+
 shares = Table(
     "shares",
     metadata,
@@ -441,6 +445,10 @@ nights = Table(
 
 The lease says which process works on it, and until when others keep off.
 """
+
+_goes_on = nights.c.ended_at.is_(None)
+_of_schedule = (nights.c.schedule_id, nights.c.due_at)
+Index("ix_nights_going", *_of_schedule, postgresql_where=_goes_on, sqlite_where=_goes_on)
 
 fingerprints = Table(
     "fingerprints",
