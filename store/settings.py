@@ -17,6 +17,16 @@ _WEB = re.compile(r"https?://[^/?#\s]+")
 _HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}")
 _RECORDS = re.compile(r"postgresql\+psycopg://|sqlite://(/?$|//)")
 
+OUR_PASSWORDS = frozenset(("BGBATCH_RECORDS_URL", "BGBATCH_SMTP_URL", "BGBATCH_OIDC_CLIENT_SECRET"))
+NOT_FOR_WORKERS = OUR_PASSWORDS | {
+    "PGPASSWORD",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+}
+"""Variables of the environment without which a worker works: it needs the object store's key alone."""
+
 
 class Settings(BaseSettings):
     """Read from the environment, `BGBATCH_HOME` and so on; `bgbatch settings` shows what is in force."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +20,7 @@ import ray._private.worker
 from ray.actor import ActorHandle
 
 from schemas.errors import DeviceAbsent, WorkersLost
-from store.settings import Settings
+from store.settings import NOT_FOR_WORKERS, Settings
 from workers.identity import own_code, settings_digest
 from workers.limits import calls_at_once, places_in
 
@@ -54,7 +55,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
         here = patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
-        with here, _sigterm_left_alone(), _nameless():
+        with here, _sigterm_left_alone(), _nameless(), _without_passwords():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -81,6 +82,17 @@ def _sigterm_left_alone() -> Iterator[None]:
 def _nameless() -> Any:
     """Ray would tell its cluster this process's whole command, which names customers' files and need not be UTF-8."""
     return patch.object(ray._private.utils, "get_entrypoint_name", lambda: NAMESPACE)
+
+
+def _without_passwords() -> Any:
+    """Ray would hand our environment on to each worker, which a hostile photo may take over."""
+
+    def start(*command: Any, env: Mapping[str, str], **how: Any) -> subprocess.Popen[bytes]:
+        given = {name: value for name, value in env.items() if name.upper() not in NOT_FOR_WORKERS}
+        return started(*command, env=given, **how)
+
+    started = ray._private.services.ConsolePopen
+    return patch.object(ray._private.services, "ConsolePopen", start)
 
 
 def _require_answer(address: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,7 @@ from tests.flows.conftest import photo
 from tests.ports import free_port, wait_for
 
 PHOTOS = 16
+PASSWORD = os.urandom(8).hex()
 
 
 class Serve:
@@ -35,6 +37,7 @@ class Serve:
         self.port = free_port()
         self.log = home.with_suffix(".log")
         env = os.environ | {"BGBATCH_HOME": str(home), "BGBATCH_ACTORS": "1", "BGBATCH_SHARD_ITEMS": "1"}
+        env["BGBATCH_SMTP_URL"] = f"smtp://us:{PASSWORD}@127.0.0.1:1"
         code = "from portal.cli.app import main; main()"
         command = [sys.executable, "-c", code, "serve", "--port", str(self.port)]
         with self.log.open("ab") as log:
@@ -79,6 +82,16 @@ def processes_of(home: Path) -> list[str]:
     return found
 
 
+def holders_of_the_password() -> set[str]:
+    """Programs that have it in their environment, but for this one's own."""
+    found = set()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if PASSWORD.encode() in (place / "environ").read_bytes():
+                found.add((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
 def wait_until(is_true: Callable[[], bool]) -> None:
     until = time.monotonic() + 300  # a busy machine
     while not is_true():
@@ -107,6 +120,9 @@ def test_a_batch_under_work_survives_the_end_of_serve_and_each_photo_has_one_res
             client.put(f"/v1/batches/{batch}/items/VIN/{number}.jpg", content=photo()).raise_for_status()
         client.post(f"/v1/batches/{batch}/seal").raise_for_status()
         wait_until(lambda: len(transient.report_names(BatchId(batch))) >= 2)
+        holders = holders_of_the_password()
+        assert len(holders) >= 4
+        assert all("portal.cli" in each for each in holders), "neither Prefect nor Ray's processes and workers have it"
         serve.end(signal.SIGTERM)
     before = {result.number: result for report in transient.reports(BatchId(batch)) for result in report.results}
     assert 2 <= len(before) < PHOTOS, "it was ended in mid-batch"

@@ -50,6 +50,27 @@ def test_ray_starts_for_a_user_whose_home_cannot_be(tmp_path: Path) -> None:
     assert said.stdout == "joined\n", said.stderr
 
 
+WITH_PASSWORDS = """
+import os, sys
+from pathlib import Path
+from store.settings import Settings
+from workers.placement import connect
+
+connect(Settings(home=Path(sys.argv[1])))
+import ray
+given = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+print(sorted(name for name, value in given.items() if "open sesame" in value))
+"""
+
+
+def test_no_worker_is_given_a_password_of_the_records_of_mail_or_of_prefect(tmp_path: Path) -> None:
+    names = ("BGBATCH_RECORDS_URL", "bgbatch_smtp_url", "PGPASSWORD", "PREFECT_API_AUTH_STRING", "BGBATCH_S3_SECRET")
+    given = os.environ | dict.fromkeys(names, "sqlite:////open sesame")
+    asked = [sys.executable, "-c", WITH_PASSWORDS, str(tmp_path)]
+    said = subprocess.run(asked, env=given, capture_output=True, text=True, timeout=300)
+    assert said.stdout == "['BGBATCH_S3_SECRET']\n", said.stderr
+
+
 NAMED = """
 import sys
 from pathlib import Path
