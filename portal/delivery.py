@@ -83,7 +83,7 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
     A file appears whole under its name or not at all, so an interrupted download can be run again; and what is fetched
     may be deleted from the store at once, so it is on the disk first.
     """
-    refused = list[str]()
+    refused = dict[str, OSError]()
 
     def write(number: int) -> None:
         target = to / results.names[number]
@@ -96,9 +96,11 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
         except OSError as fault:
             if fault.errno not in _OF_ONE_NAME:
                 raise
-            refused.append(results.names[number])
+            refused[results.names[number]] = fault
 
     count = _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+    if refused and len(refused) == count:  # it is the place itself
+        raise refused.popitem()[1]
     if refused:
         raise NotDelivered(
             f"{so_many(len(refused), 'cutout')} of {count} could not be written, because the place does not take a "
