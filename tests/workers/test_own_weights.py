@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +71,12 @@ WAYS_TO_SAVE = {
     "by its training": lambda state, to: torch.save({"epoch": 7, "state_dict": state}, to),
     "with an optimizer": lambda state, to: torch.save({"optimizer": {}, "model_state_dict": state}, to),
     "as a model": lambda state, to: torch.save({"model": state}, to),
-    "of many GPUs": lambda state, to: torch.save({f"module.{name}": each for name, each in state.items()}, to),
+    **{
+        f"wrapped as {prefix}": partial(
+            lambda prefix, state, to: torch.save({f"{prefix}{name}": each for name, each in state.items()}, to), prefix
+        )
+        for prefix in ("module.", "module._orig_mod.", "model.net.")
+    },
     "with more than tensors": lambda state, to: torch.save({**state, "version": 3}, to),
     "channels last": lambda state, to: torch.save(
         {name: each.to(memory_format=torch.channels_last) if each.ndim == 4 else each for name, each in state.items()},
@@ -96,6 +103,28 @@ def test_a_safetensors_file_of_halves_becomes_one_of_32_bits(tmp_path):
     import_weights(tmp_path / "halves.safetensors", U2NETP, tmp_path / "ours.safetensors")
     made = load_file(tmp_path / "ours.safetensors")
     assert all(torch.equal(made[name], each.float()) for name, each in halves.items())
+
+
+def test_a_safetensors_file_of_a_compiled_network_gives_its_weights(tmp_path):
+    shipped = load_file(weights_file("u2netp", None))
+    save_file({f"_orig_mod.{name}": each for name, each in shipped.items()}, tmp_path / "theirs.safetensors")
+    import_weights(tmp_path / "theirs.safetensors", U2NETP, tmp_path / "ours.safetensors")
+    assert all(torch.equal(each, shipped[name]) for name, each in load_file(tmp_path / "ours.safetensors").items())
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_of_a_training_that_went_astray_are_refused(tmp_path, number):
+    state = load_file(weights_file("u2netp", None))
+    state["side1.bias"][:] = number
+    torch.save(state, tmp_path / "astray.pth")
+    with pytest.raises(WeightsInvalid, match="no finite number"):
+        import_weights(tmp_path / "astray.pth", U2NETP, tmp_path / "out.safetensors")
+
+
+def test_a_pth_of_a_whole_network_is_refused_with_what_to_save_instead(tmp_path):
+    torch.save(U2NETP.build(), tmp_path / "whole.pth")
+    with pytest.raises(WeightsInvalid, match="state_dict"):
+        import_weights(tmp_path / "whole.pth", U2NETP, tmp_path / "out.safetensors")
 
 
 def test_a_pth_that_holds_no_table_is_refused_as_that(tmp_path):

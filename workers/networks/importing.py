@@ -36,12 +36,12 @@ def read_state(source: Path, network: Network) -> State:
     try:
         if source.suffix == ".onnx":
             return _from_onnx(source, network)
-        if source.suffix == ".safetensors":
-            return load_file(source)
-        return _from_pickle(source)
+        held = load_file(source) if source.suffix == ".safetensors" else _from_pickle(source)
+        return _without_prefix(held, network)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsInvalid(
-            f"The weights file cannot be read ({type(error).__name__}). It must be .pth, .onnx or .safetensors."
+            f"The weights file cannot be read ({type(error).__name__}). It must be .onnx, .safetensors, or a .pth of "
+            "tensors by name, as torch.save(network.state_dict(), …) writes it."
         ) from None
 
 
@@ -55,7 +55,14 @@ def _from_pickle(source: Path) -> State:
             raw = raw[key]
     if not isinstance(raw, dict):
         raise WeightsInvalid("The file holds no table of tensors by name.")
-    return {str(name).removeprefix("module."): each for name, each in raw.items() if isinstance(each, torch.Tensor)}
+    return {str(name): each for name, each in raw.items() if isinstance(each, torch.Tensor)}
+
+
+def _without_prefix(state: State, network: Network) -> State:
+    """What wraps a network puts its name before each: `module.`, `_orig_mod.` (torch.compile), `model.` (Lightning)."""
+    first = next(iter(empty(network).state_dict()))
+    prefix = next((name.removesuffix(first) for name in state if name.endswith(first)), "")
+    return {name.removeprefix(prefix): each for name, each in state.items()}
 
 
 def _from_onnx(source: Path, network: Network) -> State:

@@ -51,6 +51,8 @@ def fill(module: nn.Module, state: State, title: str) -> None:
             f"The weights are not those of {title}: {len(absent)} of its {len(wanted)} tensors are missing and "
             f"{len(other)} have another shape ({', '.join((absent + other)[:3])})."
         )
+    if not all(folded[name].isfinite().all() for name in wanted):  # its masks would be empty, and pass for done
+        raise WeightsInvalid("Among the weights is one that is no finite number: their training went astray.")
     with torch.no_grad():
         module.load_state_dict({name: folded[name] for name in wanted}, assign=True)
     module.eval().requires_grad_(False)
