@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -87,11 +86,11 @@ def _nameless() -> Any:
 def _without_passwords() -> Any:
     """Ray would hand our environment on to each worker, which a hostile photo may take over."""
 
-    def start(*command: Any, env: Mapping[str, str], **how: Any) -> subprocess.Popen[bytes]:
+    def start(*command: Any, env: Mapping[str, str], **how: Any) -> Any:
         given = {name: value for name, value in env.items() if name.upper() not in NOT_FOR_WORKERS}
         return started(*command, env=given, **how)
 
-    started = ray._private.services.ConsolePopen
+    started: Any = ray._private.services.ConsolePopen
     return patch.object(ray._private.services, "ConsolePopen", start)
 
 
