@@ -19,6 +19,7 @@ from schemas.ids import Randomness
 from store.objects.object_store import ObjectStore
 from store.purging.health import Health, measure_skew, oldest_byte, read_health, why_stop, why_stop_by_clock
 from store.purging.purge import RECORDS_FAULT, Purge, PurgeReport
+from store.records.batches import overdue
 from store.records.database import Records
 from store.records.tables import cleanups
 from store.settings import Settings
@@ -76,7 +77,7 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
         raise IntakeStopped(f"{ahead} Set the clocks right; then send it again.")
     now = machine.clock()
     health = read_health(machine.objects, machine.records, now)
-    if not settings.cleanup_expected and _has_something_due(health, now, machine.purge_after):
+    if not settings.cleanup_expected and _has_something_due(machine, health, now):
         clean_up(machine)
         health = read_health(machine.objects, machine.records, now)
     reason = why_stop(health, now, settings.cleanup_expected)
@@ -84,8 +85,11 @@ def admit_intake(machine: Machine, settings: Settings) -> None:
         raise IntakeStopped(f"{reason} Nothing new is taken in until `bgbatch cleanup` has run without a fault.")
 
 
-def _has_something_due(health: Health, now: datetime, purge_after: timedelta) -> bool:
-    return health.overdue > 0 or (health.oldest_at is not None and now - health.oldest_at >= purge_after)
+def _has_something_due(machine: Machine, health: Health, now: datetime) -> bool:
+    if health.oldest_at is not None and now - health.oldest_at >= machine.purge_after:
+        return True
+    with machine.records.reading() as connection:
+        return bool(overdue(connection, now))
 
 
 def _record(machine: Machine, started: datetime, report: PurgeReport) -> None:

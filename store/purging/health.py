@@ -24,13 +24,15 @@ SILENCE = timedelta(hours=1)
 """Past so long without a good cleanup nothing more is taken in, where cleanups are expected."""
 _OF_LATE = timedelta(minutes=30)  # they come every ten
 _TOO_FAR_AHEAD = timedelta(minutes=5)  # a batch's life is counted by the clock of whoever takes it in
+_LATE = timedelta(minutes=20)  # two cleanups passed it by; where many come in, some are due at any moment between two
 _MEASURABLE = timedelta(seconds=2)  # a store tells whole seconds, and an answer takes its time
 
 
 @dataclass(frozen=True)
 class Health:
-    """`oldest_at`: when the oldest byte that is still there was received; `overdue`: batches whose time has come.
+    """`oldest_at`: when the oldest byte that is still there was received.
 
+    `overdue`: batches whose time came so long ago that a cleanup had to purge them since, and that are not purged.
     `skew`: how far the store's clock was ahead of ours at the last cleanup. `canaries_found`: markers of our own
     batches that were still somewhere after their deadline.
     """
@@ -76,7 +78,7 @@ def _as_recorded(connection: Connection, oldest_at: datetime | None, now: dateti
     ).scalars()
     return Health(
         oldest_at=oldest_at,
-        overdue=len(overdue(connection, now)),
+        overdue=len(overdue(connection, now - _LATE)),
         last_good_at=good,
         faults=last.faults if last else 0,
         skew=timedelta(seconds=last.skew_seconds) if last else timedelta(),
@@ -127,7 +129,7 @@ def metrics_text(health: Health, now: datetime) -> str:
     last_good = health.last_good_at.timestamp() if health.last_good_at else 0.0
     values = {
         "bgbatch_transient_oldest_age_seconds": ("Age of the oldest byte in the transient store, from receipt.", age),
-        "bgbatch_purge_overdue_batches": ("Batches whose purge time has come and that are not purged.", health.overdue),
+        "bgbatch_purge_overdue_batches": ("Batches not purged 20 minutes after their time.", health.overdue),
         "bgbatch_cleanup_last_success_timestamp_seconds": ("When a cleanup last ended without a fault.", last_good),
         "bgbatch_cleanup_faults": ("Faults of the newest cleanup.", health.faults),
         "bgbatch_clock_skew_seconds": ("The store's clock less this machine's.", health.skew.total_seconds()),

@@ -148,6 +148,16 @@ def test_where_cleanups_are_expected_their_silence_stops_intake(objects: ObjectS
         admit_intake(machine(objects, records, later(hours=1, minutes=1)), SCHEDULED)
 
 
+def test_what_falls_due_between_two_cleanups_is_not_overdue(objects: ObjectStore, records: Records) -> None:
+    """Where batches come in all the time some always are, and the alert would ring without end."""
+    for minutes in range(0, 30, 5):
+        record(records, batch_at(later(minutes=minutes)), timedelta(hours=23))
+    clean(objects, records, later(hours=23, minutes=10))
+    health = read_health(objects, records, later(hours=23, minutes=25))
+    assert health.overdue == 0, "of three that are due the oldest waits for ten minutes"
+    assert read_health(objects, records, later(hours=23, minutes=35)).overdue == 1, "the cleanup did not come"
+
+
 def test_where_nobody_runs_cleanups_intake_cleans_up_first(objects: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(objects, batch_id)
@@ -155,6 +165,14 @@ def test_where_nobody_runs_cleanups_intake_cleans_up_first(objects: ObjectStore,
     admit_intake(machine(objects, records, later(hours=22)), Settings())
     assert objects.files(f"2026-11-25T12/{batch_id}/source") != []
     admit_intake(machine(objects, records, later(hours=40)), Settings())
+    assert list(objects.walk("")) == []
+
+
+def test_intake_deletes_first_what_a_customer_wants_gone_before_its_day(objects: ObjectStore, records: Records) -> None:
+    batch_id = batch_at(NOON)
+    put_batch(objects, batch_id)
+    record(records, batch_id, timedelta(hours=2))
+    admit_intake(machine(objects, records, later(hours=2)), Settings())
     assert list(objects.walk("")) == []
 
 
