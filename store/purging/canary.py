@@ -15,10 +15,10 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from sqlalchemy import Connection, insert, select, update
 
-from schemas.ids import AccountId, BatchId
+from schemas.ids import AccountId, BatchId, received_at
 from store.objects.object_store import ObjectStore
 from store.purging.file_search import files_with
-from store.purging.places import Place
+from store.purging.places import SHARED_MEMORY, Place
 from store.records.tables import accounts, admissions, canaries
 from store.transient.transient_store import batch_prefix
 
@@ -29,6 +29,11 @@ LOOKED_FOR = timedelta(days=1)
 """So long after its purge a canary is looked for that was found, or never looked for: later ones stand for it then."""
 _BY_ALL = timedelta(hours=1)
 """So long each cleanup looks for it, for each sees other folders: its own container's."""
+
+_CLOCKS = timedelta(hours=1)
+"""How far two machines' clocks may differ, with much to spare. Files that have not changed since a canary was sent
+hold nothing of it and are not read: else all that lies on the machine would hold up the next cleanup.
+"""
 
 _ON = " on "
 
@@ -106,9 +111,11 @@ def look(
         found[batch_id].append("lake")
     wanted = {batch_id: needles(batch_id) for batch_id in batch_ids}
     everything = [needle for each in wanted.values() for needle in each]
+    sent = min((received_at(each).timestamp() for each in batch_ids), default=0.0) - _CLOCKS.total_seconds()
     for place in [each for each in places if not each.is_listed] if everything else ():
         name = f"{place.name}{_ON}{machine}"
-        for path in files_with(everything, filter(Path.exists, place.folders), _of_others(place, places)):
+        since = 0.0 if SHARED_MEMORY in place.folders else sent  # what is mapped there changes without a trace
+        for path in files_with(everything, filter(Path.exists, place.folders), _of_others(place, places), since):
             for batch_id, each in wanted.items():
                 if name not in found[batch_id] and next(files_with(each, [path]), None) is not None:
                     found[batch_id].append(name)

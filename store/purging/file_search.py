@@ -10,11 +10,16 @@ from pathlib import Path
 _AT_ONCE = 1 << 22
 
 
-def files_with(needles: Sequence[bytes], folders: Iterable[Path], but_not: Sequence[Path] = ()) -> Iterator[Path]:
-    """Every regular file in or at `folders` that holds any of `needles`, in its name or bytes."""
+def files_with(
+    needles: Sequence[bytes], folders: Iterable[Path], but_not: Sequence[Path] = (), since: float = 0.0
+) -> Iterator[Path]:
+    """Every regular file in or at `folders` that holds any of `needles`, in its name or bytes.
+
+    `since`: what was changed before is not read, by a time in seconds that nobody but the system sets.
+    """
     for folder in folders:
         for path in _files(folder, but_not):
-            if any(needle in os.fsencode(path.name) for needle in needles) or _holds(path, needles):
+            if any(needle in os.fsencode(path.name) for needle in needles) or _holds(path, needles, since):
                 yield path
 
 
@@ -27,10 +32,11 @@ def _files(folder: Path, but_not: Sequence[Path]) -> Iterator[Path]:
             yield Path(place, name)
 
 
-def _holds(path: Path, needles: Sequence[bytes]) -> bool:
+def _holds(path: Path, needles: Sequence[bytes], since: float) -> bool:
     longest = max(map(len, needles))
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_ctime < since:
             return False
         with path.open("rb") as file:
             before = b""

@@ -17,6 +17,7 @@ from store.settings import Settings
 
 ENGINE_LIFE = timedelta(days=7)
 """How long Prefect's runs and their logs stay: they hold ids and numbers only."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def places(settings: Settings) -> list[Place]:
             "the kernel, when Ray's processes end",
             "canaries: searched for markers",
             (),
-            (Path("/dev/shm"),),
+            (SHARED_MEMORY,),
         ),
         Place(
             "Prefect's database, results and logs",

@@ -104,6 +104,20 @@ def test_a_copy_is_found_at_every_look_until_it_is_gone(mine: Mine, tmp_path: Pa
     assert look_for_canaries(mine.parts) == {}
 
 
+def test_what_has_not_changed_since_a_canary_was_sent_is_not_read(mine: Mine, tmp_path: Path) -> None:
+    """A look through all that others keep in the folder for temporary files held up the next cleanup."""
+    mine.clock[0] = datetime.now(UTC) + timedelta(hours=2)  # by then whatever is here lies untouched for long
+    sent = send_canary(mine.parts, os.urandom)
+    for name in ("tmp/left.bin", f"tmp/{canary.marker(sent).decode()}"):
+        (tmp_path / name).write_bytes(canary.pixel_block(sent))
+    mine.clock[0] += timedelta(hours=24)
+    assert clean_up(cleaning(mine.parts)).faults == []
+    (found,) = look_for_canaries(mine.parts)[sent]
+    assert found.startswith("web server logs and temporary files"), "by its name"
+    (tmp_path / f"tmp/{canary.marker(sent).decode()}").unlink()
+    assert look_for_canaries(mine.parts) == {sent: []}
+
+
 def test_a_canary_that_no_cleanup_purged_is_found_in_the_store(mine: Mine) -> None:
     mine.clock[0] = NOON + timedelta(hours=24)
     assert look_for_canaries(mine.parts)[mine.batch_id][0] == "transient store"
@@ -141,7 +155,7 @@ def test_looking_for_a_canary_reads_nothing_that_may_live(mine: Mine, monkeypatc
     mine.parts.lake.write("industry=automotive/grant=some/merged.parquet", b"rows")
     mine.a_day_later()
     looked_at, opened = [], file_search._holds
-    monkeypatch.setattr(file_search, "_holds", lambda path, needles: looked_at.append(path) or opened(path, needles))
+    monkeypatch.setattr(file_search, "_holds", lambda path, *how: looked_at.append(path) or opened(path, *how))
     assert look_for_canaries(mine.parts) == {mine.batch_id: []}
     home = mine.parts.settings.home
     assert home / "records.db" in looked_at

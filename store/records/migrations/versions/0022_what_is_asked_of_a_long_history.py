@@ -13,9 +13,9 @@ depends_on = None
 
 def upgrade() -> None:
     going, has_key = sa.text("ended_at IS NULL"), sa.text("upload_key IS NOT NULL")
-    where = {"postgresql_where": going, "sqlite_where": going}
-    op.create_index("ix_nights_going", "nights", ["schedule_id", "due_at"], **where)
-    where = {"postgresql_where": has_key, "sqlite_where": has_key}
-    op.create_index("ix_submissions_upload_key", "submissions", ["upload_key"], **where)
+    of_nights, of_uploads = ["schedule_id", "due_at"], ["upload_key"]
+    op.create_index("ix_nights_going", "nights", of_nights, postgresql_where=going, sqlite_where=going)
+    name = "ix_submissions_upload_key"
+    op.create_index(name, "submissions", of_uploads, postgresql_where=has_key, sqlite_where=has_key)
     of_a_pair = ["account_id", "industry", "sequence"]
     op.create_index("ix_consent_events_account_id_industry_sequence", "consent_events", of_a_pair)
