@@ -83,11 +83,11 @@ def _batches(connection: Connection, result: Audit, now: datetime) -> None:
     for receipt in each_receipt(connection):
         if receipt.kind is not Erased.BATCH:
             continue
-        gone.add(receipt.subject)
         moment = received_at(BatchId(receipt.subject))
         age = receipt.last_deletion - moment
         if not result.since <= moment <= result.until:
             continue
+        gone.add(receipt.subject)
         if age > PROMISED_LIFE:
             result.broken.append(f"batch {receipt.subject} was gone {age} after it was received")
         if receipt.remaining:

@@ -151,9 +151,10 @@ def pulls(
         from flows.candidates import lake_of
 
         live = lake_of(parts).live()
-        with parts.records.transaction() as connection:
-            if gone is not None:
+        if gone is not None:
+            with parts.records.transaction() as connection:
                 mark_gone(connection, gone, parts.clock())
+        with parts.records.reading() as connection:  # it may be long, and others wait for their turn to write
             found = list_pulls(connection)
         if as_json:
             more = [{"rows": each.rows, "must_go": each.must_go(live)} for each in found]

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 from pydantic import ValidationError
 from rich.text import Text
+from sqlalchemy import Connection
 
 from consent.ledger import find_grant
 from portal.cli.terminal import (
@@ -21,34 +22,40 @@ from portal.cli.terminal import (
     say,
     show_fields,
     show_json,
+    show_json_list,
     show_table,
     stores,
+    tell,
 )
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
 from schemas.errors import UserError
 from schemas.ids import GrantId
+from schemas.receipt import Receipt
 from store.purging.certificates import certify, more_links
-from store.purging.receipts import each_receipt, list_receipts, verify_receipts
+from store.purging.receipts import each_receipt, list_receipts, newest_receipts, verify_receipts
 from store.records.batches import get_batch
 
 _File = TypeVar("_File", Certificate, MoreLinks)
+_SHOWN = 1_000  # receipts in a table: a year has a million, which took gigabytes to lay out
 
 
 def receipts(
-    subject: Annotated[str | None, typer.Argument(help="A batch id or grant id. Without it: all.")] = None,
+    subject: Annotated[
+        str | None, typer.Argument(help="A batch id or grant id. Without it: the last 1,000, with --json all.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the receipts of what was deleted, after checking that none was changed or removed."""
     with stores() as parts:
         with parts.records.reading() as connection:
-            verify_receipts(each_receipt(connection))
-            found = list_receipts(connection, subject)
-            if subject is not None and not found and find_grant(connection, GrantId(subject)) is None:
-                get_batch(connection, subject)  # raises where there is no such batch either
-        if as_json:
-            show_json([each.model_dump(mode="json") for each in found])
-            return
+            count = verify_receipts(each_receipt(connection))
+            if as_json:
+                listed = each_receipt(connection) if subject is None else _receipts_of(connection, subject)
+                show_json_list(each.model_dump(mode="json") for each in listed)
+                return
+            is_all = subject is None
+            found = newest_receipts(connection, _SHOWN) if subject is None else _receipts_of(connection, subject)
         rows = [
             (
                 f"{each.kind} {each.subject}",
@@ -61,6 +68,17 @@ def receipts(
         first = "A receipt is written when a batch is purged, by its purge time at the latest."
         # As narrow as a window of 80 columns.
         show_table(("what", "how much", "gone at (UTC)", "before its deadline"), rows, first)
+        if is_all and count > len(found):
+            earlier = so_many(count - len(found), "earlier receipt")
+            tell(f"Not shown: {earlier}. `bgbatch receipts --json` lists all.")
+
+
+def _receipts_of(connection: Connection, subject: str) -> list[Receipt]:
+    """None for what stands undeleted yet. Raises `NotFound` for what there is not."""
+    found = list_receipts(connection, subject)
+    if not found and find_grant(connection, GrantId(subject)) is None:
+        get_batch(connection, subject)
+    return found
 
 
 def certificate(

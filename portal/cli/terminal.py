@@ -11,7 +11,7 @@ import errno
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -210,6 +210,15 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Bar]:
 def show_json(value: object) -> None:
     """Print a value as JSON on stdout; times as the REST API writes them."""
     print(json.dumps(value, indent=2, default=_in_json))  # noqa: T201
+
+
+def show_json_list(values: Iterable[object]) -> None:
+    """Print a list as JSON on stdout, each value as it comes: there may be more of them than memory holds."""
+    before = "["
+    for value in values:
+        print(before, json.dumps(value, indent=2, default=_in_json), sep="\n", end="")  # noqa: T201
+        before = ","
+    print("[]" if before == "[" else "\n]")  # noqa: T201
 
 
 def _in_json(value: object) -> object:

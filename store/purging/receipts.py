@@ -115,6 +115,12 @@ def list_receipts(connection: Connection, subject: str | None = None) -> list[Re
     return [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
 
+def newest_receipts(connection: Connection, limit: int) -> list[Receipt]:
+    """The last so many of all receipts, in order."""
+    query = select(receipts).order_by(receipts.c.sequence.desc()).limit(limit)
+    return [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()][::-1]
+
+
 def each_receipt(connection: Connection) -> Iterator[Receipt]:
     """All receipts in order, with few of them in memory at once."""
     query = select(receipts).order_by(receipts.c.sequence).execution_options(yield_per=1000)

@@ -11,17 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import Connection, create_engine, insert, select
 from typer.testing import CliRunner
 
+from flows.cleaning import cleaning
+from lake.pulls import Pull, list_pulls
 from portal.cli import upkeep
 from portal.cli.app import app
 from portal.cli.night_rounds import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
+from schemas.ids import BatchId
+from store.purging.cleanup import clean_up
 from store.records import webhooks
 from store.records.attempts import Limit, wait_before_trying
-from store.records.shares import find_share, read_shares
+from store.records.batches import hasten
+from store.records.shares import Share, find_share, read_shares, set_limits
 from store.records.tables import attempts, shares
 from store.settings import Settings
 from tests.api.conftest import Desk, jpeg
@@ -83,6 +88,35 @@ def test_limits_that_cannot_be_are_refused_and_change_nothing(desk: Desk, wrong:
     assert "above 0" in run("account", "limits", "Acme", wrong, code=2)
     with desk.parts.records.reading() as connection:
         assert read_shares(connection, [desk.accounts["Acme"][0]]) == {}
+
+
+def test_of_many_receipts_the_table_shows_the_last_and_json_lists_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them took gigabytes to lay out."""
+    assert json.loads(run("receipts", "--json")) == []
+    sent = [desk.send({"1.jpg": b"no photo"}) for _ in range(3)]
+    with desk.parts.records.transaction() as connection:
+        for each in sent:
+            hasten(connection, BatchId(each), desk.parts.clock())
+    clean_up(cleaning(desk.parts))
+    assert [each["subject"] for each in json.loads(run("receipts", "--json"))] == sorted(sent)
+    assert [each["subject"] for each in json.loads(run("receipts", sent[0], "--json"))] == sent[:1]
+    monkeypatch.setattr("portal.cli.proofs._SHOWN", 2)
+    done = CliRunner().invoke(app, ["receipts"])
+    assert [each in done.stdout for each in sorted(sent)] == [False, True, True]
+    assert "Not shown: 1 earlier receipt." in done.stderr
+    assert sent[0] in run("receipts", sent[0])
+
+
+def test_a_list_of_copies_keeps_nobody_from_writing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_beside_a_writer(connection: Connection) -> list[Pull]:
+        with desk.parts.records.transaction() as other:
+            set_limits(other, Share(account_id=desk.accounts["Acme"][0], weight=2.0))
+        return list_pulls(connection)
+
+    monkeypatch.setattr("portal.cli.lake.list_pulls", list_beside_a_writer)
+    run("lake", "pulls")
 
 
 def test_our_own_stores_are_no_place_whatever_was_allowed(desk: Desk, tmp_path: Path) -> None:
