@@ -18,7 +18,10 @@ class Record(BaseModel):
 
 
 def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("In UTC that is in no year that there is.") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]

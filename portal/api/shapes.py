@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.batch import BatchState
 from schemas.ids import GrantId
@@ -53,6 +54,15 @@ class NewItem(_Sent):
     options: CutoutOptions | None = None
 
 
+def _in_our_days(moment: datetime) -> datetime:
+    """PostgreSQL tells times in its server's zone. There the calendar's last hours can be in the year 10000, which our
+    driver does not read: it could tell nobody any more who is in line.
+    """
+    if not 1970 <= moment.year < 9000:
+        raise ValueError("Give a time of our days.")
+    return moment
+
+
 class NewBatch(_Sent):
     """A batch to open. With `items` or `source` it is sealed at once; else photos are sent, and then it is sealed.
 
@@ -61,7 +71,7 @@ class NewBatch(_Sent):
 
     industry: Industry | None = None
     options: CutoutOptions = CutoutOptions()
-    due_at: Moment | None = None
+    due_at: Annotated[Moment, AfterValidator(_in_our_days)] | None = None
     items: Annotated[tuple[NewItem, ...] | None, Field(max_length=MOST_ITEMS, fail_fast=True)] = None
     source: Annotated[str | None, Field(max_length=500)] = None
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import psycopg
 import pytest
 from PIL import Image
 from sqlalchemy import text
@@ -37,6 +38,7 @@ from store.records.batches import get_batch, hasten, set_progress
 from store.transient.transient_store import TransientStore, batch_prefix, uploaded_key
 from store.transient.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
+from tests.consent.postgres import current_database
 
 
 def test_a_batch_from_the_first_photo_to_the_zip(desk: Desk) -> None:
@@ -292,6 +294,22 @@ def test_half_a_letter_in_a_path_or_an_address_is_refused(desk: Desk, wanted: st
     answer = desk.call("POST", "/batches", content=wanted, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
     assert desk.call("GET", "/batches").json()["batches"] == []
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_no_time_that_a_batch_is_wanted_by_keeps_the_line_from_being_read(tmp_path: Path, zone: str) -> None:
+    """One of the calendar's ends is in a year that the driver does not read, where the database's zone is not UTC."""
+    url = current_database()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as database:
+        database.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET timezone TO '{zone}'")  # as Debian's packages do
+    desk = new_desk(tmp_path / "home", records_url=url)
+    ends = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")
+    for due_at in ends:
+        wanted = {"due_at": due_at, "items": [{"url": "https://x.example/1.jpg"}]}
+        assert desk.call("POST", "/batches", "Bazaar", json=wanted).status_code == 422, due_at
+    with desk.parts.records.reading() as connection:
+        assert line.in_line(connection, desk.parts.clock()) == []
+    desk.parts.records.engine.dispose()
 
 
 def test_nobody_sees_or_touches_another_account(desk: Desk) -> None:
