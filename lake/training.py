@@ -122,7 +122,7 @@ class CandidateDataset(IterableDataset[object]):
         if self._reading.shuffle:
             Random(f"{self._reading.seed}/{epoch}").shuffle(parts)
         live = _Live(lake)
-        own = [each for each in parts[share::shares] if each.file.grant_id in live]
+        own = [each for each in _dealt(parts, share, shares) if each.file.grant_id in live]
         random = Random(f"{self._reading.seed}/{epoch}/{share}")
         if worker and moment is None and self._reading.shuffle:  # who cannot count passes, as it is made anew for each
             random = Random(worker.seed)
@@ -227,12 +227,22 @@ def _parts(files: tuple[AdmittedFile, ...]) -> Iterator[_Part]:
         yield from (_Part(file, number, count) for number in range(count))
 
 
+def _dealt(parts: list[_Part], share: int, shares: int) -> Iterator[_Part]:
+    """Those of one share: each part goes to whoever has the fewest rows by then, for files differ in size."""
+    rows = [0.0] * shares
+    for part in parts:
+        to = rows.index(min(rows))
+        rows[to] += part.file.rows / part.of
+        if to == share:
+            yield part
+
+
 def _share(reading: Reading, worker: tuple[int, int]) -> tuple[int, int]:
     rank, ranks = reading.rank, reading.ranks
     if rank is None or ranks is None:
         running = _is_distributed()
         rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if running else (0, 1)
-    return rank * worker[1] + worker[0], ranks * worker[1]
+    return worker[0] * ranks + rank, ranks * worker[1]  # of few parts, one for each rank before one for each worker
 
 
 def _is_distributed() -> bool:

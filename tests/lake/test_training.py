@@ -105,6 +105,26 @@ def test_every_rank_is_given_some_of_files_whose_rows_are_in_one_group(world: Wo
     assert sorted(seen[0] + seen[1]) == every_id(world)
 
 
+def test_every_rank_is_given_some_where_there_are_more_workers_than_files(world: World, tmp_path: Path) -> None:
+    for _ in range(2):
+        world.give(world.grant())
+    datasets = [
+        CandidateDataset(partial(reopen, tmp_path, world.live()), Reading(AUTO, rank=rank, ranks=2), only_id)
+        for rank in range(2)
+    ]
+    seen = [list(DataLoader(each, batch_size=None, num_workers=2)) for each in datasets]
+    assert [len(each) for each in seen] == [2, 2]
+
+
+def test_ranks_are_given_as_many_rows_each_though_files_differ_in_size(world: World) -> None:
+    grant = world.grant()
+    for rows in (6, 1, 6, 1):
+        world.give(grant, rows)
+        world.pass_time(seconds=1)  # in this order
+    seen = [list(world.reader().torch_dataset(AUTO, only_id, shuffle=0, rank=rank, ranks=2)) for rank in range(2)]
+    assert [len(each) for each in seen] == [7, 7]
+
+
 @pytest.mark.parametrize(("rows", "size"), [(40, 300_000), (80, 170_000)])
 def test_ranks_share_the_row_groups_of_one_file(world: World, rows: int, size: int) -> None:
     photo = a_photo(1)
