@@ -1,12 +1,14 @@
 """What a cutout is called on delivery: the item's relative path with the cutout's suffix, each name once.
 
 `VIN1/1.jpg` and `VIN2/1.jpg` both live. `a.jpg` and `a.heic` in one folder would both become `a.png`, so both keep
-their whole name: `a.jpg.png`, `a.heic.png`. Names that differ only in case or Unicode form are told apart too, because
-the customer's disk may not do so. One that would be longer than a disk holds is cut short, and has its number.
+their whole name: `a.jpg.png`, `a.heic.png`. Names that differ only in case, Unicode form or what Windows does not
+take are told apart too, because the customer's disk may not do so. One that would be longer than a disk holds is cut
+short, and has its number.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,10 @@ PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp")
 )
 """What files are taken for by name when a place is looked through; what they are is found out when they are decoded."""
+
+_REPLACED, _DROPPED = re.compile(r'[:<>|"?*]'), re.compile(r"[. ]+(?=/|$)")
+_WINDOWS_CHANGES = re.compile(r'[:<>|"?*]|[. ](?:/|$)')
+"""What is unpacked on Windows gets `_` for some characters, and loses dots and spaces at a folder's end."""
 
 
 def shown(name: str, most: int = 60) -> str:
@@ -98,6 +104,8 @@ def _cut_short(path: str, ending: str) -> str:
 
 
 def _on_any_disk(path: str) -> str:
+    if _WINDOWS_CHANGES.search(path):
+        path = _DROPPED.sub("", _REPLACED.sub("_", path))
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
