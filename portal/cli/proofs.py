@@ -54,7 +54,6 @@ def receipts(
                 listed = each_receipt(connection) if subject is None else _receipts_of(connection, subject)
                 show_json_list(each.model_dump(mode="json") for each in listed)
                 return
-            is_all = subject is None
             found = newest_receipts(connection, _SHOWN) if subject is None else _receipts_of(connection, subject)
         rows = [
             (
@@ -68,7 +67,7 @@ def receipts(
         first = "A receipt is written when a batch is purged, by its purge time at the latest."
         # As narrow as a window of 80 columns.
         show_table(("what", "how much", "gone at (UTC)", "before its deadline"), rows, first)
-        if is_all and count > len(found):
+        if subject is None and count > len(found):
             earlier = so_many(count - len(found), "earlier receipt")
             tell(f"Not shown: {earlier}. `bgbatch receipts --json` lists all.")
 
