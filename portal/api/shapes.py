@@ -59,7 +59,7 @@ def _in_our_days(moment: datetime) -> datetime:
     driver does not read: it could tell nobody any more who is in line.
     """
     if not 1970 <= moment.year < 9000:
-        raise ValueError("Give a time of our days.")
+        raise ValueError("Give a year from 1970 to 8999.")
     return moment
 
 
