@@ -13,11 +13,13 @@ from sqlalchemy import Connection
 from flows.nights import delivery as night_delivery
 from flows.nights.report import REPORTS
 from schemas.options import CutoutOptions, Format
+from store.objects.s3 import S3
 from store.outside import allowed
 from store.outside.opened import WithoutLinks
 from store.records import nights
 from store.records.nights import Night
-from tests.flows.nights.market import DAY, FIRST, Market, fill
+from tests.flows.nights.market import DAY, FIRST, Market, fill, open_market
+from tests.store import rclone
 
 
 def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_each_beside_those_of_old(
@@ -70,6 +72,23 @@ def test_a_place_that_is_away_is_tried_again_the_same_night(market: Market, tmp_
     (tmp_path / "bazaar/cutouts").unlink()
     (night,) = market.run_due(FIRST + timedelta(minutes=1))
     assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3)
+
+
+def test_a_bucket_that_is_gone_is_tried_again_the_same_night(tmp_path: Path) -> None:
+    secrets = {"s3_endpoint": rclone.server(), "s3_key": rclone.KEY, "s3_secret": rclone.SECRET}
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **secrets)
+    fill(market, 3)
+    bucket = S3(f"s3://{rclone.new_bucket_name()}", market.parts.settings)
+    with market.parts.records.transaction() as connection:
+        allowed.allow(connection, market.account_id, bucket.root, FIRST)
+    schedule = market.schedule(deliver=bucket.root)
+    assert market.run_due(FIRST) == []
+    with market.parts.records.reading() as connection:
+        night = nights.running(connection, schedule.schedule_id)
+    assert night is not None, "it was taken for a batch that is purged"
+    bucket.call("create_bucket")
+    (night,) = market.run_due(FIRST + timedelta(minutes=10))
+    assert (night.state, night.delivered) == ("completed", 3)
 
 
 def test_a_place_that_is_full_is_tried_again_the_same_night(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
