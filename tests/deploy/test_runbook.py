@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from textwrap import dedent
 
+import alembic.command
 import pytest
 import yaml
 
@@ -19,8 +20,10 @@ import schemas.errors
 from schemas.errors import BgbatchError
 from schemas.ids import new_batch_id
 from store.purging.purge import Due, is_due
+from store.records.database import _migrations, open_records, unopened_records
 from store.settings import Settings
 from store.transient.transient_store import hour_name
+from tests.consent.postgres import new_database
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, pods
 from tests.store.conftest import NOON
 
@@ -70,6 +73,30 @@ def test_on_one_machine_backup_and_restore_name_what_there_is() -> None:
     writing = {name for name, each in services.items() if {"portal.env", "work.env"} & set(secrets_of(each))}
     assert set(stopped.split()) == writing, "whoever writes is stopped, and the cleanup goes on"
     assert set(re.findall(r"(?:exec(?: -T)?|--no-deps) ([a-z]+)", script)) == {"postgres", "cleanup", "logins"}
+
+
+def test_a_backup_from_before_an_upgrade_can_be_restored_and_upgraded_anew(tmp_path: Path) -> None:
+    """A table that the upgrade had added stayed through the restore, and no later upgrade could make it."""
+    before, url, dump = new_database(), new_database(), tmp_path / "records.dump"
+    records = unopened_records(Settings(records_url=before))
+    with records.engine.begin() as connection:
+        config = _migrations()
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0013")
+    records.engine.dispose()
+    subprocess.run(["pg_dump", "--format=custom", "--file", dump, plain(before)], check=True)
+    open_records(Settings(records_url=url)).engine.dispose()
+    (emptied, restored) = re.findall(r"^2\. `(psql .*?)`.*?\n +`(pg_restore .*?)`\.$", TEXT, re.M)[0]
+    for each in (emptied, restored):
+        subprocess.run(["sh", "-ec", each], env={**os.environ, "OWNER_URL": plain(url)}, cwd=tmp_path, check=True)
+    open_records(Settings(records_url=url)).engine.dispose()
+    on_one_machine = block("owner()")
+    assert f"owner psql -c {emptied.partition(' -c ')[2]} " in on_one_machine
+    assert "owner pg_restore < records.dump\n" in on_one_machine
+
+
+def plain(url: str) -> str:
+    return url.replace("+psycopg", "")
 
 
 def secrets_of(service: dict) -> set[str]:
