@@ -111,7 +111,9 @@ def unopened_records(settings: Settings) -> Records:
         event.listen(engine, "begin", _begin_sqlite)
     else:
         patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
+        # A pooler may give the next transaction another connection, where a prepared name is not known, or another's.
+        connect = patience | {"prepare_threshold": None}
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=connect)
     return Records(engine)
 
 

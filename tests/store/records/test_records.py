@@ -23,7 +23,7 @@ from schemas.errors import RecordsNewer
 from schemas.industries import Industry
 from schemas.receipt import Erased
 from store.records import tables
-from store.records.database import open_records, unopened_records, upgrade
+from store.records.database import Records, open_records, unopened_records, upgrade
 from store.records.nights import NightState
 from store.records.people import Role
 from store.records.schedules import Overlap
@@ -146,6 +146,14 @@ def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_th
         says = connection.connection.driver_connection.info.get_parameters()
     records.engine.dispose()
     assert (says["connect_timeout"], says["keepalives_idle"], says["tcp_user_timeout"]) == ("10", "99", "30000")
+
+
+def test_behind_a_pooler_that_shares_connections_nobody_meets_anothers_prepared_statement(postgres: Records) -> None:
+    """PgBouncer gives each transaction any connection: one in seven failed, and a name could have meant another's."""
+    for _ in range(10):
+        with postgres.reading() as connection:
+            prepared = connection.execute(text("SELECT name FROM pg_prepared_statements")).all()
+    assert prepared == []
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
