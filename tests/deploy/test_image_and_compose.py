@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -295,19 +296,22 @@ def test_prefects_server_forgets_runs_as_soon_as_one_that_we_start(
     (server,) = called("Deployment", "prefect")["spec"]["template"]["spec"]["containers"]
     cluster = {each["name"]: each["value"] for each in server["env"]}
     compose = COMPOSE["services"]["prefect"]["environment"]
-    for name in (each for each in os.environ if "VACUUM" in each):
+    forgets = re.compile("VACUUM|EVENTS_RETENTION")
+    for name in filter(forgets.search, list(os.environ)):
         monkeypatch.delenv(name)
     with monkeypatch.context() as environment:
         environment.setattr(os, "environ", dict(os.environ))
         prepare(Settings(home=tmp_path))
-        ours = {name: value for name, value in os.environ.items() if "VACUUM" in name}
-    assert len(ours) == 2
+        ours = {name: value for name, value in os.environ.items() if forgets.search(name)}
+    assert len(ours) == 3
     assert ours.items() <= cluster.items()
     assert ours.items() <= compose.items()
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
-    vacuum = PrefectSettings().server.services.db_vacuum
+    server_settings = PrefectSettings().server
+    vacuum = server_settings.services.db_vacuum
     assert (vacuum.enabled, vacuum.retention_period) == ({"events", "flow_runs", "orphans"}, ENGINE_LIFE)
+    assert server_settings.events.retention_period == timedelta(days=1)
 
 
 def test_versions_agree_with_what_was_tested_together() -> None:
