@@ -184,7 +184,10 @@ def stats(
     images: Annotated[int, typer.Option(min=1, max=200, help="How many candidates are on it.")] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Show what lies in the lake, by industry and week; with --sheet, some candidates to look at."""
+    """Show what lies in the lake, by industry and week; with --sheet, some candidates to look at.
+
+    MP and edges: the mean size in megapixels, and the mean edge_uncertainty. same, alike: exact and near duplicates.
+    """
     with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
         from lake.stats import look_at, weekly
