@@ -23,6 +23,7 @@ OLDEST = timedelta(hours=23, minutes=30)
 SILENCE = timedelta(hours=1)
 """Past so long without a good cleanup nothing more is taken in, where cleanups are expected."""
 _OF_LATE = timedelta(minutes=30)  # they come every ten
+_BESIDE = timedelta(minutes=15)  # each cleaner has been there since: where one fails, another must not hide it
 _TOO_FAR_AHEAD = timedelta(minutes=5)  # a batch's life is counted by the clock of whoever takes it in
 _LATE = timedelta(minutes=20)  # two cleanups passed it by; where many come in, some are due at any moment between two
 _MEASURABLE = timedelta(seconds=2)  # a store tells whole seconds, and an answer takes its time
@@ -33,8 +34,8 @@ class Health:
     """`oldest_at`: when the oldest byte that is still there was received.
 
     `overdue`: batches whose time came so long ago that a cleanup had to purge them since, and that are not purged.
-    `skew`: how far the store's clock was ahead of ours at the last cleanup. `canaries_found`: markers of our own
-    batches that were still somewhere after their deadline.
+    `faults`, and `skew`, how far the store's clock was ahead of a cleanup's: the most of any of the latest cleanups.
+    `canaries_found`: markers of our own batches that were still somewhere after their deadline.
     """
 
     oldest_at: datetime | None
@@ -71,8 +72,16 @@ def read_health(objects: ObjectStore, records: Records, now: datetime) -> Health
 
 def _as_recorded(connection: Connection, oldest_at: datetime | None, now: datetime) -> Health:
     past = cleanups.c.finished_at <= now  # else one of a clock that was ahead would be the newest for as long as it was
-    last = connection.execute(select(cleanups).where(past).order_by(cleanups.c.finished_at.desc()).limit(1)).first()
-    good = connection.execute(select(func.max(cleanups.c.finished_at)).where(past, cleanups.c.faults == 0)).scalar()
+    newest = select(func.max(cleanups.c.finished_at)).where(past)
+    last_at = connection.execute(newest).scalar()
+    latest = (
+        []
+        if last_at is None
+        else connection.execute(
+            select(cleanups.c.faults, cleanups.c.skew_seconds).where(past, cleanups.c.finished_at > last_at - _BESIDE)
+        ).all()
+    )
+    good = connection.execute(newest.where(cleanups.c.faults == 0)).scalar()
     found = connection.execute(
         select(canaries.c.found_in).where(canaries.c.checked_at > now - timedelta(days=1))
     ).scalars()
@@ -80,8 +89,8 @@ def _as_recorded(connection: Connection, oldest_at: datetime | None, now: dateti
         oldest_at=oldest_at,
         overdue=len(overdue(connection, now - _LATE)),
         last_good_at=good,
-        faults=last.faults if last else 0,
-        skew=timedelta(seconds=last.skew_seconds) if last else timedelta(),
+        faults=max((each.faults for each in latest), default=0),
+        skew=timedelta(seconds=max((each.skew_seconds for each in latest), key=abs, default=0.0)),
         canaries_found=sum(1 for places in found if places),
     )
 
@@ -131,8 +140,8 @@ def metrics_text(health: Health, now: datetime) -> str:
         "bgbatch_transient_oldest_age_seconds": ("Age of the oldest byte in the transient store, from receipt.", age),
         "bgbatch_purge_overdue_batches": ("Batches not purged 20 minutes after their time.", health.overdue),
         "bgbatch_cleanup_last_success_timestamp_seconds": ("When a cleanup last ended without a fault.", last_good),
-        "bgbatch_cleanup_faults": ("Faults of the newest cleanup.", health.faults),
-        "bgbatch_clock_skew_seconds": ("The store's clock less this machine's.", health.skew.total_seconds()),
+        "bgbatch_cleanup_faults": ("Most faults of one of the newest cleanups.", health.faults),
+        "bgbatch_clock_skew_seconds": ("The store's clock less that of a newest cleanup.", health.skew.total_seconds()),
         "bgbatch_canaries_found": ("Canaries of the last day found after their deadline.", health.canaries_found),
     }
     lines = []

@@ -148,6 +148,21 @@ def test_where_cleanups_are_expected_their_silence_stops_intake(objects: ObjectS
         admit_intake(machine(objects, records, later(hours=1, minutes=1)), SCHEDULED)
 
 
+def test_a_cleanup_that_fails_is_told_though_another_beside_it_does_well(
+    objects: ObjectStore, records: Records
+) -> None:
+    """`upkeep` cleans up beside the one that needs nothing else: the alert waits for 20 minutes without a break."""
+    truth = objects.now
+    for minutes in range(0, 40, 10):
+        clean_up(machine(objects, records, later(minutes=minutes), lambda: truth() - timedelta(minutes=6)), ["x"])
+        clean(objects, records, later(minutes=minutes + 1))
+        health = read_health(objects, records, later(minutes=minutes + 9))
+        assert (health.faults, health.skew > timedelta(minutes=5)) == (1, True)
+        assert health.last_good_at == later(minutes=minutes + 1)
+    clean(objects, records, later(minutes=46))
+    assert read_health(objects, records, later(minutes=46)).faults == 0
+
+
 def test_what_falls_due_between_two_cleanups_is_not_overdue(objects: ObjectStore, records: Records) -> None:
     """Where batches come in all the time some always are, and the alert would ring without end."""
     for minutes in range(0, 30, 5):
