@@ -74,13 +74,8 @@ def _as_recorded(connection: Connection, oldest_at: datetime | None, now: dateti
     past = cleanups.c.finished_at <= now  # else one of a clock that was ahead would be the newest for as long as it was
     newest = select(func.max(cleanups.c.finished_at)).where(past)
     last_at = connection.execute(newest).scalar()
-    latest = (
-        []
-        if last_at is None
-        else connection.execute(
-            select(cleanups.c.faults, cleanups.c.skew_seconds).where(past, cleanups.c.finished_at > last_at - _BESIDE)
-        ).all()
-    )
+    beside = past & (cleanups.c.finished_at > (last_at or now) - _BESIDE)
+    latest = connection.execute(select(cleanups.c.faults, cleanups.c.skew_seconds).where(beside)).all()
     good = connection.execute(newest.where(cleanups.c.faults == 0)).scalar()
     found = connection.execute(
         select(canaries.c.found_in).where(canaries.c.checked_at > now - timedelta(days=1))
