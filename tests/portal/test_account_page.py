@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from consent import ledger
 from consent.notice import CURRENT
 from consent.suppression import open_suppressions
 from schemas.consent import Act, Grant
-from schemas.ids import AccountId
+from schemas.ids import AccountId, new_batch_id
 from schemas.industries import Industry
 from store.records.people import Role, add_person, remove_person
+from store.records.tables import admissions
 from tests.portal.browsing import Browser
 from tests.portal.conftest import Site
 
@@ -159,6 +161,21 @@ def test_the_history_says_who_pressed_while_they_are_in_the_account(site: Site) 
     with site.records.transaction() as connection:
         remove_person(connection, account_id, "ann@acme.example")
     assert "on this page by somebody who has left the account" in owner.open("/account").words
+
+
+def test_of_many_batches_that_gave_images_the_page_lists_the_last(site: Site) -> None:
+    """A dealer's year of them was a page of megabytes."""
+    browser = say_yes(site.sign_in(), Industry.AUTOMOTIVE)
+    (grant,) = live(site, site.account("Acme")[0])
+    ids = [new_batch_id(site.now + timedelta(minutes=minute), site.randomness) for minute in range(203)]
+    of_all = {"grant_id": grant.grant_id, "industry": grant.industry, "rows": 2, "bytes": 1, "sha256": "0" * 64}
+    rows = [{"key": each, "batch_id": each, "items": [1, 2], "admitted_at": site.now, **of_all} for each in ids]
+    with site.records.transaction() as connection:
+        connection.execute(insert(admissions), rows)
+    page = browser.open("/account").html
+    assert [each in page for each in ids] == [False] * 3 + [True] * 200
+    assert "406 images from 203 batches" in " ".join(page.split())
+    assert "And 3 earlier batches." in page
 
 
 def test_industries_that_are_on_are_not_asked_about_again(site: Site) -> None:
