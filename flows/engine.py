@@ -6,11 +6,12 @@ Where no server is configured, one runs in a thread of this process until that e
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,11 +101,12 @@ def start() -> None:
     )
     server = Server(quiet)
     thread = threading.Thread(target=server.run, args=([listening],), name="prefect server", daemon=True)
-    thread.start()
-    waited = 0.0
-    while not server.started and thread.is_alive() and waited < _STARTS_WITHIN:
-        thread.join(_A_MOMENT)
-        waited += _A_MOMENT
+    with _alone():
+        thread.start()
+        waited = 0.0
+        while not server.started and thread.is_alive() and waited < _STARTS_WITHIN:
+            thread.join(_A_MOMENT)
+            waited += _A_MOMENT
     if not server.started:
         raise EngineFault(
             "Prefect's server did not start. Look whether `prefect` under BGBATCH_HOME can be written, has room, and "
@@ -117,6 +119,19 @@ def start() -> None:
         refresh_global_settings_context()  # in all threads, and in none of the programs that this one starts
     finally:
         del os.environ["PREFECT_API_URL"]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other process starts one in this home meanwhile: of two that make its database at once, one would fail."""
+    from prefect.settings import PREFECT_HOME
+
+    with ExitStack() as until_then:
+        with suppress(OSError):  # it may be elsewhere, and not there yet; a network share may know no such locks
+            folder = os.open(PREFECT_HOME.value(), os.O_RDONLY)
+            until_then.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 def _end(server: Server, thread: threading.Thread) -> None:

@@ -37,6 +37,31 @@ if "wait" in sys.argv:
     sys.stdin.read()
 """
 
+_STARTS_SIX_AT_ONCE = """
+import os
+from flows import engine
+from schemas.errors import EngineFault
+from store.settings import Settings
+
+engine.prepare(Settings())
+import prefect.server.api.server
+
+def started():
+    try:
+        engine.start()
+    except EngineFault:
+        return 1
+    return 0
+
+children = []
+for _ in range(6):
+    child = os.fork()
+    if child == 0:
+        os._exit(started())
+    children.append(child)
+print([os.waitpid(each, 0)[1] for each in children])
+"""
+
 
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -78,6 +103,13 @@ def test_a_process_that_ran_a_flow_ends_by_itself_and_in_silence(tmp_path: Path)
     assert said[0].startswith("2 http://127.0.0.1:")
     assert said[1] == ""
     assert (tmp_path / "home/prefect/prefect.db").exists()
+
+
+def test_commands_that_are_the_first_in_a_home_at_once_all_have_their_server(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = [sys.executable, "-c", _STARTS_SIX_AT_ONCE]
+    done = subprocess.run(words, env=env | {"BGBATCH_HOME": str(tmp_path / "home")}, capture_output=True, text=True)
+    assert done.stdout == "[0, 0, 0, 0, 0, 0]\n", done.stderr
 
 
 def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Path) -> None:
