@@ -36,7 +36,7 @@ class Serving:
     prefect: str = ""
 
 
-@router.get("/healthz")
+@router.api_route("/healthz", methods=["GET", "HEAD"])  # monitors ask by HEAD
 def alive(portal: ThePortal) -> PlainTextResponse:
     """200 while the records answer."""
     with portal.records.reading() as connection:

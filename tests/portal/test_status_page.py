@@ -20,3 +20,9 @@ def test_it_says_that_nothing_is_taken_in_while_the_clock_is_ahead(
         page = client.get("/status")
     assert page.status_code == 200
     assert ("Nothing is taken in. This machine&#39;s clock" in page.text) == (minutes == 6)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_monitors_that_ask_by_head_find_a_portal_that_lives(site: Site, method: str) -> None:
+    with TestClient(site.app, "http://127.0.0.1:8080") as client:
+        assert client.request(method, "/healthz").status_code == 200
