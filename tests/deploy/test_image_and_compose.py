@@ -213,6 +213,14 @@ def test_no_log_fills_the_disk() -> None:
         assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
 
 
+def test_who_works_may_come_to_an_end_when_it_is_stopped_as_in_the_cluster() -> None:
+    """By itself Docker kills after 10 seconds."""
+    for name, pod in {"portal": "portal", "work": "dispatcher", "nights": "dispatcher", "upkeep": "dispatcher"}.items():
+        seconds = called("Deployment", pod)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        assert COMPOSE["services"][name]["stop_grace_period"] == f"{seconds // 60}m", name
+    assert "TimeoutStopSec=5min\n" in (DEPLOY / "bgbatch.service").read_text(), "after all of them"
+
+
 def test_whose_namespaces_are_shared_says_so() -> None:
     """Docker starts nobody who asks for the IPC namespace of a container that does not offer it."""
     asked = {each.get("ipc", "") for each in COMPOSE["services"].values()}
