@@ -38,6 +38,7 @@ def serve(
         listener = _listen(host, port)
         import uvicorn
 
+        from portal.cli.connections import BACKLOG, TimedConnection, hold_many
         from portal.web.app import create_app
         from portal.web.health import Serving
 
@@ -60,7 +61,9 @@ def serve(
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}
             gc.freeze()  # else each large list that comes in has all of the program looked through again and again
-            config = uvicorn.Config(app, timeout_graceful_shutdown=_LAST_ANSWERS, **quiet)
+            hold_many()
+            ours: Any = {"http": TimedConnection, "backlog": BACKLOG, "timeout_graceful_shutdown": _LAST_ANSWERS}
+            config = uvicorn.Config(app, **ours, **quiet)
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             ending.set()
