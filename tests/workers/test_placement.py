@@ -64,8 +64,9 @@ print(sorted(name for name, value in given.items() if "open sesame" in value))
 
 
 def test_no_worker_is_given_a_password_of_the_records_of_mail_or_of_prefect(tmp_path: Path) -> None:
-    names = ("BGBATCH_RECORDS_URL", "bgbatch_smtp_url", "PGPASSWORD", "PREFECT_API_AUTH_STRING", "BGBATCH_S3_SECRET")
-    given = os.environ | dict.fromkeys(names, "sqlite:////open sesame")
+    names = ("BGBATCH_RECORDS_URL", "bgbatch_smtp_url", "PGPASSWORD", "BGBATCH_S3_SECRET")
+    of_prefect = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "PREFECT_SERVER_DATABASE_PASSWORD")
+    given = os.environ | dict.fromkeys((*names, *of_prefect), "sqlite:////open sesame")
     asked = [sys.executable, "-c", WITH_PASSWORDS, str(tmp_path)]
     said = subprocess.run(asked, env=given, capture_output=True, text=True, timeout=300)
     assert said.stdout == "['BGBATCH_S3_SECRET']\n", said.stderr
