@@ -168,9 +168,10 @@ def _read_faults(verb: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and verb != "write":
+        code = error_code(error)
+        if isinstance(error, FileNotFoundError) and verb in ("read", "look up") and code != "NoSuchBucket":
             raise no_such_object() from None
         # The system's own message would name the path, and an engine logs causes; the code is enough to act on.
         raise StoreFault(
-            f"The object store refused to {verb}: {error_code(error)}. Check its space, permissions and address."
+            f"The object store refused to {verb}: {code}. Check its space, permissions and address."
         ) from None

@@ -364,10 +364,20 @@ def test_a_part_without_its_mark_is_a_fault_of_the_store() -> None:
 
 
 @pytest.mark.parametrize("objects", ["rclone", "ceph"], indirect=True)
-def test_a_write_into_a_bucket_that_is_gone_is_a_fault_of_the_store(objects: ObjectStore) -> None:
+def test_a_bucket_that_is_gone_is_a_fault_of_the_store(objects: ObjectStore) -> None:
+    """Taken for an object that is not there, each photo of a batch failed for good, as if its owner had sent none."""
     s3_of(objects).call("delete_bucket")
-    with pytest.raises(StoreFault, match="refused to write: NoSuchBucket"):
-        objects.write("key", b"1")
+    asks: list[tuple[str, Callable[[], object]]] = [
+        ("write: NoSuchBucket", lambda: objects.write("key", b"1")),
+        ("read: NoSuchBucket", lambda: objects.read("key")),
+        ("list: NoSuchBucket", lambda: objects.children("")),
+        ("list: NoSuchBucket", lambda: list(objects.walk(""))),
+        ("list: NoSuchBucket", lambda: objects.delete_folder("hour")),
+        ("tell the time: 404", objects.now),
+    ]
+    for refused, ask in asks:
+        with pytest.raises(StoreFault, match=f"refused to {refused}"):
+            ask()
 
 
 def test_odd_keys_are_listed_as_they_are_and_deleted(versioned: ObjectStore) -> None:
