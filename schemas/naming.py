@@ -20,7 +20,7 @@ PHOTO_SUFFIXES = frozenset(
 )
 """What files are taken for by name when a place is looked through; what they are is found out when they are decoded."""
 
-_REPLACED, _DROPPED = re.compile(r'[:<>|"?*]'), re.compile(r"[. ]+(?=/|$)")
+_REPLACED = re.compile(r'[:<>|"?*]')
 _WINDOWS_CHANGES = re.compile(r'[:<>|"?*]|[. ](?:/|$)')
 """What is unpacked on Windows gets `_` for some characters, and loses dots and spaces at a folder's end."""
 
@@ -105,7 +105,7 @@ def _cut_short(path: str, ending: str) -> str:
 
 def _on_any_disk(path: str) -> str:
     if _WINDOWS_CHANGES.search(path):
-        path = _DROPPED.sub("", _REPLACED.sub("_", path))
+        path = "/".join(filter(None, (name.rstrip(". ") for name in _REPLACED.sub("_", path).split("/"))))
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

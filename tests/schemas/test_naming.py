@@ -26,6 +26,7 @@ def _items(*paths: str) -> list[Item]:
         (["a.jpg", "a.png/1.jpg"], ["a.jpg.png", "a.png/1.png"]),
         (["a", "a.jpg"], ["a.png", "a.jpg.png"]),
         (["VIN1/1.jpg", "VIN1. /1.jpg"], ["VIN1/1.jpg.1.png", "VIN1. /1.jpg.2.png"]),
+        (["1.jpg", ".../1.jpg"], ["1.jpg.1.png", ".../1.jpg.2.png"]),
         (["a:b.jpg", "a_b.jpg", "a?c.jpg"], ["a:b.jpg.1.png", "a_b.jpg.2.png", "a?c.png"]),
         (["no_suffix", "two.dots.jpg"], ["no_suffix.png", "two.dots.png"]),
         ([".jpg", "a/.jpg", "dot."], [".jpg.png", "a/.jpg.png", "dot..png"]),
