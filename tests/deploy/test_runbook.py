@@ -86,7 +86,7 @@ def test_a_backup_from_before_an_upgrade_can_be_restored_and_upgraded_anew(tmp_p
     records.engine.dispose()
     subprocess.run(["pg_dump", "--format=custom", "--file", dump, plain(before)], check=True)
     open_records(Settings(records_url=url)).engine.dispose()
-    (emptied, restored) = re.findall(r"^2\. `(psql .*?)`.*?\n +`(pg_restore .*?)`\.$", TEXT, re.M)[0]
+    (emptied, restored) = re.findall(r"^2\. `(psql .*?)`.*?\n.*?`(pg_restore .*?)`\.$", TEXT, re.M)[0]
     for each in (emptied, restored):
         subprocess.run(["sh", "-ec", each], env={**os.environ, "OWNER_URL": plain(url)}, cwd=tmp_path, check=True)
     open_records(Settings(records_url=url)).engine.dispose()
