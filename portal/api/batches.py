@@ -117,7 +117,7 @@ async def put_item(sender: TheSender, batch_id: str, path: str, request: Request
 def _require_plain(request: Request) -> None:
     """A form around a photo, or a packed one, would pass for a photo that is none, and fail when all is over."""
     is_form = request.headers.get("Content-Type", "").lower().startswith("multipart/")
-    if is_form or request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if is_form or request.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
         raise WrongMediaType("The body is the photo's own bytes: no form around them, and no Content-Encoding.")
 
 
