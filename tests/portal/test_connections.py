@@ -97,9 +97,9 @@ def test_some_hundred_callers_who_say_no_more_shut_nobody_out(desk: Desk) -> Non
     words = shlex.join([*BGBATCH, "serve", "--portal-only", "--port", str(port)])
     serving = subprocess.Popen(["bash", "-c", f"ulimit -Sn 200; exec {words}"], stderr=subprocess.DEVNULL)
     with ExitStack() as until_then, httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:
+        until_then.callback(serving.terminate)
         client.get(f"http://127.0.0.1:{port}/healthz")
         for _ in range(300):
             until_then.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)).sendall(HEAD[:20])
         assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code == 200
-    serving.terminate()
     assert serving.wait(timeout=60) == 0
