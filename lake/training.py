@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from heapq import heapreplace
 from random import Random
 from time import monotonic
 
@@ -229,10 +230,10 @@ def _parts(files: tuple[AdmittedFile, ...]) -> Iterator[_Part]:
 
 def _dealt(parts: list[_Part], share: int, shares: int) -> Iterator[_Part]:
     """Those of one share: each part goes to whoever has the fewest rows by then, for files differ in size."""
-    rows = [0.0] * shares
+    fewest = [(0.0, number) for number in range(shares)]
     for part in parts:
-        to = rows.index(min(rows))
-        rows[to] += part.file.rows / part.of
+        rows, to = fewest[0]
+        heapreplace(fewest, (rows + part.file.rows / part.of, to))
         if to == share:
             yield part
 
