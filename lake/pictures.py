@@ -92,11 +92,12 @@ def hides_colours(image: bytes) -> bool:
         with Image.open(io.BytesIO(image)) as opened:
             if not _may_be_clear(opened):
                 return False
-            pixels = np.asarray(opened.convert("RGBA"))
+            pixels = opened.convert("RGBA")
     except Exception:  # noqa: BLE001 - each decoder has errors of its own; any doubt is a yes
         return True
-    erased = pixels[pixels[:, :, 3] == 0]
-    return bool(len(erased) and np.ptp(erased, axis=0).any())
+    is_erased = pixels.getchannel("A").point([255] + 255 * [0])
+    shades = np.reshape(pixels.histogram(is_erased), (4, 256))
+    return bool((np.count_nonzero(shades, axis=1) > 1).any())
 
 
 def _orientation(jpeg: bytes | memoryview) -> int:
@@ -112,7 +113,10 @@ def _may_be_clear(image: Image.Image) -> bool:
 def _on_white(image: Image.Image) -> Image.Image:
     if not _may_be_clear(image):
         return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
 
 
 def _upright(image: Image.Image) -> Image.Image:
