@@ -26,6 +26,8 @@ pillow_heif.register_heif_opener()
 _SIDE, _KEPT = 32, 8
 _WITH_ALPHA = ("LA", "PA", "RGBA", "P")
 """Modes of pillow in which pixels of several colours can be transparent."""
+_EXTRA_SAMPLES, _MULTIPLIED = 338, 1
+"""A TIFF's colours are multiplied by alpha: pillow gives black where that is 0, whatever lies there."""
 _FROM_EXIF = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -84,7 +86,7 @@ def perceptual_hash(image: bytes) -> str | None:
 
 
 def hides_colours(image: bytes) -> bool:
-    """Whether there is more than one colour where the image is wholly transparent, or it does not decode.
+    """Whether there is more than one colour where the image is wholly transparent, or that cannot be told.
 
     Programs leave colours under what somebody erased: nobody who looks at the image sees them.
     """
@@ -93,9 +95,12 @@ def hides_colours(image: bytes) -> bool:
             if not _may_be_clear(opened):
                 return False
             pixels = opened.convert("RGBA")
+            is_kept_back = _MULTIPLIED in getattr(opened, "tag_v2", {}).get(_EXTRA_SAMPLES, ())
     except Exception:  # noqa: BLE001 - each decoder has errors of its own; any doubt is a yes
         return True
     is_erased = pixels.getchannel("A").point([255] + 255 * [0])
+    if is_kept_back:
+        return is_erased.getbbox() is not None
     shades = np.reshape(pixels.histogram(is_erased), (4, 256))
     return bool((np.count_nonzero(shades, axis=1) > 1).any())
 

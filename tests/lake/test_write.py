@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 from dataclasses import replace
 
 import pyarrow as pa
@@ -98,6 +99,21 @@ def test_a_photo_with_colours_left_where_it_was_erased_is_left_out(
     hiding, hides_nothing = (erased(kind, left, mode, **options) for left in ("many", "one"))
     file = world.write(world.batch(world.grant(), [hiding, hides_nothing, a_photo(2)]))
     assert pq.read_table(pa.BufferReader(world.lake.read(file.key)))["item"].to_pylist() == [2, 3]
+
+
+def multiplied(tiff: bytes) -> bytes:
+    """The same bytes, with colours that are said to be multiplied by alpha."""
+    says = struct.pack("<HHIH", 338, 3, 1, 2)
+    assert tiff.count(says) == 1
+    return tiff.replace(says, says[:-2] + b"\1\0")
+
+
+def test_a_tiff_whose_readers_pass_over_what_lies_under_the_transparent_is_left_out(world: World) -> None:
+    whole = io.BytesIO()
+    Image.open(io.BytesIO(a_photo(2))).convert("RGBA").save(whole, "TIFF")
+    photos = [multiplied(each) for each in (erased("TIFF", "many"), whole.getvalue())]
+    file = world.write(world.batch(world.grant(), photos))
+    assert pq.read_table(pa.BufferReader(world.lake.read(file.key)))["item"].to_pylist() == [2]
 
 
 def test_a_photo_that_its_owner_replaced_since_it_was_cut_is_left_out(world: World) -> None:
