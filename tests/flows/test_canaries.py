@@ -22,6 +22,7 @@ from schemas.industries import Industry
 from store.purging import canary, file_search
 from store.purging.cleanup import clean_up
 from store.purging.health import read_health
+from store.purging.places import SHARED_MEMORY
 from store.transient.transient_store import source_key
 from tests.records import at_home
 
@@ -116,6 +117,19 @@ def test_what_has_not_changed_since_a_canary_was_sent_is_not_read(mine: Mine, tm
     assert found.startswith("web server logs and temporary files"), "by its name"
     (tmp_path / f"tmp/{canary.marker(sent).decode()}").unlink()
     assert look_for_canaries(mine.parts) == {sent: []}
+
+
+def test_shared_memory_is_read_though_it_seems_unchanged(mine: Mine) -> None:
+    """What is written there through a mapping leaves no time behind."""
+    mine.clock[0] = datetime.now(UTC) + timedelta(hours=2)
+    sent = send_canary(mine.parts, os.urandom)
+    mine.clock[0] += timedelta(hours=24)
+    assert clean_up(cleaning(mine.parts)).faults == []
+    with tempfile.NamedTemporaryFile(dir=SHARED_MEMORY) as left:
+        left.write(canary.pixel_block(sent))
+        left.flush()
+        (found,) = look_for_canaries(mine.parts)[sent]
+    assert found.startswith("plasma")
 
 
 def test_a_canary_that_no_cleanup_purged_is_found_in_the_store(mine: Mine) -> None:
