@@ -103,8 +103,8 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
         raise refused.popitem()[1]
     if refused:
         raise NotDelivered(
-            f"{so_many(len(refused), 'cutout')} of {count} could not be written, because the place does not take a "
-            f"file of that name, such as {shown(min(refused))}. The others are there. Fetch all into another place."
+            f"{so_many(len(refused), 'cutout')} of {count} could not be written, because the place takes no file of "
+            f"such a name as {shown(min(refused))}. The others are there. Fetch all into another place."
         )
     return count
 
