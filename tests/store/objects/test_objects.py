@@ -365,7 +365,7 @@ def test_a_part_without_its_mark_is_a_fault_of_the_store() -> None:
 
 @pytest.mark.parametrize("objects", ["rclone", "ceph"], indirect=True)
 def test_a_bucket_that_is_gone_is_a_fault_of_the_store(objects: ObjectStore) -> None:
-    """Taken for an object that is not there, each photo of a batch failed for good, as if its owner had sent none."""
+    """Taken for an object that is not there, a photo would fail as missing, a night end as one that is purged."""
     s3_of(objects).call("delete_bucket")
     asks: list[tuple[str, Callable[[], object]]] = [
         ("write: NoSuchBucket", lambda: objects.write("key", b"1")),
