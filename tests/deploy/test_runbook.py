@@ -86,10 +86,14 @@ def test_a_backup_from_before_an_upgrade_can_be_restored_and_upgraded_anew(tmp_p
     records.engine.dispose()
     subprocess.run(["pg_dump", "--format=custom", "--file", dump, plain(before)], check=True)
     open_records(Settings(records_url=url)).engine.dispose()
-    ((command, emptied),) = re.findall(r"^2\. `(psql \S+ (-c '.*?') && pg_restore .*?)`", TEXT, re.M)
-    subprocess.run(["sh", "-c", command], env={**os.environ, "OWNER_URL": plain(url)}, cwd=tmp_path, check=True)
+    ((command, emptied),) = re.findall(r"^2\. `(test .*? psql \S+ (-c '.*?') && pg_restore .*?)`", TEXT, re.M)
+    env = {**os.environ, "OWNER_URL": plain(url)}
+    assert subprocess.run(["sh", "-c", command], env=env, cwd=DEPLOY, check=False).returncode == 1, "no backup is there"
+    subprocess.run(["psql", plain(url), "-c", "TABLE accounts"], check=True)
+    subprocess.run(["sh", "-c", command], env=env, cwd=tmp_path, check=True)
     open_records(Settings(records_url=url)).engine.dispose()
-    assert f"owner psql {emptied} &&  # step 2\n  owner pg_restore < records.dump\n" in block("owner()")
+    on_one_machine = f"test -s records.dump && owner psql {emptied} &&  # step 2\n  owner pg_restore < records.dump\n"
+    assert on_one_machine in block("owner()")
 
 
 def plain(url: str) -> str:
