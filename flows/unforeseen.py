@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from prefect.exceptions import ExternalSignal
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from schemas.errors import BgbatchError
@@ -31,6 +32,8 @@ def without_its_text(step: Callable[P, R]) -> Callable[P, R]:
         except (BgbatchError, ToldAnyway, OperationalError, InterfaceError):
             raise
         except Exception as fault:  # noqa: BLE001 - all that is not named above
+            if isinstance(fault, SystemError) and isinstance(stop := fault.__cause__, ExternalSignal):
+                raise stop from None  # Prefect's for SIGTERM, which Ray's C code lets out in this wrapping
             if isinstance(fault, OSError) and fault.errno is not None:  # such as a full disk: all but which file it was
                 raise OSError(fault.errno, fault.strerror) from None
             log_trace(fault)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 
 import pytest
 import ray
+from prefect.exceptions import TerminationSignal
+from prefect.utilities.engine import _prefect_sigterm_handler
 
 from flows import steps
 from flows.parts import Parts
+from flows.unforeseen import without_its_text
 from schemas.batch import BatchState
 from schemas.errors import DeviceAbsent, WeightsInvalid
 from schemas.ids import BatchId
@@ -171,3 +175,27 @@ def test_weights_that_are_not_there_end_the_batch_with_their_name(place: Place, 
 
 def test_ray_started_here_listens_on_this_machine_only(on_ray: None) -> None:
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+
+
+def test_a_stop_is_heard_while_ray_is_waited_for(on_ray: None) -> None:
+    """Ray wraps what a signal's handler raises in a `SystemError`, for which a task would be tried again."""
+
+    @ray.remote(num_cpus=0)
+    def unending() -> None:
+        time.sleep(3600)
+
+    call = unending.remote()
+
+    @without_its_text
+    def wait() -> None:
+        Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        for _ in range(60):
+            ray.wait([call], timeout=1.0)
+
+    before = signal.signal(signal.SIGTERM, _prefect_sigterm_handler)
+    try:
+        with pytest.raises(TerminationSignal):
+            wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.cancel(call, force=True)
