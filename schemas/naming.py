@@ -3,15 +3,17 @@
 `VIN1/1.jpg` and `VIN2/1.jpg` both live. `a.jpg` and `a.heic` in one folder would both become `a.png`, so both keep
 their whole name: `a.jpg.png`, `a.heic.png`. Names that differ only in case, Unicode form or what Windows does not
 take are told apart too, because the customer's disk may not do so. One that would be longer than a disk holds is cut
-short, and has its number.
+short. Whom all that does not tell apart has its number besides, in a place that is looked at again a hash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from schemas.batch import LONGEST_NAME, Item, Manifest, SealedItems
 
@@ -20,6 +22,8 @@ PHOTO_SUFFIXES = frozenset(
 )
 """What files are taken for by name when a place is looked through; what they are is found out when they are decoded."""
 
+_Which = TypeVar("_Which", int, str)
+"""A photo, by its number or by its path."""
 _REPLACED = re.compile(r'[:<>|"?*]')
 _WINDOWS_CHANGES = re.compile(r'[:<>|"?*]|[. ](?:/|$)')
 """What is unpacked on Windows gets `_` for some characters, and loses dots and spaces at a folder's end."""
@@ -42,6 +46,11 @@ def delivery_paths(items: Sequence[Item], suffix: str) -> dict[int, str]:
     return _named({item.number: item.path for item in items}, own, suffix)
 
 
+def lasting_paths(paths: Iterable[str], suffix: str) -> dict[str, str]:
+    """The same by path, for a place whose photos come and go: numbers would change whenever those before do."""
+    return _named({path: path for path in paths}, {}, suffix, _hash)
+
+
 def names_of(manifest: Manifest) -> dict[int, str]:
     """The same for a sealed batch, whose items are not read one by one for it unless some have options of their own."""
     if not isinstance(manifest.items, SealedItems) or manifest.items.hold(b'"options":{'):
@@ -49,24 +58,31 @@ def names_of(manifest: Manifest) -> dict[int, str]:
     return _named(dict(enumerate(manifest.paths, start=1)), {}, manifest.stamp.options.format.suffix)
 
 
-def _named(paths: Mapping[int, str], own: Mapping[int, str], suffix: str) -> dict[int, str]:
-    short = {number: f"{_without_suffix(path)}{own.get(number, suffix)}" for number, path in paths.items()}
+def _named(
+    paths: Mapping[_Which, str], own: Mapping[_Which, str], suffix: str, mark: Callable[[_Which], str] = str
+) -> dict[_Which, str]:
+    """`mark`: what tells a photo from others where its whole name does not."""
+    short = {which: f"{_without_suffix(path)}{own.get(which, suffix)}" for which, path in paths.items()}
     folders = {_on_any_disk(folder) for inside in {_folder(path) for path in paths.values()} for folder in _up(inside)}
-    folded = {number: _on_any_disk(path) for number, path in short.items()}
+    folded = {which: _on_any_disk(path) for which, path in short.items()}
     uses = Counter(folded.values())
     clashing = [n for n, path in folded.items() if uses[path] > 1 or path in folders or _is_too_long(short[n])]
     if not clashing:
         return short
-    long = {number: f"{paths[number]}{own.get(number, suffix)}" for number in clashing}
+    long = {which: f"{paths[which]}{own.get(which, suffix)}" for which in clashing}
     long_uses = Counter(map(_on_any_disk, long.values()))  # who has the same long name has the same short one, too
     taken = folders | {name for name, count in uses.items() if count == 1}
-    for number in clashing:
-        path = long[number]
+    for which in clashing:
+        path = long[which]
         if long_uses[_on_any_disk(path)] > 1 or _on_any_disk(path) in taken or _is_too_long(path):
-            path = _numbered(paths[number], number, own.get(number, suffix), taken)
+            path = _marked(paths[which], mark(which), own.get(which, suffix), taken)
         taken.add(_on_any_disk(path))
-        short[number] = path
+        short[which] = path
     return short
+
+
+def _hash(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
 
 
 def _without_suffix(path: str) -> str:
@@ -86,10 +102,10 @@ def _up(folder: str) -> Iterator[str]:
         folder = _folder(folder)
 
 
-def _numbered(own_path: str, number: int, suffix: str, taken: set[str]) -> str:
-    ending = f".{number}{suffix}"
+def _marked(own_path: str, mark: str, suffix: str, taken: set[str]) -> str:
+    ending = f".{mark}{suffix}"
     while _on_any_disk(path := _cut_short(own_path, ending)) in taken:
-        ending = f".{number}{ending}"
+        ending = f".{mark}{ending}"
     return path
 
 

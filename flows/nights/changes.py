@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from schemas.batch import Item, can_be_kept
+from schemas.batch import can_be_kept
 from schemas.left_out import LeftOut
-from schemas.naming import delivery_paths, has_photo_name
+from schemas.naming import has_photo_name, lasting_paths
 from store.outside.listing import OutsideFile
 from store.records.fingerprints import content_hmac, path_hmac
 
@@ -77,9 +77,7 @@ def compare(listing: Iterable[OutsideFile], key: str, known: Mapping[str, str], 
 
 def cutout_names(photos: Iterable[OutsideFile], suffix: str) -> dict[str, str]:
     """A photo's path -> its cutout's path, over all photos of a place."""
-    items = [Item(number=number, path=each.path, size=each.size) for number, each in enumerate(photos, start=1)]
-    names = delivery_paths(items, suffix)
-    return {item.path: names[item.number] for item in items}
+    return lasting_paths((each.path for each in photos), suffix)
 
 
 def photos_in(listing: Iterable[OutsideFile]) -> tuple[list[OutsideFile], Counter[LeftOut]]:

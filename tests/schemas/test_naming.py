@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.batch import Item, can_be_kept
-from schemas.naming import delivery_paths
+from schemas.naming import delivery_paths, lasting_paths
 
 
 def _items(*paths: str) -> list[Item]:
@@ -58,6 +58,7 @@ def test_every_item_has_its_own_name_in_its_own_folder(paths: list[str]) -> None
     items = _items(*paths)
     names = delivery_paths(items, ".png")
     assert len({name.casefold() for name in names.values()}) == len(items)
+    assert len({name.casefold() for name in lasting_paths(paths, ".png").values()}) == len(items)
     folders = {str(folder).casefold() for name in names.values() for folder in PurePosixPath(name).parents}
     assert not folders & {name.casefold() for name in names.values()}
     for item in items:
