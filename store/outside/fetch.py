@@ -27,6 +27,8 @@ Resolve = Callable[[str, int], Sequence[str]]
 Guard = Callable[[str], bool]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""The address may be right, and its server is too busy for it, or out of order."""
 _PIECE = 65_536
 _MOST_DIGITS = 18
 """Of a length that is read as a number at all."""
@@ -78,15 +80,19 @@ class Fetcher:
     def get(self, url: str) -> bytes:
         """The bytes at `url`. Raises `UnsafeAddress`, `FetchFailed`, `FileTooLarge`."""
         end = time.monotonic() + self._limits.seconds
-        for _ in range(self._limits.redirects + 1):
+        for more in reversed(range(self._limits.redirects + 1)):
             with _Call(self._connect(url, end), url) as call:
                 answer = call.send("GET", None, {"Accept": "image/*", "Accept-Encoding": "identity"})
+                if answer.status == 200:
+                    return self._read(call, answer)
                 if answer.status in _REDIRECTS:
                     url = _joined(url, answer.getheader("Location", ""))
                     continue
-                if answer.status != 200:
-                    raise FetchFailed(f"The photo's address answered {answer.status}. Check the address.")
-                return self._read(call, answer)
+                pause = _asked_to_wait(answer)
+                if not more or pause is None or pause >= _left(end):
+                    do = "Try again later" if answer.status in _PASSING else "Check the address"
+                    raise FetchFailed(f"The photo's address answered {answer.status}. {do}.")
+            time.sleep(pause)
         raise FetchFailed("The photo's address redirects too often. Give the last address.")
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -206,6 +212,13 @@ class _Call:
             return answer.read1(_PIECE)
         except (OSError, http.client.HTTPException, ValueError):
             raise FetchFailed("The address was too slow, or broke off. Try again later.") from None
+
+
+def _asked_to_wait(answer: http.client.HTTPResponse) -> int | None:
+    """Seconds after which a server that is asked too often may be asked again; None for others, and for a date."""
+    said = answer.getheader("Retry-After") or ""
+    is_number = said.isascii() and said.isdigit() and len(said) <= _MOST_DIGITS
+    return int(said) if answer.status in _PASSING and is_number else None
 
 
 def _left(end: float) -> float:

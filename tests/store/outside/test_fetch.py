@@ -152,6 +152,35 @@ def test_a_name_leads_where_the_system_says(server: ThreadingHTTPServer) -> None
         everywhere.check("http://no-such-name.invalid/")
 
 
+def first_a_while(times: int, seconds: str, status: int = 429) -> Callable[[BaseHTTPRequestHandler], None]:
+    """What a server that is asked too often answers so many times."""
+    answers = iter([reply(status, Retry_After=seconds)] * times)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        next(answers, reply(200, b"pixels"))(handler)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_is_asked_too_often_is_asked_again_after_the_time_that_it_says(
+    server: ThreadingHTTPServer, status: int
+) -> None:
+    server.answers |= {"/a": first_a_while(2, "0", status), "/b": first_a_while(1, "1", status)}  # type: ignore[attr-defined]
+    assert fetcher().get(f"http://photos.example:{server.server_port}/a") == b"pixels"
+    assert fetcher().get(f"http://photos.example:{server.server_port}/b") == b"pixels"
+
+
+@pytest.mark.parametrize("seconds", ["61", "", "-1", "Fri, 27 Nov 2026 12:00:00 GMT", "9" * 5000, "0"])
+def test_one_that_says_no_time_within_reach_is_said_to_pass_and_not_asked_without_end(
+    server: ThreadingHTTPServer, seconds: str
+) -> None:
+    server.answers |= {"/a": first_a_while(100, seconds)}  # type: ignore[attr-defined]
+    with pytest.raises(FetchFailed, match=r"answered 429\. Try again later"):
+        fetcher().get(f"http://photos.example:{server.server_port}/a")
+    assert len(server.seen) == (3 if seconds == "0" else 1)  # type: ignore[attr-defined]
+
+
 def test_a_redirect_to_the_inside_is_not_followed(server: ThreadingHTTPServer) -> None:
     target = f"http://inside.example:{server.server_port}/secret"
     server.answers |= {"/a": reply(302, Location=target), "/secret": reply(200, b"secret")}  # type: ignore[attr-defined]
