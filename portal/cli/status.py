@@ -11,10 +11,11 @@ import typer
 from flows.parts import Parts
 from flows.receive import sealed_manifest
 from portal.batches import call_off, has_results
-from portal.cli.terminal import AsJson, show_fields, show_json, show_table, stores, tell
+from portal.cli.terminal import LONGEST_PATH, AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
 from schemas.errors import PastDeadline
 from schemas.left_out import told
+from schemas.naming import shown
 from schemas.results import Done, Failed, results_by_number
 from store.purging.health import cleans_up_by_itself
 from store.records.batches import BatchRecord, get_batch, list_batches
@@ -165,7 +166,13 @@ def show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tru
             f"run `bgbatch cleanup` {'now' if is_due else 'at that time'}."
         )
     if became.failures:
-        show_table(("photo", "code", "what happened"), [tuple(failure.values()) for failure in became.failures])
+        failures = [(_named(each), each["code"], each["sentence"]) for each in became.failures]
+        show_table(("photo", "code", "what happened"), failures)
     if became.to_check:
-        rows = [(each["path"], ", ".join(each["flags"])) for each in became.to_check]  # type: ignore[arg-type]
+        rows = [(_named(each), ", ".join(each["flags"])) for each in became.to_check]  # type: ignore[arg-type]
         show_table(("photo", "look at it, for"), rows)
+
+
+def _named(photo: Mapping[str, object]) -> str:
+    """For a terminal: a customer's letters could turn the rest of the line round. `--json` has the path itself."""
+    return shown(str(photo["path"]), LONGEST_PATH)

@@ -48,7 +48,7 @@ _OF_STATE = {
 }
 
 _WIDEST = 1000
-_LONGEST_PATH = 1000
+LONGEST_PATH = 1024
 _MAY_BE_EMPTY = ("--compact",)
 """Options of which nothing is a value."""
 
@@ -152,7 +152,7 @@ def _told(fault: OSError) -> str:
     """What a file or a disk would not do, to which file where that is known, and what to do."""
     what = fault.strerror or str(fault) or type(fault).__name__
     named = fault.filename2 or fault.filename  # the name that a file was to get, and not what it was called till then
-    where = f": {shown(str(named), _LONGEST_PATH)}" if named else ""
+    where = f": {shown(str(named), LONGEST_PATH)}" if named else ""
     advice = {
         errno.ENOSPC: "Make room, or choose a place on another disk",
         errno.EDQUOT: "Make room, or choose a place on another disk",

@@ -62,6 +62,24 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
 
 
+def test_a_photos_name_turns_no_line_of_a_terminal_round(desk: Desk) -> None:
+    failed, flagged = "\u202egpj.1.jpg", "a\u2028\u2066b.jpg"
+    batch = BatchId(desk.send({failed: b"no photo", flagged: b"a photo"}))
+    manifest = desk.parts.transient.manifest(batch)
+    numbers = {each.path: each.number for each in manifest.items}
+    failure = Failed(
+        number=numbers[failed], code="not_an_image", sentence="It is none.", finished_at=desk.parts.clock()
+    )
+    results = (failure, done(numbers[flagged], "no_subject"))
+    desk.parts.transient.write_report(manifest.stamp, ShardReport(first=1, last=2, results=results))
+    steps.finish(desk.parts, batch)
+    table = run("status", batch, code=0)
+    assert all(each.isprintable() for each in table.splitlines())
+    assert "\\u202egpj.1.jpg" in table
+    assert "a\\u2028\\u2066b.jpg" in table
+    assert json.loads(run("status", batch, "--json"))["failures"][0]["path"] == failed
+
+
 def test_a_command_opens_the_stores_once(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened = []
     without_engine = SimpleNamespace(process_batch=lambda batch_id: fail_all(current_parts(), batch_id))
