@@ -39,6 +39,8 @@ def to_parquet(table: pa.Table) -> bytes:
         rows = _rows_of_a_group(table)
         for start in range(0, table.num_rows, rows):
             writer.write_table(table.slice(start, rows), row_group_size=rows)
+        if table.schema.metadata:  # which went with Arrow's copy
+            writer.add_key_value_metadata(table.schema.metadata)
     return sink.getvalue()
 
 

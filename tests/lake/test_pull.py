@@ -211,6 +211,21 @@ def test_every_kind_of_copy_holds_the_same_bytes(world: World, tmp_path: Path, k
     assert read(tmp_path / "copy") == list(zip(*columns, strict=True))
 
 
+def test_hugging_face_shows_a_copy_as_images(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    for _ in range(3):
+        world.give(world.grant(), 2)
+    take(world, tmp_path / "copy", kind=Kind.HF)
+    found = datasets.load_dataset(str(tmp_path / "copy"), cache_dir=str(tmp_path / "cache"))
+    rows = [row for split in found.values() for row in split]
+    assert len(rows) == 6
+    for row in rows:
+        assert (row["image"].size, row["image"].format) == ((48, 32), "JPEG")
+        assert (row["mask"].size, row["mask"].mode) == ((48, 32), "L")
+
+
 @given(st.text("abcdef0123456789-.", min_size=1, max_size=60), st.integers(0, 8**11 - 1))
 def test_heads_in_a_tar_are_those_of_tarfile(name: str, size: int) -> None:
     member = tarfile.TarInfo(name)
