@@ -17,6 +17,7 @@ from flows.nights.worker import Worker
 from flows.parts import Parts
 from portal import webhooks as telling
 from schemas.errors import BgbatchError
+from store.records import nights
 from store.records.nights import Night
 
 _log = logging.getLogger(__name__)
@@ -71,12 +72,18 @@ def look_after_all(parts: Parts, *, in_line: bool) -> list[Night]:
     """Begin, go on with or skip what is due; those nights. `in_line`: the cutting is left to dispatchers."""
     if in_line:
         return night_steps.run_due(parts, worker_in_line(), at_once=_AT_ONCE)
-    if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
+    if not night_steps.anything_to_do(parts) or _are_enough_at_work(parts):  # Prefect and Ray take seconds to start
         return []
     from flows.nights.due_nights import due_nights
 
     with engine.running(parts):
         return due_nights()
+
+
+def _are_enough_at_work(parts: Parts) -> bool:
+    """Each process that cuts has a Ray and a network of its own, and a cron job starts one each minute."""
+    with parts.records.reading() as connection:
+        return nights.count_held(connection, parts.clock()) >= _AT_ONCE
 
 
 def send_webhooks(parts: Parts) -> None:

@@ -165,6 +165,12 @@ def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetim
     return found
 
 
+def count_held(connection: Connection, now: datetime) -> int:
+    """How many nights processes work on just now."""
+    is_held = nights.c.ended_at.is_(None) & (nights.c.lease_until > now)  # the first leads by the index
+    return connection.execute(select(func.count()).select_from(nights).where(is_held)).scalar_one()
+
+
 def hold(connection: Connection, night_id: NightId, holder: str, now: datetime) -> bool:
     """Take the lease of a running night. False when another process has it, or night or schedule are no more."""
     is_free = or_(nights.c.lease_until.is_(None), nights.c.lease_until <= now, nights.c.lease_holder == holder)

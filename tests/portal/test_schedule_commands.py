@@ -20,7 +20,7 @@ from store.outside import allowed
 from store.purging import canary
 from store.records import line, nights, schedules
 from store.records.batches import list_batches
-from store.records.nights import NightState
+from store.records.nights import NightId, NightState
 from store.records.schedules import Schedule
 from tests.api.conftest import Desk, jpeg
 from tests.portal.commands import run
@@ -443,3 +443,22 @@ def test_a_cron_job_that_leaves_the_cutting_to_others_says_what_it_began(
     desk.work(waiting.batch_id)
     assert run("schedule", "run-due", "--in-line") == "Nights begun, gone on with, or skipped: 1.\n"
     assert (tmp_path / "cutouts/1.png").exists()
+
+
+def test_a_cron_job_leaves_what_is_due_to_others_when_four_are_at_work(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added(tmp_path)
+    tomorrow, begun = desk.parts.clock() + timedelta(days=1), list[int]()
+    monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: tomorrow)
+    monkeypatch.setattr("flows.engine.start", lambda: None)
+    for at_work in range(1, 5):
+        place = tmp_path / str(at_work)
+        place.mkdir()
+        night = begin(desk, added(place), desk.parts.clock(), NightState.RUNNING)
+        with desk.parts.records.transaction() as connection:
+            assert nights.hold(connection, NightId(night), str(at_work), tomorrow)
+        flow = SimpleNamespace(due_nights=lambda at_work=at_work: begun.append(at_work) or [])
+        monkeypatch.setitem(sys.modules, "flows.nights.due_nights", flow)
+        run("schedule", "run-due")
+    assert begun == [1, 2, 3], "each has a Ray and a network of its own"
