@@ -33,6 +33,9 @@ _UPGRADE_LOCK = 0x6267_6261  # any fixed number: one upgrade at a time on Postgr
 _HOLD_MILLISECONDS = 300  # less than after which PostgreSQL looks for circles, and ends somebody's transaction
 _TRIES_TO_HOLD = 200
 _BUSY_SECONDS = 30
+_STILL_SECONDS = 60
+"""Of PostgreSQL: a transaction whose process stands still for longer is ended. Others wait for what it holds: all
+withdrawals for one of them that waits for an admission."""
 _LOG_WAIT_SECONDS = 2  # writers wait while it waits for readers
 _READS = "bgbatch_reads"
 _THREADS = 40  # of the portal, which may all have a connection at once
@@ -62,6 +65,10 @@ class Records:
             is_ours = self._turn is not None and self._turn.acquire(timeout=_BUSY_SECONDS)  # else SQLite says: busy
             try:
                 with self.engine.begin() as connection:
+                    if connection.dialect.name == "postgresql":  # of the transaction: a pooler's session is others' too
+                        connection.exec_driver_sql(
+                            f"SET LOCAL idle_in_transaction_session_timeout = '{_STILL_SECONDS}s'"
+                        )
                     yield connection
             finally:
                 if self._turn is not None and is_ours:

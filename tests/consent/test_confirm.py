@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from random import Random
 
+import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import InternalError
 
 from consent import ledger
 from consent.gate import confirm, is_live
 from consent.policy import Decision, Reason
 from schemas.ids import GrantId
 from schemas.industries import Industry
+from store.records import database
 from store.records.database import Records
 from store.records.tables import admissions, consent_events
 from tests.consent.conftest import NOON, Owner, later, new_owner
@@ -68,6 +71,31 @@ def test_a_transaction_that_reads_the_past_confirms_nothing(postgres: Records) -
     engine = owner.records.engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.begin() as connection:
         assert confirm(connection, grant.grant_id, "automotive", NOON, NOON).reason is Reason.LEDGER_UNREADABLE
+
+
+def test_a_withdrawal_outwaits_an_admission_whose_process_stands_still(
+    postgres: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_STILL_SECONDS", 1)
+    owner = new_owner(postgres)
+    (grant,) = owner.press(AUTO)
+
+    def withdraw() -> None:
+        with owner.records.transaction() as connection:
+            ledger.withdraw(connection, owner.refusal(later(2)), AUTO, later(2))
+
+    def stand_still() -> None:
+        with owner.records.transaction() as connection:
+            assert confirm(connection, grant.grant_id, "automotive", later(1), later(2)).admitted
+            other.start()
+            other.join(timeout=60)
+            assert not other.is_alive(), "the withdrawal must not wait for ever"
+
+    other = threading.Thread(target=withdraw)
+    with pytest.raises(InternalError):
+        stand_still()
+    with owner.records.reading() as connection:
+        assert ledger.live_grants(connection) == []
 
 
 def test_a_withdrawal_waits_for_an_admission_that_was_first(owner: Owner) -> None:
