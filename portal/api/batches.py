@@ -38,6 +38,7 @@ from portal.web.zip_answer import zip_answer
 from schemas.batch import BatchState
 from schemas.errors import NotFound, WrongMediaType, WrongState
 from schemas.naming import names_of
+from schemas.options import Format
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
 from store.purging.receipts import list_receipts
@@ -165,7 +166,10 @@ def list_items(
 @router.get(
     "/batches/{batch_id}/items/{number}/cutout",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}, 307: {"description": "To a link that is good for 15 minutes."}},
+    responses={
+        200: {"content": {each.media_type: {} for each in Format}},
+        307: {"description": "To a link that is good for 15 minutes."},
+    },
 )
 def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[bool, Query()] = False) -> Response:
     """The cutout of one photo; with `link=true`, on S3, a redirect to a presigned address."""

@@ -57,7 +57,7 @@ _HEADERS = {409: _RETRY_AFTER, 429: _RETRY_AFTER}
 RESPONSES: dict[int | str, dict[str, object]] = {
     status: {
         "description": words,
-        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         "headers": _HEADERS.get(status, {}),
     }
     for status, words in {

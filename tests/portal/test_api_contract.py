@@ -10,10 +10,12 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance, use_after_free
 from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from consent import ledger
 from schemas.consent import Act
 from schemas.industries import Industry
+from schemas.options import Format
 from tests.portal.conftest import Site, opened
 from tests.portal.test_account_page import live, say_yes
 from tests.portal.test_keys_and_limits import make_key
@@ -109,3 +111,23 @@ def test_the_description_names_bodies_headers_and_faults(played: tuple[Site, str
         assert set(operation["requestBody"]["content"]) == {"application/offset+octet-stream"}
         assert {"Upload-Offset", "Tus-Resumable"} <= set(operation["responses"][status]["headers"])
     assert {"Upload-Offset", "Upload-Length"} <= set(upload["head"]["responses"]["200"]["headers"])
+
+
+def test_the_description_has_the_form_of_all_faults_once(played: tuple[Site, str]) -> None:
+    """From one beside each fault, generators of clients make as many types of one name, and leave all of them out."""
+    description = TestClient(played[0].app).get("/v1/openapi.json").json()
+    faults = [
+        answer["content"]["application/problem+json"]["schema"]
+        for verbs in description["paths"].values()
+        for operation in verbs.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert len(faults) > 100
+    assert all(each == {"$ref": "#/components/schemas/Problem"} for each in faults)
+    assert "code" in description["components"]["schemas"]["Problem"]["properties"]
+
+
+def test_the_description_names_every_kind_of_cutout(played: tuple[Site, str]) -> None:
+    cutout = api_of(played[0]).openapi()["paths"]["/batches/{batch_id}/items/{number}/cutout"]["get"]
+    assert set(cutout["responses"]["200"]["content"]) == {each.media_type for each in Format}
