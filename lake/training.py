@@ -13,7 +13,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from heapq import heapreplace
 from random import Random
@@ -112,6 +112,13 @@ class CandidateDataset(IterableDataset[object]):
             torch.distributed.broadcast_object_list(said, src=0)
             (moment,) = said  # type: ignore[assignment]
         self._pass.copy_(torch.tensor([epoch, (moment - _BEGINNING) // _MICROSECOND]))
+
+    def __getstate__(self) -> dict[str, object]:
+        """For a worker that is no fork of this process: it is told the rank, as torch.distributed does not run there."""
+        if not _is_distributed():
+            return self.__dict__
+        rank, ranks = _rank(self._reading)
+        return self.__dict__ | {"_reading": replace(self._reading, rank=rank, ranks=ranks)}
 
     def __iter__(self) -> Iterator[object]:
         """One epoch."""
@@ -239,11 +246,14 @@ def _dealt(parts: list[_Part], share: int, shares: int) -> Iterator[_Part]:
 
 
 def _share(reading: Reading, worker: tuple[int, int]) -> tuple[int, int]:
-    rank, ranks = reading.rank, reading.ranks
-    if rank is None or ranks is None:
-        running = _is_distributed()
-        rank, ranks = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if running else (0, 1)
+    rank, ranks = _rank(reading)
     return worker[0] * ranks + rank, ranks * worker[1]  # of few parts, one for each rank before one for each worker
+
+
+def _rank(reading: Reading) -> tuple[int, int]:
+    if reading.rank is not None and reading.ranks is not None:
+        return reading.rank, reading.ranks
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _is_distributed() else (0, 1)
 
 
 def _is_distributed() -> bool:

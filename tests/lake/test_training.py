@@ -298,3 +298,35 @@ def test_every_rank_reads_the_lake_of_rank_0s_moment(tmp_path: Path) -> None:
     ]
     said = [rank.communicate(timeout=600)[0] for rank in ranks]
     assert said == ["5 2026-11-25 11:50:00+00:00\n"] * 2
+
+
+SHARE = """
+import sys
+from functools import partial
+from pathlib import Path
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from lake.training import CandidateDataset, Reading
+from tests.lake.test_training import AUTO, only_id, reopen
+home, start, rank, *live = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{home}/meet", rank=int(rank), world_size=2)
+dataset = CandidateDataset(partial(reopen, Path(home), live), Reading(AUTO), only_id)
+print(*DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_ranks_share_an_epoch(filled: World, tmp_path: Path, start: str) -> None:
+    """`torch.multiprocessing.spawn` makes ranks whose workers are no forks: torch.distributed does not run in those."""
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, str(tmp_path), start, str(rank), *filled.live()],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    assert sorted(" ".join(rank.communicate(timeout=600)[0] for rank in ranks).split()) == every_id(filled)
