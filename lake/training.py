@@ -114,7 +114,7 @@ class CandidateDataset(IterableDataset[object]):
         self._pass.copy_(torch.tensor([epoch, (moment - _BEGINNING) // _MICROSECOND]))
 
     def __getstate__(self) -> dict[str, object]:
-        """For a worker that is no fork of this process: torch.distributed does not run there, so the rank goes along."""
+        """For a worker that is no fork of this process: torch.distributed does not run there, so the rank goes too."""
         if not _is_distributed():
             return self.__dict__
         rank, ranks = _rank(self._reading)
