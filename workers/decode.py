@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pillow_heif
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage, UnsupportedImage
@@ -34,6 +34,7 @@ from workers.headers import (
 from workers.jpeg_file import (
     JPEG_BEGINNING,
     has_a_scan,
+    has_too_many_scans,
     is_of_a_kind_not_read,
     plain_jpeg,
     up_to_its_end,
@@ -46,6 +47,7 @@ Pixels = npt.NDArray[np.uint8]
 
 pillow_heif.register_heif_opener()
 Image.MAX_IMAGE_PIXELS = None  # an operator's own limit may be higher; it is asked of every header
+PngImagePlugin.MAX_TEXT_CHUNK = 16_000_000  # as a JPEG holds; pillow gives a PNG up over a profile or note of 1 MB
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 """What pillow may take a file for. No other decoder is reached, whatever the bytes say."""
@@ -64,8 +66,9 @@ _AT_THE_END = re.compile("Premature end of JPEG file|extraneous bytes before mar
 _DISPLAY_P3, _HIGH_RANGE = (12, 13), (16, 18)
 """Primaries and transfer of the first, and transfers of the second, PQ and HLG, by their numbers in ITU-T H.273."""
 
-_KIND_OF_PAGE, _SAMPLE_BITS, _ZERO_IS, _PLANES = 254, 258, 262, 284
-"""Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive."""
+_KIND_OF_PAGE, _SAMPLE_BITS, _ZERO_IS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 254, 258, 262, 284, 322, 323
+"""Tags of TIFF. With more than 8 bits a sample pillow takes planes for pixels, and a negative for a positive; 12 bits
+it takes for 16, which makes them nearly black."""
 _REDUCED, _WHITE = 1, 0
 
 _DEPTH_OF_PNG = 24
@@ -139,6 +142,7 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
         raise _too_many_pixels(limits)
     try:
         header = Image.open(io.BytesIO(source), formats=FORMATS)
+        pixels = max(header.width * header.height, _pixels_of_a_tile(header))
     except UnidentifiedImageError:
         plain = without_segments(source, (_PHOTOSHOP,)) if source.startswith(JPEG_BEGINNING) else source
         if plain != source:  # pillow gives up a JPEG over what Photoshop noted
@@ -148,9 +152,17 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
         raise
     except Exception:  # noqa: BLE001 - a header that pillow stumbles over
         raise _damaged() from None
-    if header.width * header.height > limits.pixels:
+    if pixels > limits.pixels:
         raise _too_many_pixels(limits)
+    if header.format in ("JPEG", "MPO") and has_too_many_scans(source):
+        raise _unsupported()
     return header
+
+
+def _pixels_of_a_tile(header: Image.Image) -> int:
+    """Of a TIFF in tiles, which takes memory for a whole one however little of it is of the picture; else 0."""
+    tags = header.tag_v2 if isinstance(header, TiffImageFile) else {}
+    return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_HEIGHT, 0))
 
 
 def _unread(source: bytes) -> NotAnImage | UnsupportedImage | DamagedImage:
@@ -184,7 +196,7 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     tags = dict(header.tag_v2) if isinstance(header, TiffImageFile) else {}
     has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
     is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
-    if header.mode == "I" or has_large_planes or is_a_small_copy:
+    if header.mode == "I" or has_large_planes or is_a_small_copy or 12 in tags.get(_SAMPLE_BITS, ()):
         raise _unsupported()
     clear = header.info.get("transparency")  # of a PNG as the file counts, of the pixels as pillow does
     if header.format == "PNG" and header.mode == "L" and isinstance(clear, int):
@@ -256,7 +268,7 @@ def _by_pillow(image: Image.Image, profile: bytes | None, is_negative: bool) -> 
         return to_srgb(np.bitwise_not(gray) if is_negative else gray, profile, "L"), alpha
     alpha = None
     if image.has_transparency_data:
-        colours = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        colours = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
         image = image.convert(f"{colours}A")
         alpha = np.asarray(image.getchannel("A"))
         image = image.convert(colours)

@@ -17,6 +17,10 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
 _MOST_SEGMENTS = 10_000
 """A profile has up to 255 pieces, and what 30 MB of notes are cut into are some 500."""
+_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""What begins a scan of one to four channels."""
+_MOST_SCANS = 100
+"""Encoders write some ten, mozjpeg twice as many."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """Markers that begin a JPEG's frame, with JPEG-LS's."""
 _HUFFMAN = frozenset((0xC0, 0xC1))
@@ -27,6 +31,11 @@ _READ_FRAMES, _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA)), frozenset
 def has_a_scan(source: bytes) -> bool:
     """Whether a JPEG's header is whole: pixels follow."""
     return any(marker == _START_OF_SCAN for marker, _, _ in _segments(source))
+
+
+def has_too_many_scans(source: bytes) -> bool:
+    """Whether a JPEG was made to keep its decoder busy: a scan takes 50 bytes, and goes through all of the pixels."""
+    return source.count(b"\xff\xda") > _MOST_SCANS < len(_SCAN.findall(source))  # in a film the two come by chance
 
 
 def up_to_its_end(source: bytes) -> bytes | None:

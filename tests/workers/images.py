@@ -128,6 +128,29 @@ def planar_tiff(bits: int = 16) -> bytes:
     return head.ljust(200, b"\0") + lists + struct.pack(">3I", size, size, size) + planes.tobytes()
 
 
+def tiled_tiff(across: int, down: int) -> bytes:
+    """Of 8 × 8 pixels, in one tile that claims across × down."""
+    entries = [
+        (256, 4, 1, 8),
+        (257, 4, 1, 8),
+        (258, 3, 1, 8),
+        (259, 3, 1, 8),
+        (262, 3, 1, 1),
+        (322, 4, 1, across),
+        (323, 4, 1, down),
+        (324, 4, 1, 200),
+        (325, 4, 1, 100),
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *each) for each in entries)
+    return head.ljust(200, b"\0") + zlib.compress(bytes(across * min(down, 256)))
+
+
+def with_scans(jpeg: bytes, more: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    last = jpeg[jpeg.rindex(b"\xff\xc4") : -2]
+    return jpeg[:-2] + last * more + jpeg[-2:]
+
+
 def webp_claiming(width: int, height: int) -> bytes:
     good = saved(Image.fromarray(corners()).convert("RGBA"), "WEBP", lossless=True)
     extended = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -204,6 +227,7 @@ def _hostile() -> None:
                 "damaged_image",
             ),
             "12-bit.jpg": (jpeg.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "unsupported_image"),
+            "scans.jpg": (with_scans(saved(noise(), "JPEG", progressive=True), 100), "unsupported_image"),
             "height-behind-the-pixels.jpg": (jpeg_claiming(256, 0), "unsupported_image"),
             "odd-subsampling.jpg": (
                 jpeg.replace(b"\x01\x22\0\x02\x11\1", b"\x01\x31\0\x02\x11\1"),
@@ -213,6 +237,12 @@ def _hostile() -> None:
             "floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes(), "unsupported_image"),
             "half-floats.tif": (cv2.imencode(".tif", noise().astype(np.float32))[1].tobytes()[:900], "damaged_image"),
             "32-bit.tif": (cv2.imencode(".tif", noise()[:, :, 0].astype(np.uint32))[1].tobytes(), "unsupported_image"),
+            "12-bit.tif": (
+                saved(Image.fromarray(noise()[:, :, 0].astype(np.uint16) * 16), "TIFF").replace(
+                    struct.pack("<HHII", 258, 3, 1, 16), struct.pack("<HHII", 258, 3, 1, 12)
+                ),
+                "unsupported_image",
+            ),
             "planes-of-16-bits.tif": (planar_tiff(), "unsupported_image"),
             "small-copy-first.tif": (saved(corners(), "TIFF", tiffinfo={254: 1}), "unsupported_image"),
             "268-megapixels-in-26-bytes.webp": (tiny_webp(), "image_too_large"),
@@ -220,6 +250,7 @@ def _hostile() -> None:
             "400-megapixels.png": (png_bomb(20_000, 20_000), "image_too_large"),
             "4-gigapixels.jpg": (jpeg_claiming(65_000, 65_000), "image_too_large"),
             "268-megapixels.webp": (webp_claiming(16_383, 16_383), "image_too_large"),
+            "200-megapixels-in-a-tile.tif": (tiled_tiff(20_000, 10_000), "image_too_large"),
             "long.png": (png_bomb(2_000_000, 40), "image_too_large"),
             "too-many-bytes.jpg": (jpeg + bytes(3_000_000), "file_too_large"),
         }

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from itertools import product
 
 import cv2
@@ -131,6 +132,13 @@ def test_what_the_source_left_transparent_is_known(format):
     assert np.array_equal(picture.rgb[GRAY > 0], corners()[GRAY > 0]), "and so are the colours of what is left"
 
 
+def test_grays_that_were_multiplied_by_their_alpha_are_divided_by_it():
+    data = saved(Image.fromarray(np.dstack((GRAY // 2, np.full_like(GRAY, 128)))), "TIFF")
+    picture = decode(data.replace(struct.pack("<HHII", 338, 3, 1, 2), struct.pack("<HHII", 338, 3, 1, 1)), LIMITS)
+    assert set(np.unique(picture.alpha)) == {128}
+    assert np.abs(picture.rgb[32, :, 1].astype(int) - GRAY[32]).max() <= 2
+
+
 def test_a_palette_with_one_transparent_colour_is_known():
     data = saved(RGB.quantize(4), "PNG", transparency=0)
     alpha = decode(data, LIMITS).alpha
@@ -235,6 +243,19 @@ def test_profiles_of_many_megabytes_are_not_kept():
 
 def test_a_broken_profile_is_passed_over():
     assert_upright(saved(RGB, "PNG", icc_profile=b"no profile at all"), 0)
+
+
+@pytest.mark.parametrize("beside", ["a profile", "a note"])
+def test_what_is_packed_beside_the_pixels_of_a_png_may_have_megabytes(beside):
+    many = srgb(b"sRGB") + bytes(2_000_000)
+    good = saved(RGB, "PNG", icc_profile=many if beside == "a profile" else srgb(b"sRGB"))
+    note = png_chunk(b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(bytes(2_000_000)))
+    assert np.array_equal(decode(good[:33] + note * (beside == "a note") + good[33:], LIMITS).rgb, corners())
+
+
+def test_a_film_behind_a_jpeg_is_not_taken_for_scans():
+    good = saved(RGB, "JPEG")
+    assert np.array_equal(decode(good + b"\xff\xdafilm" * 200, LIMITS).rgb, decode(good, LIMITS).rgb)
 
 
 def test_bytes_too_many_after_the_last_scan_are_no_damage():
