@@ -67,6 +67,7 @@ def open_parts(settings: Settings, clock: Clock) -> Parts:
 def parts_to_clean(settings: Settings, clock: Clock) -> Parts:
     """The same for a cleanup, which purges whatever is wrong with bucket, lake, records or ledger, and says so then."""
     parts, troubles = _unchecked(settings, clock), []
+    parts.records.wait_briefly()
     for check in _CHECKS:
         try:
             check(parts)

@@ -74,6 +74,14 @@ class Records:
                 if self._turn is not None and is_ours:
                     self._turn.release()
 
+    def wait_briefly(self) -> None:
+        """Wait no longer for what others hold than for a connection: whoever has more to do can do without the records.
+
+        A table may be held for hours, by an upgrade, a restore or somebody's own session. SQLite waits so by itself.
+        """
+        if self.engine.dialect.name == "postgresql":
+            event.listen(self.engine, "begin", _wait_briefly)
+
     def forget_deleted(self) -> None:
         """Empty SQLite's write-ahead log, which still holds what was deleted; if somebody reads, the next call does.
 
@@ -197,6 +205,10 @@ def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get(_READS, False)
     connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _wait_briefly(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE['connect_timeout']}s'")
 
 
 def _migrations() -> Config:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 
 from consent import ledger
@@ -31,6 +32,7 @@ from store.records.database import open_records
 from store.settings import Settings
 from store.transient.transient_store import batch_prefix
 from tests.consent.conftest import later, new_owner
+from tests.consent.postgres import current_database
 from tests.deploy.files import COMPOSE, called
 from tests.ports import free_port
 from tests.store.conftest import ceph_bucket, open_store, s3_of
@@ -49,7 +51,7 @@ def sent(hours: float, seed: int) -> BatchId:
 def run_cleanup(**environment: str) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("bgbatch")
     return subprocess.run(
-        [program, "cleanup"], env=os.environ | environment, capture_output=True, text=True, check=False
+        [program, "cleanup"], env=os.environ | environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 
@@ -64,6 +66,20 @@ def test_what_is_due_goes_while_the_records_are_down_and_somebody_is_told(tmp_pa
     run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), BGBATCH_RECORDS_URL=records_url)
     assert not (places[old] / "1").exists(), run.stderr
     assert (places[young] / "1").exists()
+    assert run.returncode == 1
+    assert "records_fault" in run.stderr
+
+
+def test_what_is_due_goes_while_somebody_holds_tables_of_the_records_and_somebody_is_told(tmp_path: Path) -> None:
+    """An upgrade, a restore or somebody's own session may hold them for hours."""
+    place = tmp_path / "home" / "transient" / batch_prefix(sent(23.2, 1)) / "source"
+    place.mkdir(parents=True)
+    (place / "1").write_bytes(b"a photo")
+    records_url = current_database()
+    with psycopg.connect(records_url.replace("+psycopg", "")) as somebody:
+        somebody.execute("LOCK TABLE receipts, erasures, batches IN ACCESS EXCLUSIVE MODE")
+        run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), BGBATCH_RECORDS_URL=records_url)
+    assert not (place / "1").exists(), run.stderr
     assert run.returncode == 1
     assert "records_fault" in run.stderr
 
