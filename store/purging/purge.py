@@ -33,6 +33,7 @@ RECORDS_FAULT = "records_fault"
 """What a cleanup calls a database that cannot be reached."""
 _HOUR = timedelta(hours=1)
 _IN_ONE_TRANSACTION = 200
+_TRIES_TO_NOTE = 3  # each may wait ten seconds for records that do not answer, and there may be thousands to make
 
 Look = Callable[[], Iterable[StoredObject]]
 
@@ -205,8 +206,9 @@ class Purge:
             batches, strays = _by_batch(found)
             self.report.strays += strays
             seen.update(batches)
-            with self._noting_faults(), self._records.transaction() as connection:
-                begin_erasures(connection, Erased.BATCH, batches, self._clock(), listed_at)
+            if self.report.faults.count(RECORDS_FAULT) < _TRIES_TO_NOTE:
+                with self._noting_faults(), self._records.transaction() as connection:
+                    begin_erasures(connection, Erased.BATCH, batches, self._clock(), listed_at)
 
         done = Erasure()
         try:

@@ -189,6 +189,19 @@ def test_a_purge_needs_no_records(objects: ObjectStore, records: Records) -> Non
     assert [receipt.subject for receipt in report.receipts] == [batch_id], "the next run leaves the receipt"
 
 
+def test_records_that_do_not_answer_are_not_waited_for_at_each_thousand_objects(
+    objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ten seconds each, the photos of a large night were still there after their day."""
+    monkeypatch.setattr(objects.storage, "MOST_AT_ONCE", 1)
+    for minute in range(10):
+        put_batch(objects, batch_at(later(minutes=minute)), items=1)
+    report = purge(objects, Records(_unreachable()), later(hours=24))
+    assert (keys(objects), report.objects) == ([], 10)
+    at_notes, at_the_early_and_the_receipts = 3, 2
+    assert report.faults == ["records_fault"] * (at_notes + at_the_early_and_the_receipts)
+
+
 def test_a_batch_that_the_records_forgot_is_purged_with_a_receipt(objects: ObjectStore, records: Records) -> None:
     batch_id = batch_at(NOON)
     put_batch(objects, batch_id)
