@@ -34,7 +34,9 @@ NOT_FOR_WORKERS = OUR_PASSWORDS | {
 class Settings(BaseSettings):
     """Read from the environment, `BGBATCH_HOME` and so on; `bgbatch settings` shows what is in force."""
 
-    model_config = SettingsConfigDict(env_prefix="BGBATCH_", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="BGBATCH_", env_ignore_empty=True, frozen=True, extra="ignore", allow_inf_nan=False
+    )
 
     home: Path = Field(
         default_factory=lambda: user_data_path("bgbatch"), description="Folder for all embedded defaults."
@@ -229,7 +231,12 @@ class Settings(BaseSettings):
     @property
     def max_bytes(self) -> int:
         """`max_megabytes` in bytes."""
-        return int(self.max_megabytes * 1e6)
+        return round(self.max_megabytes * 1e6)
+
+    @property
+    def max_pixels(self) -> int:
+        """`max_megapixels` in pixels."""
+        return round(self.max_megapixels * 1e6)
 
     @property
     def purge_after(self) -> timedelta:

@@ -194,7 +194,7 @@ def open_cutter(settings: Settings) -> Cutter:
     if device.type == "cpu":  # actors share the CPUs: as many threads each as there are CPUs for one
         torch.set_num_threads(max(1, cpus // settings.actors) if settings.actors else 1)
     keep_compiled_in(settings.compiled_folder)
-    limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=settings.max_bytes)
+    limits = Limits(pixels=settings.max_pixels, bytes=settings.max_bytes)
     pace = pace_on(device, running, cpus, round(1 / settings.gpu_share))
     segmenter = Segmenter(module, wants, device, running)
     cutter = Cutter(segmenter, settings.network, digest, limits, pace, jpegs_on(device))

@@ -77,7 +77,7 @@ def _drawn(portal: Portal, drawer: Drawer, record: BatchRecord, number: int, of:
     except ItemError:
         raise NotFound("There is no picture of that.") from None
     # A cutout may be larger than the file that it was made from.
-    limits = Limits(pixels=int(settings.max_megapixels * 1e6), bytes=10 * settings.max_bytes)
+    limits = Limits(pixels=settings.max_pixels, bytes=10 * settings.max_bytes)
     made = drawer.draw(of, format, file, limits)
     if made is None:
         raise NotFound("There is no picture of that.")

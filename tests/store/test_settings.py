@@ -73,3 +73,13 @@ def test_a_cluster_that_is_named_by_anything_but_its_head_is_refused(address: st
 def test_heads_are_taken() -> None:
     for address in ("", "127.0.0.1:6379", "bgbatch-head-svc:6379", "[fd00::1]:6379"):
         assert Settings(ray_address=address).ray_address == address
+
+
+@pytest.mark.parametrize("name", ["max_megapixels", "max_megabytes", "recycle_gigabytes"])
+def test_a_limit_without_end_is_refused(name: str) -> None:
+    assert "finite" in refused(name, "inf")
+
+
+def test_a_limit_is_the_number_that_is_said_and_not_one_less() -> None:
+    given = Settings(max_megapixels=4.1, max_megabytes=2.01)
+    assert (given.max_pixels, given.max_bytes) == (4_100_000, 2_010_000)
