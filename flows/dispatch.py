@@ -8,6 +8,7 @@ goes wrong, a mistake of the operator's included, it waits in line until it has 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -31,6 +32,8 @@ from store.spans import span
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 1.0
+_LEAST_OF_TURN = 20.0
+"""Seconds of work, however quick the photos are: to begin and to end a turn takes some, more of a larger batch."""
 _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
 _MOST_UNFORESEEN = 3
@@ -42,7 +45,7 @@ _REMEMBERED = 4  # turns, about: how fast one was tells by so much of the pace o
 class _Turn:
     """One batch at work: since when and with how many photos done, and whether the lease was lost.
 
-    `worked`: how many photos it has had workers for.
+    `worked`: how many photos it has had workers for. `at_work`: since when they were done with the first of them.
     """
 
     batch: InLine
@@ -53,6 +56,7 @@ class _Turn:
     must_stop: bool = False
     done: int = 0
     worked: int = 0
+    at_work: float = math.inf
 
 
 class Dispatcher:
@@ -166,6 +170,7 @@ class Dispatcher:
 
         def worked(photos: int) -> None:
             turn.worked += photos
+            turn.at_work = min(turn.at_work, monotonic())
 
         def stop(batch_id: BatchId) -> bool:
             return self._should_stop(turn)
@@ -181,7 +186,7 @@ class Dispatcher:
         turn.looked = monotonic()
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
-            if not turn.must_stop and turn.worked >= TURN_ITEMS:
+            if not turn.must_stop and turn.worked >= TURN_ITEMS and turn.looked - turn.at_work >= _LEAST_OF_TURN:
                 turn.must_stop = any(may_cut_in(each, turn.batch.account_id) for each in self._waiting(connection))
         return turn.must_stop
 
