@@ -200,9 +200,6 @@ def _cut(job: Job, night: Night, batch: BatchRecord) -> None:
     parts, worker = job.parts, job.worker
     batch_id, began = batch.stamp.batch_id, parts.clock()
     done_then = batch.counts.done + batch.counts.failed
-    with parts.records.transaction() as connection:
-        if not line.claim(connection, batch_id, worker.holder, began, batch.counts.items):
-            return
     current = night
 
     def watch(counts: Counts) -> None:
@@ -213,7 +210,10 @@ def _cut(job: Job, night: Night, batch: BatchRecord) -> None:
             _call_off(parts, batch)
         parts.watch(counts)
 
-    try:
+    try:  # begun before it is held: a stop that comes while that is recorded is heard when it is
+        with parts.records.transaction() as connection:
+            if not line.claim(connection, batch_id, worker.holder, began, batch.counts.items):
+                return
         assert worker.process is not None
         with batch_renewed(parts, batch_id, worker.holder) as lost:
             watched = replace(parts, watch=watch, stop=lambda each: worker.has_lost() or parts.stop(each))

@@ -54,12 +54,12 @@ def held(job: Job, night: Night) -> Iterator[Job | None]:
         with parts.records.transaction() as connection:
             return nights.renew(connection, night.night_id, holder, parts.clock())
 
-    with parts.records.transaction() as connection:
-        is_ours = nights.hold(connection, night.night_id, holder, parts.clock())
-    if not is_ours:
-        yield None
-        return
-    try:
+    try:  # begun before it is held: a stop that comes while that is recorded is heard when it is
+        with parts.records.transaction() as connection:
+            is_ours = nights.hold(connection, night.night_id, holder, parts.clock())
+        if not is_ours:
+            yield None
+            return
         with renewed(nights.LEASE_LIFE, renew) as lost:
             yield replace(job, worker=replace(job.worker, has_lost=lost.is_set))
     finally:

@@ -49,11 +49,11 @@ def holding(
         stands = line.find_submission(connection, batch_id)
     if stands is not None and stands.ready_at is None:
         parts.transient.manifest(batch_id)  # there is none: whoever uploads the batch goes on with that
-    is_ours = once_more and _claim(parts, batch_id, holder, once_more=True)
-    if not is_ours and not _falls_to_us(parts, batch_id, holder, once_more, tell_whether_it_waits):
-        yield None
-        return
-    try:
+    try:  # begun before it is held: a stop that comes while that is recorded is heard when it is
+        is_ours = once_more and _claim(parts, batch_id, holder, once_more=True)
+        if not is_ours and not _falls_to_us(parts, batch_id, holder, once_more, tell_whether_it_waits):
+            yield None
+            return
         with batch_renewed(parts, batch_id, holder) as lost:
             yield under_lease(parts, holder, lost)
     except LeaseLost:

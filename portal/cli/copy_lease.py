@@ -25,14 +25,15 @@ def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
         with parts.records.transaction() as connection:
             return copies_under_way.keep_place(connection, name, holder, parts.clock())
 
-    with parts.records.transaction() as connection:
-        other = copies_under_way.hold_place(connection, name, holder, parts.clock(), is_gone)
-    if other is not None:
-        raise CopyInTheWay(
-            "Another pull writes into this place just now, or into one inside or around it. Wait for its end, or "
-            "choose another place. If it was killed on another machine, the place is free a minute later."
-        )
-    try:
+    other: str | None = None
+    try:  # begun before it is held: a stop that comes while that is recorded is heard when it is
+        with parts.records.transaction() as connection:
+            other = copies_under_way.hold_place(connection, name, holder, parts.clock(), is_gone)
+        if other is not None:
+            raise CopyInTheWay(
+                "Another pull writes into this place just now, or into one inside or around it. Wait for its end, or "
+                "choose another place. If it was killed on another machine, the place is free a minute later."
+            )
         with renewed(copies_under_way.LEASE_LIFE, renew) as lost:
 
             def require_ours() -> None:
@@ -43,5 +44,6 @@ def holding_place(parts: Parts, place: str) -> Iterator[Callable[[], None]]:
 
             yield require_ours
     finally:
-        with parts.records.transaction() as connection:
-            copies_under_way.leave_place(connection, name, holder)
+        if other is None:
+            with parts.records.transaction() as connection:
+                copies_under_way.leave_place(connection, name, holder)

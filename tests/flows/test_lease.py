@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
@@ -374,6 +376,23 @@ def test_who_runs_a_batch_beside_a_busy_dispatcher_does_it_at_once(place: Place)
         assert line.claim(connection, other.batch_id, f"{line.DISPATCHER}one", place.parts.clock())
     with holding(place.parts, stamp.batch_id, once_more=True) as held:
         assert held is not None
+
+
+@pytest.mark.parametrize("once_more", [True, False])
+def test_a_stop_while_a_batch_is_taken_leaves_it_to_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch, once_more: bool
+) -> None:
+    stamp, claim = place.send({"1.jpg": b"x"}), line.claim
+
+    def stopped_meanwhile(*what: Any, **how: Any) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return claim(*what, **how)
+
+    monkeypatch.setattr(line, "claim", stopped_meanwhile)
+    with pytest.raises(KeyboardInterrupt), holding(place.parts, stamp.batch_id, once_more=once_more):
+        pass
+    with place.parts.records.transaction() as connection:
+        assert claim(connection, stamp.batch_id, "another", place.parts.clock())
 
 
 def test_a_batch_that_ended_a_moment_ago_is_run_again_only_for_who_asks_for_that(place: Place) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -301,6 +303,21 @@ def test_a_pull_whose_place_another_has_by_now_writes_no_more_there(tmp_path: Pa
             require_ours()
     with parts.records.transaction() as connection:
         assert hold_place(connection, "s3://copies/one", "a third", now[0]) == "another", "whose place it stays"
+    parts.records.engine.dispose()
+
+
+def test_a_stop_while_a_place_is_taken_leaves_it_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = open_parts(at_home(tmp_path), lambda: NOON)
+
+    def stopped_meanwhile(*what: Any) -> str | None:
+        signal.raise_signal(signal.SIGINT)
+        return hold_place(*what)
+
+    monkeypatch.setattr("lake.copies_under_way.hold_place", stopped_meanwhile)
+    with pytest.raises(KeyboardInterrupt), holding_place(parts, "/copies/one"):
+        pass
+    with parts.records.transaction() as connection:
+        assert hold_place(connection, f"{host_name()} /copies/one", "another", NOON) is None
     parts.records.engine.dispose()
 
 

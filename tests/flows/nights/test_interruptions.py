@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from flows.nights import look as night_look
 from flows.nights.report import REPORTS
@@ -179,6 +181,26 @@ def test_a_night_cuts_no_batch_that_another_process_has_and_gives_its_own_back(m
         known = line.find_submission(connection, night.batch_id)
     assert known is not None
     assert known.lease_until is None
+
+
+@pytest.mark.parametrize(("module", "take"), [(nights, "hold"), (line, "claim")])
+def test_a_stop_while_a_lease_is_taken_leaves_it_to_others(
+    market: Market, module: Any, take: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 3)
+    market.schedule()
+    real = getattr(module, take)
+
+    def stopped_meanwhile(*what: Any) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return bool(real(*what))
+
+    monkeypatch.setattr(module, take, stopped_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        market.run_due(FIRST)
+    with market.parts.records.reading() as connection:
+        for table in (tables.nights, tables.submissions):
+            assert set(connection.execute(select(table.c.lease_holder)).scalars()) <= {None}
 
 
 @pytest.mark.parametrize("lease", ["night", "batch"])
