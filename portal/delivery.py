@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from schemas.batch import Manifest, Stamp
 from schemas.counting import so_many
-from schemas.errors import AlreadyExists, NotDelivered
+from schemas.errors import AlreadyExists, NotDelivered, StoreFault
 from schemas.ids import BatchId
 from schemas.naming import names_of, shown
 from schemas.options import CutoutOptions
@@ -38,6 +38,8 @@ _OF_ONE_NAME = frozenset(
     )
 )
 """What a disk answers to a name that it does not take, as a stick does to a colon, or where something else lies."""
+_MOST_REFUSED = 100
+"""Of more it is their own place that is at fault, away or full, and each takes its time to fail."""
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -99,14 +101,19 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
             refused[results.names[number]] = fault
 
     count = _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+    _require_all(refused, count)
+    return count
+
+
+def _require_all(refused: Mapping[str, Exception], count: int) -> None:
+    """`refused`: names that a place did not take, of so many."""
     if refused and len(refused) == count:  # it is the place itself
-        raise refused.popitem()[1]
+        raise refused[min(refused)]
     if refused:
         raise NotDelivered(
             f"{so_many(len(refused), 'cutout')} of {count} could not be written, because the place takes no file of "
             f"such a name as {shown(min(refused))}. The others are there. Fetch all into another place."
         )
-    return count
 
 
 def _is_its_photo(transient: TransientStore, results: Results, number: int, target: Path) -> bool:
@@ -133,13 +140,21 @@ def require_apart(results: Results, place: str) -> None:
 def deliver_to_place(
     transient: TransientStore, results: Results, place: ObjectStore, on_item: Callable[[], None]
 ) -> int:
-    """Write all cutouts of a batch into the customer's own place; returns how many. Raises `StoreFault`."""
+    """Write all cutouts of a batch into the customer's own place; returns how many. Raises as `deliver` does."""
+    refused = dict[str, StoreFault]()
 
     def write(number: int) -> None:
-        place.write(results.names[number], transient.read(results.key(number)))
+        cutout = transient.read(results.key(number))
+        try:
+            place.write(results.names[number], cutout)
+        except StoreFault as fault:
+            refused[results.names[number]] = fault
+            if len(refused) > _MOST_REFUSED:
+                raise
 
-    at_once = max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE)
-    return _each(at_once, results, write, on_item)
+    count = _each(max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE), results, write, on_item)
+    _require_all(refused, count)
+    return count
 
 
 def _each(at_once: int, results: Results, write: Callable[[int], None], on_item: Callable[[], None]) -> int:

@@ -353,6 +353,35 @@ def test_a_cutout_whose_name_the_disk_does_not_take_keeps_no_other_from_being_fe
     assert "3 cutouts in" in run("download", batch, "--to", str(tmp_path / "other")), "it was not fetched whole before"
 
 
+def test_a_submit_needs_no_account_named_where_there_is_one(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    assert "Say which account: --account NAME" in run("submit", str(folder), code=2)
+    run("account", "close", "Bazaar", "--reason", "contract ended", "--yes")
+    assert "There is no photo in" in run("submit", str(folder), code=2), "it is Acme's, and looked through"
+    run("account", "close", "Acme", "--reason", "contract ended", "--yes")
+    assert "`bgbatch account create NAME" in run("submit", str(folder), code=2)
+
+
+def test_a_cutout_whose_name_their_own_place_does_not_take_keeps_no_other_from_being_delivered(
+    desk: Desk, tmp_path: Path
+) -> None:
+    batch = desk.send({"VIN1/1.jpg": jpeg(), "a.jpg": jpeg(), "z.jpg": jpeg()})
+    desk.work(batch)
+    place = tmp_path / "own"
+    place.mkdir()
+    (place / "VIN1").write_bytes(b"no folder")
+    run("place", "allow", "Acme", f"file://{place}")
+    said = run("download", batch, "--to", f"file://{place}", code=2)
+    assert "not_delivered: 1 cutout of 3 could not be written" in said
+    assert sorted(each.name for each in place.glob("*.png")) == ["a.png", "z.png"]
+    for other in place.iterdir():
+        other.unlink()
+    place.rmdir()
+    place.write_bytes(b"no folder")
+    assert "store_fault: " in run("download", batch, "--to", f"file://{place}", code=1), "the place itself"
+
+
 def test_no_cutout_replaces_a_photo_that_is_read_in_its_place(desk: Desk, tmp_path: Path) -> None:
     place = tmp_path / "own"
     place.mkdir()
