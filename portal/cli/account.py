@@ -6,6 +6,7 @@ import os
 from typing import Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from consent.ledger import Refusal
 from portal.cli.terminal import AsJson, TheAccount, exit_codes, get_ready, show_fields, show_json, show_table, stores
@@ -13,6 +14,8 @@ from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
 from schemas.errors import UserError
+from schemas.ids import AccountId
+from store.purging import canary
 from store.records import api_keys, people, sessions, shares
 from store.records.early_purge import find_wish, set_wish
 
@@ -236,3 +239,17 @@ def _show_link(portal_url: str, token: str, fields: dict[str, object], as_json: 
         show_json({name.replace(" ", "_"): value for name, value in fields.items()} | {"sign_in": address})
     else:
         show_fields(fields | {"sign in once at": address, "": "(while `bgbatch serve` runs)"})
+
+
+def account_or_only(connection: Connection, named: str | None) -> AccountId:
+    """The account of that name or id; without one the only one. Raises `UserError` where there are more, or none."""
+    if named is not None:
+        return people.find_account(connection, named).account_id
+    # Our own canaries' account is nobody's: where `serve` runs it is always there.
+    known = (each for each in people.list_accounts(connection) if each.account_id != canary.ACCOUNT)
+    found = [each for each in known if each.closed_at is None]
+    if not found:
+        raise UserError("There is no account yet. `bgbatch account create NAME --email ADDRESS` makes the first.")
+    if len(found) > 1:
+        raise UserError("Say which account: --account NAME. `bgbatch account list` shows them.")
+    return found[0].account_id

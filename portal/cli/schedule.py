@@ -10,7 +10,6 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
-from sqlalchemy import Connection
 
 from flows import engine
 from flows.nights import steps as night_steps
@@ -18,6 +17,7 @@ from flows.nights.report import Report, markdown, report_of
 from flows.nights.worker import Job
 from flows.parts import Parts
 from portal import schedules as known
+from portal.cli.account import account_or_only
 from portal.cli.children import until_stopped
 from portal.cli.cutout_options import (
     BgColor,
@@ -52,14 +52,12 @@ from portal.cli.terminal import (
 from schemas.batch import BatchState
 from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
-from schemas.ids import AccountId
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size, in_words
 from store.outside import allowed
-from store.purging import canary
 from store.records import nights, schedules
 from store.records.nights import Night, NightState
-from store.records.people import find_account, list_accounts
+from store.records.people import find_account
 from store.records.schedules import Overlap, Schedule
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
@@ -106,7 +104,7 @@ def add(
         )
         parts = get_ready()
         with parts.records.transaction() as connection:
-            account_id = find_account(connection, account).account_id if account else _only_account(connection)
+            account_id = account_or_only(connection, account)
             for place in filter(None, (wanted.source, wanted.deliver)):
                 allowed.allow(connection, account_id, place, parts.clock())
             made = known.add(connection, account_id, wanted, parts.settings, parts.clock, os.urandom)
@@ -292,15 +290,6 @@ def _overlap(text: str) -> Overlap:
     if text not in set(Overlap):
         raise UserError(f"There is no such overlap policy. Choose one of: {', '.join(Overlap)}.")
     return Overlap(text)
-
-
-def _only_account(connection: Connection) -> AccountId:
-    """Our own canaries' account is nobody's: where `serve` runs it is always there."""
-    known = (each for each in list_accounts(connection) if each.account_id != canary.ACCOUNT)
-    found = [each for each in known if each.closed_at is None]
-    if len(found) != 1:
-        raise UserError("Say whose schedule it is: --account NAME. `bgbatch account list` shows the accounts.")
-    return found[0].account_id
 
 
 def _find(parts: Parts, schedule_id: str) -> Schedule:

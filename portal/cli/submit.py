@@ -12,6 +12,7 @@ import typer
 from flows import engine
 from flows.parts import Parts
 from portal.batches import ask_again, has_results
+from portal.cli.account import account_or_only
 from portal.cli.batch_lease import holding
 from portal.cli.cutout_options import (
     BgColor,
@@ -33,7 +34,6 @@ from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
 from schemas.options import Channels, Format, Size
 from store.records.batches import BatchRecord
-from store.records.people import find_account
 
 _CUTS, _WAITS = "Removing backgrounds", "Waiting for its turn"
 
@@ -49,7 +49,7 @@ def submit(
             "Or s3://bucket/prefix: its photos stay there."
         ),
     ],
-    account: Annotated[str, typer.Option(help="Account name or id: see `bgbatch account create`.")],
+    account: Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")] = None,
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
     format: TheFormat = Format.PNG,
     channels: TheChannels = Channels.RGBA,
@@ -78,7 +78,7 @@ def submit(
         keep_apart(source, to)
         parts = get_ready()
         with parts.records.reading() as connection:
-            account_id = find_account(connection, account).account_id
+            account_id = account_or_only(connection, account)
         check_place_for_cutouts(parts, account_id, to)
         with exit_codes("Submit the photos again."):
             batch_id = send(parts, source, account_id, tag, options)

@@ -61,7 +61,7 @@ def test_the_account_may_be_left_out_beside_the_canaries_own(desk: Desk, tmp_pat
     words = ("schedule", "add", "--cron", "0 2 * * *", "--timezone", "UTC", *places)
     with desk.parts.records.transaction() as connection:
         canary.ensure_account(connection, desk.parts.clock())
-    assert "Say whose schedule it is" in run(*words, code=2)
+    assert "Say which account: --account NAME" in run(*words, code=2)
     run("account", "close", "Bazaar", "--reason", "contract ended", "--yes")
     assert json.loads(run(*words, "--json"))["account_id"] == desk.accounts["Acme"][0]
 
