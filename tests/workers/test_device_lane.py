@@ -446,7 +446,7 @@ def test_steps_that_are_compiled_make_the_same_and_are_compiled_once_for_all_siz
     compiled.warm_up()
     graphs = counters["stats"]["unique_graphs"]
     sources = []
-    for size in ((1600, 1200), (1600, 1200), (1300, 1700), (640, 640), (801, 1333), (1300, 390)):
+    for size in ((1290, 650), (1290, 650), (700, 1300), (640, 640), (401, 667), (650, 195)):
         file = io.BytesIO()
         Image.open(PHOTOS[1]).resize(size).save(file, "JPEG")
         sources.append(file.getvalue())
