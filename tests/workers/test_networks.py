@@ -168,3 +168,8 @@ def test_a_device_that_is_not_there_stops_the_start(device):
 def test_a_cutter_for_an_absent_device_does_not_open(tmp_path):
     with pytest.raises(DeviceAbsent):
         open_cutter(Settings(home=tmp_path, device="cuda:97"))
+
+
+def test_a_worker_starts_however_small_the_photos_are_that_it_may_take(tmp_path):
+    limits = open_cutter(Settings(home=tmp_path, actors=1, max_megapixels=0.001, max_megabytes=0.001)).limits
+    assert (limits.pixels, limits.bytes) == (1000, 1000)
