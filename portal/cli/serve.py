@@ -59,7 +59,8 @@ def serve(
             tell(lead)
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
-            quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None}
+            # No lifespan, of which the app has none: it is a trace on stderr when somebody presses Ctrl-C twice.
+            quiet: Any = {"access_log": False, "log_level": "warning", "log_config": None, "lifespan": "off"}
             gc.freeze()  # else each large list that comes in has all of the program looked through again and again
             hold_many()
             ours: Any = {"http": TimedConnection, "backlog": BACKLOG, "timeout_graceful_shutdown": _LAST_ANSWERS}

@@ -17,12 +17,15 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_what_is_closed()
     from portal.cli.app import main as run
-    from portal.cli.stopping import hear_stops
+    from portal.cli.stopping import break_nothing_off, hear_stops
 
     hear_stops()
     if hears:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    run()
+    try:
+        run()
+    finally:
+        break_nothing_off()
 
 
 def _open_what_is_closed() -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from time import monotonic
+from types import FrameType
 
 from store.uninterrupted import breaking_off
 
@@ -31,10 +32,25 @@ def hear_stops() -> None:
     threading.Thread(target=_end_at_the_second, args=(heard,), name="stops", daemon=True).start()
 
 
+def break_nothing_off() -> None:
+    """The command is done: a stop would only break off how Ray and Prefect end, with a trace. A second one still ends.
+
+    What they had no more time for would stay: Ray's processes for a minute.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if breaking_off(number) is not None:
+            signal.signal(number, _comes_late)
+
+
+def _comes_late(number: int, frame: FrameType | None) -> None:
+    pass
+
+
 def _end_at_the_second(heard: int) -> None:
     first: dict[object, float] = {}  # by who handles it: Prefect, when it is done, sends its own SIGTERM once more
     while number := os.read(heard, 1):
-        handler = breaking_off(number[0])
+        is_late = signal.getsignal(number[0]) is _comes_late
+        handler = signal.default_int_handler if is_late else breaking_off(number[0])
         if handler is None:
             continue  # whoever handles it now knows better, `serve` for one
         if monotonic() - first.setdefault(handler, monotonic()) >= _IS_ANOTHER_AFTER:

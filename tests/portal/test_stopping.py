@@ -43,6 +43,30 @@ main()
 """
 
 
+ENDS = """
+import atexit, os, time
+from portal.cli import status
+def slowly():
+    os.write(1, b"ends")
+    time.sleep(2)
+    os.write(1, b", in good order")
+def ends(*_what):
+    atexit.register(slowly)
+    raise SystemExit(0)
+status.list_batches = ends
+from portal.cli.start import main
+main()
+"""
+STUCK_AT_THE_END = STUCK.replace(
+    "status.list_batches = stuck",
+    """
+def ends(*_what):
+    import atexit
+    atexit.register(stuck)
+    raise SystemExit(0)
+status.list_batches = ends
+""",
+)
 IN_A_FLOW = STUCK.replace(
     "    lock =",
     """    from prefect.utilities.engine import capture_sigterm
@@ -75,7 +99,13 @@ def ended_by(child: Popen[bytes], number: signal.Signals) -> int:
 
 @pytest.mark.parametrize(
     ("program", "number"),
-    [(STUCK, signal.SIGINT), (STUCK, signal.SIGTERM), (STUCK, signal.SIGHUP), (IN_A_FLOW, signal.SIGTERM)],
+    [
+        (STUCK, signal.SIGINT),
+        (STUCK, signal.SIGTERM),
+        (STUCK, signal.SIGHUP),
+        (IN_A_FLOW, signal.SIGTERM),
+        (STUCK_AT_THE_END, signal.SIGINT),
+    ],
 )
 def test_a_second_stop_ends_what_the_first_could_not(desk: Desk, program: str, number: signal.Signals) -> None:
     child = started(program, b"stuck")
@@ -103,6 +133,27 @@ def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signa
     printed, said = child.communicate(timeout=60)
     assert (child.returncode, printed) == (130, b", and tidied up")
     assert said.startswith(b"Stopped. What is done stays done")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_that_comes_when_all_is_done_breaks_nothing_off(desk: Desk, number: signal.Signals) -> None:
+    child = started(ENDS, b"ends")
+    child.send_signal(number)
+    printed, said = child.communicate(timeout=60)
+    assert (child.returncode, printed, said) == (0, b", in good order", b"")
+
+
+def test_a_portal_that_is_stopped_twice_at_once_ends_without_a_trace(desk: Desk) -> None:
+    port = free_port()
+    words = [*BGBATCH, "serve", "--portal-only", "--port", str(port)]
+    child = Popen(words, stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:  # it listens before it serves
+        client.get(f"http://127.0.0.1:{port}/healthz")
+    for _ in range(2):
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.02)  # uvicorn looks ten times a second
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said.count(b"\n")) == (0, 2), said
 
 
 def test_a_portal_whose_window_is_closed_ends_as_by_sigterm(desk: Desk) -> None:
