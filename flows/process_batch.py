@@ -12,6 +12,7 @@ from uuid import UUID
 import ray
 from prefect import State, flow, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from ray.exceptions import RayTaskError
 
 from consent.policy import Reason
 from flows import steps
@@ -29,7 +30,7 @@ from store.settings import Settings
 from store.transient.transient_store import open_transient
 from workers.placement import connect, is_cut_off, require_joined
 from workers.plan import Shard
-from workers.pool import Pool, open_pool
+from workers.pool import Pool, open_pool, ours
 
 _STEP_PERCENT = 2.0
 _WRITES_AT_ONCE = 4
@@ -149,7 +150,10 @@ def _write_on_ray(parts: Parts) -> Write:
             if not ended:
                 require_joined()
             for file in ended:
-                yield ray.get(file)
+                try:
+                    yield ray.get(file)
+                except RayTaskError as fault:  # what it says is a whole traceback
+                    raise ours(fault.cause) from None
 
     return write
 

@@ -210,7 +210,7 @@ class Pool:
                 time.sleep(0.2)
                 place.hello = place.actor.ready.remote(self._identity)
             except RayTaskError as fault:
-                raise _ours(fault.cause) from None
+                raise ours(fault.cause) from None
             except RayError as death:  # the actor died, or Ray ended it for want of memory
                 if not place.was_ready:
                     self._count_death(calls, death)
@@ -298,7 +298,7 @@ class Pool:
         if isinstance(fault.cause, StoreFault) and calls.store_faults[shard] < _STORE_TRIES:
             calls.waiting.append(shard)
             return
-        raise _ours(fault.cause) from None
+        raise ours(fault.cause) from None
 
     def _wind_up(self, calls: _Calls, clock: Clock) -> Iterator[ShardReport]:
         """After a cancel: what waits is not begun, what runs has some seconds to end; it keeps its report itself."""
@@ -342,7 +342,7 @@ def _lost(shard: Shard, clock: Clock) -> ShardReport:
     return ShardReport(first=shard[0], last=shard[-1], results=results)
 
 
-def _ours(cause: BaseException) -> BgbatchError:
+def ours(cause: BaseException) -> BgbatchError:
     """What a worker raised may quote what it worked on; its class is enough to look further in the worker's log."""
     if isinstance(cause, BgbatchError):
         return cause

@@ -17,10 +17,13 @@ from prefect.utilities.engine import _prefect_sigterm_handler
 
 from flows import steps
 from flows.parts import Parts
+from flows.process_batch import _write_on_ray
 from flows.unforeseen import without_its_text
+from lake.write import CandidateFacts
 from schemas.batch import BatchState
-from schemas.errors import DeviceAbsent, WeightsInvalid
-from schemas.ids import BatchId
+from schemas.errors import DeviceAbsent, NotFound, WeightsInvalid
+from schemas.ids import BatchId, new_grant_id
+from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport, results_by_number
 from store.transient.transient_store import cutout_key
@@ -33,6 +36,7 @@ from tests.flows.actors import (
     SlowRehearsal,
 )
 from tests.flows.conftest import Place, photo
+from tests.lake.conftest import some_scores
 from workers.placement import connect
 from workers.pool import Pool, open_pool
 
@@ -175,6 +179,25 @@ def test_weights_that_are_not_there_end_the_batch_with_their_name(place: Place, 
 
 def test_ray_started_here_listens_on_this_machine_only(on_ray: None) -> None:
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+
+
+def test_what_a_worker_could_not_write_to_the_lake_is_told_in_its_own_sentence(place: Place, on_ray: None) -> None:
+    """Ray says the whole traceback of its worker where only the sentence is for people, and for Prefect to keep."""
+    stamp = place.send({"1.jpg": photo()})
+    no_mask = CandidateFacts(
+        batch_id=stamp.batch_id,
+        item=1,
+        received_at=stamp.received_at,
+        industry=Industry.AUTOMOTIVE,
+        grant_id=new_grant_id(os.urandom),
+        network="u2netp",
+        weights_sha256="",
+        device="cpu",
+        scores=some_scores(1),
+    )
+    with pytest.raises(NotFound) as told:
+        list(_write_on_ray(place.parts)([(no_mask,)], place.parts.clock()))
+    assert "\n" not in str(told.value)
 
 
 def test_a_stop_is_heard_while_ray_is_waited_for(on_ray: None) -> None:
