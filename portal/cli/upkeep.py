@@ -17,7 +17,7 @@ from flows.cleaning import purge
 from flows.nights import timetable
 from flows.parts import Parts, parts_to_clean, using
 from portal.cli.children import until_stopped
-from portal.cli.terminal import AsJson, exit_codes, get_ready, read_settings, say, show_json, stores
+from portal.cli.terminal import AsJson, exit_codes, read_settings, say, show_json, stores
 from schemas.clock import system_clock
 from schemas.counting import so_many
 from schemas.errors import BgbatchError, EngineFault
@@ -58,7 +58,7 @@ def upkeep(
                 next_at = system_clock() + _EVERY
                 _try("cleanup", partial(_opened_anew, cleaned))
                 _try("reconcile", partial(_opened_anew, reconciled))
-                parts = parts or _try("start", get_ready)
+                parts = parts or _try("start", _ready_for_more)
                 if parts is not None:
                     with using(parts):
                         _try("forget", partial(_forget, parts))
@@ -75,6 +75,14 @@ def _opened_anew(step: Callable[[Parts], _Done]) -> _Done:
         return step(parts)
     finally:
         parts.records.engine.dispose()
+
+
+def _ready_for_more() -> Parts:
+    """For what is no deletion. Raises what is wrong. It waits for nobody for long, or else no cleanup would follow."""
+    parts = ready_to_clean()
+    for trouble in parts.troubles:
+        raise trouble
+    return parts
 
 
 def _forget(parts: Parts) -> int:

@@ -234,6 +234,31 @@ def test_a_cleanup_that_found_something_wrong_leaves_its_receipts_and_is_no_good
     parts.records.engine.dispose()
 
 
+def test_upkeep_goes_on_purging_while_somebody_holds_tables_of_the_records(tmp_path: Path) -> None:
+    records_url = current_database()
+    environment = {"BGBATCH_HOME": str(tmp_path / "home"), "BGBATCH_RECORDS_URL": records_url}
+    soon = (
+        "from datetime import timedelta; from portal.cli import app, upkeep; from store.records import database; "
+        "upkeep._EVERY = timedelta(); database._PATIENCE['connect_timeout'] = 1; app.main()"
+    )
+    with psycopg.connect(records_url.replace("+psycopg", "")) as somebody:
+        somebody.execute("LOCK TABLE receipts, erasures, batches IN ACCESS EXCLUSIVE MODE")
+        command = [sys.executable, "-c", soon, "upkeep"]
+        running = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+        try:
+            for seed in (1, 2):
+                photo = tmp_path / "home" / "transient" / batch_prefix(sent(23.2, seed)) / "source" / "1"
+                photo.parent.mkdir(parents=True)
+                photo.write_bytes(b"a photo")
+                until = time.monotonic() + 300
+                while photo.exists() and running.poll() is None and time.monotonic() < until:
+                    time.sleep(0.1)
+                assert not photo.exists()
+        finally:
+            running.kill()
+            running.wait()
+
+
 @contextmanager
 def going(command: Sequence[str], home: Path, bgbatch: str) -> Iterator[Path]:
     """The loop of a deployment with another program, quicker, until it has run that twice. `home` stands for /tmp."""
