@@ -29,7 +29,7 @@ from portal.cli.terminal import (
 )
 from schemas.certificate import Certificate, MoreLinks, check_certificate, check_more
 from schemas.counting import so_many
-from schemas.errors import UserError
+from schemas.errors import NotFound, UserError
 from schemas.ids import GrantId
 from schemas.receipt import Receipt
 from store.purging.certificates import certify, more_links
@@ -76,6 +76,8 @@ def _receipts_of(connection: Connection, subject: str) -> list[Receipt]:
     """None for what stands undeleted yet. Raises `NotFound` for what there is not."""
     found = list_receipts(connection, subject)
     if not found and find_grant(connection, GrantId(subject)) is None:
+        if subject.startswith("g"):  # as no batch's id does
+            raise NotFound(f"There is no grant {subject}. `bgbatch consent show ACCOUNT` lists an account's.")
         get_batch(connection, subject)
     return found
 

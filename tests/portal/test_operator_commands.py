@@ -333,6 +333,8 @@ def test_a_misspelt_id_does_not_pass_for_a_batch_of_which_nothing_was_deleted_ye
     batch_id = desk.open()
     assert run("receipts", batch_id).startswith("There is none.")
     assert run("receipts", batch_id[:-1], code=2).startswith(f"not_found: There is no batch {batch_id[:-1]}.")
+    grant_id = "g" + "0" * 32
+    assert run("receipts", grant_id, code=2).startswith(f"not_found: There is no grant {grant_id}.")
 
 
 def test_scripts_read_the_settings_without_their_secrets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
