@@ -116,12 +116,11 @@ def test_what_is_compiled_around_a_network_for_a_gpu_leaves_it_as_it_is() -> Non
     module = load_weights(network, weights_file("u2netp", None))[0]
     wants = replace(network.preparation, side=32)
     torch._dynamo.reset()
-    plain = Segmenter(copy.deepcopy(module), wants, DEVICE, Running(batch=2))
-    ours = Segmenter(OnGpu(module), wants, DEVICE, Running(batch=2, compiled=True))
-    photos = [np.random.default_rng(n).integers(0, 256, (50, 70, 3), np.uint8) for n in range(2)]
-    ours.warm_up()
-    for one, usual in zip(ours.segment(photos), plain.segment(photos), strict=True):
-        assert np.abs(one.astype(int) - usual).max() <= 2
+    plain = Segmenter(copy.deepcopy(module), wants, DEVICE, Running(batch=1))
+    ours = Segmenter(OnGpu(module), wants, DEVICE, Running(batch=1, compiled=True))
+    photo = np.random.default_rng(5).integers(0, 256, (50, 70, 3), np.uint8)
+    (mask,), (usual,) = ours.segment([photo]), plain.segment([photo])
+    assert np.abs(mask.astype(int) - usual).max() <= 2
 
 
 def test_where_triton_is_absent_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
