@@ -32,8 +32,10 @@ from store.spans import span
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 1.0
-_LEAST_OF_TURN = 20.0
-"""Seconds of work, however quick the photos are: to begin and to end a turn takes some, more of a larger batch."""
+_WORTH_ITS_BEGINNING = 4.0
+_ENOUGH = 20.0
+"""A turn works so many times as long as it took to begin, which takes seconds where a batch is large, and so many
+seconds at most for that: the first one has to wait for workers to start, too."""
 _PAUSE_AFTER_FAULT = 30.0
 _BREATH = 1.0  # much shorter: else a batch that was put off would be the first again
 _MOST_UNFORESEEN = 3
@@ -57,6 +59,11 @@ class _Turn:
     done: int = 0
     worked: int = 0
     at_work: float = math.inf
+
+    def is_worth_its_beginning(self) -> bool:
+        """Whether others may go first by now."""
+        least = min(_WORTH_ITS_BEGINNING * (self.at_work - self.started), _ENOUGH)
+        return self.worked >= TURN_ITEMS and self.looked - self.at_work >= least
 
 
 class Dispatcher:
@@ -186,7 +193,7 @@ class Dispatcher:
         turn.looked = monotonic()
         with self._parts.records.reading() as connection:
             turn.must_stop = line.is_called_off(connection, turn.batch.batch_id)
-            if not turn.must_stop and turn.worked >= TURN_ITEMS and turn.looked - turn.at_work >= _LEAST_OF_TURN:
+            if not turn.must_stop and turn.is_worth_its_beginning():
                 turn.must_stop = any(may_cut_in(each, turn.batch.account_id) for each in self._waiting(connection))
         return turn.must_stop
 

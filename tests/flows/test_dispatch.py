@@ -95,7 +95,7 @@ def test_a_sealed_batch_is_worked_on_once_and_then_nobody_waits(place: Place) ->
 @pytest.mark.parametrize("whose", ["another", "its own"])
 def test_a_large_batch_lets_a_small_one_go_first(place: Place, monkeypatch, whose: str) -> None:
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
-    monkeypatch.setattr("flows.dispatch._LEAST_OF_TURN", 0.0)
+    monkeypatch.setattr("flows.dispatch._ENOUGH", 0.0)
     large = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)})
     other = another_account(place) if whose == "another" else place
     order: list[BatchId] = []
@@ -154,7 +154,7 @@ def test_a_batch_whose_counts_stay_as_they_are_while_it_is_worked_on_lets_others
     place: Place, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
-    monkeypatch.setattr("flows.dispatch._LEAST_OF_TURN", 0.0)
+    monkeypatch.setattr("flows.dispatch._ENOUGH", 0.0)
     options = CutoutOptions(consistent=kind == "measured")
     large = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)}, options=options)
     if kind == "retried":
@@ -177,7 +177,7 @@ def test_a_batch_whose_counts_stay_as_they_are_while_it_is_worked_on_lets_others
 
 def test_a_large_batch_does_not_take_turns_with_another_large_one_of_its_account(place: Place, monkeypatch) -> None:
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
-    monkeypatch.setattr("flows.dispatch._LEAST_OF_TURN", 0.0)
+    monkeypatch.setattr("flows.dispatch._ENOUGH", 0.0)
     for _ in range(2):
         place.send({f"{n}.jpg": b"x" for n in range(2 * TURN_ITEMS)})
     one, turns = dispatcher(place), 0
@@ -186,10 +186,11 @@ def test_a_large_batch_does_not_take_turns_with_another_large_one_of_its_account
     assert turns == 2
 
 
+@pytest.mark.parametrize(("beginning", "photos"), [(0, 40), (5, 80), (60, 80)])
 def test_a_turn_of_quick_photos_takes_as_long_as_to_be_worth_its_beginning(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, beginning: int, photos: int
 ) -> None:
-    """A batch of 100,000 takes seconds to begin, in which a GPU would do thousands of photos."""
+    """A batch of 100,000 takes five seconds to begin, in which a GPU would do thousands of photos."""
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
     spent = [0.0]
     monkeypatch.setattr("flows.dispatch.monotonic", lambda: spent[0])
@@ -199,19 +200,19 @@ def test_a_turn_of_quick_photos_takes_as_long_as_to_be_worth_its_beginning(
 
     def process(parts: Parts, batch_id: BatchId) -> Counts:
         def worked(photos: int) -> None:
-            spent[0] += photos / TURN_ITEMS * 10  # seconds
             parts.worked(photos)
+            spent[0] += photos / 4  # seconds
 
         before = failed(place, batch_id)
+        spent[0] += beginning
         ended = pretend(replace(parts, worked=worked), batch_id)
         turns.append(ended.failed - before)
-        spent[0] += 30
         return ended
 
     one = dispatcher(place, process)
     while one.take_turn():
         pass
-    assert [round(photos / TURN_ITEMS) for photos in turns[:2]] == [2, 2], "twenty seconds"
+    assert [each // 40 * 40 for each in turns[:2]] == [photos, photos]
 
 
 def test_an_account_of_many_tiny_batches_has_no_more_of_the_workers_time_than_one_of_a_large_batch(
@@ -219,7 +220,7 @@ def test_an_account_of_many_tiny_batches_has_no_more_of_the_workers_time_than_on
 ) -> None:
     """A turn takes its time to begin, however few photos it is of."""
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
-    monkeypatch.setattr("flows.dispatch._LEAST_OF_TURN", 0.0)
+    monkeypatch.setattr("flows.dispatch._ENOUGH", 0.0)
     spent, other = [0.0], another_account(place)
     monkeypatch.setattr("flows.dispatch.monotonic", lambda: spent[0])
     for _ in range(20):
