@@ -30,12 +30,26 @@ def srgb(name: bytes) -> bytes:
     return _matrix_profile(_SRGB, name)
 
 
-def _matrix_profile(colourants: dict[bytes, tuple[float, float, float]], name: bytes) -> bytes:
+def _matrix_profile(
+    colourants: dict[bytes, tuple[float, float, float]],
+    name: bytes,
+    more: dict[bytes, bytes] | None = None,
+    version: bytes = b"\x02",
+) -> bytes:
     tags = {tag: _xyz(values) for tag, values in (colourants | _WHITE).items()}
     curve = b"para" + bytes(4) + struct.pack(">HH", 3, 0)
     curve += b"".join(_fixed(v) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return _profile(b"RGB ", name + b"\0", tags)
+    profile = _profile(b"RGB ", name + b"\0", tags | (more or {}))
+    return profile[:8] + version + profile[9:]
+
+
+def srgb_with_a_pipeline(elements: int) -> bytes:
+    """The same of version 4, with a program of so many steps that makes everything black."""
+    black = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, *[0.0] * 12)
+    steps = struct.pack(">II", 16 + 8 * elements, len(black)) * elements
+    pipeline = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, elements) + steps + black
+    return _matrix_profile(_SRGB, b"sRGB", {b"D2B0": pipeline, b"D2B1": pipeline}, b"\x04")
 
 
 def gray_profile(gamma: float) -> bytes:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from schemas.errors import ItemError
-from tests.workers.icc import display_p3, gray_profile, srgb
+from tests.workers.icc import display_p3, gray_profile, srgb, srgb_with_a_pipeline
 from tests.workers.images import (
     BLUE,
     GREEN,
@@ -239,6 +239,10 @@ def test_profiles_of_many_megabytes_are_not_kept():
         assert tracemalloc.get_traced_memory()[0] < 8_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_no_program_in_a_profile_is_run():
+    assert_upright(saved(RGB, "PNG", icc_profile=srgb_with_a_pipeline(elements=3)), 3)
 
 
 def test_a_broken_profile_is_passed_over():
