@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from flows.lease import LeaseLost
 from flows.nights.changes import Changes, Photo, compare
@@ -13,7 +14,6 @@ from flows.receive import require_complete, seal, stamp_batch
 from schemas.batch import Item
 from schemas.errors import BgbatchError, SourceEmpty
 from schemas.ids import BatchId
-from schemas.record import Record
 from store.outside.allowed import check_place, real_place
 from store.outside.listing import list_place
 from store.records import fingerprints, line, nights
@@ -21,7 +21,7 @@ from store.records.nights import Night
 from store.transient.transient_store import batch_prefix
 
 
-class ToDo(Record):
+class ToDo(NamedTuple):
     """A photo of the night's batch. Kept beside the batch's photos, and purged with them."""
 
     name: str
@@ -101,4 +101,4 @@ def _todo_bytes(todo: tuple[Photo, ...]) -> bytes:
 def read_todo(parts: Parts, batch_id: BatchId) -> list[ToDo]:
     """The photos of a night's batch, by item number less one. Raises `NotFound` once it is purged."""
     rows = json.loads(parts.transient.read(_todo_key(batch_id)))
-    return [ToDo(name=name, path_hmac=path, content_hmac=content) for name, path, content in rows]
+    return [ToDo(*row) for row in rows]

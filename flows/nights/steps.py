@@ -27,7 +27,7 @@ from flows.nights.worker import Job, Worker, fenced, held
 from flows.parts import Parts
 from schemas.batch import BatchState, Counts, Manifest
 from schemas.errors import BatchNotSealed, BgbatchError, NotFound, PastDeadline
-from schemas.results import Done, Failed, results_by_number
+from schemas.results import standing
 from store.logs import kind_and_place
 from store.records import line, nights, schedules
 from store.records.batches import BatchRecord, get_batch
@@ -249,8 +249,8 @@ def _finish(job: Job, night: Night) -> Night:
 
 
 def _deliver_and_close(job: Job, night: Night, manifest: Manifest, todo: list[ToDo]) -> Night:
-    results = results_by_number(job.parts.transient.reports(manifest.stamp.batch_id))
-    done = [number for number, each in sorted(results.items()) if isinstance(each, Done)]
+    stands = standing(job.parts.transient.reports(manifest.stamp.batch_id))
+    done, failed = sorted(stands.done), sorted(stands.failed.items())
     began, told = job.parts.clock(), night
 
     def watch(done: int, of: int) -> None:
@@ -259,19 +259,15 @@ def _deliver_and_close(job: Job, night: Night, manifest: Manifest, todo: list[To
 
     refused = deliver(job, night, watch, {number: todo[number - 1] for number in done})
     written = len(done) - len(refused)
-    failures = Counter(each.code for each in results.values() if isinstance(each, Failed))
-    if len(results) < len(manifest.items):
-        failures[NOT_DONE] = len(manifest.items) - len(results)
+    failures = Counter(each.code for _, each in failed)
+    if not_done := len(manifest.items) - len(done) - len(failed):
+        failures[NOT_DONE] = not_done
     if refused:
         failures[NOT_DELIVERED] = len(refused)
     with fenced(job, night) as connection:
         delivered = written if job.schedule.deliver is not None else 0
         night = nights.note(connection, night, done=len(done), delivered=delivered)
-    named = [
-        (manifest.items[number - 1].path, each.code, each.sentence)
-        for number, each in sorted(results.items())
-        if isinstance(each, Failed)
-    ]
+    named = [(manifest.items[number - 1].path, each.code, each.sentence) for number, each in failed]
     named += [(manifest.items[number - 1].path, NOT_DELIVERED, why) for number, why in sorted(refused.items())]
     state = NightState.COMPLETED
     if failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,6 +35,23 @@ def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_ea
     reports = [json.loads(market.target.read(f"{REPORTS}/{name}")) for name in market.target.files(REPORTS)]
     assert {each["report"]["schedule_id"] for each in reports if each} == both
     assert market.target.read(old) == b"{}"
+
+
+def test_a_delivery_holds_little_of_each_photo(market: Market) -> None:
+    """Else a catalog of 200,000 photos would fill the memory that our own manifests give who delivers it."""
+    photos = 700
+    for number in range(photos):
+        market.source.write(f"{number}.jpg", b"photo")
+    market.schedule(deliver=None)
+    (night,) = market.run_due(FIRST, cuts=False)
+    assert night.batch_id is not None
+    market._process(market.parts, night.batch_id)
+    tracemalloc.start()
+    (night,) = market.run_due(FIRST, cuts=False)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert night.done == photos
+    assert most < 3_500 * photos
 
 
 def test_a_cutout_that_the_place_does_not_take_is_reported_by_name_and_keeps_no_other_back(market: Market) -> None:
