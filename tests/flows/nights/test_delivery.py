@@ -38,7 +38,7 @@ def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_ea
 
 
 def test_a_delivery_holds_little_of_each_photo(market: Market) -> None:
-    """Else a catalog of 200,000 photos would fill the memory that our own manifests give who delivers it."""
+    """Else a catalog of 250,000 photos would fill the memory that our own manifests give who delivers it."""
     photos = 700
     for number in range(photos):
         market.source.write(f"{number}.jpg", b"photo")
