@@ -18,6 +18,7 @@ from store.uninterrupted import breaking_off
 
 INTERRUPTED = 130
 _IS_ANOTHER_AFTER = 1.0  # seconds; who presses twice at once means one
+_A_MOMENT = 0.1
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -29,7 +30,18 @@ def hear_stops() -> None:
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to whatever the main thread is stuck in
+    sys.unraisablehook = _have_it_come_again
     threading.Thread(target=_end_at_the_second, args=(heard,), name="stops", daemon=True).start()
+
+
+def _have_it_come_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it throws something away: of a stop, the command would go on to its end."""
+    is_ours = issubclass(dropped.exc_type, KeyboardInterrupt)
+    number = signal.SIGINT if is_ours else getattr(dropped.exc_value, "signal", None)  # Prefect's has one
+    if number is None:
+        sys.__unraisablehook__(dropped)
+    else:
+        threading.Timer(_A_MOMENT, os.kill, (os.getpid(), number)).start()
 
 
 def break_nothing_off() -> None:

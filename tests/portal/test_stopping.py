@@ -43,6 +43,21 @@ main()
 """
 
 
+THROWS_AWAY = """
+import os, signal, time, weakref
+from portal.cli import status
+class Thing:
+    pass
+def waits(*_what):
+    thing = Thing()
+    seen = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    os.write(1, b"waits")
+    del thing
+    time.sleep(600)
+status.list_batches = waits
+from portal.cli.start import main
+main()
+"""
 ENDS = """
 import atexit, os, time
 from portal.cli import status
@@ -133,6 +148,12 @@ def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signa
     printed, said = child.communicate(timeout=60)
     assert (child.returncode, printed) == (130, b", and tidied up")
     assert said.startswith(b"Stopped. What is done stays done")
+
+
+def test_a_stop_that_comes_while_something_is_thrown_away_is_heard(desk: Desk) -> None:
+    child = started(THROWS_AWAY, b"waits")
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said.count(b"\n")) == (130, 1), said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
