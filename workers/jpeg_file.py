@@ -35,7 +35,9 @@ def has_a_scan(source: bytes) -> bool:
 
 def has_too_many_scans(source: bytes) -> bool:
     """Whether a JPEG was made to keep its decoder busy: a scan takes 50 bytes, and goes through all of the pixels."""
-    return source.count(b"\xff\xda") > _MOST_SCANS < len(_SCAN.findall(source))  # in a film the two come by chance
+    if source.count(b"\xff\xda") <= _MOST_SCANS:  # in a film behind it the two come by chance
+        return False
+    return len([*islice(_SCAN.finditer(source), _MOST_SCANS + 1)]) > _MOST_SCANS
 
 
 def up_to_its_end(source: bytes) -> bytes | None:
