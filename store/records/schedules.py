@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from schemas.errors import NotFound
 from schemas.ids import AccountId, Randomness
@@ -77,8 +77,10 @@ def list_all(connection: Connection, account_id: AccountId | None = None) -> lis
 
 
 def list_ids(connection: Connection) -> list[ScheduleId]:
-    """All of them, the oldest first, also of those that can be read no more."""
-    query = select(schedules.c.schedule_id).order_by(schedules.c.created_at, schedules.c.schedule_id)
+    """All of them, also of those that can be read no more: the oldest of each account, then the second of each."""
+    oldest = (schedules.c.created_at, schedules.c.schedule_id)
+    place = func.row_number().over(partition_by=schedules.c.account_id, order_by=oldest)
+    query = select(schedules.c.schedule_id).order_by(place, *oldest)
     return [ScheduleId(each) for each in connection.execute(query).scalars()]
 
 

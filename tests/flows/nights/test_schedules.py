@@ -334,3 +334,26 @@ def test_of_two_that_change_its_times_at_once_neither_undoes_the_other(
         changed = retime(connection, schedule.schedule_id, market.parts.clock, cron="0 4 * * *")
     assert (changed.cron, changed.deadline_minutes, changed.resumed_at) == ("0 4 * * *", 240, EVENING)
     market.parts.records.engine.dispose()
+
+
+@pytest.mark.parametrize("records_on", ["sqlite", "postgresql"])
+def test_an_account_with_one_schedule_does_not_wait_for_all_of_one_with_many(tmp_path: Path, records_on: str) -> None:
+    url = current_database() if records_on == "postgresql" else ""
+    market = open_market(tmp_path, f"file://{tmp_path}/bazaar", records_url=url)
+    names: dict[str, str] = {}
+    for name, account_id in (("bazaar", market.account_id), ("dealer", None)):
+        with market.parts.records.transaction() as connection:
+            if account_id is None:
+                account_id, _ = create_account(connection, name, "o@dealer.example", EVENING, os.urandom)
+            for number in range(3 if name == "bazaar" else 1):
+                place = f"file://{tmp_path}/{name}-{number}"
+                allowed.allow(connection, account_id, place, EVENING)
+                options = CutoutOptions()
+                wanted = Wanted("0 2 * * *", "Europe/Berlin", place, None, None, options)
+                made = add(connection, account_id, wanted, market.parts.settings, market.parts.clock, os.urandom)
+                names[made.schedule_id] = f"{name}-{number}"
+            market.clock[0] += timedelta(seconds=1)
+    with market.parts.records.reading() as connection:
+        found = [names[each] for each in schedules.list_ids(connection)]
+    assert [each.partition("-")[0] for each in found] == ["bazaar", "dealer", "bazaar", "bazaar"]
+    market.parts.records.engine.dispose()
