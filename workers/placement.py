@@ -32,7 +32,7 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
     """Join the cluster that the settings name, or start Ray on this machine; it ends with this process. Idempotent.
 
     A process that its cluster has lost joins again. `cpus`: how many this machine should pass for; None: as many as it
-    has. Raises `WorkersLost` where no cluster answers, or lets this process in.
+    has. Raises `WorkersLost` where no cluster answers, or lets this process in, or Ray does not start here.
     """
     if ray.is_initialized():
         if not is_cut_off():
@@ -54,16 +54,22 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
         # "local": never another cluster that happens to run here. Images do not pass through the object store.
         # Ray turns 127.0.0.1 into the machine's outer address and listens on all of them; here nobody else should call.
         here = patch.object(ray._private.services, "resolve_ip_for_localhost", lambda host: host)
-        with here, _sigterm_left_alone(), _nameless(), _without_passwords():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                _node_ip_address="127.0.0.1",
-                namespace=NAMESPACE,
-                object_store_memory=80 * 2**20,
-                include_dashboard=False,
-                **quiet,
-            )
+        try:
+            with here, _sigterm_left_alone(), _nameless(), _without_passwords():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    _node_ip_address="127.0.0.1",
+                    namespace=NAMESPACE,
+                    object_store_memory=80 * 2**20,
+                    include_dashboard=False,
+                    **quiet,
+                )
+        except (RuntimeError, OSError) as fault:
+            raise WorkersLost(
+                f"Ray did not start on this machine ({type(fault).__name__}). Look whether there is room where it keeps "
+                "its sessions, in RAY_TMPDIR or /tmp, and whether that path is a short one."
+            ) from None
 
 
 @contextmanager

@@ -42,6 +42,15 @@ print("joined")
 """
 
 
+def test_a_ray_that_does_not_start_here_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """As on a full disk, for which Ray's own start waits half a minute; here the names of its sockets are too long."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    asked = [sys.executable, "-c", START, str(tmp_path)]
+    said = subprocess.run(asked, env=os.environ | {"RAY_TMPDIR": str(folder)}, capture_output=True, text=True)
+    assert "WorkersLost: Ray did not start on this machine (OSError)." in said.stderr
+
+
 def test_ray_starts_for_a_user_whose_home_cannot_be(tmp_path: Path) -> None:
     """As of a system's users: theirs is /nonexistent."""
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | {"HOME": "/dev/null/home"}
