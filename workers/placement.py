@@ -67,8 +67,8 @@ def connect(settings: Settings, cpus: int | None = None) -> None:
                 )
         except (RuntimeError, OSError) as fault:
             raise WorkersLost(
-                f"Ray did not start on this machine ({type(fault).__name__}). Look whether there is room where it keeps "
-                "its sessions, in RAY_TMPDIR or /tmp, and whether that path is a short one."
+                f"Ray did not start on this machine ({type(fault).__name__}). Look whether there is room where it "
+                "keeps its sessions, in RAY_TMPDIR or /tmp, and whether that path is a short one."
             ) from None
 
 
