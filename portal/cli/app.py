@@ -13,7 +13,8 @@ from portal.cli.demo import demo
 from portal.cli.download import download
 from portal.cli.serve import serve
 from portal.cli.settings import settings
-from portal.cli.terminal import quiet_libraries, require_no_gap, say
+from portal.cli.stopping import INTERRUPTED
+from portal.cli.terminal import quiet_libraries, require_no_gap, say, tell
 from portal.cli.work import work
 
 app = typer.Typer(
@@ -74,4 +75,8 @@ def main() -> None:
     """Run the command line."""
     quiet_libraries()
     require_no_gap(sys.argv)
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # while the commands are put together; once one runs, it says so itself
+        tell("Stopped.")
+        sys.exit(INTERRUPTED)

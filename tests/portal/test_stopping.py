@@ -58,6 +58,16 @@ status.list_batches = waits
 from portal.cli.start import main
 main()
 """
+BEGINS = """
+import os, time
+import typer.main
+def put_together(*_what):
+    os.write(1, b"begins")
+    time.sleep(600)
+typer.main.get_command = put_together
+from portal.cli.start import main
+main()
+"""
 ENDS = """
 import atexit, os, time
 from portal.cli import status
@@ -148,6 +158,13 @@ def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signa
     printed, said = child.communicate(timeout=60)
     assert (child.returncode, printed) == (130, b", and tidied up")
     assert said.startswith(b"Stopped. What is done stays done")
+
+
+def test_a_stop_while_the_commands_are_put_together_is_told_in_a_word(desk: Desk) -> None:
+    child = started(BEGINS, b"begins")
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, b"Stopped.\n")
 
 
 def test_a_stop_that_comes_while_something_is_thrown_away_is_heard(desk: Desk) -> None:
