@@ -204,6 +204,8 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     if header.format == "PNG" and header.mode == "RGB" and clear is not None and source[_DEPTH_OF_PNG] == 16:
         header.info["transparency"] = tuple(channel >> 8 for channel in clear)
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
+    if header.format == "BMP" and alpha is not None and not alpha.any():
+        alpha = None  # Windows' programs leave it empty, and mean that all is there
     orientation = orientation_of(header)  # asked now: to load a TIFF turns it upright and takes its orientation away
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 

@@ -128,6 +128,15 @@ def planar_tiff(bits: int = 16) -> bytes:
     return head.ljust(200, b"\0") + lists + struct.pack(">3I", size, size, size) + planes.tobytes()
 
 
+def bmp_with_alpha(alpha: np.ndarray) -> bytes:
+    """Version 4, whose masks say where red, green, blue and alpha lie; rows from below."""
+    height, width = alpha.shape
+    pixels = np.dstack((corners(width, height)[..., ::-1], alpha))[::-1].tobytes()
+    size = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + size + masks + pixels
+
+
 def tiled_tiff(across: int, down: int) -> bytes:
     """Of 8 × 8 pixels, in one tile that claims across × down."""
     entries = [

@@ -26,6 +26,7 @@ from tests.workers.images import (
     RED,
     WHITE,
     adam7,
+    bmp_with_alpha,
     corners,
     noise,
     oriented,
@@ -137,6 +138,13 @@ def test_grays_that_were_multiplied_by_their_alpha_are_divided_by_it():
     picture = decode(data.replace(struct.pack("<HHII", 338, 3, 1, 2), struct.pack("<HHII", 338, 3, 1, 1)), LIMITS)
     assert set(np.unique(picture.alpha)) == {128}
     assert np.abs(picture.rgb[32, :, 1].astype(int) - GRAY[32]).max() <= 2
+
+
+def test_a_bmp_whose_alpha_nobody_wrote_is_all_there():
+    assert np.array_equal(decode(bmp_with_alpha(GRAY), LIMITS).alpha, GRAY)
+    empty = decode(bmp_with_alpha(np.zeros_like(GRAY)), LIMITS)
+    assert empty.alpha is None
+    assert np.array_equal(empty.rgb, corners())
 
 
 def test_a_palette_with_one_transparent_colour_is_known():
