@@ -55,7 +55,10 @@ def upkeep(
         canary_at = compacted_at = system_clock()
         with suppress(TerminationSignal):
             while not ending.is_set():
-                next_at = system_clock() + _EVERY
+                now = system_clock()
+                next_at = now + _EVERY
+                # A clock that was ahead when the machine started, and was set right since, would have it wait as long.
+                canary_at, compacted_at = min(canary_at, now + _CANARY_EVERY), min(compacted_at, now)
                 _try("cleanup", partial(_opened_anew, cleaned))
                 _try("reconcile", partial(_opened_anew, reconciled))
                 parts = parts or _try("start", _ready_for_more)
@@ -65,7 +68,8 @@ def upkeep(
                         if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
                             canary_at = system_clock() + _CANARY_EVERY
                         compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
-                ending.wait(max(0.0, (next_at - system_clock()).total_seconds()))
+                is_left = min(next_at - system_clock(), _EVERY)
+                ending.wait(max(0.0, is_left.total_seconds()))
 
 
 def _opened_anew(step: Callable[[Parts], _Done]) -> _Done:

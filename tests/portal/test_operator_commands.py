@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -256,6 +256,43 @@ def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyP
     upkeep.upkeep(compact_at="")
     with desk.parts.records.reading() as connection:
         assert connection.execute(select(attempts)).all() == []
+
+
+def test_upkeep_goes_on_by_a_clock_that_was_ahead_and_is_set_right_during_a_cleanup(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a machine that starts with a wrong clock: it slept until the time that the clock had shown."""
+    right = datetime(2026, 11, 27, tzinfo=UTC)
+    now, done, waited, merged = [right + timedelta(hours=26)], [], [], []
+
+    def pretend(what: str, _: Callable[[], object]) -> object:
+        if not done:
+            now[0] = right
+        done.append(what)
+        return desk.parts if what == "start" else what
+
+    def merge(_: str, last: datetime, *_what: object) -> datetime:
+        merged.append(last - now[0])
+        return last
+
+    class Ending(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            now[0] += timedelta(seconds=min(timeout or 0.0, 600))
+            return len(waited) > 9 and not self.set()
+
+    for name, instead in {
+        "until_stopped": Ending,
+        "settings_to_clean": lambda: None,
+        "system_clock": lambda: now[0],
+        "_try": pretend,
+        "_compact_if_due": merge,
+    }.items():
+        monkeypatch.setattr(upkeep, name, instead)
+    upkeep.upkeep()
+    assert set(waited) == {600}
+    assert done.count("canary") == 1
+    assert max(merged[1:]) <= timedelta()
 
 
 @pytest.mark.parametrize(
