@@ -68,6 +68,7 @@ def upkeep(
                         if system_clock() >= canary_at and _try("canary", partial(send_canary, parts)) is not None:
                             canary_at = system_clock() + _CANARY_EVERY
                         compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
+                    parts.records.engine.dispose()  # a server that hangs answers on no connection from before
                 is_left = min(next_at - system_clock(), _EVERY)
                 ending.wait(max(0.0, is_left.total_seconds()))
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert, select
+from sqlalchemy import Connection, QueuePool, create_engine, insert, select
 from typer.testing import CliRunner
 
 from flows.cleaning import cleaning
@@ -254,6 +254,11 @@ def test_upkeep_forgets_what_has_expired(desk: Desk, monkeypatch: pytest.MonkeyP
     with desk.parts.records.transaction() as connection:
         wait_before_trying(connection, Limit("links", 1, timedelta()), "ann@example.com", desk.parts.clock())
     upkeep.upkeep(compact_at="")
+    pool = desk.parts.records.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 0, (
+        "a server that hangs answers on no connection from before, and no cleanup would follow"
+    )
     with desk.parts.records.reading() as connection:
         assert connection.execute(select(attempts)).all() == []
 
