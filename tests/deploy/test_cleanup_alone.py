@@ -76,9 +76,15 @@ def test_what_is_due_goes_while_somebody_holds_tables_of_the_records_and_somebod
     place.mkdir(parents=True)
     (place / "1").write_bytes(b"a photo")
     records_url = current_database()
+    soon = (
+        "from store.records import database; database._PATIENCE['connect_timeout'] = 1; "
+        "from portal.cli.app import main; main()"
+    )
+    environment = os.environ | {"BGBATCH_HOME": str(tmp_path / "home"), "BGBATCH_RECORDS_URL": records_url}
     with psycopg.connect(records_url.replace("+psycopg", "")) as somebody:
         somebody.execute("LOCK TABLE receipts, erasures, batches IN ACCESS EXCLUSIVE MODE")
-        run = run_cleanup(BGBATCH_HOME=str(tmp_path / "home"), BGBATCH_RECORDS_URL=records_url)
+        command = [sys.executable, "-c", soon, "cleanup"]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert not (place / "1").exists(), run.stderr
     assert run.returncode == 1
     assert "records_fault" in run.stderr
