@@ -27,6 +27,7 @@ from workers.headers import (
     PNG_SIGNATURE,
     TIFF_BEGINNINGS,
     coded_colours,
+    heif_pixels,
     is_whole_png,
     is_whole_tiff_header,
     webp_size,
@@ -142,7 +143,7 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
         raise _too_many_pixels(limits)
     try:
         header = Image.open(io.BytesIO(source), formats=FORMATS)
-        pixels = max(header.width * header.height, _pixels_of_a_tile(header))
+        pixels = max(header.width * header.height, _pixels_of_a_tile(header), heif_pixels(source))
     except UnidentifiedImageError:
         plain = without_segments(source, (_PHOTOSHOP,)) if source.startswith(JPEG_BEGINNING) else source
         if plain != source:  # pillow gives up a JPEG over what Photoshop noted

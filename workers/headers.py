@@ -3,6 +3,7 @@
 - WebP: pillow makes room for the whole canvas as soon as it opens a file, so the size is read here first.
 - PNG: decoders stop at the last row and check no sum; here every chunk's CRC is checked, the last must be IEND, and
   the rows must be as many as the header says.
+- HEIC and AVIF: pillow tells the size after a crop, and memory is taken for what was before it.
 - PNG and AVIF: colours that are named by a number, which pillow does not tell.
 - TIFF: a form that is not read here is told from a damaged file.
 """
@@ -21,6 +22,8 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Of each colour type of PNG, how many a pixel has."""
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Passes of an interlaced PNG (PNG standard, 8.2): first column and row, and steps between them."""
+_EXTENT = b"ispe\0\0\0\0"
+"""Before each size in a HEIC or AVIF: ISO/IEC 23008-12, 6.5.3."""
 _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 
@@ -40,6 +43,15 @@ def webp_size(source: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", source[26:30])
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def heif_pixels(source: bytes) -> int:
+    """The most pixels that a HEIC or AVIF claims of any image in it, before it is cropped; 0 for other files."""
+    most, place = 0, source.find(_EXTENT) if source[4:8] == b"ftyp" else -1
+    while 0 <= place <= len(source) - 16:
+        width, height = struct.unpack_from(">II", source, place + 8)
+        most, place = max(most, width * height), source.find(_EXTENT, place + 16)
+    return most
 
 
 def coded_colours(source: bytes) -> tuple[int, int]:

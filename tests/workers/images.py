@@ -154,6 +154,23 @@ def tiled_tiff(across: int, down: int) -> bytes:
     return head.ljust(200, b"\0") + zlib.compress(bytes(across * min(down, 256)))
 
 
+def cropped_heic(heic: bytes, width: int, height: int) -> bytes:
+    """A HEIC of one image, as pillow_heif writes it, that claims width × height pixels and to be cropped to 64 × 48."""
+    extent = heic.index(b"ispe") + 8
+    crop = struct.pack(">I4s8I", 40, b"clap", 64, 1, 48, 1, 0, 1, 0, 1)
+    count = heic.index(b"ipma") + 14  # of the image's properties; the new one comes after the four that it has
+    head = heic[:extent] + struct.pack(">II", width, height) + heic[extent + 8 : count - 18] + crop
+    head += heic[count - 18 : count] + b"\5" + heic[count + 1 : count + 5] + b"\x85"
+    for box, more in ((b"meta", 41), (b"iprp", 41), (b"ipco", 40), (b"ipma", 1)):
+        place = head.index(box) - 4
+        head = (
+            head[:place] + struct.pack(">I", int.from_bytes(head[place : place + 4], "big") + more) + head[place + 4 :]
+        )
+    data = struct.pack(">I", heic.index(b"mdat") + 4)
+    place = head.index(data, head.index(b"iloc"))
+    return head[:place] + struct.pack(">I", len(head) + 8) + head[place + 4 :] + heic[count + 5 :]
+
+
 def with_scans(jpeg: bytes, more: int) -> bytes:
     """A progressive JPEG whose last scan comes so many times more."""
     last = jpeg[jpeg.rindex(b"\xff\xc4") : -2]
@@ -259,6 +276,7 @@ def _hostile() -> None:
             "400-megapixels.png": (png_bomb(20_000, 20_000), "image_too_large"),
             "4-gigapixels.jpg": (jpeg_claiming(65_000, 65_000), "image_too_large"),
             "268-megapixels.webp": (webp_claiming(16_383, 16_383), "image_too_large"),
+            "200-megapixels-cropped-to-none.heic": (cropped_heic(heic, 20_000, 10_000), "image_too_large"),
             "200-megapixels-in-a-tile.tif": (tiled_tiff(20_000, 10_000), "image_too_large"),
             "long.png": (png_bomb(2_000_000, 40), "image_too_large"),
             "too-many-bytes.jpg": (jpeg + bytes(3_000_000), "file_too_large"),
