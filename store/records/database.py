@@ -19,7 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from schemas.errors import RecordsNewer
 from store.records.tables import metadata
@@ -70,6 +70,11 @@ class Records:
                             f"SET LOCAL idle_in_transaction_session_timeout = '{_STILL_SECONDS}s'"
                         )
                     yield connection
+            except InternalError as ended:
+                if not ended.connection_invalidated:
+                    raise
+                # As while the records are away: whoever waits for them then goes on now, too.
+                raise OperationalError(ended.statement, ended.params, ended, hide_parameters=True) from None
             finally:
                 if self._turn is not None and is_ours:
                     self._turn.release()
