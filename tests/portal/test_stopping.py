@@ -191,7 +191,8 @@ def test_a_portal_that_is_stopped_twice_at_once_ends_without_a_trace(desk: Desk)
         child.send_signal(signal.SIGINT)
         time.sleep(0.02)  # uvicorn looks ten times a second
     _, said = child.communicate(timeout=60)
-    assert (child.returncode, said.count(b"\n")) == (0, 2), said
+    assert child.returncode in (0, -signal.SIGINT)  # that of a second one at the very end, where nobody hears it
+    assert said.count(b"\n") == 2, said
 
 
 def test_a_portal_whose_window_is_closed_ends_as_by_sigterm(desk: Desk) -> None:
