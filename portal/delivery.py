@@ -153,6 +153,9 @@ def deliver_to_place(
                 raise
 
     count = _each(max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE), results, write, on_item)
+    taken = [number for number in results.done if results.names[number] not in refused]
+    if refused and taken:  # once more: a place that went away meanwhile, or is full by now, does not take that either
+        place.write(results.names[taken[0]], transient.read(results.key(taken[0])))
     _require_all(refused, count)
     return count
 

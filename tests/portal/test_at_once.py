@@ -22,6 +22,7 @@ from portal.intake.folder import find_photos, upload
 from portal.intake.manifest import Listed
 from portal.intake.upload_manifest import upload_manifest
 from schemas.batch import Manifest
+from schemas.errors import StoreFault
 from schemas.options import CutoutOptions
 from schemas.results import ShardReport
 from store.objects.object_store import ObjectStore, open_store
@@ -131,6 +132,23 @@ def test_cutouts_are_fetched_several_at_a_time_and_each_is_itself(parts: Parts, 
         assert count == len(told) == PHOTOS
         got = {path.name: path.read_bytes() for path in to.iterdir()}
     assert got == {f"{number:02d}.png": photo(number) for number in range(1, PHOTOS + 1)}
+
+
+def test_a_place_that_goes_away_meanwhile_is_not_said_to_take_no_such_names(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, place = cut(parts, tmp_path), open_store(str(tmp_path / "cutouts"), parts.settings)
+    write, written = place.write, list[str]()
+
+    def away_after_three(key: str, data: bytes) -> None:
+        if len(written) == 3:
+            raise StoreFault("It is full.")
+        written.append(key)
+        write(key, data)
+
+    monkeypatch.setattr(place, "write", away_after_three)
+    with pytest.raises(StoreFault, match="It is full"):
+        deliver_to_place(with_calls(parts, 1).transient, results, place, lambda: None)
 
 
 def test_a_zip_file_can_be_read_as_it_comes(parts: Parts, tmp_path: Path) -> None:
