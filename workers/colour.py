@@ -30,8 +30,7 @@ _SAME = 3
 _LARGE = 4_000_000
 """Bytes from which on a profile is not kept for the next photo: with 64 of the largest a worker would hold 2 GB."""
 
-
-_PIPELINES = re.compile(rb"D2B[0-3]")
+_PIPELINES = re.compile(rb"D2B(?=[0-3])")
 """Tags of a profile that is a program of any length. As a browser we heed those beside them: 160 KB ran for 10 s."""
 
 
@@ -81,7 +80,9 @@ def _kept(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 def _made(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(_PIPELINES.sub(b"none", profile)))
+        table = 132 + 12 * int.from_bytes(profile[128:132], "big")  # a table that names two tags alike is not read
+        plain = _PIPELINES.sub(b"no ", profile[:table]) + profile[table:]
+        source = ImageCms.ImageCmsProfile(io.BytesIO(plain))
         target = ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(source, target, mode, "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC)
         return None if mode == "RGB" and _moves_nothing(transform) else transform

@@ -44,12 +44,12 @@ def _matrix_profile(
     return profile[:8] + version + profile[9:]
 
 
-def srgb_with_a_pipeline(elements: int) -> bytes:
-    """The same of version 4, with a program of so many steps that makes everything black."""
+def display_p3_with_pipelines(elements: int) -> bytes:
+    """The same of version 4, with programs of so many steps that make everything black."""
     black = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, *[0.0] * 12)
     steps = struct.pack(">II", 16 + 8 * elements, len(black)) * elements
     pipeline = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, elements) + steps + black
-    return _matrix_profile(_SRGB, b"sRGB", {b"D2B0": pipeline, b"D2B1": pipeline}, b"\x04")
+    return _matrix_profile(_DISPLAY_P3, b"Display P3", {b"D2B0": pipeline, b"D2B1": pipeline}, b"\x04")
 
 
 def gray_profile(gamma: float) -> bytes:
