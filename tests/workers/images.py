@@ -247,6 +247,10 @@ def _hostile() -> None:
             "half.heic": (heic[: len(heic) // 2], "damaged_image"),
             "half.avif": (avif[: len(avif) // 2], "damaged_image"),
             "text-bomb.png": (png_with_a_text_bomb(), "damaged_image"),
+            "profiles.png": (
+                png_of(bytes(65 * 48), 64, 48, between=png_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"")) * 11),
+                "unsupported_image",
+            ),
             "few-rows.png": (png_of(bytes(65 * 20), 64, 48), "damaged_image"),
             "few-rows-interlaced.png": (
                 png_of(adam7(np.zeros((48, 64), np.uint8))[:-500], 64, 48, True),
