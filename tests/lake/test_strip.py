@@ -169,6 +169,10 @@ def test_a_profile_in_several_segments_is_one() -> None:
         assert np.array_equal(colours_by(new.info["icc_profile"]), colours_by(large))
 
 
+def test_a_png_of_a_profile_that_pillow_does_not_read_is_refused() -> None:
+    assert strip_metadata(a_photo(1, kind="PNG", icc_profile=a_screens_profile(bytes(1_500_000)))) is None
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF"])
 def test_a_profile_that_is_cut_short_is_refused(kind: str) -> None:
     assert strip_metadata(a_photo(1, kind=kind, icc_profile=PROFILE[:-300])) is None
