@@ -308,21 +308,20 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 from lake.training import CandidateDataset, Reading
 from tests.lake.test_training import AUTO, only_id, reopen
-home, start, rank, *live = sys.argv[1:]
+home, rank, *live = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{home}/meet", rank=int(rank), world_size=2)
 dataset = CandidateDataset(partial(reopen, Path(home), live), Reading(AUTO), only_id)
-print(*DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start))
+print(*DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"))
 dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_of_ranks_share_an_epoch(filled: World, tmp_path: Path, start: str) -> None:
+def test_workers_of_ranks_share_an_epoch(filled: World, tmp_path: Path) -> None:
     """`torch.multiprocessing.spawn` makes ranks whose workers are no forks: torch.distributed does not run in those."""
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", SHARE, str(tmp_path), start, str(rank), *filled.live()],
+            [sys.executable, "-c", SHARE, str(tmp_path), str(rank), *filled.live()],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
