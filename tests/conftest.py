@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.records import at_home
 
 # By itself Ray ends workers once 95 % of the machine's memory is taken, by whomever.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+
+# A shell that starts the tests with `&` has them ignore it, and some send it to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes, or drawing it, says how busy the machine is: by itself Hypothesis allows 200 milliseconds.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
