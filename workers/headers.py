@@ -24,6 +24,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """Passes of an interlaced PNG (PNG standard, 8.2): first column and row, and steps between them."""
 _EXTENT = b"ispe\0\0\0\0"
 """Before each size in a HEIC or AVIF: ISO/IEC 23008-12, 6.5.3."""
+_FILLED = 63
 _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 
@@ -46,11 +47,14 @@ def webp_size(source: bytes) -> tuple[int, int] | None:
 
 
 def heif_pixels(source: bytes) -> int:
-    """The most pixels that a HEIC or AVIF claims of any image in it, before it is cropped; 0 for other files."""
+    """The most pixels that a HEIC or AVIF claims of any image in it, before it is cropped; 0 for other files.
+
+    Less up to 63 rows and columns, by which encoders fill a picture up to whole blocks.
+    """
     most, place = 0, source.find(_EXTENT) if source[4:8] == b"ftyp" else -1
     while 0 <= place <= len(source) - 16:
         width, height = struct.unpack_from(">II", source, place + 8)
-        most, place = max(most, width * height), source.find(_EXTENT, place + 16)
+        most, place = max(most, max(width - _FILLED, 0) * max(height - _FILLED, 0)), source.find(_EXTENT, place + 16)
     return most
 
 

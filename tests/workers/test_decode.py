@@ -140,6 +140,11 @@ def test_grays_that_were_multiplied_by_their_alpha_are_divided_by_it():
     assert np.abs(picture.rgb[32, :, 1].astype(int) - GRAY[32]).max() <= 2
 
 
+def test_a_heic_that_was_filled_up_to_whole_blocks_is_as_large_as_what_is_left_of_it():
+    tiny = saved(Image.fromarray(corners(8, 8)), "HEIF")
+    assert decode(tiny, Limits(pixels=64, bytes=100_000)).rgb.shape == (8, 8, 3)
+
+
 def test_a_bmp_whose_alpha_nobody_wrote_is_all_there():
     assert np.array_equal(decode(bmp_with_alpha(GRAY), LIMITS).alpha, GRAY)
     empty = decode(bmp_with_alpha(np.zeros_like(GRAY)), LIMITS)
