@@ -25,6 +25,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _EXTENT = b"ispe\0\0\0\0"
 """Before each size in a HEIC or AVIF: ISO/IEC 23008-12, 6.5.3."""
 _FILLED = 63
+"""Rows and columns by which an encoder fills a picture up to whole blocks, at most."""
 _DEFLATED_AT_ONCE, _INFLATED_AT_ONCE = 1 << 16, 1 << 20
 
 
@@ -47,9 +48,8 @@ def webp_size(source: bytes) -> tuple[int, int] | None:
 
 
 def heif_pixels(source: bytes) -> int:
-    """The most pixels that a HEIC or AVIF claims of any image in it, before it is cropped; 0 for other files.
-
-    Less up to 63 rows and columns, by which encoders fill a picture up to whole blocks.
+    """The most pixels that a HEIC or AVIF claims of any image in it before it is cropped, less what it may be filled up
+    by; 0 for other files.
     """
     most, place = 0, source.find(_EXTENT) if source[4:8] == b"ftyp" else -1
     while 0 <= place <= len(source) - 16:

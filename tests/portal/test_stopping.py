@@ -113,6 +113,15 @@ def _hears() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def portal_that_answers() -> Popen[bytes]:
+    port = free_port()
+    words = [*BGBATCH, "serve", "--portal-only", "--port", str(port)]
+    child = Popen(words, stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:  # it listens before it serves
+        client.get(f"http://127.0.0.1:{port}/healthz")
+    return child
+
+
 def ended_by(child: Popen[bytes], number: signal.Signals) -> int:
     """Its exit code. Once more after a second: it counts from when the first was heard, late on a busy machine."""
     for _ in range(20):
@@ -182,11 +191,7 @@ def test_a_stop_that_comes_when_all_is_done_breaks_nothing_off(desk: Desk, numbe
 
 
 def test_a_portal_that_is_stopped_twice_at_once_ends_without_a_trace(desk: Desk) -> None:
-    port = free_port()
-    words = [*BGBATCH, "serve", "--portal-only", "--port", str(port)]
-    child = Popen(words, stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
-    with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:  # it listens before it serves
-        client.get(f"http://127.0.0.1:{port}/healthz")
+    child = portal_that_answers()
     for _ in range(2):
         child.send_signal(signal.SIGINT)
         time.sleep(0.02)  # uvicorn looks ten times a second
@@ -196,11 +201,7 @@ def test_a_portal_that_is_stopped_twice_at_once_ends_without_a_trace(desk: Desk)
 
 
 def test_a_portal_whose_window_is_closed_ends_as_by_sigterm(desk: Desk) -> None:
-    port = free_port()
-    words = [*BGBATCH, "serve", "--portal-only", "--port", str(port)]
-    child = Popen(words, stdout=PIPE, stderr=PIPE, preexec_fn=_hears)
-    with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=120) as client:  # it listens before it serves
-        client.get(f"http://127.0.0.1:{port}/healthz")
+    child = portal_that_answers()
     child.send_signal(signal.SIGHUP)
     _, said = child.communicate(timeout=60)
     assert (child.returncode, said.count(b"\n")) == (0, 2), said
