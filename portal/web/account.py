@@ -31,7 +31,7 @@ import hmac
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form, Query
+from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.background import BackgroundTask
 
@@ -41,7 +41,6 @@ from consent.ledger import Refusal, decline, newest_event, read_events, withdraw
 from consent.notice import CURRENT
 from consent.suppression import note_soon, open_suppressions
 from portal.web.account_view import view_account
-from portal.web.limits import limited_posts
 from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
 from schemas.consent import Method
 from schemas.errors import UserError
@@ -51,7 +50,7 @@ from store.records.sessions import Session
 
 PAGE = "/account/ai-training-data"
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 Tags = Annotated[list[str], Form(alias="industry", default_factory=list)]
 Text = Annotated[str, Form()]

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form
+from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse
 
 from consent.ledger import Refusal
 from portal.closing import close_account
-from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.consent import Method
 from store.records.people import Role, find_account
@@ -21,7 +20,7 @@ from store.records.sessions import Session
 
 PAGE = "/account/close"
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @router.get(PAGE)

@@ -14,11 +14,11 @@ from __future__ import annotations
 import logging
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Response
+from fastapi import APIRouter, Form, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from portal.mail import invitation
-from portal.web.limits import ADDED, LINKS_TO, limit, limited_posts
+from portal.web.limits import ADDED, LINKS_TO, limit
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from portal.web.sign_in import drop_cookie
 from schemas.errors import MailFault, NotAllowed, TooManyTries, UserError
@@ -36,7 +36,7 @@ _MAY = {
 }
 _log = logging.getLogger(__name__)
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @router.get(PAGE)

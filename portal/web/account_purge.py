@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form
+from fastapi import APIRouter, Form
 from fastapi.responses import RedirectResponse
 
-from portal.web.limits import limited_posts
 from portal.web.portal import Owner, ThePortal
 from schemas.errors import UserError
 from store.records.early_purge import PurgeWish, set_wish
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @router.post("/account/purge")

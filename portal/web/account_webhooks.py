@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form
+from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from portal import webhooks as telling
-from portal.web.limits import limited_posts
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import FetchFailed, UnsafeAddress, UserError
 from store.records import webhooks
@@ -18,7 +17,7 @@ from store.records.sessions import Session
 PAGE = "/account/webhooks"
 _EVENTS = 10
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @router.get(PAGE)

@@ -35,6 +35,7 @@ from portal.web import (
 from portal.web.access_log import NO_TELEMETRY, AccessLog
 from portal.web.body_limit import BodyLimit
 from portal.web.drawing import Drawer
+from portal.web.limits import limited_posts
 from portal.web.portal import HERE, Portal, open_templates, same_site
 from schemas.clock import Clock
 from schemas.errors import (
@@ -137,7 +138,7 @@ def create_app(
         previews.router,
         nights.router,
     ):
-        app.include_router(router, dependencies=[Depends(_only_our_own_posts)])
+        app.include_router(router, dependencies=[Depends(_only_our_own_posts), Depends(limited_posts)])
     app.include_router(health.router)
     app.mount("/v1", create_api(app.state.portal))
     return app

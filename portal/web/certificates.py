@@ -14,7 +14,7 @@ from schemas.errors import UserError
 from store.purging.certificates import certify, more_links
 from store.records.sessions import Session
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.get("/batches/{batch_id}/certificate")

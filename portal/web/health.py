@@ -17,7 +17,7 @@ from schemas.errors import NotFound
 from store.purging.health import metrics_text, read_health, why_stop, why_stop_by_clock
 from store.records import line
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 class Part(Protocol):

@@ -40,7 +40,7 @@ def limit(portal: Portal, which: Limit, who: str) -> None:
 
 
 def limited_posts(request: Request, portal: ThePortal) -> None:
-    """For a router whose forms change something: at most so many in a while. Raises `TooManyTries`."""
+    """Of all pages' forms: at most so many in a while. Raises `TooManyTries`."""
     if request.method == "POST":
         limit(portal, POSTS, network_address(request))
 

@@ -13,12 +13,11 @@ from datetime import datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from flows.nights.report import Report, report_of
 from portal.schedules import next_at, own_night, own_schedule
-from portal.web.limits import limited_posts
 from portal.web.plainly import asked_for, when
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from store.records import nights, schedules
@@ -29,7 +28,7 @@ from store.records.sessions import Session
 PAGE = "/nights"
 _NIGHTS = 30  # on a page
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @dataclass(frozen=True)

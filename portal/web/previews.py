@@ -21,7 +21,7 @@ from store.records.batches import BatchRecord
 from store.transient.transient_store import cutout_key, preview_key, source_key
 from workers.decode import Limits
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 class Of(StrEnum):

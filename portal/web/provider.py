@@ -20,7 +20,7 @@ from store.records import provider_sign_ins
 from store.records.people import find_account, people_with_address, person_of_identity
 from store.records.sessions import create_sign_in_link, open_session
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.get("/sign-in/provider/go")

@@ -13,12 +13,12 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.background import BackgroundTask
 
 from portal.mail import sign_in_letter
-from portal.web.limits import LINKS_FROM, LINKS_TO, SIGN_INS, limit, limited_posts, network_address
+from portal.web.limits import LINKS_FROM, LINKS_TO, SIGN_INS, limit, network_address
 from portal.web.portal import CheckedForm, Portal, SessionToken, ThePortal
 from schemas.errors import MailFault, TooManyTries, UserError
 from store.records.people import find_account, people_with_address
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _WAY = re.compile(r"/(batches|nights)(/[0-9a-z-]+){0,2}")
 """Pages of this portal that somebody may be sent on to: nothing else, whatever stands in the cookie."""
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limited_posts)])
+router = APIRouter()
 
 
 @router.get("/sign-in")

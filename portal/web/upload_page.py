@@ -18,7 +18,7 @@ from store.records.batches import BatchRecord
 from store.records.people import Role
 from store.records.sessions import Session
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter()
 
 
 @router.get("/batches/new")
