@@ -30,6 +30,7 @@ _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
     (errors.StillAnswering, 409),
     (errors.AlreadyExists, 409),
     (errors.WrongOffset, 409),
+    (errors.StaleNotice, 409),
     (errors.PastDeadline, 410),
     (errors.FileTooLarge, 413),
     (errors.WrongMediaType, 415),
@@ -38,6 +39,7 @@ _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
     (errors.UnknownIndustry, 422),
     (errors.LineTooLong, 429),
     (errors.TooManyTries, 429),
+    (errors.ProviderFault, 502),
 )
 
 
@@ -80,7 +82,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
 
 
 def status_of(error: errors.BgbatchError) -> int:
-    """The HTTP status that goes with an error."""
+    """The HTTP status that goes with an error, for programs and on pages."""
     for kind, status in _STATUS:
         if isinstance(error, kind):
             return status

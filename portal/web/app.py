@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from portal.api.app import create_api
+from portal.api.problems import status_of
 from portal.api.uploads import Tus
 from portal.mail import open_post
 from portal.oidc import open_provider
@@ -38,17 +39,7 @@ from portal.web.drawing import Drawer
 from portal.web.limits import limited_posts
 from portal.web.portal import HERE, Portal, open_templates, same_site
 from schemas.clock import Clock
-from schemas.errors import (
-    BgbatchError,
-    IntakeStopped,
-    NotAllowed,
-    NotFound,
-    PastDeadline,
-    ProviderFault,
-    SignInNeeded,
-    StaleNotice,
-    TooManyTries,
-)
+from schemas.errors import BgbatchError, SignInNeeded
 from schemas.ids import Randomness
 from store.records.database import Records
 from store.settings import Settings
@@ -73,15 +64,6 @@ _NO_PAGE = {
     405: "This page cannot be asked for in that way. Go back and try again.",
 }
 _NO_FORM = "The form did not come whole, so nothing was changed. Go back to the page and try again."
-_STATUS = {
-    NotAllowed: 403,
-    NotFound: 404,
-    StaleNotice: 409,
-    PastDeadline: 410,
-    TooManyTries: 429,
-    ProviderFault: 502,
-    IntakeStopped: 503,
-}
 
 
 def create_app(
@@ -163,11 +145,9 @@ async def _safety_headers(request: Request, call_next: Callable[[Request], Await
 def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     if isinstance(error, SignInNeeded) and request.method == "GET":
         return sign_in.ask_to_sign_in(request.app.state.portal, request.url.path)
-    status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), None)
-    if status is None:
-        status = 400 if isinstance(error, BgbatchError) and error.fault == "user" else 500
-    answer = _problem(request, status, str(error))
-    if isinstance(error, BgbatchError) and error.retry_after is not None:
+    assert isinstance(error, BgbatchError)
+    answer = _problem(request, status_of(error), str(error))
+    if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer
 

@@ -243,7 +243,7 @@ def test_an_unknown_industry_grants_nothing(site: Site) -> None:
     browser = site.sign_in().open(PAGE)
     fields = next(each for each in browser.forms if CONTINUE in each.buttons).fields
     browser.send(f"{PAGE}/grant", [*fields, ("industry", "automotive"), ("industry", "everything")])
-    assert browser.status == 400
+    assert browser.status == 422
     assert acts(site) == []
 
 

@@ -128,7 +128,7 @@ def test_nobody_signed_in_sees_the_way_in(site: Site) -> None:
     for path in ("/", "/account", PAGE):
         browser = site.browser().open(path)
         assert (browser.status, "one-time link" in browser.words) == (200, True)
-    assert site.browser().send(f"{PAGE}/grant", [("industry", "automotive")]).status == 403
+    assert site.browser().send(f"{PAGE}/grant", [("industry", "automotive")]).status == 401
 
 
 def test_a_link_is_looked_at_often_and_used_once(site: Site) -> None:
