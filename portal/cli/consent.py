@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -84,15 +85,17 @@ def check(
 
 
 def _show_all(connection: Connection, as_json: bool) -> None:
-    grants = grants_of(read_events(connection))
+    of_account: dict[AccountId, list[ConsentEvent]] = {}
+    for event in read_events(connection):
+        of_account.setdefault(event.account_id, []).append(event)
+    states = {}
     accounts = list_accounts(connection)
+    for each in accounts:  # each by itself: in all grants of all accounts one's own would be looked for again and again
+        states[each.account_id] = _states(grants_of(of_account.get(each.account_id, [])), each.account_id)
     if as_json:
-        show_json({account.account_id: _states(grants, account.account_id) for account in accounts})
+        show_json(states)
         return
-    rows = [
-        (account.name, account.account_id, ", ".join(_on(grants, account.account_id)) or "nothing")
-        for account in accounts
-    ]
+    rows = [(each.name, each.account_id, ", ".join(_on(states[each.account_id])) or "nothing") for each in accounts]
     show_table(("account", "id", "on for"), rows)
 
 
@@ -145,5 +148,5 @@ def _states(grants: Grants, account_id: AccountId) -> dict[str, str]:
     return {industry.value: grants.state(account_id, industry).value for industry in Industry}
 
 
-def _on(grants: Grants, account_id: AccountId) -> list[str]:
-    return [tag for tag, state in _states(grants, account_id).items() if state == ConsentState.GRANTED]
+def _on(states: Mapping[str, str]) -> list[str]:
+    return [tag for tag, state in states.items() if state == ConsentState.GRANTED]

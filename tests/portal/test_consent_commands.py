@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -15,13 +15,14 @@ from typer.main import Typer
 from typer.testing import CliRunner
 
 from consent import ledger
+from consent.grants import Grants, grants_of
 from consent.suppression import note, open_suppressions
 from flows.parts import open_parts
 from flows.receive import stamp_batch
 from portal.cli import account, consent
 from portal.cli.app import app as main_app
 from schemas.clock import system_clock
-from schemas.consent import Act, Method
+from schemas.consent import Act, ConsentEvent, Method
 from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
@@ -105,6 +106,26 @@ def test_show_tells_states_grants_and_history(records: Records, owner: Owner) ->
     assert "automotive" in run(consent.app, "show").output
     assert json.loads(run(consent.app, "show", "--json").stdout)[owner.account_id]["automotive"] == "granted"
     assert "never asked" in run(consent.app, "show", owner.account_id).output
+
+
+def test_of_all_accounts_each_history_is_replayed_by_itself(
+    records: Records, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 2,000 accounts, who gave 20,000 grants in a year, the one table took over five minutes."""
+    other = new_owner(records, "Other")
+    owner.press(AUTO, STUDIO)
+    other.press(STUDIO)
+    replayed: list[set[str]] = []
+
+    def noting(events: Sequence[ConsentEvent]) -> Grants:
+        replayed.append({each.account_id for each in events})
+        return grants_of(events)
+
+    monkeypatch.setattr(consent, "grants_of", noting)
+    told = json.loads(run(consent.app, "show", "--json").stdout)
+    assert sorted(replayed, key=list) == sorted([{owner.account_id}, {other.account_id}], key=list)
+    on = {each: {tag for tag, state in states.items() if state == "granted"} for each, states in told.items()}
+    assert on == {owner.account_id: {AUTO, STUDIO}, other.account_id: {STUDIO}}
 
 
 def test_a_programs_reason_moves_no_cursor_in_an_operators_window(records: Records, owner: Owner) -> None:
