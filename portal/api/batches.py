@@ -177,13 +177,16 @@ def fetch_cutout(sender: TheSender, batch_id: str, number: int, link: Annotated[
     stamp, is_there = record.stamp, 0 < number <= record.counts.items
     if not is_there or not portal.outcomes.of(record, range(number, number + 1)).kind(number).is_done:
         raise NotFound("There is no cutout of that number.")
-    manifest = portal.transient.manifest(stamp.batch_id)
-    options = manifest.options_of(manifest.items[number - 1])
-    key = cutout_key(stamp.batch_id, number, options.format.suffix)
+    format = stamp.options.format
+    key = cutout_key(stamp.batch_id, number, format.suffix)
+    if not portal.transient.objects.exists(key):  # asked first: the manifest of a large batch has megabytes
+        manifest = portal.transient.manifest(stamp.batch_id)
+        format = manifest.options_of(manifest.items[number - 1]).format
+        key = cutout_key(stamp.batch_id, number, format.suffix)
     address = portal.transient.link(stamp, key, _PRESENT_FOR) if link else None
     if address is not None:
         return Response(status_code=307, headers={"Location": address})
-    return Response(portal.transient.read(key), media_type=options.format.media_type)
+    return Response(portal.transient.read(key), media_type=format.media_type)
 
 
 @router.get(

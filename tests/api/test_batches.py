@@ -32,10 +32,11 @@ from schemas.batch import BatchState, Counts, Item, Manifest
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
+from schemas.options import CutoutOptions, Format
 from store.purging.cleanup import clean_up
 from store.records import line, webhooks
 from store.records.batches import get_batch, hasten, set_progress
-from store.transient.transient_store import TransientStore, batch_prefix, uploaded_key
+from store.transient.transient_store import TransientStore, batch_prefix, manifest_key, uploaded_key
 from store.transient.uploads import Uploads, token_of
 from tests.api.conftest import Desk, jpeg, new_desk
 from tests.consent.postgres import current_database
@@ -77,6 +78,24 @@ def test_a_single_cutout_is_fetched_without_reading_what_became_of_the_rest(desk
     codes = [fetch(f"/batches/{batch}/items/{number}/cutout").status_code for number in (0, 3, 4, 5)]
     assert codes == [404, 404, 200, 404]
     assert Image.open(io.BytesIO(fetch(f"/batches/{batch}/items/4/cutout").content)).size == (64, 48)
+
+
+def test_a_single_cutout_is_fetched_without_reading_the_list_of_all_photos_unless_it_is_of_a_format_of_its_own(
+    desk: Desk,
+) -> None:
+    batch = BatchId(desk.send({"1.jpg": jpeg(), "2.jpg": jpeg()}))
+    manifest = desk.parts.transient.manifest(batch)
+    own = manifest.items[1].model_copy(update={"options": CutoutOptions(format=Format.JPG)})
+    desk.parts.transient.seal(manifest.model_copy(update={"items": (manifest.items[0], own)}))
+    desk.work(batch)
+
+    def fetched() -> list[tuple[int, str]]:
+        answers = [desk.call("GET", f"/batches/{batch}/items/{number}/cutout") for number in (1, 2)]
+        return [(each.status_code, each.headers["content-type"]) for each in answers]
+
+    assert fetched() == [(200, "image/png"), (200, "image/jpeg")]
+    desk.parts.transient.objects.delete([manifest_key(batch)])
+    assert [code for code, _ in fetched()] == [200, 409]
 
 
 def test_pages_of_items_hold_each_once(desk: Desk) -> None:
