@@ -79,7 +79,7 @@ TheSender = Annotated[Sender, Depends(sender)]
 
 def owning(sender: TheSender) -> Sender:
     """The same for what only an owner, or a key that one made, may change. Raises `NotAllowed`."""
-    if sender.role not in (None, Role.OWNER):
+    if sender.role is not None and not sender.role.manages:
         raise NotAllowed("Only an owner of the account can change this.")
     return sender
 

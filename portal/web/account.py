@@ -45,7 +45,6 @@ from portal.web.portal import Owner, SessionToken, SignedIn, ThePortal
 from schemas.consent import Method
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
-from store.records.people import Role
 from store.records.sessions import Session
 
 PAGE = "/account/ai-training-data"
@@ -173,15 +172,7 @@ def download_receipt(portal: ThePortal, session: SignedIn, grant_id: str) -> JSO
 def _choice(portal: ThePortal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
     with portal.records.reading() as connection:
         view = view_account(connection, session.person, portal.clock())
-    return portal.page(
-        "choose.html",
-        status,
-        notice=CURRENT,
-        view=view,
-        session=session,
-        problem=problem,
-        may_consent=session.person.role is Role.OWNER,
-    )
+    return portal.page("choose.html", status, notice=CURRENT, view=view, session=session, problem=problem)
 
 
 def _newest_event(portal: ThePortal, session: Session) -> str:

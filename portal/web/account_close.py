@@ -15,7 +15,7 @@ from consent.ledger import Refusal
 from portal.closing import close_account
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.consent import Method
-from store.records.people import Role, find_account
+from store.records.people import find_account
 from store.records.sessions import Session
 
 PAGE = "/account/close"
@@ -47,11 +47,4 @@ def close(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") 
 def _page(portal: Portal, session: Session, status: int = 200, problem: str = "") -> HTMLResponse:
     with portal.records.reading() as connection:
         account = find_account(connection, session.person.account_id)
-    return portal.page(
-        "close.html",
-        status,
-        session=session,
-        account=account,
-        problem=problem,
-        may_close=session.person.role is Role.OWNER,
-    )
+    return portal.page("close.html", status, session=session, account=account, problem=problem)

@@ -10,7 +10,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import UserError
 from store.records.api_keys import create_key, list_keys, revoke_key
-from store.records.people import Role
 from store.records.sessions import Session
 
 PAGE = "/account/keys"
@@ -62,7 +61,6 @@ def _page(
         session=session,
         in_use=[key for key in keys if key.revoked_at is None],
         revoked=[key for key in keys if key.revoked_at is not None],
-        may_change=session.person.role is Role.OWNER,
         made=made,
         text=text,
         asked=asked,

@@ -158,7 +158,6 @@ def _page(
         only_owner=owners[0].person_id if len(owners) == 1 else None,
         keys=made,
         may=_MAY,
-        may_change=session.person.role is Role.OWNER,
         provider=portal.provider.name if portal.provider else "",
         sends_letters=portal.post is not None,
         added=added,

@@ -18,7 +18,7 @@ from schemas.errors import LedgerBroken
 from schemas.ids import PersonId
 from schemas.industries import Industry
 from store.records.early_purge import PurgeWish, find_wish
-from store.records.people import Account, Person, Role, find_account, people_of
+from store.records.people import Person, people_of
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,6 @@ class AccountView:
     `is_damaged`: the ledger does not verify, so nothing is on.
     """
 
-    account: Account
-    person: Person
     industries: tuple[IndustryView, ...]
     history: tuple[HistoryStep, ...]
     newest_event: str
@@ -116,16 +114,6 @@ class AccountView:
         """Whether somebody took images for training that were taken back later."""
         return any(given.copies for given in self.withdrawn)
 
-    @property
-    def images(self) -> int:
-        """Images that stand in the training data under live grants."""
-        return sum(each.live.images for each in self.on if each.live is not None)
-
-    @property
-    def may_consent(self) -> bool:
-        """Whether this person may turn things on and off."""
-        return self.person.role is Role.OWNER
-
 
 def view_account(connection: Connection, person: Person, now: datetime) -> AccountView:
     """Read what the page says of the person's own account. A ledger that does not verify shows nothing as on."""
@@ -138,8 +126,6 @@ def view_account(connection: Connection, person: Person, now: datetime) -> Accou
         is_damaged = True
     given = contributions(connection, grants.by_id.values())
     return AccountView(
-        account=find_account(connection, person.account_id),
-        person=person,
         industries=tuple(_industry(grants, list(given.values()), person, each) for each in Industry),
         history=_steps(events, {each.person_id: each.email for each in people_of(connection, person.account_id)}),
         newest_event=newest_event(connection, person.account_id),

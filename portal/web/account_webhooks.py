@@ -11,7 +11,6 @@ from portal import webhooks as telling
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
 from schemas.errors import FetchFailed, UnsafeAddress, UserError
 from store.records import webhooks
-from store.records.people import Role
 from store.records.sessions import Session
 
 PAGE = "/account/webhooks"
@@ -79,5 +78,4 @@ def _page(
         secret=secret,
         asked=asked,
         problem=problem,
-        may_change=session.person.role is Role.OWNER,
     )

@@ -23,7 +23,6 @@ from schemas.left_out import told
 from schemas.naming import delivery_paths
 from store.purging.receipts import list_receipts
 from store.records.batches import BatchRecord, page_of
-from store.records.people import Role
 
 router = APIRouter()
 
@@ -47,7 +46,6 @@ def show_all(
         older=shown[-1].stamp.batch_id if len(found) > _BATCHES else None,
         is_first=known is None,
         now=portal.clock(),
-        may_change=session.person.role is not Role.AUDITOR,
     )
 
 
@@ -80,7 +78,6 @@ def show_one(
         flags=FLAGS,
         left_out=told(record.left_out),
         now=now,
-        may_change=session.person.role is not Role.AUDITOR,
     )
 
 

@@ -21,7 +21,6 @@ from portal.schedules import next_at, own_night, own_schedule
 from portal.web.plainly import asked_for, when
 from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from store.records import nights, schedules
-from store.records.people import Role
 from store.records.schedules import Schedule
 from store.records.sessions import Session
 
@@ -61,9 +60,7 @@ def show_all(portal: ThePortal, session: SignedIn) -> HTMLResponse:
     with portal.records.reading() as connection:
         own = schedules.list_all(connection, session.person.account_id)
     views = [_view(portal, each, 1) for each in own]
-    return portal.page(
-        "nights.html", session=session, schedules=views, may_change=session.person.role is not Role.AUDITOR
-    )
+    return portal.page("nights.html", session=session, schedules=views)
 
 
 @router.get(f"{PAGE}/{{schedule_id}}")

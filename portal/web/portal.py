@@ -26,7 +26,6 @@ from schemas.errors import NotAllowed, SignInNeeded
 from schemas.ids import Randomness
 from store.logs import note
 from store.records.database import Records
-from store.records.people import Role
 from store.records.sessions import Session, find_session
 from store.settings import Settings
 from store.transient.transient_store import TransientStore
@@ -138,7 +137,7 @@ def checked_form(session: SignedIn, form_token: Annotated[str, Form()] = "") -> 
 
 def owner(session: Annotated[Session, Depends(checked_form)]) -> Session:
     """The owner who sent this form. Raises `NotAllowed` for anybody else."""
-    if session.person.role is not Role.OWNER:
+    if not session.person.role.manages:
         raise NotAllowed("Only an owner of the account can change this.")
     return session
 
@@ -150,7 +149,7 @@ CheckedForm = Annotated[Session, Depends(checked_form)]
 
 def may_change(session: CheckedForm) -> Session:
     """Who may change what the account has under way. Raises `NotAllowed` for an auditor."""
-    if session.person.role is Role.AUDITOR:
+    if not session.person.role.submits:
         raise NotAllowed("An auditor may look at batches, but not change them.")
     return session
 

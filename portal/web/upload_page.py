@@ -15,7 +15,6 @@ from schemas.errors import NotAllowed
 from schemas.industries import Industry
 from schemas.naming import PHOTO_SUFFIXES
 from store.records.batches import BatchRecord
-from store.records.people import Role
 from store.records.sessions import Session
 
 router = APIRouter()
@@ -37,7 +36,7 @@ def go_on(portal: ThePortal, session: SignedIn, batch_id: str) -> Response:
 
 
 def _page(portal: Portal, session: Session, batch: BatchRecord | None) -> HTMLResponse:
-    if session.person.role is Role.AUDITOR:
+    if not session.person.role.submits:
         raise NotAllowed("An auditor may look at batches, but not send any.")
     return portal.page(
         "upload.html",

@@ -33,6 +33,16 @@ class Role(StrEnum):
     MEMBER = "member"
     AUDITOR = "auditor"
 
+    @property
+    def manages(self) -> bool:
+        """Whether they may consent, and change the account itself."""
+        return self is Role.OWNER
+
+    @property
+    def submits(self) -> bool:
+        """Whether they may send batches, and change what is under way."""
+        return self is not Role.AUDITOR
+
 
 class Account(Record):
     """A customer. A closed one keeps nothing but its random id."""

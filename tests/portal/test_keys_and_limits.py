@@ -133,7 +133,7 @@ def test_a_key_can_never_grant(site: Site) -> None:
     assert live(site, account_id) == []
     assert Act.GRANTED not in acts(site)
     answer = program.post(f"{PAGE}/grant", data={**body, "notice_sha256": CURRENT.sha256})
-    assert answer.status_code == 403
+    assert answer.status_code == 401
     say_yes(browser, AUTO)
     assert len(live(site, account_id)) == 1, "the person can, all the same"
 
