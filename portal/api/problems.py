@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -18,11 +19,14 @@ from schemas.record import Record
 
 MEDIA_TYPE = "application/problem+json"
 
+_log = logging.getLogger(__name__)
+
 _STATUS: tuple[tuple[type[errors.BgbatchError], int], ...] = (
     (errors.KeyNeeded, 401),
     (errors.SignInNeeded, 401),
     (errors.NotAllowed, 403),
     (errors.IntakeStopped, 503),
+    (errors.StoreFault, 503),
     (errors.NotFound, 404),
     (errors.WrongState, 409),
     (errors.BatchNotSealed, 409),
@@ -75,7 +79,7 @@ RESPONSES: dict[int | str, dict[str, object]] = {
         422: "A value cannot be.",
         429: "Too much at once; Retry-After says when to ask again.",
         500: "Our fault. Ask again after a while.",
-        503: "Nothing is taken in for now: it might not be gone in time. Ask again after a while.",
+        503: "Nothing is taken in for now, or the store cannot be read or written. Ask again after a while.",
     }.items()
 }
 """What every operation may answer besides its success."""
@@ -106,7 +110,10 @@ def problem(status: int, code: str, detail: str) -> Response:
 
 def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.BgbatchError)
-    answer = problem(status_of(error), error.code, str(error))
+    status = status_of(error)
+    if status >= 500:
+        _log.warning("%s: %s", error.code, error)
+    answer = problem(status, error.code, str(error))
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer

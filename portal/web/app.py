@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -44,6 +45,8 @@ from schemas.ids import Randomness
 from store.records.database import Records
 from store.settings import Settings
 from store.transient.transient_store import TransientStore
+
+_log = logging.getLogger(__name__)
 
 _CONTENT = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -146,7 +149,10 @@ def _say_what_went_wrong(request: Request, error: Exception) -> Response:
     if isinstance(error, SignInNeeded) and request.method == "GET":
         return sign_in.ask_to_sign_in(request.app.state.portal, request.url.path)
     assert isinstance(error, BgbatchError)
-    answer = _problem(request, status_of(error), str(error))
+    status = status_of(error)
+    if status >= 500:
+        _log.warning("%s: %s", error.code, error)
+    answer = _problem(request, status, str(error))
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
     return answer

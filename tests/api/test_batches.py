@@ -255,7 +255,7 @@ def test_a_request_that_met_a_fault_of_the_store_goes_on_with_its_batch(
 
     with monkeypatch.context() as patch:
         patch.setattr("portal.api.opening.seal", fail)
-        assert [ask().status_code for _ in range(2)] == [500, 500]
+        assert [ask().status_code for _ in range(2)] == [503, 503]
     assert ask().json()["state"] == "sealed"
     assert len(desk.call("GET", "/batches").json()["batches"]) == 1
 

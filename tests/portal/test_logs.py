@@ -101,6 +101,24 @@ def test_a_fault_that_has_a_sentence_of_its_own_takes_one_line_for_people(writte
     assert written.getvalue() == "ERROR prefect.task_runs: Task run failed: The disk is full. Make room.\n"
 
 
+def test_a_store_that_is_away_is_told_in_the_log_and_customers_may_ask_again(tmp_path: Path, written: Written) -> None:
+    desk = new_desk(tmp_path / "home")
+    batch, sent = desk.open(), desk.send({f"{SECRET}.jpg": b"x"})
+    desk.client.post(desk.links["Acme"])
+    logs.set_up("text", written)
+    store = tmp_path / "home" / "transient"
+    store.rename(tmp_path / "elsewhere")
+    store.touch()
+    answer = desk.call("PUT", f"/batches/{batch}/items/{SECRET}.jpg", content=b"x")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_fault")
+    assert desk.client.get(f"/batches/{sent}").status_code == 503
+    said = written.getvalue()
+    assert "WARNING portal.api.problems: store_fault: The object store refused to read: " in said
+    assert "WARNING portal.web.app: store_fault: The object store refused to " in said
+    assert SECRET not in said
+    desk.parts.records.engine.dispose()
+
+
 def test_that_rays_token_is_on_is_no_news_and_that_it_is_off_is(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
