@@ -38,6 +38,9 @@ A recursion is a redirect that does not say where to: aiobotocore asks for it wh
 """
 _IN_LISTINGS = {"IsTruncated", "Name", "Bucket"}
 """One of these is in each; not all servers say of their uploads that this is the last page."""
+_MOST_IN_ONE = 5 * 2**30
+"""Bytes that S3 takes in one request. In parts, a writer that is killed leaves those that came: they are in no listing,
+and in a customer's own place nobody would look for them."""
 _NOT_IN_XML = re.compile("[^\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """A stray whose key has such a character would spoil the whole request that names it."""
 
@@ -80,7 +83,7 @@ class S3:
     def put(self, key: str, data: bytes) -> None:
         """One whole object. An open file that is closed by an exception would publish half of it."""
         with _answered():
-            self.filesystem.pipe_file(self._path(key), data)
+            self.filesystem.pipe_file(self._path(key), data, chunksize=_MOST_IN_ONE)
 
     def get(self, key: str) -> bytes:
         """The bytes at `key`."""
