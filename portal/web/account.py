@@ -67,7 +67,7 @@ def show(portal: ThePortal, session: SignedIn) -> HTMLResponse:
     """The account page."""
     with portal.records.reading() as connection:
         view = view_account(connection, session.person, portal.clock())
-    return portal.page("account.html", view=view, session=session)
+    return portal.page("account.html", view=view, session=session, for_all=portal.settings.purge_after_hours)
 
 
 @router.get(PAGE)

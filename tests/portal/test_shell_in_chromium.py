@@ -104,7 +104,9 @@ def test_what_cannot_be_taken_back_is_pressed_twice(context: BrowserContext, sit
 def test_what_was_saved_is_said_where_it_was_saved(context: BrowserContext, site: Site, address: str) -> None:
     page = sign_in(context, site, address)
     now = page.locator("#gone ~ p").filter(has_text="As it is now:")
-    expect(now).to_have_text("As it is now: no sooner; downloading deletes nothing.")
+    expect(now).to_have_text(
+        "As it is now: a batch that you send is deleted after 23 hours, as for everybody; downloading deletes nothing."
+    )
     page.get_by_label("Delete a finished batch").check()
     page.get_by_label("Hours until").fill("6")
     page.get_by_role("button", name="Save").click()

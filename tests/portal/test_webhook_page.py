@@ -36,7 +36,7 @@ def test_an_address_that_is_not_public_is_refused_and_nothing_is_noted(site: Sit
         assert refused.status == 400
         assert "Use a public http or https address." in refused.words
         assert [each.action for each in refused.forms] == ["/sign-out", PAGE], "where another can be given"
-    assert "None." in browser.open(PAGE).words
+    assert "No program is told yet." in browser.open(PAGE).words
 
 
 def test_a_webhook_is_tried_sent_again_and_removed_and_its_secret_is_not_shown_again(site: Site) -> None:
@@ -53,7 +53,7 @@ def test_a_webhook_is_tried_sent_again_and_removed_and_its_secret_is_not_shown_a
     assert "1 try, last answer 200" in browser.words
     press(browser, "/replay")
     assert events(site, webhook)[0].delivered_at is None
-    assert "None." in press(browser, "/remove").words
+    assert "No program is told yet." in press(browser, "/remove").words
 
 
 def test_others_neither_see_nor_change_it(site: Site) -> None:
