@@ -42,33 +42,25 @@ def root(
     """Commands follow; the help above is the app's own."""
 
 
-for command in (
-    submit.submit,
-    submit.run,
-    status.status,
-    download,
-    submit.retry,
-    status.cancel,
-    upkeep.cleanup,
-    upkeep.reconcile,
-    proofs.receipts,
-    proofs.certificate,
-    proofs.audit,
-    upkeep.canary,
-    settings,
-    serve,
-    work,
-    demo,
-    upkeep.upkeep,
-):
-    app.command()(command)
-app.add_typer(account.app, name="account")
-app.add_typer(consent.app, name="consent")
-app.add_typer(lake.app, name="lake")
-app.add_typer(place.app, name="place")
-app.add_typer(schedule.app, name="schedule")
-app.add_typer(webhook.app, name="webhook")
-app.add_typer(weights.app, name="weights")
+_COMMANDS = {
+    "Photos": (submit.submit, submit.run, status.status, download, submit.retry, status.cancel),
+    "Proof": (proofs.receipts, proofs.certificate, proofs.audit),
+    "Running it": (demo, serve, work, upkeep.upkeep, upkeep.cleanup, upkeep.reconcile, upkeep.canary, settings),
+}
+_GROUPS = {
+    "Running it": {"weights": weights.app},
+    "Customers": {"account": account.app, "consent": consent.app, "webhook": webhook.app},
+    "Every night": {"schedule": schedule.app, "place": place.app},
+    "Training": {"lake": lake.app},
+}
+"""What `--help` shows together."""
+
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+for panel, groups in _GROUPS.items():
+    for name, group in groups.items():
+        app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def main() -> None:
