@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 
 import numpy as np
@@ -17,12 +18,19 @@ from PIL import Image, ImageCms
 
 Pixels = npt.NDArray[np.uint8]
 
-_COLOURANTS = {
+_DISPLAY_P3 = {
     b"rXYZ": (0.51512, 0.24120, -0.00105),
     b"gXYZ": (0.29198, 0.69225, 0.04189),
     b"bXYZ": (0.15710, 0.06657, 0.78407),
 }
-"""Of Display P3, in the profile connection space (SMPTE EG 432-1, adapted to D50)."""
+_ADOBE_RGB = {
+    b"rXYZ": (0.60974, 0.31111, 0.01947),
+    b"gXYZ": (0.20528, 0.62567, 0.06087),
+    b"bXYZ": (0.14919, 0.06322, 0.74457),
+}
+"""Colourants in the profile connection space (SMPTE EG 432-1; Adobe RGB (1998) 4.3.5.3; adapted to D50)."""
+
+_ADOBE_GAMMA = 563 / 256
 
 _SAME = 3
 """Levels of 255 that a profile may move a colour by and still be sRGB itself, as somebody else rounds it."""
@@ -59,12 +67,23 @@ def is_srgb(profile: bytes | None) -> bool:
 @cache
 def display_p3() -> bytes:
     """The profile of Display P3, which has the curves of sRGB."""
+    return _like_srgb(_DISPLAY_P3)
+
+
+@cache
+def adobe_rgb() -> bytes:
+    """The profile of Adobe RGB, whose curves are a power."""
+    return _like_srgb(_ADOBE_RGB, (_ADOBE_GAMMA, 1, 0, 0, 0))
+
+
+def _like_srgb(colourants: Mapping[bytes, Sequence[float]], curve: Sequence[float] = ()) -> bytes:
+    """The profile of sRGB with these instead of its own. `curve`: five parameters (ICC.1:2010, 10.16, function 3)."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     (tags,) = struct.unpack_from(">I", profile, 128)
     for place in range(132, 132 + 12 * tags, 12):
         name, start = struct.unpack_from(">4sI", profile, place)
-        if name in _COLOURANTS:
-            struct.pack_into(">3i", profile, start + 8, *(round(value * 65536) for value in _COLOURANTS[name]))
+        for at, values in ((start + 8, colourants.get(name, ())), (start + 12, curve if name[1:] == b"TRC" else ())):
+            struct.pack_into(f">{len(values)}i", profile, at, *(round(value * 65536) for value in values))
     return bytes(profile)
 
 

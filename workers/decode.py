@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pillow_heif
 import simplejpeg
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from schemas.errors import DamagedImage, EmptyFile, FileTooLarge, ImageTooLarge, NotAnImage, UnsupportedImage
-from workers.colour import display_p3, to_srgb
+from workers.colour import adobe_rgb, display_p3, to_srgb
 from workers.headers import (
     PNG_SIGNATURE,
     TIFF_BEGINNINGS,
@@ -58,6 +58,8 @@ _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1")
 """How JPEG, PNG, TIFF begin, and HEIC and AVIF after their first four bytes."""
 
 _ORIENTATION = 0x0112
+_UNCALIBRATED, _RULE = 0xFFFF, 1
+"""In EXIF: colours that are not sRGB's, and the tag that says by which rule of DCF 2.0 a photo was taken."""
 _PHOTOSHOP = 0xED
 
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
@@ -193,7 +195,7 @@ def _too_many_pixels(limits: Limits) -> ImageTooLarge:
 
 
 def _decoded(source: bytes, header: Image.Image) -> Picture:
-    profile = _profile_of(source, header)
+    profile = profile_of(source, header)
     if header.format in ("JPEG", "MPO") and header.mode in _JPEG_SPACES:
         rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
         return Picture(upright(rgb, orientation_of(header)), None)
@@ -216,20 +218,32 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 
 
-def _profile_of(source: bytes, header: Image.Image) -> bytes | None:
-    """The colour profile, or that of the colours which the file names by a number. A PNG's number goes before it.
+def profile_of(source: bytes, header: Image.Image) -> bytes | None:
+    """The colour profile, or that of the colours which the file or a camera names. A PNG's number goes before it.
 
     Colours for screens of high dynamic range would come out flat and pale: raises `UnsupportedImage`.
     """
     profile, named = cast("bytes | None", header.info.get("icc_profile")), header.info.get("nclx_profile")
     if profile is not None and header.format != "PNG":
         return profile
+    if header.format in ("JPEG", "MPO"):
+        return adobe_rgb() if _is_adobe_rgb(header) else None
     primaries, transfer = coded_colours(source)
     if named is not None:  # a HEIC's, which may hold several images
         primaries, transfer = named["color_primaries"], named["transfer_characteristics"]
     if transfer in _HIGH_RANGE:
         raise _unsupported()
     return display_p3() if (primaries, transfer) == _DISPLAY_P3 else profile
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether a camera says so: many write no profile, but colours that are not sRGB's and DCF's name for these."""
+    try:
+        exif = image.getexif()
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        return bool(space == _UNCALIBRATED and exif.get_ifd(ExifTags.IFD.Interop).get(_RULE) == "R03")
+    except Exception:  # noqa: BLE001 - as with its orientation
+        return False
 
 
 def orientation_of(image: Image.Image) -> int:

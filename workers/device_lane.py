@@ -27,7 +27,7 @@ from torch import Tensor
 from schemas.errors import DeviceBroken
 from schemas.options import WHITE, Channels, CutoutOptions, Format, Rgba
 from workers.colour import is_srgb
-from workers.decode import Limits, Picture, open_header, orientation_of
+from workers.decode import Limits, Picture, open_header, orientation_of, profile_of
 from workers.device_edges import corrected, despilled, refined, worked_out
 from workers.device_pixels import (
     HALVING,
@@ -202,7 +202,7 @@ class DeviceLane:
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
         header = open_header(order.source, self._limits)
-        is_plain = _is_plain_jpeg(header) and is_srgb(header.info.get("icc_profile"))
+        is_plain = _is_plain_jpeg(header) and is_srgb(profile_of(order.source, header))
         file = up_to_its_end(order.source) if is_plain else None
         if file is None:
             return None

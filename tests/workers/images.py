@@ -9,7 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pillow_heif
-from PIL import Image
+from PIL import ExifTags, Image
 
 pillow_heif.register_heif_opener()
 
@@ -39,6 +39,13 @@ def saved(image: np.ndarray | Image.Image, format: str, **options: object) -> by
 
 def pixels_of(file: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(file))).astype(int)
+
+
+def in_adobe_rgb(image: Image.Image) -> bytes:
+    """A JPEG as cameras write it that are told to: no profile, and two tags that say so."""
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ColorSpace: 0xFFFF, ExifTags.IFD.Interop: {1: "R03"}})
+    return saved(image, "JPEG", quality=95, exif=exif)
 
 
 def oriented(upright: np.ndarray, orientation: int, format: str) -> bytes:

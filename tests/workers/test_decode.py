@@ -28,6 +28,7 @@ from tests.workers.images import (
     adam7,
     bmp_with_alpha,
     corners,
+    in_adobe_rgb,
     noise,
     oriented,
     planar_tiff,
@@ -227,6 +228,18 @@ def test_colours_of_high_dynamic_range_are_refused_and_do_not_come_out_pale(form
 def test_of_a_profile_and_a_number_a_png_means_the_number_and_an_avif_the_profile(format):
     red = quarters(decode(in_coded_colours(format, 12, 13, icc_profile=gray_profile(1.0)), LIMITS).rgb)[0]
     assert red[0] == pytest.approx(219 if format == "PNG" else 200, abs=6)
+
+
+def test_adobe_rgb_that_only_the_camera_names_becomes_srgb_and_not_dull():
+    colours = [(200, 30, 40), (120, 180, 90), (128, 128, 128), (60, 60, 160)]
+    expected = [(233, 24, 36), (80, 182, 83), (129, 129, 129), (57, 57, 164)]  # by the matrices of both standards
+    for colour, wanted in zip(colours, expected, strict=True):
+        picture = decode(in_adobe_rgb(Image.new("RGB", (16, 16), colour)), LIMITS)
+        assert np.abs(picture.rgb[8, 8].astype(int) - wanted).max() <= 2
+    named, whole = in_adobe_rgb(RGB), srgb(b"c2")
+    with_profile = saved(RGB, "JPEG", quality=95, exif=Image.open(io.BytesIO(named)).getexif(), icc_profile=whole)
+    assert_upright(with_profile)
+    assert_upright(named.replace(b"R03\0", b"R98\0"))
 
 
 def test_srgb_stays_as_it_is():

@@ -21,7 +21,8 @@ from schemas.results import Failed
 from store.objects.object_store import open_store
 from store.settings import Settings
 from store.transient.transient_store import TransientStore
-from tests.workers.images import pixels_of, saved
+from tests.workers.icc import display_p3
+from tests.workers.images import in_adobe_rgb, pixels_of, saved
 from tests.workers.photos import PHOTOS
 from tests.workers.test_shard import NOW, manifest_of
 from workers import composite, device_edges, reduce
@@ -353,6 +354,14 @@ def test_a_jpeg_whose_channels_may_be_no_luma_and_colour_never_reaches_the_devic
     ours = on_the_lane(cutter, jpegs).cut(photo, WHITE_JPEG, want_mask=False)
     assert jpegs.decoded == []
     assert ours.file == cutter.cut(photo, WHITE_JPEG, want_mask=False).file
+
+
+@pytest.mark.parametrize("colours", ["by a camera's word", "by a profile"])
+def test_a_jpeg_in_other_colours_than_srgb_never_reaches_the_device(cutter, colours):
+    image, jpegs = Image.open(PHOTO_PATH), Libjpeg()
+    photo = in_adobe_rgb(image) if colours == "by a camera's word" else saved(image, "JPEG", icc_profile=display_p3())
+    on_the_lane(cutter, jpegs).cut(photo, WHITE_JPEG, want_mask=False)
+    assert jpegs.decoded == []
 
 
 def test_files_come_from_torchvision_whole_and_in_order(monkeypatch):
