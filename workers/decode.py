@@ -74,6 +74,9 @@ _KIND_OF_PAGE, _SAMPLE_BITS, _ZERO_IS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 254,
 it takes for 16, which makes them nearly black."""
 _REDUCED, _WHITE = 1, 0
 
+_COMPRESSION, _WEBP = 259, 50001
+"""Which the libtiff of pillow's wheels has not."""
+
 _MOST_PROFILES = 10
 """A PNG has one, and by chance the letters once more; pillow unpacks each, and 15 KB of them took 50 ms."""
 
@@ -204,7 +207,8 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     tags = dict(header.tag_v2) if isinstance(header, TiffImageFile) else {}
     has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
     is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
-    if header.mode == "I" or has_large_planes or is_a_small_copy or 12 in tags.get(_SAMPLE_BITS, ()):
+    is_of_no_kind_read = 12 in tags.get(_SAMPLE_BITS, ()) or tags.get(_COMPRESSION) == _WEBP
+    if header.mode == "I" or has_large_planes or is_a_small_copy or is_of_no_kind_read:
         raise _unsupported()
     clear = header.info.get("transparency")  # of a PNG as the file counts, of the pixels as pillow does
     if header.format == "PNG" and header.mode == "L" and isinstance(clear, int):

@@ -281,6 +281,12 @@ def _hostile() -> None:
                 "unsupported_image",
             ),
             "planes-of-16-bits.tif": (planar_tiff(), "unsupported_image"),
+            "webp-inside.tif": (
+                saved(corners(), "TIFF").replace(
+                    struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, 50001)
+                ),
+                "unsupported_image",
+            ),
             "small-copy-first.tif": (saved(corners(), "TIFF", tiffinfo={254: 1}), "unsupported_image"),
             "268-megapixels-in-26-bytes.webp": (tiny_webp(), "image_too_large"),
             "200-megapixels.png": (png_bomb(20_000, 10_000), "image_too_large"),
