@@ -57,6 +57,8 @@ _BEGINNINGS = (JPEG_BEGINNING, PNG_SIGNATURE, *TIFF_BEGINNINGS)
 _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1")
 """How JPEG, PNG, TIFF begin, and HEIC and AVIF after their first four bytes."""
 
+_GZIP = b"\x1f\x8b"
+
 _ORIENTATION = 0x0112
 _UNCALIBRATED, _RULE = 0xFFFF, 1
 """In EXIF: colours that are not sRGB's, and the tag that says by which rule of DCF 2.0 a photo was taken."""
@@ -182,6 +184,8 @@ def _unread(source: bytes) -> NotAnImage | UnsupportedImage | DamagedImage:
         return _unsupported()
     if source.startswith(_BEGINNINGS) or webp_size(source) is not None or source[4:12] in _BRANDS:
         return _damaged()
+    if source.startswith(_GZIP):  # as some servers send what is to be unpacked by who reads it
+        return NotAnImage("The file is packed with gzip, whatever its name says. Send the image itself.")
     return NotAnImage("The file is no image of a kind that is read here, whatever its name says.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import zlib
@@ -234,6 +235,7 @@ def _hostile() -> None:
             "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (r) file\n", "not_an_image"),
             "document.png": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "not_an_image"),
             "archive.webp": (b"PK\x03\x04" + bytes(200), "not_an_image"),
+            "packed.jpg": (gzip.compress(jpeg), "not_an_image"),
             "program.tif": (b"\x7fELF" + bytes(500), "not_an_image"),
             "zeros.heic": (bytes(5000), "not_an_image"),
             "film.avif": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(400), "not_an_image"),

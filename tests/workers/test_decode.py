@@ -444,6 +444,11 @@ def test_colours_in_planes_of_their_own_are_read():
     assert np.array_equal(decode(planar_tiff(8), LIMITS).rgb, corners(8, 8))
 
 
+def test_a_photo_that_was_packed_is_told_as_that():
+    with pytest.raises(ItemError, match="packed"):
+        decode(HOSTILE["packed.jpg"][0], LIMITS)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_each_hostile_file_has_its_own_code(name):
     data, code = HOSTILE[name]
