@@ -60,7 +60,7 @@ _BRANDS = (b"ftypavif", b"ftypavis", b"ftypheic", b"ftypheix", b"ftypmif1")
 _GZIP = b"\x1f\x8b"
 
 _ORIENTATION = 0x0112
-_UNCALIBRATED, _RULE = 0xFFFF, 1
+_UNCALIBRATED, _RULE, _ADOBE_RGB = 0xFFFF, 1, b"R03"
 """In EXIF: colours that are not sRGB's, and the tag that says by which rule of DCF 2.0 a photo was taken."""
 _PHOTOSHOP = 0xED
 
@@ -246,10 +246,12 @@ def profile_of(source: bytes, header: Image.Image) -> bytes | None:
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
     """Whether a camera says so: many write no profile, but colours that are not sRGB's and DCF's name for these."""
+    if _ADOBE_RGB not in image.info.get("exif", b""):  # to read all of it takes twice as long as the whole header
+        return False
     try:
         exif = image.getexif()
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        return bool(space == _UNCALIBRATED and exif.get_ifd(ExifTags.IFD.Interop).get(_RULE) == "R03")
+        return bool(space == _UNCALIBRATED and exif.get_ifd(ExifTags.IFD.Interop).get(_RULE) == _ADOBE_RGB.decode())
     except Exception:  # noqa: BLE001 - as with its orientation
         return False
 
