@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from isal import isal_zlib
 from PIL import Image
 
 from schemas.errors import ImageTooLarge
@@ -124,6 +125,18 @@ def test_a_png_has_at_most_a_fifth_more_bytes_than_pillows(radius):
     file = write_cutout(rgb, alpha)
     assert len(file) <= 1.2 * len(usual.getvalue())
     assert np.array_equal(pixels(file), cut_out(rgb, alpha)), "and none of them is another colour for it"
+
+
+@pytest.mark.parametrize(
+    ("side", "radius", "left"), [(100, 20, True), (100, 40, False), (102, 20, False)], ids=["both", "full", "large"]
+)
+def test_only_a_small_picture_that_is_mostly_empty_is_left_to_zlib_which_is_slow(monkeypatch, side, radius, left):
+    asked, compressor = [], isal_zlib.compressobj
+    monkeypatch.setattr("workers.png._FEW_PIXELS", 100 * 100)
+    monkeypatch.setattr(isal_zlib, "compressobj", lambda level: asked.append(level) or compressor(level))
+    alpha = cv2.circle(np.zeros((side, side), np.uint8), (50, 50), radius, 255, -1)
+    write_cutout(np.zeros((side, side, 3), np.uint8), alpha)
+    assert bool(asked) != left
 
 
 def test_a_translucent_colour_stays_so_in_png_and_lies_on_white_in_jpeg():
