@@ -28,6 +28,7 @@ from schemas.ids import AccountId, BatchId, GrantId, PersonId, parse_grant_id
 from schemas.receipt import Erased, Receipt
 from schemas.record import Moment, Record
 from store.objects.object_store import ObjectStore, open_store
+from store.purging.receipts import forget_erasures
 from store.records.batches import mark_purged
 from store.records.closing import erase_account
 from store.records.database import Records
@@ -105,6 +106,7 @@ def replay(records: Records, objects: ObjectStore, now: datetime) -> list[Grant]
     with records.transaction() as connection:
         for batch_id, purged_at in forgotten.purges:
             mark_purged(connection, [batch_id], purged_at)
+        forget_erasures(connection, {batch_id for batch_id, _ in forgotten.purges})
         ended = _withdraw_again(connection, forgotten.withdrawals, now)
         for account_id, closed_at in forgotten.closings.items():
             withdraw_all(connection, Refusal(account_id, Method.OPERATOR, now, reason=_REASON), now)
@@ -126,6 +128,13 @@ def accept_end(connection: Connection, objects: ObjectStore) -> None:
     """Note the ledger's end as it is now, after an operator has said that a backup was restored."""
     objects.delete([_END])
     _note_end(connection, objects)
+
+
+def noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
+    """The receipts of all batches that were purged, whatever the records know. Raises `StoreFault`, `LedgerBroken`."""
+    for name in objects.files(_PURGES):
+        if name.endswith(".json"):  # a killed writer's partial file does not
+            yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
 
 
 def _note_end(connection: Connection, objects: ObjectStore) -> None:
@@ -187,7 +196,7 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
 def _forgotten_purges(connection: Connection, objects: ObjectStore) -> Iterator[Receipt]:
     mark = _mark(objects, _MARK)
     if mark is not None and not _holds(connection, receipts, mark):
-        yield from _noted_purges(objects)
+        yield from noted_purges(objects)
 
 
 def _forgotten_withdrawals(connection: Connection, objects: ObjectStore) -> dict[GrantId, _Withdrawal]:
@@ -219,12 +228,6 @@ def _sees_accounts(connection: Connection) -> bool:
     if connection.dialect.name != "postgresql":
         return True
     return bool(connection.exec_driver_sql("SELECT has_table_privilege('accounts', 'SELECT')").scalar())
-
-
-def _noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
-    for name in objects.files(_PURGES):
-        if name.endswith(".json"):  # a killed writer's partial file does not
-            yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
 
 
 def _mark(objects: ObjectStore, key: str) -> _Mark | None:

@@ -107,6 +107,13 @@ def finish_erasures(
     return left
 
 
+def forget_erasures(connection: Connection, told: Collection[str]) -> None:
+    """Forget that erasures of these batches began: receipts that the records do not know say when each was gone."""
+    begun = select(erasures.c.subject).where(erasures.c.kind == Erased.BATCH)
+    known = set(connection.execute(begun).scalars()).intersection(told)
+    connection.execute(delete(erasures).where(erasures.c.subject.in_(known)))
+
+
 def list_receipts(connection: Connection, subject: str | None = None) -> list[Receipt]:
     """All receipts in order, or those about one batch or grant."""
     query = select(receipts).order_by(receipts.c.sequence)

@@ -26,7 +26,7 @@ from schemas.options import CutoutOptions
 from schemas.receipt import Erased
 from store.objects.object_store import ObjectStore
 from store.objects.storage import Children
-from store.purging.receipts import begin_erasures, finish_erasures, list_receipts
+from store.purging.receipts import begin_erasures, finish_erasures, list_receipts, unfinished_erasures
 from store.records.batches import get_batch, open_batch
 from store.records.closing import erase_account
 from store.records.database import Records, open_records
@@ -135,6 +135,22 @@ def test_a_purge_survives_the_restore_of_an_older_database(home: Settings, objec
     with records.transaction() as connection:
         assert get_batch(connection, batch_id).purged_at == later(5)
         assert connection.execute(select(batches.c.state)).scalar() == "purged"
+
+
+def test_a_purge_that_was_under_way_at_the_backup_gets_no_second_receipt(home: Settings, objects: ObjectStore) -> None:
+    records = open_records(home)
+    batch_id = new_batch_id(NOON, lambda count: b"\1" * count)
+    with records.transaction() as connection:
+        begin_erasures(connection, Erased.BATCH, {batch_id: (3, 300)}, later(5))
+    backup = backed_up(records, home)
+    with records.transaction() as connection:
+        finish_erasures(connection, {batch_id: later(60 * 24)}, later(6))
+        note(connection, objects)
+    records.engine.dispose()
+    records = restored(backup, home)
+    replay(records, objects, later(60 * 30))
+    with records.transaction() as connection:
+        assert unfinished_erasures(connection, Erased.BATCH) == [], "of now, and so hours late, it would have been"
 
 
 def test_an_unreadable_suppression_stops_the_start(home: Settings, objects: ObjectStore) -> None:
