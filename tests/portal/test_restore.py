@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from random import Random
 
 import pytest
 from sqlalchemy import update
@@ -10,12 +12,17 @@ from sqlalchemy import update
 from consent import ledger
 from consent.suppression import open_suppressions
 from flows import reconciling
+from flows.cleaning import purge
 from flows.parts import open_parts
+from flows.receive import stamp_batch
 from lake.layout import Place
+from portal.audit import audit
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
 from schemas.industries import Industry
+from schemas.options import CutoutOptions
+from store.purging.receipts import list_receipts
 from store.records import people
 from store.records.database import open_records
 from store.records.tables import consent_events
@@ -122,4 +129,31 @@ def test_an_account_that_was_closed_after_the_backup_is_closed_again_before_anyt
             assert people.find_account(connection, other.account_id).name == "Bazaar"
             assert ledger.live_grants(connection) == []
             assert ledger.verify(connection) == 2
+    parts.records.engine.dispose()
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, is_changed: bool) -> None:
+    parts = open_parts(home, lambda: NOON)
+    owner = new_owner(parts.records)
+    batch_id = stamp_batch(parts, owner.account_id, None, CutoutOptions(), Random(1).randbytes).batch_id
+    backup = backed_up(parts.records, home)
+    parts = replace(parts, clock=lambda: later(60 * 23))
+    purge(parts)
+    reconciling.reconcile(parts)
+    parts.records.engine.dispose()
+    suppressions = open_suppressions(home)
+    if is_changed:
+        (noted,) = suppressions.files("purges")
+        told = suppressions.read(f"purges/{noted}")
+        suppressions.write(f"purges/{noted}", told.replace(b'"remaining":0', b'"remaining":1'))
+    restored(backup, home).engine.dispose()
+    parts = open_parts(home, lambda: later(60 * 40))
+    purge(parts)
+    with parts.records.reading() as connection:
+        assert list_receipts(connection) == []
+    broken = [f"batch {batch_id} is past its day and has no receipt"] if is_changed else []
+    found = audit(parts, NOON, later(60 * 40))
+    assert found.broken == broken
+    assert found.looked_at["receipts that only the notes beside the lake have"] == 1 - len(broken)
     parts.records.engine.dispose()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from consent.suppression import open_suppressions
 from flows.admission import Portion
 from flows.candidates import lake_of
 from lake.audit import audit as audit_lake
@@ -126,6 +127,7 @@ def _be_late(world: World) -> None:
 
 def _lose_a_receipt(world: World) -> None:
     _by_force(world, "DELETE FROM receipts WHERE sequence = 2")
+    open_suppressions(world.parts("portal").settings).delete_folder("purges")
 
 
 def _change_a_receipt(world: World) -> None:
