@@ -217,6 +217,8 @@ def stats(
         if sheet is not None and weeks:
             sheet.write_bytes(contact_sheet(look_at(lake, tag, images, _TILE)))
             tell(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
+        elif sheet is not None:  # what it showed when somebody looked before was taken back
+            sheet.unlink(missing_ok=True)
 
 
 @app.command()

@@ -176,6 +176,18 @@ def test_stats_with_a_contact_sheet_and_the_audit(customer: tuple[World, Owner, 
     assert told("audit")["rows"] == 3
 
 
+def test_a_contact_sheet_of_what_was_taken_back_goes_when_it_is_asked_for_again(
+    customer: tuple[World, Owner, Grant], tmp_path: Path
+) -> None:
+    world, owner, _ = customer
+    sheet = tmp_path / "look.png"
+    told("stats", "--sheet", str(sheet))
+    with world.records.transaction() as connection:
+        ledger.withdraw(connection, owner.refusal(world.now), AUTO, world.now)
+    assert told("stats", "--sheet", str(sheet)) == []
+    assert not sheet.exists()
+
+
 def test_a_contact_sheet_shows_the_others_when_a_photo_does_not_decode_here(
     customer: tuple[World, Owner, Grant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
