@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
 
+from schemas.batch import Manifest
 from schemas.ids import BatchId
+from schemas.naming import delivery_paths, names_of, renamed
 from schemas.results import Done, Failed, ShardReport, results_by_number
 from store.records import line
 from store.records.batches import BatchRecord
@@ -121,7 +123,7 @@ class _Known:
     """A batch as far as its reports are read. `said`: what the records said of it when the reports were listed.
 
     `whole`: held while all of it is read, so that of many who look one reads; who asks for a few photos waits for none.
-    `listed`: those that were not read by then.
+    `listed`: those that were not read by then. `renamed`: see `schemas.naming`; the names themselves are not kept.
     """
 
     became: Became
@@ -130,6 +132,7 @@ class _Known:
     said: object = None
     listed: list[tuple[int, int, str]] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
+    renamed: bytes = b""
 
     def list_anew(self, names: Iterable[str], said: object) -> None:
         """These are the reports by now."""
@@ -183,6 +186,18 @@ class Outcomes:
         read = self._transient.read_reports(record.stamp.batch_id, became.reports_of(numbers))
         found = results_by_number(report for _, report in read)
         return {number: found[number] for number in numbers if number in found}
+
+    def names(self, manifest: Manifest, numbers: Collection[int]) -> Mapping[int, str]:
+        """What the cutouts of a few photos are called.
+
+        To name all takes long where they are many: it is done once, and then where one is not called like its photo.
+        """
+        known = self._kept(manifest.stamp.batch_id, len(manifest.items))
+        if not known.renamed or any(known.renamed[number - 1] for number in numbers):
+            names = names_of(manifest)
+            known.renamed = renamed(manifest, names)
+            return names
+        return delivery_paths([manifest.items[number - 1] for number in numbers], manifest.stamp.options.format.suffix)
 
     def _to_read(self, known: _Known, batch_id: BatchId, said: object, numbers: range) -> list[str]:
         """The reports to read. Listed without the lock: whom the store lets wait keeps nobody else waiting."""

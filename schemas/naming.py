@@ -58,6 +58,15 @@ def names_of(manifest: Manifest) -> dict[int, str]:
     return _named(dict(enumerate(manifest.paths, start=1)), {}, manifest.stamp.options.format.suffix)
 
 
+def renamed(manifest: Manifest, names: Mapping[int, str]) -> bytes:
+    """By number less 1: 1 where a cutout is not called like its photo, but for the suffix.
+
+    The others are called so among any photos of the batch, and alone.
+    """
+    called = zip(manifest.paths, names.values(), strict=True)
+    return bytes(_without_suffix(path) != _without_suffix(name) for path, name in called)
+
+
 def _named(
     paths: Mapping[_Which, str], own: Mapping[_Which, str], suffix: str, mark: Callable[[_Which], str] = str
 ) -> dict[_Which, str]:

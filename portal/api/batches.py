@@ -37,7 +37,6 @@ from portal.permission import live_grant_ids
 from portal.web.zip_answer import zip_answer
 from schemas.batch import BatchState
 from schemas.errors import NotFound, WrongMediaType, WrongState
-from schemas.naming import names_of
 from schemas.options import Format
 from schemas.receipt import Receipt
 from schemas.results import Done, Failed
@@ -158,7 +157,8 @@ def list_items(
         became = portal.outcomes.of(record, some)
         found += [number for number in some if _is_asked_for(became.kind(number), outcome)]
     shown = found[:limit]
-    results = Results(manifest, portal.outcomes.results(record, became, shown), names_of(manifest))
+    names = portal.outcomes.names(manifest, shown)
+    results = Results(manifest, portal.outcomes.results(record, became, shown), names)
     items = tuple(item_answer(results, number) for number in shown)
     return Items(items=items, next=shown[-1] if len(found) > limit else None)
 

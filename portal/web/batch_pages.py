@@ -5,6 +5,7 @@ Server-rendered: all of it but sending works without script. The script keeps th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query
@@ -20,7 +21,6 @@ from portal.web.portal import Changer, Portal, SignedIn, ThePortal
 from portal.web.zip_answer import zip_answer
 from schemas.ids import parse_batch_id
 from schemas.left_out import told
-from schemas.naming import delivery_paths
 from store.purging.receipts import list_receipts
 from store.records.batches import BatchRecord, page_of
 
@@ -106,10 +106,9 @@ def cancel(portal: ThePortal, session: Changer, batch_id: str) -> RedirectRespon
     return RedirectResponse(f"/batches/{record.stamp.batch_id}", status_code=303)
 
 
-def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> tuple[Listing, dict[int, str]]:
+def _listing(portal: Portal, record: BatchRecord, asked: Asked) -> tuple[Listing, Mapping[int, str]]:
     """What is shown, and what each cutout on the page is called when it is saved."""
     manifest = sealed_manifest(portal.records, portal.transient, record.stamp.batch_id)
     became = portal.outcomes.of(record)
     listing = list_items(manifest.paths, became, asked, lambda some: portal.outcomes.results(record, became, some))
-    shown = [manifest.items[each.number - 1] for each in listing.items]  # naming all of a large batch takes long
-    return listing, delivery_paths(shown, manifest.stamp.options.format.suffix)
+    return listing, portal.outcomes.names(manifest, [each.number for each in listing.items])

@@ -16,8 +16,9 @@ from flows.parts import Parts, open_parts
 from portal import outcomes
 from portal.batches import ask_again, call_off
 from portal.outcomes import Became, Kind, Outcome, Outcomes
-from schemas.batch import Counts
+from schemas.batch import Counts, Item
 from schemas.ids import BatchId
+from schemas.naming import names_of
 from schemas.results import Done, Failed, ShardReport
 from store.records.batches import BatchRecord, get_batch
 from store.records.people import create_account
@@ -153,6 +154,22 @@ def test_no_report_is_read_twice_but_those_of_what_is_shown(parts: Parts, batch_
     found = known.results(record_of(parts, batch_id), became, [1, 2, 7, 9])
     assert (sorted(found), watched.read_by_now) == ([1, 2, 7], [first, third])
     assert became.kind(9) == Kind(Outcome.WAITING)
+
+
+@pytest.mark.parametrize(("last", "expected"), [("11.jpg", 1), ("10.heic", 2)])
+def test_all_cutouts_are_named_once_and_again_only_for_a_page_with_one_that_is_not_called_like_its_photo(
+    parts: Parts, batch_id: BatchId, monkeypatch: pytest.MonkeyPatch, last: str, expected: int
+) -> None:
+    manifest, counted = parts.transient.manifest(batch_id), []
+    items = tuple(Item(number=n, path=f"{n - 1}.jpg", size=1) for n in range(1, PHOTOS))
+    manifest = manifest.model_copy(update={"items": (*items, Item(number=PHOTOS, path=last, size=1))})
+    monkeypatch.setattr(outcomes, "names_of", lambda each: counted.append(each) or names_of(each))
+    known, named = Outcomes(parts.records, parts.transient), {}
+    for first in range(1, PHOTOS + 1, 2):
+        page = range(first, first + 2)
+        names = known.names(manifest, page)
+        named |= {number: names[number] for number in page}
+    assert (named, len(counted)) == (names_of(manifest), expected)
 
 
 @pytest.mark.parametrize("photos", [PHOTOS, 2 * PHOTOS])

@@ -6,6 +6,7 @@ import json
 import os
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from schemas.batch import Item, Manifest, Stamp
 from schemas.ids import new_batch_id, received_at
-from schemas.naming import delivery_paths, names_of
+from schemas.naming import delivery_paths, names_of, renamed
 from schemas.options import CutoutOptions, Format
 from schemas.results import Done, Failed, Scores, ShardReport, results_by_number, standing
 
@@ -49,6 +50,19 @@ def test_what_was_sealed_is_read_back_whatever_the_names_are(names: list[tuple[s
         firsts = {item.path: item for item in reversed(items)}
         assert all(manifest.item_at(path) == item for path, item in firsts.items())
         assert manifest.item_at("a") is manifest.item_at("nowhere") is None
+
+
+_CLASHING = st.sampled_from(("a", "A.JPG", "a.jpg", "a.jpg/b.jpg", "a.png", "a.png/b", "a?.jpg", "a_.png", 252 * "a"))
+
+
+@given(st.sets(_CLASHING), st.randoms())
+def test_whose_cutout_is_called_like_their_photo_is_called_so_among_any_others(paths: set[str], random: Random) -> None:
+    items = tuple(Item(number=number, path=path, size=1) for number, path in enumerate(sorted(paths), start=1))
+    manifest = Manifest(stamp=stamp(), items=items)
+    names = names_of(manifest)
+    those = [item for item, is_other in zip(items, renamed(manifest, names), strict=True) if not is_other]
+    some = random.sample(those, random.randint(0, len(those)))
+    assert delivery_paths(some, ".jpg") == {item.number: names[item.number] for item in some}
 
 
 @pytest.mark.parametrize(("of_all", "of_one"), [(False, False), (True, False), (False, True)])
