@@ -16,7 +16,7 @@ from workers import device_pixels
 from workers.cutter import _on_gpu
 from workers.device_pixels import full_alpha, on_colour
 from workers.networks.registry import find_network
-from workers.networks.u2net import Halved, U2Net, resized
+from workers.networks.u2net import ConvRelu, Halved, U2Net, resized
 from workers.networks.weights import load_weights
 from workers.networks.weights_file import weights_file
 from workers.running import Running
@@ -97,7 +97,7 @@ def test_a_network_for_a_gpu_sees_what_it_saw(name: str) -> None:
     torch.manual_seed(3)
     module = load_weights(network, weights_file(name, None))[0] if name == "u2netp" else network.build()
     module = module.eval().requires_grad_(False).to(DEVICE, memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-    image = torch.rand(1, 3, 64, 96, device=DEVICE).to(memory_format=CHANNELS_LAST)
+    image = torch.rand(1, 3, 24, 40, device=DEVICE).to(memory_format=CHANNELS_LAST)  # 12, 6, 3, 2 and 1 rows below
     with torch.inference_mode():
         usual = module(image)
         assert furthest(OnGpu(module)(image), usual) < (5e-3 if ON_GPU else 1e-4)  # a GPU has convolutions in 19 bits
@@ -112,9 +112,9 @@ def test_the_bias_of_a_first_convolution_reaches_the_edges() -> None:
 
 
 def test_what_is_compiled_around_a_network_for_a_gpu_leaves_it_as_it_is() -> None:
-    network = find_network("u2netp")
-    module = load_weights(network, weights_file("u2netp", None))[0]
-    wants = replace(network.preparation, side=32)
+    torch.manual_seed(4)
+    module = nn.Sequential(ConvRelu(3, 8), Halved(), nn.Conv2d(8, 1, 1), nn.Sigmoid())
+    wants = replace(find_network("u2netp").preparation, side=32)
     torch._dynamo.reset()
     plain = Segmenter(copy.deepcopy(module), wants, DEVICE, Running(batch=1))
     ours = Segmenter(OnGpu(module), wants, DEVICE, Running(batch=1, compiled=True))
