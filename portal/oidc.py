@@ -147,7 +147,7 @@ def open_provider(settings: Settings, clock: Clock) -> Provider | None:
         issuer=settings.oidc_issuer,
         client_id=settings.oidc_client_id,
         client_secret=settings.oidc_client_secret.get_secret_value(),
-        returns_to=f"{settings.portal_url.rstrip('/')}/sign-in/provider/back",
+        returns_to=f"{settings.portal_url}/sign-in/provider/back",
         clock=clock,
     )
 

@@ -167,9 +167,10 @@ class Settings(BaseSettings):
     @field_validator("portal_url")
     @classmethod
     def _is_a_whole_host(cls, url: str) -> str:
-        if not _WEB.fullmatch(url.removesuffix("/")):
+        host = url.removesuffix("/")
+        if not _WEB.fullmatch(host):
             raise ValueError("The portal needs a host of its own: give https://host, with nothing behind it")
-        return url
+        return host
 
     @model_validator(mode="after")
     def _stores_lie_apart(self) -> Self:

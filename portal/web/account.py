@@ -164,7 +164,7 @@ def download_receipt(portal: ThePortal, session: SignedIn, grant_id: str) -> JSO
     with portal.records.reading() as connection:
         events = read_events(connection, session.person.account_id)
     own = [event for event in events if event.grant_id == grant_id]
-    document = consent_receipt(own, portal.settings.portal_url.rstrip("/"), portal.clock())
+    document = consent_receipt(own, portal.settings.portal_url, portal.clock())
     headers = {"Content-Disposition": f'attachment; filename="consent-{own[0].grant_id}.jsonld"'}
     return JSONResponse(document, headers=headers, media_type="application/ld+json")
 

@@ -113,7 +113,7 @@ def _tell(portal: Portal, person: Person, account: str, token: str) -> str:
     """Write to who was added. Returns what became of the letter: `sent`, `printed`, `lost`, or `none`."""
     if portal.post is None:
         return "none"
-    here = portal.settings.portal_url.rstrip("/")
+    here = portal.settings.portal_url
     minutes = int(LINK_LIFE.total_seconds() // 60)
     try:
         limit(portal, LINKS_TO, person.email.casefold())

@@ -123,7 +123,7 @@ def same_site(request: Request, portal: ThePortal) -> None:
     """Refuse a post that the browser says another site sent. Raises `NotAllowed`."""
     sent_from = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin")
-    ours = {portal.settings.portal_url.rstrip("/"), f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    ours = {portal.settings.portal_url, f"{request.url.scheme}://{request.headers.get('host', '')}"}
     if sent_from not in ("same-origin", "none") or (origin is not None and origin not in ours):
         raise NotAllowed("This form was sent from another site. Nothing was changed.")
 

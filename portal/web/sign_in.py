@@ -129,7 +129,7 @@ def _send_links(portal: Portal, email: str) -> None:
             for person in people_with_address(connection, email):
                 token = create_sign_in_link(connection, person.person_id, portal.clock(), portal.randomness)
                 name = find_account(connection, person.account_id).name
-                links.append((name, f"{portal.settings.portal_url.rstrip('/')}/sign-in/{token}"))
+                links.append((name, f"{portal.settings.portal_url}/sign-in/{token}"))
         if links and portal.post is not None:
             portal.post(sign_in_letter(person.email, links, int(LINK_LIFE.total_seconds() // 60)))
     except TooManyTries:

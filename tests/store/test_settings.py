@@ -61,7 +61,7 @@ def test_an_address_without_its_scheme_is_refused(name: str, url: str) -> None:
 
 def test_a_portal_cannot_lie_in_a_folder_of_its_host() -> None:
     assert "a host of its own" in refused("portal_url", "https://example.com/cut")
-    assert Settings(portal_url="https://example.com/").portal_url == "https://example.com/"
+    assert Settings(portal_url="https://example.com/").portal_url == "https://example.com"
     assert Settings(s3_endpoint="https://example.com/storage/s3").s3_endpoint
 
 
