@@ -36,12 +36,12 @@ Post = Callable[[Letter], None]
 """Sends a letter. Raises `MailFault`."""
 
 
-def open_post(settings: Settings, show: Callable[[str], object] = print) -> Post | None:
+def open_post(settings: Settings) -> Post | None:
     """How letters are sent; None when they cannot be. Raises `UserError` for a setting that cannot be used."""
     if settings.smtp_url.get_secret_value():
         return _by_smtp(_server(settings.smtp_url.get_secret_value()), settings.mail_from)
     if urlsplit(settings.portal_url).hostname in _THIS_MACHINE:
-        return _to_terminal(show)
+        return _print
     return None
 
 
@@ -71,11 +71,8 @@ def invitation(to: str, account: str, role: str, portal: str, link: str, minutes
     return Letter(to, "You were added to an account on bgbatch", "\n".join(lines) + "\n")
 
 
-def _to_terminal(show: Callable[[str], object]) -> Post:
-    def send(letter: Letter) -> None:
-        show(f"A letter to {letter.to}, printed because there is no mail server:\n{letter.text}")
-
-    return send
+def _print(letter: Letter) -> None:
+    print(f"A letter to {letter.to}, printed because there is no mail server:\n{letter.text}")  # noqa: T201
 
 
 def _by_smtp(server: SplitResult, sender: str) -> Post:

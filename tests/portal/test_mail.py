@@ -98,17 +98,18 @@ def test_a_mail_fault_is_logged_without_the_address(tmp_path: Path, caplog: pyte
         assert "/sign-in/" not in said
 
 
-def test_a_portal_on_this_machine_prints_the_letter_and_another_never_does(tmp_path: Path) -> None:
-    shown: list[str] = []
-    post = open_post(Settings(home=tmp_path), shown.append)
+def test_a_portal_on_this_machine_prints_the_letter_and_another_never_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post = open_post(Settings(home=tmp_path))
     assert post is not None
     post(A_LETTER)
-    assert "ann@x.example" in shown[0]
+    assert "ann@x.example" in capsys.readouterr().out
     with opened(at_home(tmp_path)) as site:
         asked = site.browser().send("/sign-in", [("email", "ann@x.example")]).words
         assert "printed where this portal runs" in asked, "nobody waits for a letter that never comes"
     public = Settings(home=tmp_path, portal_url="https://cut.example")
-    assert open_post(public, shown.append) is None
+    assert open_post(public) is None
     with opened(public) as site:
         assert "Send me a link" not in site.browser().open("/sign-in").words
         refused = site.browser().send("/sign-in", [("email", "owner@acme.example")])
