@@ -53,9 +53,14 @@ def items_of_addresses(parts: Parts, account_id: AccountId, wanted: Sequence[Add
         if first != number:
             faults.append(f"item {number}: it has the same path as item {first}. Give each photo a path of its own.")
     if faults:
-        more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
-        raise BadManifest(f"Nothing was started. {' '.join(faults[:_MOST_FAULTS])}{more}")
+        raise not_started(faults)
     return items
+
+
+def not_started(faults: Sequence[str]) -> BadManifest:
+    """What is wrong with a list of photos, each fault as a sentence; the first 20 of them."""
+    more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
+    return BadManifest(f"Nothing was started. {' '.join(faults[:_MOST_FAULTS])}{more}")
 
 
 def sources(parts: Parts, account_id: AccountId) -> Callable[[str], str]:

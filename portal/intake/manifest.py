@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from portal.intake.addresses import name_in
+from portal.intake.addresses import name_in, not_started
 from schemas.batch import safe_path
-from schemas.errors import BadManifest, BadOptions, UserError
+from schemas.errors import BadOptions, UserError
 from schemas.naming import shown
 from schemas.options import CutoutOptions, parse_options
 
@@ -29,7 +29,6 @@ _OWN = ("vin", "path", "url", "name")
 _OPTIONS = tuple(CutoutOptions.model_fields)
 _DELIMITERS = (",", ";", "\t")
 """No column has one in its name, so the header tells which it is."""
-_MOST_FAULTS = 20
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", *_JSON_LINES)
 """What a manifest's name ends in."""
@@ -53,7 +52,7 @@ class _Fault:
     sentence: str
 
     def __str__(self) -> str:
-        return f"line {self.line}, column {self.column}: {self.sentence}"
+        return f"line {self.line}, column {self.column}: {self.sentence}."
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,7 @@ def read_manifest(
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise BadManifest(
-            "Nothing was started. The manifest is not in UTF-8. In Excel, save it as `CSV UTF-8`, and send that."
-        ) from None
+        raise not_started(["The manifest is not in UTF-8. In Excel, save it as `CSV UTF-8`, and send that."]) from None
     faults: list[_Fault] = []
     listed: list[Listed] = []
     seen: dict[str, _Row] = {}
@@ -91,11 +88,9 @@ def read_manifest(
             )
         listed.append(one)
     if faults:
-        more = f" And {len(faults) - _MOST_FAULTS} more." if len(faults) > _MOST_FAULTS else ""
-        told = ". ".join(map(str, sorted(faults, key=lambda fault: fault.line)[:_MOST_FAULTS]))
-        raise BadManifest(f"Nothing was started. {told}.{more}")
+        raise not_started([str(fault) for fault in sorted(faults, key=lambda fault: fault.line)])
     if not listed:
-        raise BadManifest("Nothing was started. The manifest lists no photo.")
+        raise not_started(["The manifest lists no photo."])
     return listed
 
 
