@@ -196,14 +196,8 @@ class Bar:
 @contextmanager
 def progress_bar(what: str, total: int | None = None) -> Iterator[Bar]:
     """A progress bar on stderr until the end of the block. `total` None: it is not known yet."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_err, transient=False) as progress:
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=_err) as progress:
         yield Bar(progress, progress.add_task(what, total=total))
 
 

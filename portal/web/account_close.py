@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from consent.ledger import Refusal
 from portal.closing import close_account
 from portal.web.portal import Owner, Portal, SignedIn, ThePortal
+from portal.web.sign_in import drop_cookie
 from schemas.consent import Method
 from store.records.people import find_account
 from store.records.sessions import Session
@@ -40,7 +41,7 @@ def close(portal: ThePortal, session: Owner, name: Annotated[str, Form()] = "") 
     by = Refusal(person.account_id, Method.BUTTON, portal.clock(), actor=person.person_id, page=PAGE)
     closed = close_account(portal.settings, portal.records, portal.transient.objects, portal.clock, by)
     page = portal.page("closed.html", account_id=person.account_id, closed=closed)
-    page.delete_cookie(portal.cookie_name, path="/", secure=portal.is_https, httponly=True, samesite="lax")
+    drop_cookie(portal, page, portal.cookie_name)
     return page
 
 
