@@ -35,16 +35,24 @@ def has_results(record: BatchRecord, now: datetime) -> bool:
     return record.lives(now) and record.state is not BatchState.OPEN and record.counts.items > 0
 
 
-def with_results(record: BatchRecord, now: datetime) -> BatchRecord:
-    """The batch, if it has results to hand out.
-
-    Raises `PastDeadline` from its purge time on, whether or not a cleanup was there yet; `WrongState` before it is
-    sealed.
-    """
+def why_gone(record: BatchRecord, now: datetime) -> str | None:
+    """Why nothing of it is handed out any more: its purge time has come, whether or not a cleanup was there yet."""
     if record.purged_at is not None:
-        raise PastDeadline(f"The batch was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again.")
+        return f"Batch {record.stamp.batch_id} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Send it again."
     if now >= record.stamp.purge_at:
-        raise PastDeadline("The batch's purge time has come. Nothing of it is shown any more.")
+        return f"The purge time of batch {record.stamp.batch_id} has come: nothing of it is handed out. Send it again."
+    return None
+
+
+def require_there(record: BatchRecord, now: datetime) -> None:
+    """Raises `PastDeadline` when nothing of the batch is left to work on or to fetch."""
+    if (gone := why_gone(record, now)) is not None:
+        raise PastDeadline(gone)
+
+
+def with_results(record: BatchRecord, now: datetime) -> BatchRecord:
+    """The batch, if it has results to hand out. Raises as `require_there`, `WrongState` before it is sealed."""
+    require_there(record, now)
     if not has_results(record, now):
         raise WrongState("The batch was not sealed, so it has no results.")
     return record

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from flows.parts import Parts
+from portal.batches import require_there
 from portal.cli.place import require_known
-from portal.cli.status import find_batch, require_there
+from portal.cli.status import find_batch
 from portal.cli.terminal import AsJson, exit_codes, get_ready, progress_bar, say, show_json, tell
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
@@ -40,7 +41,7 @@ def download(
         require_known(to)
         parts = get_ready()
         record = find_batch(parts, batch)
-        require_there(parts, record)
+        require_there(record, parts.clock())
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)

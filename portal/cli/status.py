@@ -13,7 +13,6 @@ from flows.receive import sealed_manifest
 from portal.batches import call_off, has_results
 from portal.cli.terminal import LONGEST_PATH, AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
-from schemas.errors import PastDeadline
 from schemas.left_out import told
 from schemas.naming import shown
 from schemas.results import Done, Failed, results_by_number
@@ -65,33 +64,12 @@ class _Became:
     to_check: Sequence[Mapping[str, object]] = ()
 
 
-def _is_due(parts: Parts, record: BatchRecord) -> bool:
-    """Whether its purge time has come and its receipt has not: it may be gone, or lie there for minutes more."""
-    return record.purged_at is None and record.stamp.purge_at <= parts.clock()
-
-
 def _is_cleaned_up(parts: Parts) -> bool:
     """Whether something runs cleanups where these stores are, as far as the records know."""
     if parts.settings.cleanup_expected:
         return True
     with parts.records.reading() as connection:
         return cleans_up_by_itself(connection, parts.clock())
-
-
-def require_there(parts: Parts, record: BatchRecord) -> None:
-    """Raises `PastDeadline` when nothing of the batch is left to work on or to fetch."""
-    if (gone := why_gone(parts, record)) is not None:
-        raise PastDeadline(gone)
-
-
-def why_gone(parts: Parts, record: BatchRecord) -> str | None:
-    """Why nothing of it is handed out any more, if so."""
-    batch_id = record.stamp.batch_id
-    if record.purged_at is not None:
-        return f"Batch {batch_id} was purged at {record.purged_at:%Y-%m-%d %H:%M} UTC. Submit it again."
-    if _is_due(parts, record):
-        return f"The purge time of batch {batch_id} has come: nothing of it is handed out. Submit it again."
-    return None
 
 
 def _became(parts: Parts, record: BatchRecord) -> _Became:
@@ -138,7 +116,7 @@ def _how_far(record: BatchRecord) -> str:
 
 def show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = True) -> None:
     """`names`: also what failed and what to look at, as long as that can be read."""
-    is_due = _is_due(parts, record)
+    is_due = record.purged_at is None and record.stamp.purge_at <= parts.clock()  # gone, or there for minutes more
     became = _became(parts, record) if names and has_results(record, parts.clock()) else _Became()
     if as_json:
         show_json(record.model_dump(mode="json") | asdict(became))

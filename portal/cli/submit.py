@@ -11,7 +11,7 @@ import typer
 
 from flows import engine
 from flows.parts import Parts
-from portal.batches import ask_again, has_results
+from portal.batches import ask_again, has_results, require_there, why_gone
 from portal.cli.account import account_or_only
 from portal.cli.batch_lease import holding
 from portal.cli.cutout_options import (
@@ -28,7 +28,7 @@ from portal.cli.cutout_options import (
 )
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
 from portal.cli.sending import send
-from portal.cli.status import find_batch, require_there, show_one, why_gone
+from portal.cli.status import find_batch, show_one
 from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, stores, tell
 from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
@@ -93,7 +93,7 @@ def run(
     """Run a batch again: only what is not done yet is done. For a batch that was interrupted, or called off."""
     with stores() as parts:
         record = find_batch(parts, batch)
-        require_there(parts, record)
+        require_there(record, parts.clock())
         check_place_for_cutouts(parts, record.account_id, to)
         _process(parts, batch, as_json, to, once_more=True)
 
@@ -122,7 +122,7 @@ def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, *, once
         record = _work_through(parts, record, once_more)
     with what_is_left_to_fetch(batch_id) if to is not None else nullcontext():  # also when nobody reads what is shown
         show_one(parts, record, as_json)
-        if to is not None and (gone := why_gone(parts, record)) is not None:
+        if to is not None and (gone := why_gone(record, parts.clock())) is not None:
             tell(gone)
         elif to is not None:
             fetch_cutouts(parts, record, to, as_json=False, to_stderr=as_json)

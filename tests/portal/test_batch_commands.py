@@ -628,7 +628,7 @@ def test_who_waited_until_the_batch_was_gone_is_told_so_and_to_fetch_nothing(
     assert "can still be fetched" not in said
     assert "cutouts in" not in said
     assert ("was purged at" if cleanup == "was there" else "The purge time of batch ") in said
-    assert "Submit it again." in said
+    assert "Send it again." in said
 
 
 @pytest.mark.parametrize("words", [("run",), ("retry", "--failed"), ("download", "--to", "cutouts")], ids=" ".join)
