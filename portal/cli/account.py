@@ -20,6 +20,7 @@ from store.records import api_keys, people, sessions, shares
 from store.records.early_purge import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
+_MAY = "owner may consent and manage, member may submit, auditor may read."
 
 
 @app.command()
@@ -58,9 +59,7 @@ def link(
 def add_person(
     account: TheAccount,
     email: Annotated[str, typer.Option(help="The person's e-mail address.")],
-    role: Annotated[
-        str, typer.Option(help="owner may consent and manage, member may submit, auditor may read.")
-    ] = people.Role.MEMBER,
+    role: Annotated[str, typer.Option(help=_MAY)] = people.Role.MEMBER,
     as_json: AsJson = False,
 ) -> None:
     """Add a person to an account, and print a sign-in link that works once."""
@@ -80,7 +79,7 @@ def add_person(
 def set_role(
     account: TheAccount,
     email: Annotated[str, typer.Argument(help="The person's e-mail address.")],
-    role: Annotated[str, typer.Argument(help="owner may consent and manage, member may submit, auditor may read.")],
+    role: Annotated[str, typer.Argument(help=_MAY)],
     as_json: AsJson = False,
 ) -> None:
     """Change what a person may do. They are signed out everywhere, and sign in anew."""
@@ -235,10 +234,8 @@ def _show(facts: dict[str, object], as_json: bool) -> None:
 
 def _show_link(portal_url: str, token: str, fields: dict[str, object], as_json: bool) -> None:
     address = f"{portal_url}/sign-in/{token}"
-    if as_json:
-        show_json({name.replace(" ", "_"): value for name, value in fields.items()} | {"sign_in": address})
-    else:
-        show_fields(fields | {"sign in once at": address, "": "(while `bgbatch serve` runs)"})
+    told = {"sign in": address} if as_json else {"sign in once at": address, "": "(while `bgbatch serve` runs)"}
+    _show(fields | told, as_json)
 
 
 def account_or_only(connection: Connection, named: str | None) -> AccountId:
