@@ -4,10 +4,16 @@ from __future__ import annotations
 
 _ORIENTATION = 0x0112
 _SHORT = 3
+_SIZES = {_SHORT: 2, 4: 4, 8: 2, 9: 4}
+"""Bytes of a whole number, by its type. The standard wants the first; workers heed the others, too."""
 
 
 def orientation(tiff: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block (which is a small TIFF file); 1 when it says none."""
+    """The orientation, 1 to 8, in an EXIF block (which is a small TIFF file); 1 when it says none.
+
+    Before it may stand what it is called, even twice.
+    """
+    tiff = tiff.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
     order = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
     if order is None:
         return 1
@@ -18,8 +24,8 @@ def orientation(tiff: bytes) -> int:
     directory = number(4, 4)
     for place in range(number(directory, 2)):
         entry = directory + 2 + 12 * place
-        if number(entry, 2) == _ORIENTATION and number(entry + 2, 2) == _SHORT:
-            value = number(entry + 8, 2)
+        if number(entry, 2) == _ORIENTATION:
+            value = number(entry + 8, _SIZES.get(number(entry + 2, 2), 0))
             return value if 1 <= value <= 8 else 1
     return 1
 

@@ -142,7 +142,7 @@ def _exif(old: bytes) -> bytes:
     """Its orientation alone, in the form of both containers: a TIFF file behind the number of bytes before it."""
     has_no_number = old[:4] in (b"II*\0", b"MM\0*")  # written so by a pillow plugin
     tiff = old if has_no_number else old[4 + _number(old, 0, 4) :]
-    return bytes(4) + only_orientation(orientation(tiff.removeprefix(b"Exif\0\0")))
+    return bytes(4) + only_orientation(orientation(tiff))
 
 
 def _items(data: bytes, iinf: _Box) -> Iterator[tuple[int, bytes, range]]:

@@ -28,7 +28,7 @@ def strip_webp(data: bytes) -> bytes:
         if kind in _KEPT:
             chunks.append((kind, strip_profile(body) if kind == b"ICCP" else body))
         elif kind == b"EXIF":
-            turned = orientation(body.removeprefix(b"Exif\0\0"))
+            turned = orientation(body)
         place += 8 + length + length % 2
     chunks = [(kind, _flagged(body, turned) if kind == b"VP8X" else body) for kind, body in chunks]
     if turned != 1:

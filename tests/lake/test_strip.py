@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from lake.strip import isobmff, strip_metadata
 from tests.lake.conftest import a_photo
+from tests.workers.images import corners, png_chunk, saved
+from workers.decode import Limits, decode
 
 SECRETS = (b"Jane Doe", b"SN-4711", b"52,5200", b"maker-note-secret", b"com.example.app")
 KINDS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF", "JXL"]
@@ -132,6 +135,60 @@ def test_nothing_telling_stays_and_no_pixel_changes(kind: str, orientation: int)
         if kind in ("JPEG", "PNG", "WEBP"):
             assert dict(new.getexif()) == ({0x0112: orientation} if orientation != 1 else {})
         assert np.array_equal(np.asarray(ImageOps.exif_transpose(old)), np.asarray(ImageOps.exif_transpose(new)))
+
+
+EXIF = b"Exif\0\0"
+XMP = b'<rdf:Description tiff:Orientation="6"/>'
+
+
+def turning_exif(value: int, kind: int = 3) -> bytes:
+    """An orientation, as a number of another type than the standard wants (3)."""
+    return b"MM\0*" + struct.pack(">IHHHI", 8, 1, 0x0112, kind, 1) + struct.pack(">H2x" if kind == 3 else ">I", value)
+
+
+def with_app1(*bodies: bytes) -> bytes:
+    jpeg = saved(corners(), "JPEG", quality=95)
+    more = [b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body for body in bodies]
+    return b"".join((jpeg[:2], *more, jpeg[2:]))
+
+
+def with_chunk(kind: bytes, body: bytes, place: int = 33) -> bytes:
+    png = saved(corners(), "PNG")
+    return png[:place] + png_chunk(kind, body) + png[place:]
+
+
+def in_hex(exif: bytes) -> bytes:
+    """As programs wrote it into a PNG before it had a chunk for EXIF."""
+    return b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(exif):8}\n{exif.hex()}\n".encode())
+
+
+TURNED = {
+    "a long number": with_app1(EXIF + turning_exif(6, 4)),
+    "a signed number": with_app1(EXIF + turning_exif(6, 9)),
+    "a letter": with_app1(EXIF + turning_exif(6, 1)),
+    "the first of two": with_app1(EXIF + turning_exif(8), EXIF + turning_exif(6)),
+    "the first, which says upright": with_app1(EXIF + turning_exif(1), EXIF + turning_exif(6)),
+    "called EXIF twice": with_app1(EXIF + EXIF + turning_exif(6)),
+    "XMP alone": with_app1(b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+    "called EXIF in a PNG": with_chunk(b"eXIf", EXIF + turning_exif(6)),
+    "XMP in a PNG": with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "XMP behind a PNG's pixels": with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP, -12),
+    "in hex in a PNG": with_chunk(b"zTXt", in_hex(EXIF + turning_exif(6))),
+    "XMP in a WebP": saved(corners(), "WEBP", quality=95, xmp=XMP),
+    "XMP in a TIFF": saved(corners(), "TIFF", tiffinfo={700: XMP}),
+    "XMP in an AVIF": saved(corners(), "AVIF", quality=95, xmp=XMP),
+}
+
+
+@pytest.mark.parametrize("how", TURNED)
+def test_a_candidate_lies_as_the_photo_did_when_it_was_cut_however_it_says_how_it_is_turned(how: str) -> None:
+    """Else its mask would lie over another picture."""
+    stripped = strip_metadata(TURNED[how])
+    assert stripped is not None
+    cut, kept = (decode(file, Limits(1_000_000, 1_000_000)).rgb.astype(int) for file in (TURNED[how], stripped))
+    assert cut.shape == kept.shape
+    assert np.abs(cut - kept).max() <= 2
+    assert (cut.shape[1] == 96) == ("XMP" in how or "hex" in how or "upright" in how or how == "a letter")
 
 
 def test_what_follows_the_end_of_the_image_goes() -> None:
