@@ -37,6 +37,7 @@ from store.purging.receipts import each_receipt, list_receipts, newest_receipts,
 from store.records.batches import get_batch
 
 _File = TypeVar("_File", Certificate, MoreLinks)
+_LARGEST = 10_000_000  # bytes of a certificate: ten times its longest chain, and no other file fills the memory
 _SHOWN = 1_000  # receipts in a table: a year has a million, which took gigabytes to lay out
 
 
@@ -128,8 +129,10 @@ def _check(file: Path, more: Sequence[Path]) -> tuple[str, int]:
 
 
 def _read(file: Path, kind: type[_File]) -> _File:
+    with file.open("rb") as opened:
+        data = opened.read(_LARGEST)
     try:
-        return kind.model_validate_json(file.read_bytes())
+        return kind.model_validate_json(data)
     except ValidationError:
         what = "no certificate" if kind is Certificate else "no file that a certificate goes on in"
         raise UserError(f"{file} is {what}, or a part of it is missing. Download it again.") from None

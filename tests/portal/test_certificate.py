@@ -90,3 +90,12 @@ def test_what_is_no_certificate_is_told_so_in_a_sentence(tmp_path: Path) -> None
     told = CliRunner().invoke(commands, ["certificate", "--check", str(file)])
     assert told.exit_code == 2
     assert "no certificate" in told.stderr.replace("\n", " ")
+
+
+def test_a_file_that_no_memory_holds_is_no_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "results.zip"
+    with file.open("wb") as opened:
+        opened.truncate(2**42)
+    told = CliRunner().invoke(commands, ["certificate", "--check", str(file)])
+    assert told.exit_code == 2
+    assert "no certificate" in told.stderr.replace("\n", " ")
