@@ -38,6 +38,18 @@ def test_a_customer_reads_and_downloads_the_certificate_of_a_batch(site: Site) -
     assert told.received_at == received_at(batch_id)
 
 
+def test_of_a_batch_whose_receipt_restored_records_have_forgotten_nobody_says_that_it_is_not_purged(site: Site) -> None:
+    account_id, _ = site.account("Acme")
+    batch_id = new_batch_id(site.now, site.randomness)
+    with site.records.transaction() as connection:
+        batches.open_batch(connection, stamp_of(batch_id), account_id)
+        batches.mark_purged(connection, [batch_id], site.now)  # as `consent.suppression.replay` does
+    page = site.sign_in("Acme").client.get(f"/batches/{batch_id}/certificate")
+    assert page.status_code == 404
+    assert "The batch is gone." in page.text
+    assert "not purged" not in page.text
+
+
 def test_a_purge_that_came_too_late_is_told_as_that(site: Site) -> None:
     batch_id = purged_batch(site, "Acme", after=25.5)
     browser = site.sign_in("Acme")
