@@ -165,9 +165,8 @@ def page() -> str:
         "## What does not scale yet",
         "",
         "- A batch of a million photos costs its driver and each of its actors about 100 bytes a photo for the "
-        "manifest. When it is offered to the lake, at the end of each turn, all that is known of its cutouts is held, "
-        "whether or not it may train: 3.3 KB a photo, 3.3 GB of a million. Send batches that may train of at most "
-        "100,000.",
+        "manifest. When cutouts go into the lake, at the end of a turn, all that is known of all of them is held: "
+        "3.3 KB a photo, 3.3 GB of a million. Send batches that may train of at most 100,000.",
         "- Each page of `GET /v1/batches/{id}/items` reads the whole list of the batch's photos, 12 MB of 100,000: "
         "a program that follows 500 pages of 200 to the end costs 22 s of CPU, 8 s if it asks for 1,000 at a time. "
         "A page with photos that have one name but for the suffix (`1.jpg`, `1.heic`) names all of them, for 0.35 s.",

@@ -8,7 +8,7 @@ the batch's lease admits nothing more, so one worker alone says which file is it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,7 +27,7 @@ from schemas.batch import Stamp
 from schemas.consent import Grant
 from schemas.errors import LedgerBroken, StoreFault
 from schemas.ids import BatchId
-from schemas.results import Done
+from schemas.results import Done, results_by_number
 from store.records.batches import BatchRecord, get_batch, set_refusals
 
 FILE_ITEMS = 50
@@ -50,25 +50,27 @@ class Admitted:
     refusals: dict[str, int]
 
 
-def admit_outputs(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: Write) -> Admitted:
+def admit_outputs(parts: Parts, batch_id: BatchId, done: Set[int], write: Write) -> Admitted:
     """Gate the outputs of a batch that are not in the lake yet; write and admit what may go in.
 
-    Which grant there was at receipt the records say, where workers cannot write; the manifest is not asked. Raises
-    `LeaseLost`, `StoreFault`, `NotFound` for a batch that the records do not know.
+    Which grant there was at receipt the records say, where workers cannot write; the manifest is not asked. All that is
+    known of the outputs fills the memory where they are many: it is read only if some may go in. Raises `LeaseLost`,
+    `StoreFault`, `NotFound` for a batch that the records do not know.
     """
     with parts.records.reading() as connection:
         batch = get_batch(connection, batch_id)
         stamp = batch.stamp
         seen = look(connection, batch_id)
         grants = _grants(connection, batch)
-    fresh = {result.number: result for result in done if result.number not in seen.items}
-    split = gate(_rows(stamp, list(fresh)), grants, parts.clock())
+    split = gate(_rows(stamp, sorted(done - seen.items)), grants, parts.clock())
     refusals = Counter({reason.value: count for reason, count in split.refusals.items()})
-    facts = [_facts(stamp, fresh[number]) for number in split.admitted["item"].to_pylist()]
-    portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
     rows = files = 0
-    if portions:
-        admitted_at = max(result.finished_at for result in done)  # of each try the same, so that its files are
+    if numbers := split.admitted["item"].to_pylist():
+        results = results_by_number(parts.transient.reports(batch_id))
+        outputs = {number: result for number in done if isinstance(result := results.get(number), Done)}
+        facts = [_facts(stamp, outputs[number]) for number in numbers]
+        portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
+        admitted_at = max(each.finished_at for each in outputs.values())  # of each try the same, so that its files are
         for file in write(portions, admitted_at):
             reason = _admit(parts, stamp, file, seen)
             if reason is None:

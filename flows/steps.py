@@ -19,7 +19,7 @@ from schemas.batch import BatchState, Counts, Item, Manifest
 from schemas.clock import Clock
 from schemas.errors import PastDeadline
 from schemas.ids import BatchId
-from schemas.results import Done, ShardReport, Standing, results_by_number, standing
+from schemas.results import ShardReport, Standing, standing
 from store.outside.allowed import still_allowed
 from store.records import batches, line, webhooks
 from store.spans import span
@@ -115,8 +115,7 @@ def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: Ru
 
 def admit(parts: Parts, batch_id: BatchId, write: Write) -> Admitted:
     """Offer what is done to the consent gate, and put what it lets through into the lake."""
-    results = results_by_number(parts.transient.reports(batch_id))
-    done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
+    done = standing(parts.transient.reports(batch_id)).done
     with span(parts.settings, batch_id, "admit", offered=len(done)):
         return admit_outputs(parts, batch_id, done, write)
 

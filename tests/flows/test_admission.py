@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -25,14 +26,14 @@ from lake.write import LakeFile, write_candidates
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
 from schemas.industries import Industry
-from schemas.results import Done, ShardReport, results_by_number
+from schemas.results import ShardReport
 from store.objects.object_store import ObjectStore
 from store.records import line
 from store.records.batches import get_batch
 from store.records.line import LEASE_LIFE
 from store.records.tables import admissions, batches, consent_events, submissions
 from store.transient.transient_store import manifest_key, source_key
-from tests.batches import lay_out, send_folder
+from tests.batches import done, lay_out, send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.consent.postgres import current_database
 from tests.consent.test_ledger import tampered
@@ -140,11 +141,25 @@ def test_what_is_done_later_of_a_batch_follows_what_is_in_the_lake(parts: Parts,
     owner.press(AUTO)
     batch_id = send(parts, owner, tmp_path / "photos")
     cut(parts, batch_id)
-    results = results_by_number(parts.transient.reports(batch_id))
-    done = [result for _, result in sorted(results.items()) if isinstance(result, Done)]
-    for offered, rows in ((done[:1], 1), (done, 1), (done, 0)):
+    for offered, rows in (({1}, 1), ({1, 2}, 1), ({1, 2}, 0)):
         assert admit_outputs(parts, batch_id, offered, writer(parts)).rows == rows
     assert audit(lake_of(parts)).rows == 2
+
+
+def test_many_cutouts_that_may_not_train_do_not_fill_the_memory(parts: Parts, tmp_path: Path) -> None:
+    batch_id = send(parts, new_owner(parts.records), tmp_path / "photos")
+    stamp = parts.transient.manifest(batch_id).stamp
+    for first in range(1, 20_001, 100):
+        results = tuple(done(number, NOON) for number in range(first, first + 100))
+        parts.transient.write_report(stamp, ShardReport(first=first, last=first + 99, results=results))
+    tracemalloc.start()
+    try:
+        refusals = steps.admit(parts, batch_id, writer(parts)).refusals
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refusals == {"no_grant": 20_000}
+    assert most < 20e6, "a kilobyte a photo"
 
 
 @pytest.mark.parametrize("wrong", ["grant", "industry", "key", "batch"])
@@ -264,7 +279,7 @@ def test_who_was_taken_over_before_it_has_a_file_admits_none_and_says_nothing_of
         ledger.withdraw(connection, owner.refusal(), AUTO, NOON)
     assert process(replace(parts, holder="second"), batch_id) == ["withdrawn"]
     with pytest.raises(LeaseLost):
-        admit_outputs(first, batch_id, [], lambda portions, admitted_at: iter(()))
+        admit_outputs(first, batch_id, set(), lambda portions, admitted_at: iter(()))
     with parts.records.reading() as connection:
         assert get_batch(connection, batch_id).refusals == {"withdrawn": 2}
 

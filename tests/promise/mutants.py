@@ -5,7 +5,7 @@ Each is a patch: where, and what stands there instead. `seed`: where to begin to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +25,6 @@ from flows.parts import Parts
 from lake.erase import Reconciled
 from schemas.batch import Stamp
 from schemas.ids import BatchId
-from schemas.results import Done
 from store.objects.erase import Erasure
 from store.objects.object_store import ObjectStore
 from store.objects.storage import Kind, StoredObject
@@ -140,7 +139,7 @@ def _write_without_a_fence(self: TransientStore, stamp: Stamp, key: str, data: b
     self.objects.write(key, data)
 
 
-def _stamp_looks_later(parts: Parts, batch_id: BatchId, done: Sequence[Done], write: Write) -> Admitted:
+def _stamp_looks_later(parts: Parts, batch_id: BatchId, done: Set[int], write: Write) -> Admitted:
     """Whatever grant the account has when the batch is admitted will do, as if it had been stamped with it."""
     with parts.records.transaction() as connection:
         batch = get_batch(connection, batch_id)
