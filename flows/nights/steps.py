@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -58,6 +58,21 @@ def run_due(parts: Parts, worker: Worker, at_once: int = 1) -> list[Night]:
     return [night for each in touched for night in each]
 
 
+def skip_due(parts: Parts, worker: Worker) -> list[Night]:
+    """Record what came while the night before was going, and begin or go on with nothing: for that no engine is needed.
+
+    Once that night is over nobody could tell any more that it came too soon.
+    """
+    with parts.records.reading() as connection:
+        known = schedules.list_ids(connection)
+
+    def skip(schedule: Schedule) -> list[Night]:
+        return _carried_out(Job(parts, schedule, worker), {Step.SKIP})
+
+    touched: list[list[Night]] = [_alone(parts, each, skip, otherwise=[]) for each in known]
+    return [night for each in touched for night in each]
+
+
 def run_alone(parts: Parts, schedule_id: ScheduleId, worker: Worker) -> list[Night]:
     """Look after one schedule. Whatever is wrong with it is said, and nobody else's night waits for it."""
     return _alone(parts, schedule_id, lambda schedule: run_schedule(Job(parts, schedule, worker)), otherwise=[])
@@ -86,7 +101,11 @@ def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T],
 
 def run_schedule(job: Job) -> list[Night]:
     """What `decide` says for one schedule now. Returns the nights that were touched."""
-    touched = [_carry_out(job, action) for action in _actions(job.parts, job.schedule)]
+    return _carried_out(job, set(Step))
+
+
+def _carried_out(job: Job, steps: Set[Step]) -> list[Night]:
+    touched = [_carry_out(job, action) for action in _actions(job.parts, job.schedule) if action.step in steps]
     return [night for night in touched if night is not None]
 
 

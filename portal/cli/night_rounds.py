@@ -72,8 +72,10 @@ def look_after_all(parts: Parts, *, in_line: bool) -> list[Night]:
     """Begin, go on with or skip what is due; those nights. `in_line`: the cutting is left to dispatchers."""
     if in_line:
         return night_steps.run_due(parts, worker_in_line(), at_once=_AT_ONCE)
-    if not night_steps.anything_to_do(parts) or _are_enough_at_work(parts):  # Prefect and Ray take seconds to start
+    if not night_steps.anything_to_do(parts):  # Prefect and Ray take seconds to start
         return []
+    if _are_enough_at_work(parts):
+        return night_steps.skip_due(parts, worker_in_line())
     from flows.nights.due_nights import due_nights
 
     with engine.running(parts):

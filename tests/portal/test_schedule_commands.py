@@ -445,20 +445,25 @@ def test_a_cron_job_that_leaves_the_cutting_to_others_says_what_it_began(
     assert (tmp_path / "cutouts/1.png").exists()
 
 
-def test_a_cron_job_leaves_what_is_due_to_others_when_four_are_at_work(
+def test_a_cron_job_leaves_what_is_due_to_others_when_four_are_at_work_and_skips_what_comes_too_soon(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    places = [tmp_path / name for name in "1234"]
+    for place in places:
+        place.mkdir()
     added(tmp_path)
+    held = [added(place) for place in places]
     tomorrow, begun = desk.parts.clock() + timedelta(days=1), list[int]()
     monkeypatch.setattr("portal.cli.terminal.system_clock", lambda: tomorrow)
     monkeypatch.setattr("flows.engine.start", lambda: None)
-    for at_work in range(1, 5):
-        place = tmp_path / str(at_work)
-        place.mkdir()
-        night = begin(desk, added(place), desk.parts.clock(), NightState.RUNNING)
+    for at_work, schedule in enumerate(held, start=1):
+        night = begin(desk, schedule, desk.parts.clock(), NightState.RUNNING)
         with desk.parts.records.transaction() as connection:
             assert nights.hold(connection, NightId(night), str(at_work), tomorrow)
         flow = SimpleNamespace(due_nights=lambda at_work=at_work: begun.append(at_work) or [])
         monkeypatch.setitem(sys.modules, "flows.nights.due_nights", flow)
-        run("schedule", "run-due")
+        said = run("schedule", "run-due")
     assert begun == [1, 2, 3], "each has a Ray and a network of its own"
+    assert said == "Nights begun, gone on with, or skipped: 4.\n"
+    shown = [json.loads(run("schedule", "show", each, "--json", "--nights", "2")) for each in held]
+    assert [each["nights"][0]["state"] for each in shown] == 4 * ["skipped"]
