@@ -282,7 +282,10 @@ def _run_here(parts: Parts, schedule: Schedule, begun: Night | None) -> Night:
     if begun is not None:
         return night_steps.fresh(parts, begun)
     if not states:
-        raise UserError("Another process works on this schedule's night just now. Look at `bgbatch schedule show`.")
+        raise UserError(
+            "Another process works on this schedule's night, or died within the last minute. Look at `bgbatch schedule "
+            "show`; if nothing works on it, give this command again after a minute."
+        )
     return _last(parts, schedule)
 
 
