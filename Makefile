@@ -9,9 +9,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-# A process more than CPUs, as half of the time is waiting for servers; four at most, as each starts servers of its own.
+# Two processes for a CPU, as half of the time is waiting for servers; four at most, as each starts servers of its own.
 # A file's tests share theirs. In the order of their names the long files do not come last, when nothing is beside them.
-SIDE_BY_SIDE := -n $(shell echo $$(( $$(nproc) < 3 ? $$(nproc) + 1 : 4 ))) --dist=loadfile --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(shell echo $$(( $$(nproc) < 2 ? 2 : 4 ))) --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit promise histories chaos scale serve bench gpu pictures clean
