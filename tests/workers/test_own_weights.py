@@ -233,9 +233,13 @@ def pale(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(128 + (rgb - 128.0) * 0.5, np.uint8)
 
 
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    return open_cutter(Settings(home=tmp_path_factory.mktemp("exact"), exact=True))
+
+
 @pytest.mark.parametrize("change", [np.asarray, noisy, pale, cropped_in_a_mirror])
-def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, tmp_path, change):
-    exact = open_cutter(Settings(home=tmp_path, exact=True))
+def test_rounding_to_8_bits_moves_no_mask_by_more_than_2_of_255(cutter, exact, change):
     for photo in PHOTOS:
         rgb = change(decode(photo.read_bytes(), exact.limits).rgb)
         ours, wanted = (each.segmenter.segment([rgb])[0].astype(float) for each in (cutter, exact))
