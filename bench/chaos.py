@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from tests.cluster.network import apart
 from tests.cluster.trials import VICTIMS, Outcome, recorded
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from bench.results import write_section
+from bench.results import table, write_section
 from consent.gate import gate
 from consent.policy import Facts, decide
 from schemas.consent import Grant
@@ -41,10 +41,13 @@ def main() -> None:
         f"{ROWS:,} rows of {ROWS // ROWS_PER_BATCH:,} batches, {GRANTS:,} grants (a fifth of them withdrawn); "
         f"{result.admitted.num_rows:,} rows admitted, the others counted by reason.",
         "",
-        "| | seconds | rows per second |",
-        "|---|---:|---:|",
-        f"| gate over Arrow, best of {RUNS} | {seconds:.2f} | {ROWS / seconds:,.0f} |",
-        f"| `decide` row by row, best of {RUNS} | {one_by_one:.2f} | {ROWS / one_by_one:,.0f} |",
+        *table(
+            ["", "seconds", "rows per second"],
+            [
+                [f"gate over Arrow, best of {RUNS}", f"{seconds:.2f}", f"{ROWS / seconds:,.0f}"],
+                [f"`decide` row by row, best of {RUNS}", f"{one_by_one:.2f}", f"{ROWS / one_by_one:,.0f}"],
+            ],
+        ),
         "",
         f"The gate is {one_by_one / seconds:.1f} times as fast, admitted the same rows, and refused as many for each "
         "reason.",

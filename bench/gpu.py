@@ -37,8 +37,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from schemas.batch import Item, Manifest, Stamp
 from schemas.errors import DeviceAbsent
 from schemas.ids import new_batch_id

@@ -25,8 +25,7 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import insert
 
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from lake.compact import compact
 from lake.copies.manifest import Kind
 from lake.erase import erase_grant

@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from statistics import quantiles
 
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from flows.parts import open_parts
 from schemas.clock import system_clock
 from store.settings import Settings

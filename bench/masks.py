@@ -21,8 +21,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from bench.rembg import PHOTOS, ask, difference, rembg_python, start_rembg
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from schemas.options import Channels, CutoutOptions
 from store.settings import Settings
 from workers.cutter import Cutter, open_cutter

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from bench.tables import table
+from bench.results import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 PHOTOS, HOURS, PHOTOS_PER_BATCH, PHOTOS_PER_CALL = 10_000_000, 8.0, 500, 64

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from bench.results import write_section
+from bench.results import table, write_section
 from schemas.ids import new_batch_id
 from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore
@@ -170,48 +170,43 @@ def main() -> None:
             "rounds in turn with a bare",
             "`delete_objects` of as many keys with as many requests at once. CPU: server and client, which share it.",
             "",
-            "| | best keys/s | least CPU-s | requests |",
-            "|---|---:|---:|---:|",
-            _row("bare bulk delete", by_hand, keys_each),
-            _row("purge: list, note, delete, list again, receipts", purged, keys_each),
-            f"| speed of the purge (goal 0.9) | {_ratio(by_hand, purged, _wall):.2f} | "
-            f"{_ratio(by_hand, purged, _processor):.2f} | |",
+            *table(
+                ["", "best keys/s", "least CPU-s", "requests"],
+                [
+                    _row("bare bulk delete", by_hand, keys_each),
+                    _row("purge: list, note, delete, list again, receipts", purged, keys_each),
+                    ["speed of the purge (goal 0.9)", *_ratios(by_hand, purged), ""],
+                ],
+            ),
             "",
             "A purge of 1,000 expired keys, beside living ones and with none (goal: at most 1.2 times):",
             "",
-            "| store | living | wall | CPU | requests |",
-            "|---|---:|---:|---:|---:|",
-            _beside("a folder", asked.live, *in_folder),
-            _beside("Ceph RGW", asked.live_s3, *on_s3),
+            *table(
+                ["store", "living", "wall", "CPU", "requests"],
+                [_beside("a folder", asked.live, *in_folder), _beside("Ceph RGW", asked.live_s3, *on_s3)],
+            ),
         ],
     )
 
 
-def _wall(cost: Cost) -> float:
-    return cost.wall
+def _best(costs: list[Cost]) -> tuple[float, float]:
+    """The least wall and CPU seconds of all rounds: what else the machine does only ever adds."""
+    return min(each.wall for each in costs), min(each.cpu for each in costs)
 
 
-def _processor(cost: Cost) -> float:
-    return cost.cpu
+def _ratios(one: list[Cost], other: list[Cost]) -> list[str]:
+    """By wall time and by CPU time."""
+    return [f"{mine / theirs:.2f}" for mine, theirs in zip(_best(one), _best(other), strict=True)]
 
 
-def _ratio(one: list[Cost], other: list[Cost], of: Callable[[Cost], float]) -> float:
-    """Best of all rounds against best of all rounds: what else the machine does only ever adds."""
-    return min(map(of, one)) / min(map(of, other))
+def _row(name: str, costs: list[Cost], keys: int) -> list[str]:
+    wall, cpu = _best(costs)
+    return [name, f"{keys / wall:,.0f}", f"{cpu:.1f}", str(costs[-1].requests)]
 
 
-def _row(name: str, costs: list[Cost], keys: int) -> str:
-    return (
-        f"| {name} | {keys / min(map(_wall, costs)):,.0f} | {min(map(_processor, costs)):.1f} | {costs[-1].requests} |"
-    )
-
-
-def _beside(store: str, living: int, alone: list[Cost], crowded: list[Cost]) -> str:
+def _beside(store: str, living: int, alone: list[Cost], crowded: list[Cost]) -> list[str]:
     requests = f"{alone[-1].requests} → {crowded[-1].requests}" if alone[-1].requests else "none"
-    return (
-        f"| {store} | {living:,} | {_ratio(crowded, alone, _wall):.2f} | "
-        f"{_ratio(crowded, alone, _processor):.2f} | {requests} |"
-    )
+    return [store, f"{living:,}", *_ratios(crowded, alone), requests]
 
 
 if __name__ == "__main__":

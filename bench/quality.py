@@ -24,8 +24,7 @@ from PIL import Image
 
 from bench.plots import plots, save
 from bench.rembg import PHOTOS, rembg_python, start_rembg
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from workers.foreground import despilled
 from workers.refine import refined
 

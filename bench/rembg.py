@@ -27,8 +27,7 @@ import torch
 from PIL import Image
 
 from bench.plots import plots, save
-from bench.results import write_section
-from bench.tables import table
+from bench.results import table, write_section
 from schemas.options import Channels, CutoutOptions, Format
 from store.settings import Settings
 from workers.cutter import Cutter, open_cutter

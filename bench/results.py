@@ -34,6 +34,12 @@ def section(title: str) -> list[str]:
     return _NOTES.sub("", found.group()).strip().splitlines()[4:] if found else []
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table as lines, numbers to the right."""
+    rule = "|---" + "|---:" * (len(head) - 1) + "|"
+    return ["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
 def _section(title: str) -> re.Pattern[str]:
     return re.compile(rf"^## {re.escape(title)}$.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 

@@ -20,8 +20,7 @@ from pathlib import Path
 import psycopg
 import ray
 
-from bench.results import section, write_section
-from bench.tables import table
+from bench.results import section, table, write_section
 from flows import steps
 from flows.parts import Parts, open_parts, using
 from flows.receive import seal, stamp_batch
