@@ -20,6 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,7 @@ from schemas.candidate import CANDIDATE, LICENCE, SCHEMA_VERSION
 from schemas.consent import Grant
 from schemas.ids import AccountId, GrantId, new_batch_id, new_grant_id
 from schemas.industries import Industry
+from schemas.receipt import Receipt
 from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore, open_store
 from store.records.database import Records, open_records
@@ -50,6 +52,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 AUTO = Industry.AUTOMOTIVE
 ROWS = 64
 """In each file of photos."""
+_Answer = TypeVar("_Answer")
 
 
 class Bench:
@@ -136,6 +139,13 @@ def summed(data: memoryview | pa.Buffer) -> int:
     return int(view[skipped : skipped + (len(view) - skipped) // 8 * 8].view(np.uint64).sum())
 
 
+def timed(work: Callable[[], _Answer]) -> tuple[_Answer, tuple[float, float]]:
+    """What it returns, and the (CPU, wall) seconds that it takes."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    answer = work()
+    return answer, (time.process_time() - cpu, time.perf_counter() - wall)
+
+
 def take_turns(
     rounds: int, between: Callable[[], None] = lambda: None, **works: Callable[[], object]
 ) -> dict[str, tuple[float, float]]:
@@ -144,9 +154,7 @@ def take_turns(
     for _ in range(rounds):
         for name, work in works.items():
             between()
-            cpu, wall = time.process_time(), time.perf_counter()
-            work()
-            spent = time.process_time() - cpu, time.perf_counter() - wall
+            _, spent = timed(work)
             best[name] = min(best[name][0], spent[0]), min(best[name][1], spent[1])
     return best
 
@@ -324,9 +332,7 @@ def labels(home: Path, files: int) -> list[str]:
 
     rows = scan()
     before = take_turns(2, scan=scan)["scan"]
-    cpu, wall = time.process_time(), time.perf_counter()
-    done = compact(bench.lake, lambda connection, grant_id: True, lambda: NOW, os.urandom)
-    merging = time.process_time() - cpu, time.perf_counter() - wall
+    done, merging = timed(lambda: compact(bench.lake, lambda connection, grant_id: True, lambda: NOW, os.urandom))
     after = take_turns(2, scan=scan)["scan"]
     return [
         *table(
@@ -350,10 +356,8 @@ def among_many(home: Path) -> list[str]:
         bench.fill(grants, files=50, rows=1, image=lambda n: b"an image", mask=b"a mask", are_alike=True)
         spent = []
         for place in (grants // 2, 0)[:grants]:
-            grant_id = bench.grants.pop(place)
-            cpu, wall = time.process_time(), time.perf_counter()
-            receipt = erase_grant(bench.objects, bench.records, ended(grant_id), lambda: NOW + timedelta(hours=1))
-            spent.append((time.process_time() - cpu, time.perf_counter() - wall))
+            receipt, took = timed(erasure(bench, bench.grants.pop(place)))
+            spent.append(took)
             assert receipt is not None
             assert receipt.objects == 50
         rows.append([f"one of {grants}", f"{grants * 50:,}", *seconds(min(spent))])
@@ -365,10 +369,7 @@ def beside_delta(home: Path, peers: Path) -> list[str]:
     bench = Bench(home)
     grants, rows, size = 200, 20, 100_000
     bench.fill(grants, files=1, rows=rows, image=lambda n: bench.random.randbytes(size), mask=b"")
-    grant_id = bench.grants.pop(7)
-    cpu, wall = time.process_time(), time.perf_counter()
-    erase_grant(bench.objects, bench.records, ended(grant_id), lambda: NOW + timedelta(hours=1))
-    spent = time.process_time() - cpu, time.perf_counter() - wall
+    _, spent = timed(erasure(bench, bench.grants.pop(7)))
     theirs = ask(peers, "delta", str(home / "delta"), str(grants), str(rows), str(size))
     return table(
         [
@@ -401,9 +402,9 @@ def ratios(of: tuple[float, float], spent: tuple[float, float]) -> str:
     return f"{of[1] / spent[1]:.2f} by wall time and {of[0] / spent[0]:.2f} by CPU time"
 
 
-def ended(grant_id: GrantId) -> Grant:
-    """A grant that was withdrawn."""
-    return Grant(
+def erasure(bench: Bench, grant_id: GrantId) -> Callable[[], Receipt | None]:
+    """Erases what a grant gave, an hour after it was withdrawn."""
+    ended = Grant(
         grant_id=grant_id,
         account_id=AccountId("a" + "0" * 32),
         industry=AUTO,
@@ -411,6 +412,7 @@ def ended(grant_id: GrantId) -> Grant:
         withdrawn_at=NOW,
         notice_version="1",
     )
+    return lambda: erase_grant(bench.objects, bench.records, ended, lambda: NOW + timedelta(hours=1))
 
 
 def ask(python: Path, *arguments: str) -> dict[str, dict[str, float]]:
