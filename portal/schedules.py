@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -17,6 +16,7 @@ from schemas.errors import AlreadyExists, BadOptions, NotFound, UserError
 from schemas.ids import AccountId, Randomness
 from schemas.industries import Industry
 from schemas.options import CutoutOptions, Format
+from schemas.record import Record
 from store.outside.allowed import check_place, overlap
 from store.records import fingerprints, nights, schedules
 from store.records.batches import get_batch
@@ -30,16 +30,15 @@ MOST_MINUTES = 100_000
 """Of a deadline: ten weeks."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Record):
     """What somebody wants to run by itself. `deadline_minutes` count from each due time."""
 
     cron: str
-    timezone: str
+    timezone: str = "UTC"
     source: str
-    deliver: str | None
-    industry: Industry | None
-    options: CutoutOptions
+    deliver: str | None = None
+    industry: Industry | None = None
+    options: CutoutOptions = CutoutOptions()
     overlap: Overlap = Overlap.SKIP
     deadline_minutes: int | None = None
 

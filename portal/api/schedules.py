@@ -19,16 +19,13 @@ from store.records.schedules import Overlap, Schedule
 router = APIRouter(tags=["schedules"])
 
 
-class NewSchedule(Record):
+class NewSchedule(known.Wanted):
     """A run that starts itself. `deadline_minutes` count from each due time."""
 
     cron: Annotated[str, Field(max_length=100)]
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
     source: Annotated[str, Field(max_length=500)]
     deliver: Annotated[str | None, Field(max_length=500)] = None
-    industry: Industry | None = None
-    options: CutoutOptions = CutoutOptions()
-    overlap: Overlap = Overlap.SKIP
     deadline_minutes: Annotated[int | None, Field(ge=1, le=known.MOST_MINUTES)] = None
 
 
@@ -76,10 +73,9 @@ class NightsPage(Record):
 @router.post("/schedules", status_code=201)
 def add_schedule(sender: TheOwner, wanted: NewSchedule) -> ScheduleAnswer:
     """Add a schedule; it starts with the next due time."""
-    want = known.Wanted(**{name: getattr(wanted, name) for name in NewSchedule.model_fields})
     portal = sender.portal
     with portal.records.transaction() as connection:
-        made = known.add(connection, sender.account_id, want, portal.settings, portal.clock, portal.randomness)
+        made = known.add(connection, sender.account_id, wanted, portal.settings, portal.clock, portal.randomness)
     return _answer(sender, made)
 
 

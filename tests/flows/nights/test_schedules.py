@@ -276,7 +276,7 @@ def test_no_schedule_takes_anothers_cutouts_for_photos_on_and_on(market: Market)
 def test_of_two_that_are_added_at_once_one_is_refused(tmp_path: Path, records_on: str) -> None:
     records = {"records_url": current_database()} if records_on == "postgresql" else {}
     market = open_market(tmp_path, f"file://{tmp_path}/bazaar", **records)
-    want = Wanted("0 2 * * *", "UTC", market.source_url, market.target_url, None, CutoutOptions())
+    want = Wanted(cron="0 2 * * *", source=market.source_url, deliver=market.target_url)
     refused: list[AlreadyExists] = []
 
     def add_one(connection: Connection) -> None:
@@ -349,7 +349,7 @@ def test_an_account_with_one_schedule_does_not_wait_for_all_of_one_with_many(tmp
                 place = f"file://{tmp_path}/{name}-{number}"
                 allowed.allow(connection, account_id, place, EVENING)
                 options = CutoutOptions()
-                wanted = Wanted("0 2 * * *", "Europe/Berlin", place, None, None, options)
+                wanted = Wanted(cron="0 2 * * *", timezone="Europe/Berlin", source=place, options=options)
                 made = add(connection, account_id, wanted, market.parts.settings, market.parts.clock, os.urandom)
                 names[made.schedule_id] = f"{name}-{number}"
             market.clock[0] += timedelta(seconds=1)
