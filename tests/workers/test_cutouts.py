@@ -461,6 +461,20 @@ def test_a_colour_is_spread_however_far_and_into_any_shape(shape, sure):
     assert np.abs(spread(np.full((*shape, 3), 200, np.uint8), weight) - 200).max() < 0.1
 
 
+@pytest.mark.parametrize("shape", [(9, 4), (45, 32), (33, 60), (1, 90)])
+def test_a_sure_colour_stays_and_those_between_are_mixed_of_the_sure_ones_alike_along_and_down(shape):
+    random = np.random.default_rng(3)
+    colours = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    weight = (random.random(shape) < 0.1).astype(np.float32)
+    made, sure = spread(colours, weight), weight == 1
+    assert sure.any()
+    assert np.abs(made - colours)[sure].max() < 0.1
+    assert (made > colours[sure].min(0) - 0.1).all()
+    assert (made < colours[sure].max(0) + 0.1).all()
+    turned = spread(np.ascontiguousarray(colours.transpose(1, 0, 2)), np.ascontiguousarray(weight.T))
+    assert np.abs(made - turned.transpose(1, 0, 2)).max() < 0.1
+
+
 @pytest.mark.parametrize("gathered_side", [10_000, 1200, 70])
 def test_despill_of_a_long_subject_keeps_its_colour_to_the_end(monkeypatch, gathered_side):
     monkeypatch.setattr("workers.foreground._GATHERED_SIDE", gathered_side)
