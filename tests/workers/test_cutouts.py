@@ -448,6 +448,17 @@ def test_despill_takes_the_old_background_out_of_soft_pixels(monkeypatch, gather
     assert after < 6
 
 
+def test_despill_gives_back_the_very_colours_where_subject_and_background_have_one_each():
+    """Also where alpha is 0 right beside what is soft."""
+    alpha = np.repeat(np.repeat(np.array([[0, 0, 40, 128, 200, 255, 255, 128, 0]], np.uint8), 16, 1), 60, 0)
+    share = alpha[:, :, None].astype(np.float32) / 255
+    subject, behind = np.array((200, 40, 60), np.float32), np.array((20, 220, 30), np.float32)
+    photo = (subject * share + behind * (1 - share) + 0.5).astype(np.uint8)
+    off = (despilled(photo, alpha) - subject)[alpha > 0]
+    assert np.abs(off).max() <= 1
+    assert np.abs(off.mean(0)).max() <= 0.5
+
+
 def test_despill_leaves_alpha_and_solid_pixels_alone():
     out = despilled(NOISE, disk())
     assert np.array_equal(out[disk() == 255], NOISE[disk() == 255])
