@@ -19,7 +19,8 @@ def items_in_place(parts: Parts, account_id: AccountId, url: str) -> tuple[list[
         place = real_place(connection, account_id, url, parts.settings)
     items: list[Item] = []
     left_out = Tally()
-    for each in sorted(list_place(place, parts.settings), key=lambda lying: lying.path):
+    lying = {each.path: each for each in list_place(place, parts.settings)}  # a server may list one twice, on two pages
+    for _, each in sorted(lying.items()):
         if not has_photo_name(each.path):
             left_out.leave_out(each.path, LeftOut.NOT_A_PHOTO)
             continue

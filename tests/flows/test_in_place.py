@@ -18,6 +18,7 @@ from flows.parts import Parts, open_parts
 from flows.receive import seal, stamp_batch
 from lake.write import write_candidates
 from portal.api.shapes import NewItem
+from portal.intake import place
 from portal.intake.addresses import items_of_addresses
 from portal.intake.place import items_in_place
 from schemas.batch import BatchState
@@ -25,8 +26,10 @@ from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.results import Done, ShardReport
 from store.outside import allowed
+from store.outside.listing import OutsideFile, list_place
 from store.records.batches import get_batch
 from store.records.tables import admissions
+from store.settings import Settings
 from store.transient.transient_store import TransientStore, batch_prefix, open_transient
 from tests.consent.conftest import NOON, Owner, new_owner
 from tests.lake.conftest import a_photo
@@ -169,3 +172,13 @@ def test_a_photo_in_a_folder_that_has_an_address_alone_is_called_by_its_path(dea
     wanted = [NewItem(url=f"file://{dealer.folder}/1.jpg")]
     (item,) = items_of_addresses(dealer.parts, dealer.owner.account_id, wanted)
     assert f"/{item.path}" == f"{dealer.folder}/1.jpg"
+
+
+def test_a_photo_that_a_server_lists_twice_is_one_photo(dealer: Dealer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(url: str, settings: Settings) -> Iterator[OutsideFile]:
+        for each in list_place(url, settings):
+            yield from (each, each)
+
+    monkeypatch.setattr(place, "list_place", twice)
+    batch_id = dealer.send()
+    assert [each.path for each in dealer.parts.transient.manifest(batch_id).items] == ["1.jpg", "2.jpg"]
