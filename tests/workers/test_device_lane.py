@@ -21,6 +21,7 @@ from schemas.results import Failed
 from store.objects.object_store import open_store
 from store.settings import Settings
 from store.transient.transient_store import TransientStore
+from tests.workers.conftest import coarse
 from tests.workers.icc import display_p3
 from tests.workers.images import in_adobe_rgb, pixels_of, saved
 from tests.workers.photos import PHOTOS
@@ -72,6 +73,11 @@ def chw(pixels: np.ndarray) -> torch.Tensor:
 
 def hwc(photo: torch.Tensor) -> np.ndarray:
     return photo.permute(1, 2, 0).numpy()
+
+
+@pytest.fixture(scope="module")
+def cutter(cutter: Cutter) -> Cutter:
+    return coarse(cutter)
 
 
 def on_the_lane(cutter: Cutter, jpegs: Libjpeg) -> Cutter:
@@ -424,7 +430,8 @@ def test_what_is_warmed_up_is_asked_of_the_device_on_a_stream_of_its_own(cutter,
     assert free == [0, 0]
 
 
-def test_a_device_that_can_make_no_photo_is_told_of_at_the_start(cutter, caplog):
+def test_a_device_that_can_make_no_photo_is_told_of_at_the_start(cutter, caplog, monkeypatch):
+    monkeypatch.setattr("workers.device_lane._ANY_SIZE", (120, 160))
     on_the_lane(cutter, Libjpeg()).warm_up()
     assert not caplog.records
     on_the_lane(cutter, Libjpeg(error="nvjpeg: not supported")).warm_up()

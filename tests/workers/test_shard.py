@@ -27,7 +27,9 @@ from store.transient.transient_store import (
     mask_key,
     source_key,
 )
+from tests.workers.conftest import coarse
 from tests.workers.photos import PHOTOS
+from workers.cutter import Cutter
 from workers.decode import decode
 from workers.lanes import Pace
 from workers.measuring import set_alike, unmeasured
@@ -59,6 +61,11 @@ def manifest_of(sources: list[bytes | int | None], transient: TransientStore, gr
     manifest = Manifest(stamp=stamp, items=tuple(items))
     transient.seal(manifest)
     return manifest
+
+
+@pytest.fixture(scope="module")
+def cutter(cutter: Cutter) -> Cutter:
+    return coarse(cutter)
 
 
 @pytest.fixture
