@@ -66,8 +66,10 @@ def measures(draw: st.DrawFn) -> Measure:
 @given(st.lists(measures(), min_size=1, max_size=5))
 @example([Measure(width=10_000, height=4, left=1, top=1, across=1, down=1, on_frame=0.0)])
 @example([Measure(width=3, height=10_000, left=1, top=1, across=1, down=1, on_frame=0.0)])
-def test_photos_of_any_proportions_come_to_a_setting(folder: list[Measure]) -> None:
+@example([Measure(width=w, height=9, left=1, top=1, across=4, down=4, on_frame=0.0) for w in (12, 9)])
+def test_photos_of_any_proportions_come_to_a_setting_in_whatever_order(folder: list[Measure]) -> None:
     setting = setting_for(folder)
+    assert setting_for(folder[::-1]) == setting
     assert setting is not None
     assert min(setting.width, setting.height) >= 1
     assert 0 < setting.subject <= 0.38
