@@ -168,8 +168,8 @@ def page() -> str:
         "manifest. When cutouts go into the lake, at the end of a turn, all that is known of all of them is held: "
         "3.3 KB a photo, 3.3 GB of a million. Send batches that may train of at most 100,000.",
         "- A first look at a customer's place holds 1.6 KB a photo until its batch is sealed: 250,000 took 0.4 GB and "
-        "8 s of CPU. What looks at nights has 1 GB in our manifests, for the four that it works on at once: give it "
-        "more before a place of half a million.",
+        "8 s of CPU. What looks at nights has 4 GB in our manifests, for the four that it works on at once: give it "
+        "more before places of over two million.",
         "- Each page of `GET /v1/batches/{id}/items` reads the whole list of the batch's photos, 12 MB of 100,000: "
         "a program that follows 500 pages of 200 to the end costs 22 s of CPU, 8 s if it asks for 1,000 at a time. "
         "A page with photos that have one name but for the suffix (`1.jpg`, `1.heic`) names all of them, for 0.35 s.",
