@@ -1,12 +1,13 @@
 """A soft shadow on the ground below the subject, as if a large lamp hung above it.
 
 The subject's outline is laid flat on the line that it stands on, and blurred: wide and faint, and narrow and
-dark where it touches the ground.
+dark where it touches the ground. Of a car that is seen at an angle this line goes from wheel to wheel.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import cast
 
 import cv2
@@ -32,17 +33,24 @@ _FRONT, _UNDER = 0.55, 0.75
 _SEEN = 2.5
 """Sigmas beyond its edge at which nothing is to be seen of either."""
 
+_STEEPEST = 0.35
+"""Of the line that a subject stands on. A steeper one joins what stands with what hangs beside it."""
+
 _ENOUGH = 8.0
 """Pixels of sigma, down, that a blur needs to be smooth."""
 
 
 def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     """The subject with a black shadow under it: straight colour, and alpha. Without a subject nothing is added."""
-    left, top, across, down = cv2.boundingRect((alpha > 127).view(np.uint8))
+    subject = (alpha > 127).view(np.uint8)
+    left, top, across, down = cv2.boundingRect(subject)
     if not across:
         return rgb, alpha
-    shade = _ground(alpha, left, top, across, down)
-    return cast(tuple[Pixels, Pixels], _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), shade))
+    strip, first = _ground(alpha, left, top, across, down)
+    risen = _risen(subject[top : top + down, left : left + across])
+    rows = np.pad(risen, (left, alpha.shape[1] - left - across), "edge") - np.float32(top + down + first)
+    under = _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), strip, rows)
+    return cast(tuple[Pixels, Pixels], under)
 
 
 def reach(across: int, down: int) -> tuple[int, int]:
@@ -62,20 +70,43 @@ def _sigmas(across: int, blur: float) -> tuple[float, float]:
     return wide, max(0.5, wide / 3)
 
 
-def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> Floats:
-    height, width = alpha.shape
+def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> tuple[Floats, int]:
+    """The shade around a level line, as wide as the photo, and which row is its first, counted from the line."""
     depth = _depth(down)
     flat = cv2.resize(alpha[top : top + down, left : left + across], (across, depth), interpolation=cv2.INTER_AREA)
-    shade = np.zeros((height, width), np.float32)
+    first = -depth - _reached(_sigmas(across, _WIDE)[1])
+    strip = np.zeros((2 * -first, alpha.shape[1]), np.float32)
     for line, blur, opacity in ((_FRONT, _WIDE, _FAINT), (_UNDER, _NARROW, _DARK)):
-        first = max(0, top + down - round(depth * line))
-        rows = min(depth, height - first)
         wide, high = _sigmas(across, blur)
-        above, below = max(0, first - _reached(high)), min(height, first + rows + _reached(high))
-        layer = np.zeros((below - above, width), np.float32)
-        layer[first - above : first - above + rows, left : left + across] = flat[:rows].astype(np.float32) / 255
-        shade[above:below] += opacity * _blurred(layer, wide, high)
-    return shade
+        start = -first - round(depth * line)
+        above, below = start - _reached(high), start + depth + _reached(high)
+        layer = np.zeros((below - above, alpha.shape[1]), np.float32)
+        layer[start - above : start - above + depth, left : left + across] = flat.astype(np.float32) / 255
+        strip[above:below] += opacity * _blurred(layer, wide, high)
+    return strip, first
+
+
+def _risen(subject: Pixels) -> Floats:
+    """How far the ground rises above the lowest row, in each column: along the edge of the hull below its middle.
+
+    On that edge it would rest, from foot to foot or from wheel to wheel; beside it the ground goes on level.
+    """
+    across = subject.shape[1]
+    low = subject[-max(1, round(across * _STEEPEST)) :]  # what is higher is on no edge that is flat enough
+    columns = np.flatnonzero(low.any(0))
+    outline = np.stack([columns, low[::-1, columns].argmax(0)], 1).astype(np.int32)
+    hull = [(float(x), float(y)) for ((x, y),) in cv2.convexHull(outline)]
+    moments = cv2.moments(subject, binaryImage=True)
+    middle = moments["m10"] / moments["m00"]
+    edges = [sorted(edge) for edge in pairwise([*hull, hull[0]])]
+    over = [edge for edge in edges if edge[0][0] <= middle < edge[1][0]]
+    level = np.zeros(across, np.float32)
+    if not over:
+        return level
+    (left, start), (right, end) = min(over, key=lambda edge: float(np.interp(middle, *np.transpose(edge))))
+    if abs(end - start) > _STEEPEST * (right - left):
+        return level
+    return np.interp(np.arange(across), (left, right), (start, end)).astype(np.float32)
 
 
 def _blurred(layer: Floats, wide: float, high: float) -> Floats:
@@ -93,14 +124,22 @@ def _reached(sigma: float) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _under(rgb, alpha, shade):  # type: ignore[no-untyped-def]
+def _under(rgb, alpha, strip, rows):  # type: ignore[no-untyped-def]
+    """`rows`: in each column, the strip's row at the photo's first one, with a fraction."""
     colours, out = rgb.copy(), alpha.copy()
+    last = strip.shape[0] - 1
     for y in range(alpha.shape[0]):
         for x in range(alpha.shape[1]):
+            row = y + rows[x]
+            if alpha[y, x] == 255 or row < 0 or row >= last:
+                continue
+            above = int(row)
+            part = np.float32(row - above)
+            shade = strip[above, x] * (np.float32(1) - part) + strip[above + 1, x] * part
             a = np.float32(alpha[y, x]) / np.float32(255)
-            whole = a + (np.float32(1) - a) * shade[y, x]
+            whole = a + (np.float32(1) - a) * shade
             out[y, x] = np.uint8(min(whole * np.float32(255) + np.float32(0.5), np.float32(255)))
-            if a < 1 and whole > 0:
+            if whole > 0:
                 for channel in range(3):
                     colours[y, x, channel] = np.uint8(rgb[y, x, channel] * a / whole + np.float32(0.5))
     return colours, out

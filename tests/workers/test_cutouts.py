@@ -540,6 +540,29 @@ def test_a_shadow_lies_behind_what_is_half_there_and_leaves_the_photo_itself_alo
     assert np.array_equal(soft, given[1])
 
 
+def on_two_feet(left: int, right: int) -> np.ndarray:
+    """A body of 400 by 100 on two feet that end at these rows."""
+    mask = mask_with((100, 200, 100, 500), (400, 600))
+    mask[200:left, 120:150] = mask[200:right, 450:480] = 255
+    return mask
+
+
+@pytest.mark.parametrize(("left", "right"), [(300, 300), (300, 260), (250, 300)])
+def test_a_shadow_touches_both_feet_of_what_is_seen_at_an_angle(left, right):
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), on_two_feet(left, right))
+    under_left, under_right = alpha[left : left + 4, 130:140], alpha[right : right + 4, 460:470]
+    assert under_left.min() > 40
+    assert under_right.min() > 40
+    assert not alpha[max(left, right) + 25 :].any()
+
+
+@pytest.mark.parametrize(("left", "right"), [(380, 210), (201, 380)])
+def test_what_only_hangs_beside_a_foot_does_not_tilt_the_ground(left, right):
+    subject = on_two_feet(left, right)
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), subject)
+    assert not alpha[220:340][subject[220:340] == 0].any()
+
+
 @pytest.mark.parametrize("shape", [(1, 100), (1, 1), (100, 1), (2, 3)])
 def test_a_subject_of_any_size_has_a_shadow(shape):
     _, alpha = with_shadow(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8))
