@@ -25,7 +25,7 @@ from lake.layout import Place, place_of
 from lake.write import CandidateFacts, LakeFile
 from schemas.batch import Stamp
 from schemas.consent import Grant
-from schemas.errors import LedgerBroken, StoreFault
+from schemas.errors import LedgerBroken, NotFound, StoreFault
 from schemas.ids import BatchId
 from schemas.results import Done, results_by_number
 from store.records.batches import BatchRecord, get_batch, set_refusals
@@ -55,7 +55,7 @@ def admit_outputs(parts: Parts, batch_id: BatchId, done: Set[int], write: Write)
 
     Which grant there was at receipt the records say, where workers cannot write; the manifest is not asked. All that is
     known of the outputs fills the memory where they are many: it is read only if some may go in. Raises `LeaseLost`,
-    `StoreFault`, `NotFound` for a batch that the records do not know.
+    `StoreFault`, `NotFound` for a batch that the records do not know, or that is being purged.
     """
     with parts.records.reading() as connection:
         batch = get_batch(connection, batch_id)
@@ -68,6 +68,8 @@ def admit_outputs(parts: Parts, batch_id: BatchId, done: Set[int], write: Write)
     if numbers := split.admitted["item"].to_pylist():
         results = results_by_number(parts.transient.reports(batch_id))
         outputs = {number: result for number in done if isinstance(result := results.get(number), Done)}
+        if len(outputs) < len(done):  # the purge came since they were counted
+            raise NotFound("The batch is being purged. Nothing more of it goes into the lake.")
         facts = [_facts(stamp, outputs[number]) for number in numbers]
         portions = [tuple(facts[start : start + FILE_ITEMS]) for start in range(0, len(facts), FILE_ITEMS)]
         admitted_at = max(each.finished_at for each in outputs.values())  # of each try the same, so that its files are

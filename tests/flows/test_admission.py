@@ -6,7 +6,7 @@ import hashlib
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
@@ -17,13 +17,14 @@ from consent import ledger
 from flows import reconciling, steps
 from flows.admission import Write, admit_outputs
 from flows.candidates import lake_of
+from flows.cleaning import purge
 from flows.lease import LeaseLost
 from flows.parts import Parts, open_parts
 from lake.audit import audit
 from lake.layout import Place
 from lake.strip import strip_metadata
 from lake.write import LakeFile, write_candidates
-from schemas.errors import StoreFault
+from schemas.errors import NotFound, StoreFault
 from schemas.ids import BatchId
 from schemas.industries import Industry
 from schemas.results import ShardReport
@@ -160,6 +161,21 @@ def test_many_cutouts_that_may_not_train_do_not_fill_the_memory(parts: Parts, tm
         tracemalloc.stop()
     assert refusals == {"no_grant": 20_000}
     assert most < 20e6, "a kilobyte a photo"
+
+
+def test_a_batch_that_is_purged_while_it_is_offered_is_said_to_be_gone(parts: Parts, tmp_path: Path) -> None:
+    owner = new_owner(parts.records)
+    owner.press(AUTO)
+    batch_id = send(parts, owner, tmp_path / "photos")
+    cut(parts, batch_id)
+
+    def slow() -> datetime:
+        purge(replace(parts, clock=lambda: NOON + timedelta(hours=24)))
+        return NOON
+
+    with pytest.raises(NotFound, match="purged"):
+        steps.admit(replace(parts, clock=slow), batch_id, writer(parts))
+    assert admitted(parts) == []
 
 
 @pytest.mark.parametrize("wrong", ["grant", "industry", "key", "batch"])
