@@ -91,7 +91,7 @@ def _batches(connection: Connection, result: Audit, now: datetime, beside: Objec
     result.looked_at["batches of the period past their day"] = len(ids)
     forgotten: set[str] = set()
     if not gone.issuperset(ids):  # by records that were restored from a backup, or whose newest receipts were deleted
-        noted = [each for each in noted_purges(beside) if each.subject not in gone and each.hash == receipt_hash(each)]
+        noted = (each for each in noted_purges(beside) if each.subject not in gone and each.hash == receipt_hash(each))
         forgotten = _gone(noted, result)
     result.looked_at["receipts that only the notes beside the lake have"] = len(forgotten)
     gone |= forgotten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
@@ -20,8 +21,10 @@ from portal.audit import audit
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
+from schemas.ids import new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
+from schemas.receipt import Erased, Receipt, receipt_hash
 from store.purging.receipts import list_receipts
 from store.records import people
 from store.records.database import open_records
@@ -157,3 +160,42 @@ def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, i
     assert found.broken == broken
     assert found.looked_at["receipts that only the notes beside the lake have"] == 1 - len(broken)
     parts.records.engine.dispose()
+
+
+def test_an_audit_holds_no_more_of_the_notes_than_one_object(home: Settings) -> None:
+    parts = open_parts(home, lambda: NOON)
+    owner = new_owner(parts.records)
+    stamp_batch(parts, owner.account_id, None, CutoutOptions(), Random(1).randbytes)
+    parts = replace(parts, clock=lambda: later(60 * 40))
+    suppressions = open_suppressions(home)
+    for number in range(20):  # of batches of the year before
+        told = [receipt(f"{new_batch_id(NOON - timedelta(days=99), Random(number).randbytes)}") for _ in range(200)]
+        lines = ",".join(each.model_dump_json() for each in told)
+        suppressions.write(f"purges/{number:012d}.json", f'{{"receipts":[{lines}]}}'.encode())
+    tracemalloc.start()
+    try:
+        found = audit(parts, NOON, later(60 * 40))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.looked_at["receipts that only the notes beside the lake have"] == 0
+    assert most < 2e6, "of 4,000 receipts, 1.7 KB each"
+    parts.records.engine.dispose()
+
+
+def receipt(subject: str) -> Receipt:
+    """Of a batch that was purged in time, with the hash that it must have."""
+    told = Receipt(
+        sequence=1,
+        kind=Erased.BATCH,
+        subject=subject,
+        objects=1,
+        bytes=1,
+        first_deletion=NOON,
+        last_deletion=NOON,
+        deadline=NOON,
+        remaining=0,
+        previous_hash="0" * 64,
+        hash="",
+    )
+    return told.model_copy(update={"hash": receipt_hash(told)})
