@@ -62,8 +62,6 @@ _GZIP = b"\x1f\x8b"
 _ORIENTATION = 0x0112
 _UNCALIBRATED, _RULE, _ADOBE_RGB = 0xFFFF, 1, b"R03"
 """In EXIF: colours that are not sRGB's, and the tag that says by which rule of DCF 2.0 a photo was taken."""
-_ELSEWHERE = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")
-"""Where pillow finds an orientation that EXIF does not tell. No browser looks there, nor does the lake."""
 _PHOTOSHOP = 0xED
 
 _SPARE_BYTES = re.compile(r"(\d+) extraneous bytes before marker")
@@ -221,11 +219,11 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
         header.info["transparency"] = clear * 255 // (2 ** source[_DEPTH_OF_PNG] - 1)
     if header.format == "PNG" and header.mode == "RGB" and clear is not None and source[_DEPTH_OF_PNG] == 16:
         header.info["transparency"] = tuple(channel >> 8 for channel in clear)
-    _look_only_in_exif(header)  # before a TIFF is turned, and once more when all of a PNG is read
+    header.info.pop("xmp", None)  # as of EXIF: to load a TIFF turns it upright
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     if header.format == "BMP" and alpha is not None and not alpha.any():
         alpha = None  # Windows' programs leave it empty, and mean that all is there
-    orientation = orientation_of(header)  # asked now: to load a TIFF turns it upright and takes its orientation away
+    orientation = orientation_of(header)  # asked now: a PNG may tell it behind its pixels
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
 
 
@@ -251,9 +249,8 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
     """Whether a camera says so: many write no profile, but colours that are not sRGB's and DCF's name for these."""
     if _ADOBE_RGB not in image.info.get("exif", b""):  # to read all of it takes twice as long as the whole header
         return False
-    _look_only_in_exif(image)
     try:
-        exif = image.getexif()
+        exif = _exif_of(image)
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
         return bool(space == _UNCALIBRATED and exif.get_ifd(ExifTags.IFD.Interop).get(_RULE) == _ADOBE_RGB.decode())
     except Exception:  # noqa: BLE001 - as with its orientation
@@ -262,17 +259,21 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
 
 def orientation_of(image: Image.Image) -> int:
     """1 to 8, as EXIF numbers them; 1 is upright, and what an EXIF says that cannot be read."""
-    _look_only_in_exif(image)
     try:
-        value = image.getexif().get(_ORIENTATION)
+        value = _exif_of(image).get(_ORIENTATION)
     except Exception:  # noqa: BLE001 - whatever pillow stumbles over there, the pixels are whole
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _look_only_in_exif(image: Image.Image) -> None:
-    for name in _ELSEWHERE:
-        image.info.pop(name, None)
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """Read anew: to pillow's, read with a JPEG's header, it adds the orientation that XMP or a PNG's text tells.
+
+    No browser looks there, nor does the lake.
+    """
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return exif
 
 
 def _jpeg_pixels(source: bytes, mode: str, is_plain: bool = False) -> Pixels:

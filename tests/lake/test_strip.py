@@ -170,6 +170,9 @@ TURNED = {
     "the first, which says upright": with_app1(EXIF + turning_exif(1), EXIF + turning_exif(6)),
     "called EXIF twice": with_app1(EXIF + EXIF + turning_exif(6)),
     "XMP alone": with_app1(b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+    "XMP beside an EXIF": with_app1(
+        EXIF + b"MM\0*" + struct.pack(">IH4x", 8, 0), b"http://ns.adobe.com/xap/1.0/\0" + XMP
+    ),
     "called EXIF in a PNG": with_chunk(b"eXIf", EXIF + turning_exif(6)),
     "XMP in a PNG": with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
     "XMP behind a PNG's pixels": with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP, -12),
