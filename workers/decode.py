@@ -36,6 +36,7 @@ from workers.jpeg_file import (
     JPEG_BEGINNING,
     has_a_scan,
     has_too_many_scans,
+    has_too_much_exif,
     is_of_a_kind_not_read,
     plain_jpeg,
     up_to_its_end,
@@ -152,6 +153,8 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
     if claimed is not None and claimed[0] * claimed[1] > limits.pixels:
         raise _too_many_pixels(limits)
     if source.startswith(PNG_SIGNATURE) and source.count(b"iCCP") > _MOST_PROFILES:
+        raise _unsupported()
+    if source.startswith(JPEG_BEGINNING) and has_too_much_exif(source):
         raise _unsupported()
     try:
         header = Image.open(io.BytesIO(source), formats=FORMATS)

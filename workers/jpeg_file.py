@@ -9,7 +9,7 @@ from itertools import islice
 JPEG_BEGINNING = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
 
-_APP0, _APP2, _APP14, _START_OF_SCAN = 0xE0, 0xE2, 0xEE, 0xDA
+_APP0, _APP1, _APP2, _APP14, _START_OF_SCAN = 0xE0, 0xE1, 0xE2, 0xEE, 0xDA
 _TRANSFORMS = {3: (0, 1), 4: (0, 2)}
 """By the number of channels, how Adobe's marker may say that colours are stored; of another number libjpeg takes the
 last."""
@@ -17,6 +17,8 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 """What begins a segment before the first scan. Other bytes there are spare, and the markers left out stand alone."""
 _MOST_SEGMENTS = 10_000
 """A profile has up to 255 pieces, and what 30 MB of notes are cut into are some 500."""
+_MOST_EXIF = 100
+"""What does not fit into one segment is cut into pieces; with a preview for a screen it has some ten."""
 _SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """What begins a scan of one to four channels. In a film behind a photo its first two bytes come by chance."""
 _MOST_SCANS = 100
@@ -36,6 +38,13 @@ def has_a_scan(source: bytes) -> bool:
 def has_too_many_scans(source: bytes) -> bool:
     """Whether a JPEG was made to keep its decoder busy: a scan takes 50 bytes, and goes through all of the pixels."""
     return len([*islice(_SCAN.finditer(source), _MOST_SCANS + 1)]) > _MOST_SCANS
+
+
+def has_too_much_exif(source: bytes) -> bool:
+    """Whether a JPEG was made to keep its reader busy: for each piece of EXIF pillow copies all before it."""
+    segments = list(islice(_each_segment(source), _MOST_SEGMENTS + 1))
+    pieces = [1 for marker, start, _ in segments if marker == _APP1 and source.startswith(b"Exif\0\0", start + 4)]
+    return len(segments) > _MOST_SEGMENTS or len(pieces) > _MOST_EXIF
 
 
 def up_to_its_end(source: bytes) -> bytes | None:

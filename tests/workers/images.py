@@ -267,6 +267,8 @@ def _hostile() -> None:
             ),
             "12-bit.jpg": (jpeg.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "unsupported_image"),
             "scans.jpg": (with_scans(saved(noise(), "JPEG", progressive=True), 100), "unsupported_image"),
+            "exif-in-101-pieces.jpg": (jpeg[:2] + b"\xff\xe1\0\x09Exif\0\0x" * 101 + jpeg[2:], "unsupported_image"),
+            "10,001-segments.jpg": (jpeg[:2] + b"\xff\xe9\0\2" * 10_001 + jpeg[2:], "unsupported_image"),
             "height-behind-the-pixels.jpg": (jpeg_claiming(256, 0), "unsupported_image"),
             "odd-subsampling.jpg": (
                 jpeg.replace(b"\x01\x22\0\x02\x11\1", b"\x01\x31\0\x02\x11\1"),
