@@ -14,10 +14,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import InternalError, OperationalError
 
@@ -150,18 +146,16 @@ def upgrade(records: Records) -> None:
     with records.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-        schema = MigrationContext.configure(connection).get_current_revision()
-        if schema != _newest_schema():
-            config = _migrations()
-            if schema not in (None, *(each.revision for each in ScriptDirectory.from_config(config).walk_revisions())):
+        schema = _schema_of(connection)
+        if schema != _schemas()[-1]:
+            if schema not in (None, *_schemas()):
                 raise RecordsNewer(
                     "A later version of bgbatch has changed the records since. Start that version again, or restore "
                     "the backup from before the upgrade."
                 )
             if connection.dialect.name == "postgresql":
                 _hold_all(connection)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _migrate(connection)
 
 
 def _hold_all(connection: Connection) -> None:
@@ -216,13 +210,23 @@ def _wait_briefly(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE['connect_timeout']}s'")
 
 
-def _migrations() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    return config
+def _schema_of(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 @cache
-def _newest_schema() -> str | None:
-    """Read once: workers that are forked from this process know it and open the records ten times as fast."""
-    return ScriptDirectory.from_config(_migrations()).get_current_head()
+def _schemas() -> list[str]:
+    """All that there were, the newest last: the file of a migration begins with the schema that it makes."""
+    return sorted(each.name[:4] for each in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # slow to import, and hardly ever is there something to migrate
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -15,12 +15,13 @@ from textwrap import dedent
 import alembic.command
 import pytest
 import yaml
+from alembic.config import Config
 
 import schemas.errors
 from schemas.errors import BgbatchError
 from schemas.ids import new_batch_id
 from store.purging.purge import Due, is_due
-from store.records.database import _migrations, open_records, unopened_records
+from store.records.database import _MIGRATIONS, open_records, unopened_records
 from store.settings import Settings
 from store.transient.transient_store import hour_name
 from tests.consent.postgres import new_database
@@ -80,7 +81,8 @@ def test_a_backup_from_before_an_upgrade_can_be_restored_and_upgraded_anew(tmp_p
     before, url, dump = new_database(), new_database(), tmp_path / "records.dump"
     records = unopened_records(Settings(records_url=before))
     with records.engine.begin() as connection:
-        config = _migrations()
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "0013")
     records.engine.dispose()

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, String, event, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -79,6 +80,15 @@ def test_records_of_a_later_release_are_left_as_they_are_and_it_is_said_so(tmp_p
     with records.reading() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "later"
     records.engine.dispose()
+
+
+def test_each_migration_is_called_after_the_schema_that_it_makes() -> None:
+    """By the names of their files alone it is known whether there is something to migrate."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    revisions = list(ScriptDirectory.from_config(config).walk_revisions())
+    assert [Path(each.path).name[:4] for each in revisions] == [each.revision for each in revisions]
+    assert revisions == sorted(revisions, key=lambda each: each.revision, reverse=True)
 
 
 @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
