@@ -1,7 +1,7 @@
 """A soft shadow on the ground below the subject, as if a large lamp hung above it.
 
 The subject's outline is laid flat on the line that it stands on, and blurred: wide and faint, and narrow and
-dark where it touches the ground. Of a car that is seen at an angle this line goes from wheel to wheel.
+dark where it touches the ground. Of what is seen at an angle this line goes from wheel to wheel, or leg to leg.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numba import njit
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Point = tuple[int, int]
 
 _DEPTH = 0.10
 """How deep the flat outline reaches, of the subject's height."""
@@ -33,8 +34,12 @@ _FRONT, _UNDER = 0.55, 0.75
 _SEEN = 2.5
 """Sigmas beyond its edge at which nothing is to be seen of either."""
 
-_STEEPEST = 0.35
-"""Of the line that a subject stands on. A steeper one joins what stands with what hangs beside it."""
+_FLAT, _STEEPEST = 0.35, 1.0
+"""Of the line that a subject stands on. A steeper one than the first mostly joins what stands with what hangs beside
+it; one that is steeper than the second always does."""
+
+_ROOM = 0.1
+"""Under the subject beside the higher of two feet, of how much higher it is. Beside what hangs, a bumper, is none."""
 
 _ENOUGH = 8.0
 """Pixels of sigma, down, that a blur needs to be smooth."""
@@ -89,24 +94,39 @@ def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> tuple
 def _risen(subject: Pixels) -> Floats:
     """How far the ground rises above the lowest row, in each column: along the edge of the hull below its middle.
 
-    On that edge it would rest, from foot to foot or from wheel to wheel; beside it the ground goes on level.
+    On that edge it would rest, from foot to foot or from wheel to wheel; beside it the ground goes on to further feet
+    that stand there, and then level.
     """
     across = subject.shape[1]
     low = subject[-max(1, round(across * _STEEPEST)) :]  # what is higher is on no edge that is flat enough
     columns = np.flatnonzero(low.any(0))
-    outline = np.stack([columns, low[::-1, columns].argmax(0)], 1).astype(np.int32)
-    hull = [(float(x), float(y)) for ((x, y),) in cv2.convexHull(outline)]
+    outline = np.full(across, len(low))
+    outline[columns] = low[::-1, columns].argmax(0)
+    above = [(columns[0], len(low)), (columns[-1], len(low))]  # so that the hull has one edge over the rest of it
+    points = np.array([*zip(columns, outline[columns], strict=True), *above], np.int32)
+    chain = sorted((int(x), int(y)) for ((x, y),) in cv2.convexHull(points) if y < len(low))
     moments = cv2.moments(subject, binaryImage=True)
     middle = moments["m10"] / moments["m00"]
-    edges = [sorted(edge) for edge in pairwise([*hull, hull[0]])]
-    over = [edge for edge in edges if edge[0][0] <= middle < edge[1][0]]
-    level = np.zeros(across, np.float32)
-    if not over:
-        return level
-    (left, start), (right, end) = min(over, key=lambda edge: float(np.interp(middle, *np.transpose(edge))))
-    if abs(end - start) > _STEEPEST * (right - left):
-        return level
-    return np.interp(np.arange(across), (left, right), (start, end)).astype(np.float32)
+    edges = [*pairwise(chain)]
+    resting = next((n for n, (start, end) in enumerate(edges) if start[0] <= middle < end[0]), None)
+    if resting is None or not (_is_flat(*edges[resting]) or _joins_feet(outline, *edges[resting])):
+        return np.zeros(across, np.float32)
+    feet = [n for n, edge in enumerate(edges) if n == resting or _joins_feet(outline, *edge)]
+    ground = np.array(chain[feet[0] : feet[-1] + 2], np.float32)
+    return np.interp(np.arange(across), ground[:, 0], ground[:, 1]).astype(np.float32)
+
+
+def _is_flat(start: Point, end: Point, most: float = _FLAT) -> bool:
+    return abs(end[1] - start[1]) <= most * (end[0] - start[0])
+
+
+def _joins_feet(outline: npt.NDArray[np.int_], start: Point, end: Point) -> bool:
+    """Whether both ends stand on the ground: beside the higher one, too, there is room under the subject."""
+    halfway = (start[0] + end[0]) // 2
+    beside = slice(start[0], halfway + 1) if start[1] > end[1] else slice(halfway, end[0])
+    room = outline[beside].max() - max(start[1], end[1])
+    enough = max(_ROOM * abs(end[1] - start[1]), 0.01 * len(outline))
+    return _is_flat(start, end, _STEEPEST) and bool(room >= enough)
 
 
 def _blurred(layer: Floats, wide: float, high: float) -> Floats:

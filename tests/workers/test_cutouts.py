@@ -556,6 +556,24 @@ def test_a_shadow_touches_both_feet_of_what_is_seen_at_an_angle(left, right):
     assert not alpha[max(left, right) + 25 :].any()
 
 
+@pytest.mark.parametrize(("left", "right"), [(270, 290), (250, 290), (270, 180)])
+def test_a_shadow_touches_the_wheel_beside_a_stand_and_every_visible_leg_of_a_table(left, right):
+    """The left one is beside the line that it rests on; then steep lines are, as of what is seen at its corner."""
+    mask = mask_with((100, 150, 100, 500), (400, 600))
+    mask[150:left, 120:150] = mask[150:300, 220:250] = mask[150:right, 450:480] = 255
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), mask)
+    for foot, bottom in ((130, left), (230, 300), (460, right)):
+        assert alpha[bottom : bottom + 2, foot : foot + 5].min() > 40
+
+
+def test_a_bumper_hangs_over_the_ground_that_the_wheels_stand_on():
+    car = mask_with((100, 200, 100, 500), (400, 600))
+    car[180:224, 150:200] = car[180:224, 400:450] = 255
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), car)
+    assert not alpha[200:205, 100:120].any()
+    assert alpha[222:226, 105:120].min() > 20
+
+
 @pytest.mark.parametrize(("left", "right"), [(380, 210), (201, 380)])
 def test_what_only_hangs_beside_a_foot_does_not_tilt_the_ground(left, right):
     subject = on_two_feet(left, right)
