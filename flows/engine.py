@@ -101,7 +101,7 @@ def start() -> None:
     )
     server = Server(quiet)
     thread = threading.Thread(target=server.run, args=([listening],), name="prefect server", daemon=True)
-    with _alone():
+    with alone():
         thread.start()
         waited = 0.0
         while not server.started and thread.is_alive() and waited < _STARTS_WITHIN:
@@ -122,13 +122,11 @@ def start() -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """No other process starts one in this home meanwhile: of two that make its database at once, one would fail."""
-    from prefect.settings import PREFECT_HOME
-
     with ExitStack() as until_then:
         with suppress(OSError):  # it may be elsewhere, and not there yet; a network share may know no such locks
-            folder = os.open(PREFECT_HOME.value(), os.O_RDONLY)
+            folder = os.open(os.path.expanduser(os.environ["PREFECT_HOME"]), os.O_RDONLY)
             until_then.callback(os.close, folder)
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield

@@ -17,6 +17,7 @@ from datetime import datetime
 
 import requests
 
+from flows.engine import alone
 from schemas.clock import Clock
 from store.settings import OUR_PASSWORDS
 
@@ -109,12 +110,14 @@ def keep_prefect(children: Children, ending: threading.Event) -> str:
     """One Prefect server for all the others, on the loopback address; returns its address once it answers, or soon."""
     port = _free_port()
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    # Its environment is open to other processes of our user, Ray's workers among them, and it needs none of these.
-    children.keep("prefect server", command, {"PREFECT_API_URL": "", **dict.fromkeys(OUR_PASSWORDS, "")}, quiet=True)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(int(_PREFECT_STARTS_WITHIN / 0.5)):
-        if ending.wait(0.5) or _answers(address):
-            break
+    # Its environment is open to other processes of our user, Ray's workers among them, and it needs none of these.
+    env = {"PREFECT_API_URL": "", **dict.fromkeys(OUR_PASSWORDS, "")}
+    with alone():
+        children.keep("prefect server", command, env, quiet=True)
+        for _ in range(int(_PREFECT_STARTS_WITHIN / 0.5)):
+            if ending.wait(0.5) or _answers(address):
+                break
     return address
 
 

@@ -62,6 +62,26 @@ for _ in range(6):
 print([os.waitpid(each, 0)[1] for each in children])
 """
 
+_STARTS_BESIDE_SERVE = """
+import os, threading
+from flows import engine
+from portal.cli.children import Children, keep_prefect
+from schemas.clock import system_clock
+from store.settings import Settings
+
+engine.prepare(Settings())
+child = os.fork()
+if child == 0:
+    engine.start()
+    os._exit(0)
+ending, states = threading.Event(), []
+children = Children(ending, system_clock, states)
+keep_prefect(children, ending)
+print(os.waitpid(child, 0)[1], [state.restarts for state in states])
+ending.set()
+children.join()
+"""
+
 
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -110,6 +130,13 @@ def test_commands_that_are_the_first_in_a_home_at_once_all_have_their_server(tmp
     words = [sys.executable, "-c", _STARTS_SIX_AT_ONCE]
     done = subprocess.run(words, env=env | {"BGBATCH_HOME": str(tmp_path / "home")}, capture_output=True, text=True)
     assert done.stdout == "[0, 0, 0, 0, 0, 0]\n", done.stderr
+
+
+def test_a_command_beside_serve_that_is_the_first_in_a_home_has_its_server(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = [sys.executable, "-c", _STARTS_BESIDE_SERVE]
+    done = subprocess.run(words, env=env | {"BGBATCH_HOME": str(tmp_path / "home")}, capture_output=True, text=True)
+    assert done.stdout == "0 [0]\n", done.stderr
 
 
 def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Path) -> None:
