@@ -31,13 +31,21 @@ _Reply = dict[str, Any]
 _ABSENT = {"NoSuchKey", "NoSuchVersion", "NoSuchUpload"}
 _KINDS = (("Contents", Kind.OBJECT), ("Versions", Kind.VERSION), ("DeleteMarkers", Kind.MARKER))
 
-_NO_ANSWER = (BotoCoreError, ResponseParserError, ClientError, KeyError, RecursionError)
+_NO_ANSWER = (BotoCoreError, ResponseParserError, ClientError, KeyError, ValueError, RecursionError)
 """No connection, half an answer, one that breaks off or lacks what each has: these are no `OSError`s by themselves.
 
 A recursion is a redirect that does not say where to: aiobotocore asks for it where it was sent away.
 """
 _IN_LISTINGS = {"IsTruncated", "Name", "Bucket"}
 """One of these is in each; not all servers say of their uploads that this is the last page."""
+_IN_ENTRIES = {
+    "Contents": {"Key", "Size"},
+    "Versions": {"Key"},
+    "DeleteMarkers": {"Key"},
+    "CommonPrefixes": {"Prefix"},
+    "Uploads": {"Key", "UploadId"},
+}
+"""What each thing in a listing has."""
 _MOST_IN_ONE = 5 * 2**30
 """Bytes that S3 takes in one request. In parts, a writer that is killed leaves those that came: they are in no listing,
 and in a customer's own place nobody would look for them."""
@@ -70,12 +78,15 @@ class S3:
         Raises `OSError` for an answer that is no listing: it would pass for one of nothing at all.
         """
         following: dict[str, str] = {}
+        been: set[tuple[str, ...]] = set()  # a listing that goes round would have no end
         while True:
             page = self.call(method, **arguments, **following)
             with _answered():
-                asked, following = following, after(page) if page.get("IsTruncated") else {}
-            if not page.keys() & _IN_LISTINGS or (following and following == asked):
+                following = after(page) if page.get("IsTruncated") else {}
+            mark = tuple(following.values())
+            if not page.keys() & _IN_LISTINGS or mark in been or not _is_whole(page):
                 raise OSError(errno.EBADMSG, "no listing, or one that does not go on")
+            been.add(mark)
             yield page
             if not following:
                 return
@@ -304,6 +315,10 @@ def _listed(page: _Reply) -> Sequence[StoredObject]:
         for each in page.get(listed, ())
     ]
     return sorted([*found, *rest], key=_by_key) if rest else found
+
+
+def _is_whole(page: _Reply) -> bool:
+    return all(needed <= each.keys() for name, needed in _IN_ENTRIES.items() for each in page.get(name, ()))
 
 
 def after_object(page: _Reply) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from schemas.errors import NotFound, StillThere, StoreFault
 from store.objects.folder import _NAMELESS, Folder, write_whole
 from store.objects.object_store import ObjectStore
-from store.objects.s3 import _listed
+from store.objects.s3 import _after_version, _listed, after_object
 from store.objects.s3_listing import _read_page
 from store.objects.storage import Kind, Refused, StoredObject
 from store.outside.listing import list_place
@@ -336,16 +336,34 @@ def test_an_answer_that_breaks_off_is_a_fault_of_the_store_and_nothing_unforesee
         b"<Result><Name>bucket</Name><IsTruncated>true</IsTruncated></Result>",
         b"<Result><IsTruncated>true</IsTruncated><NextKeyMarker>a</NextKeyMarker>"
         b"<NextUploadIdMarker>b</NextUploadIdMarker></Result>",
+        b"<Result><IsTruncated>false</IsTruncated><Upload><Key>2026-11-25T12/1</Key></Upload><Version><Size>1</Size></Version>"
+        b"<Contents><Key>photos/1.jpg</Key><ETag>1</ETag></Contents></Result>",
+        b"<Result><IsTruncated>false</IsTruncated><Upload><Key>2026-11-25T12/1</Key><Initiated>one day</Initiated>"
+        b"</Upload><Contents><Key>photos/1.jpg</Key><ETag>1</ETag><Size>all</Size></Contents></Result>",
     ],
-    ids=["empty", "a page for people", "cut without a mark", "the same mark for ever"],
+    ids=["empty", "a page for people", "cut without a mark", "the same mark for ever", "half of a thing", "no number"],
 )
 def test_what_is_no_listing_is_a_fault_and_not_a_listing_of_nothing(body: bytes) -> None:
     with answering(lambda request: (200, body)) as objects:
         for look in (objects.children, lambda prefix: list(objects.walk(prefix)), objects.delete_folder):
             with pytest.raises(StoreFault):
                 look("2026-11-25T12")
+        there = Settings(s3_endpoint=s3_of(objects).filesystem.endpoint_url, s3_key="k", s3_secret=SecretStr("s"))
         with pytest.raises(StoreFault):
-            list(list_place("s3://bucket/photos", Settings(s3_endpoint=s3_of(objects).filesystem.endpoint_url)))
+            list(list_place("s3://bucket/photos", there))
+
+
+def test_a_listing_that_goes_round_ends_as_a_fault() -> None:
+    def from_one_to_the_other(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        mark = b"b" if "=a" in request.path else b"a"
+        marks = b"".join(b"<Next%s>%s</Next%s>" % (each, mark, each) for each in (b"ContinuationToken", b"KeyMarker"))
+        return 200, b"<Result><Name>bucket</Name><IsTruncated>true</IsTruncated>%s</Result>" % marks
+
+    with answering(from_one_to_the_other) as objects:
+        s3 = s3_of(objects)
+        for method, after in (("list_objects_v2", after_object), ("list_object_versions", _after_version)):
+            with pytest.raises(OSError, match="does not go on"):
+                list(s3.pages(method, after))
 
 
 def test_a_redirect_that_does_not_say_where_to_is_a_fault_of_the_store() -> None:
