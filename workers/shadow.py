@@ -31,6 +31,9 @@ _FAINT, _DARK = 0.30, 0.35
 _FRONT, _UNDER = 0.55, 0.75
 """How much of them lies above the line that the subject stands on, of their depth."""
 
+_CUT_OFF = 0.3
+"""Share of the subject's width on the photo's last row from which on what it stands on is not to be seen."""
+
 _SEEN = 2.5
 """Sigmas beyond its edge at which nothing is to be seen of either."""
 
@@ -46,16 +49,28 @@ _ENOUGH = 8.0
 
 
 def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
-    """The subject with a black shadow under it: straight colour, and alpha. Without a subject nothing is added."""
+    """The subject with a black shadow under it: straight colour, and alpha.
+
+    Without a subject, or where it goes on below the photo, nothing is added.
+    """
     subject = (alpha > 127).view(np.uint8)
     left, top, across, down = cv2.boundingRect(subject)
-    if not across:
+    if not across or subject[-1].sum() > _CUT_OFF * across:
         return rgb, alpha
+    height, width = alpha.shape
     strip, first = _ground(alpha, left, top, across, down)
     risen = _risen(subject[top : top + down, left : left + across])
-    rows = np.pad(risen, (left, alpha.shape[1] - left - across), "edge") - np.float32(top + down + first)
-    under = _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), strip, rows)
+    rows = np.pad(risen, (left, width - left - across), "edge") - np.float32(top + down + first)
+    beside, below = reach(across, down)
+    strip *= _fading(width, beside - left) * _fading(width, beside - (width - left - across))[::-1]
+    fading = _fading(height, below - (height - top - down))[::-1]
+    under = _under(np.ascontiguousarray(rgb), np.ascontiguousarray(alpha), strip, rows, fading)
     return cast(tuple[Pixels, Pixels], under)
+
+
+def _fading(length: int, lacking: int) -> Floats:
+    """What is left of the shadow, from an edge inwards, when so many pixels of it are cut off there: no line is seen."""
+    return np.clip((np.arange(length, dtype=np.float32) + np.float32(0.5)) / max(lacking, np.float32(0.5)), 0, 1)
 
 
 def reach(across: int, down: int) -> tuple[int, int]:
@@ -144,8 +159,8 @@ def _reached(sigma: float) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _under(rgb, alpha, strip, rows):  # type: ignore[no-untyped-def]
-    """`rows`: in each column, the strip's row at the photo's first one, with a fraction."""
+def _under(rgb, alpha, strip, rows, fading):  # type: ignore[no-untyped-def]
+    """`rows`: in each column, the strip's row at the photo's first one, with a fraction. `fading`: of each row."""
     colours, out = rgb.copy(), alpha.copy()
     last = strip.shape[0] - 1
     for y in range(alpha.shape[0]):
@@ -155,7 +170,7 @@ def _under(rgb, alpha, strip, rows):  # type: ignore[no-untyped-def]
                 continue
             above = int(row)
             part = np.float32(row - above)
-            shade = strip[above, x] * (np.float32(1) - part) + strip[above + 1, x] * part
+            shade = (strip[above, x] * (np.float32(1) - part) + strip[above + 1, x] * part) * fading[y]
             a = np.float32(alpha[y, x]) / np.float32(255)
             whole = a + (np.float32(1) - a) * shade
             out[y, x] = np.uint8(min(whole * np.float32(255) + np.float32(0.5), np.float32(255)))

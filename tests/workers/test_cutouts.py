@@ -581,8 +581,27 @@ def test_what_only_hangs_beside_a_foot_does_not_tilt_the_ground(left, right):
     assert not alpha[220:340][subject[220:340] == 0].any()
 
 
+@pytest.mark.parametrize("room", [0, 1, 3, 8])
+def test_a_shadow_ends_softly_where_the_photo_does(room):
+    car = on_two_feet(300, 300)[: 300 + room, 100 - room : 500 + room]
+    _, alpha = with_shadow(np.zeros((*car.shape, 3), np.uint8), car)
+    shade = np.where(car == 0, alpha, 0)
+    assert max(shade[:, 0].max(), shade[:, -1].max(), shade[-1].max()) <= 4
+    assert shade.max() > 40
+
+
+def test_what_goes_on_below_the_photo_has_no_shadow_and_what_touches_its_edge_has():
+    soft = mask_with((100, 400, 100, 500), (400, 600))
+    soft[380:, 200:300] = 200  # where a shadow would darken it
+    rgb, alpha = with_shadow(NOISE[:1, :1].repeat(400, 0).repeat(600, 1), soft)
+    assert np.array_equal(alpha, soft)
+    assert (rgb == NOISE[0, 0]).all()
+    wheels = on_two_feet(400, 400)
+    assert with_shadow(np.zeros((400, 600, 3), np.uint8), wheels)[1][380:398, 200:400].max() > 40
+
+
 @pytest.mark.parametrize("shape", [(1, 100), (1, 1), (100, 1), (2, 3)])
-def test_a_subject_of_any_size_has_a_shadow(shape):
+def test_a_subject_of_any_size_may_have_a_shadow(shape):
     _, alpha = with_shadow(np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8))
     assert (alpha == 255).all()
 
