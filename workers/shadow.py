@@ -71,7 +71,7 @@ def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
 def _fading(length: int, lacking: int) -> Floats:
     """What is left of the shadow, from an edge inwards, when so many pixels of it are cut off there: no line."""
     inwards = np.arange(length, dtype=np.float32) + np.float32(0.5)
-    return np.minimum(inwards / np.float32(max(lacking, 0.5)), np.float32(1))
+    return np.asarray(np.minimum(inwards / np.float32(max(lacking, 0.5)), 1), np.float32)
 
 
 def reach(across: int, down: int) -> tuple[int, int]:
