@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.exc import InternalError, NotSupportedError, OperationalError
 
 from schemas.errors import RecordsNewer
 from store.records.tables import metadata
@@ -32,6 +32,9 @@ _BUSY_SECONDS = 30
 _STILL_SECONDS = 60
 """Of PostgreSQL: a transaction whose process stands still for longer is ended. Others wait for what it holds: all
 withdrawals for one of them that waits for an admission."""
+_STANDBY = ("25006", "0A000")
+"""What PostgreSQL answers to a write while another server takes over: here only reading is allowed. The second one
+where the connection read before."""
 _LOG_WAIT_SECONDS = 2  # writers wait while it waits for readers
 _READS = "bgbatch_reads"
 _THREADS = 40  # of the portal, which may all have a connection at once
@@ -66,8 +69,8 @@ class Records:
                             f"SET LOCAL idle_in_transaction_session_timeout = '{_STILL_SECONDS}s'"
                         )
                     yield connection
-            except InternalError as ended:
-                if not ended.connection_invalidated:
+            except (InternalError, NotSupportedError) as ended:
+                if not ended.connection_invalidated and getattr(ended.orig, "sqlstate", None) not in _STANDBY:
                     raise
                 # As while the records are away: whoever waits for them then goes on now, too.
                 raise OperationalError(ended.statement, ended.params, ended, hide_parameters=True) from None

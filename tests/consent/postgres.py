@@ -26,6 +26,16 @@ _numbers = itertools.count(1)
 @cache
 def server() -> str:
     """The server's address without a database name. It stops when the tests end."""
+    return _start()
+
+
+@cache
+def standby() -> str:
+    """The same of a server that another's place has not come to yet: it can be read, and has an empty database."""
+    return f"postgresql+psycopg://{_start('standby.signal')}/postgres"
+
+
+def _start(*signals: str) -> str:
     programs = _programs()
     home = Path(tempfile.mkdtemp(prefix="bgbatch-pg-", dir="/tmp"))
     user = _unprivileged_user()
@@ -37,6 +47,8 @@ def server() -> str:
     data, port = home / "data", free_port()
     initdb = [programs / "initdb", "-D", data, "-U", "tests", "-A", "trust", "-E", "UTF8", "--locale=C"]
     subprocess.run(initdb, check=True, **run)
+    for name in signals:
+        (data / name).touch()
     options = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={home}", "fsync=off")
     said = [f"-c{option}" for option in options]
     process = subprocess.Popen([*TIED, programs / "postgres", "-D", data, *said], **run)

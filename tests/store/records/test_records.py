@@ -14,7 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, String, event, insert, inspect, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from lake.copies.manifest import Kind
 from schemas.batch import BatchState
@@ -31,7 +31,7 @@ from store.records.schedules import Overlap
 from store.records.tables import metadata
 from store.settings import Settings
 from store.transient.backdrop import A_PHOTO_OF_THE_BATCH
-from tests.consent.postgres import new_database
+from tests.consent.postgres import new_database, standby
 
 MIGRATIONS = Path(__file__).parents[3] / "store" / "records" / "migrations"
 
@@ -156,6 +156,19 @@ def test_nobody_waits_for_hours_for_a_postgresql_whose_machine_is_gone_unless_th
         says = connection.connection.driver_connection.info.get_parameters()
     records.engine.dispose()
     assert (says["connect_timeout"], says["keepalives_idle"], says["tcp_user_timeout"]) == ("10", "99", "30000")
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_a_server_that_can_only_be_read_until_it_takes_over_is_to_writers_as_one_that_is_away(
+    read_before: bool,
+) -> None:
+    """A dispatcher that met another fault three times in a row ended."""
+    records = unopened_records(Settings(records_url=standby()))
+    if read_before:
+        with records.reading() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+    with pytest.raises(OperationalError), records.transaction() as connection:
+        connection.execute(text("CREATE TABLE written (one int)"))
 
 
 def test_behind_a_pooler_that_shares_connections_nobody_meets_anothers_prepared_statement(postgres: Records) -> None:
