@@ -7,12 +7,12 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import lru_cache
 
-from schemas.errors import FetchFailed, FileTooLarge, NotFound, StoreFault
+from schemas.errors import FetchFailed, FileTooLarge
 from store.objects.folder import Folder, partial_name, write_whole
 from store.objects.no_links import open_file, open_folder
 from store.objects.object_store import ObjectStore, no_such_object, open_store
+from store.objects.storage import error_code
 from store.outside.fetch import Fetcher, FetchLimits
 from store.settings import Settings
 
@@ -50,27 +50,33 @@ def open_outside(settings: Settings) -> ReadOutside:
     most = settings.max_bytes
     fetcher = Fetcher(FetchLimits(bytes=most))
 
-    @lru_cache(maxsize=16)
-    def store(root: str) -> ObjectStore:
-        return open_store(root, settings)
-
     def read(url: str) -> bytes:
         if url.startswith(FETCHED):
             return fetcher.get(url)
         if url.startswith("file://"):
             return _read_file(url.removeprefix("file://"), most)
-        bucket, _, key = url.removeprefix("s3://").partition("/")
-        try:
-            # Whoever named a single object said no size, and may put another there at any time.
-            if store(f"s3://{bucket}").size(key) > most:
-                raise _too_large(most)
-            return store(f"s3://{bucket}").read(key)
-        except NotFound:
-            raise
-        except StoreFault:
-            raise FetchFailed(_REFUSED) from None
+        return _read_object(url, settings)
 
     return read
+
+
+def _read_object(url: str, settings: Settings) -> bytes:
+    """An object on S3. Raises `NotFound`, `FetchFailed` with the server's own code."""
+    from store.objects.s3 import S3  # slow to import
+
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    try:
+        data = S3(f"s3://{bucket}", settings).get_start(key, settings.max_bytes + 1)
+    except OSError as error:
+        code = error_code(error)
+        if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+            raise no_such_object() from None
+        raise FetchFailed(
+            f"The photo's own place did not give it: {code}. Check that it may be read, or try again later."
+        ) from None
+    if len(data) > settings.max_bytes:
+        raise _too_large(settings.max_bytes)
+    return data
 
 
 def _read_file(path: str, most: int) -> bytes:

@@ -6,14 +6,16 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import pytest
+import s3fs
+from pydantic import SecretStr
 
-from schemas.errors import FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
+from schemas.errors import FetchFailed, FileTooLarge, NotAllowed, NotFound, StoreFault, UserError
 from store.objects.no_links import open_folder
 from store.outside.allowed import allow, check_place, normal_place, real_place
 from store.outside.listing import list_place
@@ -21,7 +23,8 @@ from store.outside.opened import open_outside, open_to_deliver
 from store.records.database import Records
 from store.records.people import create_account
 from store.settings import Settings
-from tests.store.conftest import NOON, open_store, rclone_bucket
+from tests.store import ceph
+from tests.store.conftest import NOON, ceph_bucket, open_store, rclone_bucket
 
 
 def checked(records: Records, settings: Settings, named: Path, allowed: Path) -> str:
@@ -95,6 +98,42 @@ def test_a_photo_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
         file.truncate(31_000_000)
     with pytest.raises(FileTooLarge):
         open_outside(Settings(home=tmp_path / "home"))(f"file://{photo}")
+
+
+@pytest.mark.parametrize("bucket", [rclone_bucket, ceph_bucket])
+def test_a_photo_in_a_bucket_is_read_in_one_request_up_to_the_limit(
+    bucket: Callable[[], tuple[str, Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for its size first, it may be another one by then, of any size."""
+    url, settings = bucket()
+    place, limit = open_store(url, settings), settings.max_bytes
+    for name, size in (("empty", 0), ("small", 1), ("full", limit), ("over", limit + 1)):
+        place.write(f"VIN1/{name}.jpg", bytes(size))
+    asked, ask = [], s3fs.S3FileSystem._call_s3
+
+    async def noted(self: s3fs.S3FileSystem, method: str, *arguments: object, **more: object) -> object:
+        asked.append(method)
+        return await ask(self, method, *arguments, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", noted)
+    read = open_outside(settings)
+    assert [len(read(f"{url}/VIN1/{name}.jpg")) for name in ("empty", "small", "full")] == [0, 1, limit]
+    with pytest.raises(FileTooLarge):
+        read(f"{url}/VIN1/over.jpg")
+    with pytest.raises(NotFound):
+        read(f"{url}/VIN1/none.jpg")
+    assert asked == ["get_object"] * 5
+
+
+def test_a_bucket_that_gives_no_photo_is_told_by_the_servers_own_code() -> None:
+    """It may be its owner's policy, our own key that has run out, or a server that has too much to do."""
+    url, settings = ceph_bucket()
+    open_store(url, settings).write("VIN1/1.jpg", b"a photo")
+    others = settings.model_copy(update={"s3_key": ceph.OTHER_KEY, "s3_secret": SecretStr(ceph.OTHER_SECRET)})
+    with pytest.raises(FetchFailed, match="did not give it: AccessDenied"):
+        open_outside(others)(f"{url}/VIN1/1.jpg")
+    with pytest.raises(FetchFailed, match="did not give it: NoSuchBucket"):
+        open_outside(settings)("s3://none-of-that-name/1.jpg")
 
 
 @contextmanager
