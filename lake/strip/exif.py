@@ -4,8 +4,10 @@ from __future__ import annotations
 
 _ORIENTATION = 0x0112
 _SHORT = 3
-_SIZES = {_SHORT: 2, 4: 4, 8: 2, 9: 4}
+_SIZES = {_SHORT: 2, 4: 4, 6: 1, 8: 2, 9: 4, 13: 4}
 """Bytes of a whole number, by its type. The standard wants the first; workers heed the others, too."""
+_ORDERS = {b"II*\0": "little", b"MM\0*": "big", b"II\0*": "little", b"MM*\0": "big", b"MM\0+": "big"}
+"""By how it begins. The last three are in no standard, and workers heed them, too."""
 
 
 def orientation(tiff: bytes) -> int:
@@ -14,7 +16,7 @@ def orientation(tiff: bytes) -> int:
     Before it may stand what it is called, even twice.
     """
     tiff = tiff.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
+    order = _ORDERS.get(tiff[:4])
     if order is None:
         return 1
 
@@ -24,7 +26,9 @@ def orientation(tiff: bytes) -> int:
     directory = number(4, 4)
     for place in range(number(directory, 2)):
         entry = directory + 2 + 12 * place
-        if number(entry, 2) == _ORIENTATION:
+        if entry + 12 > len(tiff):
+            break
+        if number(entry, 2) == _ORIENTATION and number(entry + 4, 4):
             value = number(entry + 8, _SIZES.get(number(entry + 2, 2), 0))
             return value if 1 <= value <= 8 else 1
     return 1

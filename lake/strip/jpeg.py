@@ -20,7 +20,7 @@ def strip_jpeg(data: bytes) -> bytes:
     """The first image of the file with its orientation and colour profile. Raises `ValueError` for a broken one."""
     kept: list[bytes] = []
     profile: list[tuple[int, int]] = []
-    turned = 0
+    exif: list[bytes] = []
     place = 2
     while True:
         marker, place = _next_marker(data, place)
@@ -32,7 +32,7 @@ def strip_jpeg(data: bytes) -> bytes:
             raise ValueError("a segment leaves the file")
         body = data[place + 2 : end]
         if marker == _APP1 and body.startswith(_EXIF):
-            turned = turned or orientation(body)  # of several the first counts
+            exif.append(body if not exif else body.removeprefix(_EXIF))  # what does not fit into one is in several
         elif marker == _APP0 and body.startswith(b"JFIF\0") and len(body) >= 14:
             kept.append(_segment(marker, body[:12] + b"\0\0"))  # its thumbnail goes
         elif marker == _APP2 and body.startswith(_ICC):
@@ -48,10 +48,11 @@ def strip_jpeg(data: bytes) -> bytes:
             kept.append(data[place : found.start()])
             place = found.start()
     _strip_profile(kept, [at for _, at in sorted(profile)])
-    exif = [_segment(_APP1, _EXIF + only_orientation(turned))] if turned > 1 else []
+    turned = orientation(b"".join(exif))
+    turning = [_segment(_APP1, _EXIF + only_orientation(turned))] if turned > 1 else []
     # JFIF wants to be first; EXIF comes right behind it.
     at = 1 if kept and kept[0][1] == _APP0 else 0
-    return b"".join((b"\xff\xd8", *kept[:at], *exif, *kept[at:], b"\xff\xd9"))
+    return b"".join((b"\xff\xd8", *kept[:at], *turning, *kept[at:], b"\xff\xd9"))
 
 
 def _is_kept(marker: int, body: bytes) -> bool:
