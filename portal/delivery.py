@@ -17,7 +17,7 @@ from schemas.errors import AlreadyExists, NotDelivered, StoreFault
 from schemas.ids import BatchId
 from schemas.naming import names_of, shown
 from schemas.options import CutoutOptions
-from schemas.results import Done, Failed, results_by_number
+from schemas.results import Standing, standing
 from store.objects.folder import write_whole
 from store.objects.object_store import ObjectStore
 from store.parallel import all_in_parallel, in_parallel
@@ -50,7 +50,7 @@ class Results:
     """A batch as its customer sees it. `names`: item number -> relative path of its cutout."""
 
     manifest: Manifest
-    by_number: Mapping[int, Done | Failed]
+    became: Standing
     names: Mapping[int, str]
 
     @property
@@ -61,7 +61,7 @@ class Results:
     @property
     def done(self) -> list[int]:
         """Numbers of the items that have a cutout."""
-        return [number for number, result in sorted(self.by_number.items()) if isinstance(result, Done)]
+        return sorted(self.became.done)
 
     def options_of(self, number: int) -> CutoutOptions:
         """How an item was to come out."""
@@ -75,7 +75,7 @@ class Results:
 def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
     """What has become of a batch so far. Raises `BatchNotSealed`, `StoreFault`."""
     manifest = transient.manifest(batch_id)
-    return Results(manifest, results_by_number(transient.reports(batch_id)), names_of(manifest))
+    return Results(manifest, standing(transient.reports(batch_id)), names_of(manifest))
 
 
 def deliver(transient: TransientStore, results: Results, to: Path, on_item: Callable[[], None]) -> int:

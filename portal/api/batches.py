@@ -31,11 +31,10 @@ from portal.api.shapes import (
     with_headers,
 )
 from portal.batches import ask_again, call_off
-from portal.delivery import Results
 from portal.outcomes import Kind
 from portal.permission import live_grant_ids
 from portal.web.zip_answer import zip_answer
-from schemas.batch import BatchState
+from schemas.batch import BatchState, Item, Stamp
 from schemas.errors import NotFound, WrongMediaType, WrongState
 from schemas.options import Format
 from schemas.receipt import Receipt
@@ -158,8 +157,11 @@ def list_items(
         found += [number for number in some if _is_asked_for(became.kind(number), outcome)]
     shown = found[:limit]
     names = portal.outcomes.names(manifest, shown)
-    results = Results(manifest, portal.outcomes.results(record, became, shown), names)
-    items = tuple(item_answer(results, number) for number in shown)
+    results = portal.outcomes.results(record, became, shown)
+    stamp = manifest.stamp
+    items = tuple(
+        _item_answer(stamp, manifest.items[number - 1], results.get(number), names.get(number)) for number in shown
+    )
     return Items(items=items, next=shown[-1] if len(found) > limit else None)
 
 
@@ -236,15 +238,13 @@ async def watch(sender: TheSender, batch_id: str, request: Request) -> Response:
     return StreamingResponse(_events(sender, batch_id, request), media_type="text/event-stream")
 
 
-def item_answer(results: Results, number: int) -> ItemAnswer:
-    """What the API says of one photo."""
-    item = results.manifest.items[number - 1]
-    answer = ItemAnswer(number=number, path=item.path, size=item.size, outcome="waiting")
-    result = results.by_number.get(number)
+def _item_answer(stamp: Stamp, item: Item, result: Done | Failed | None, name: str | None) -> ItemAnswer:
+    """What the API says of one photo. `name`: that of its cutout."""
+    answer = ItemAnswer(number=item.number, path=item.path, size=item.size, outcome="waiting")
     if isinstance(result, Done):
-        place = f"/v1/batches/{results.stamp.batch_id}/items/{number}/cutout"
+        place = f"/v1/batches/{stamp.batch_id}/items/{item.number}/cutout"
         facts = {"outcome": "done", "width": result.width, "height": result.height, "flags": result.flags}
-        return answer.model_copy(update=facts | {"cutout": place, "cutout_path": results.names[number]})
+        return answer.model_copy(update=facts | {"cutout": place, "cutout_path": name})
     if isinstance(result, Failed):
         return answer.model_copy(update={"outcome": "failed", "code": result.code, "sentence": result.sentence})
     return answer

@@ -37,7 +37,6 @@ from schemas.errors import BgbatchError
 from schemas.ids import AccountId
 from schemas.options import CutoutOptions
 from schemas.receipt import Receipt
-from schemas.results import Done, Failed
 from store.objects.object_store import open_store
 from store.purging.receipts import list_receipts, verify_receipts
 from store.records import people, sessions
@@ -104,7 +103,7 @@ class Story:
         failures = tuple(
             (item.path, result.code, result.sentence)
             for item in results.manifest.items
-            if isinstance(result := results.by_number[item.number], Failed)
+            if (result := results.became.failed.get(item.number)) is not None
         )
         return Sent(customer, stamp, counts, failures)
 
@@ -118,7 +117,7 @@ class Story:
             results = read_results(transient, sent.stamp.batch_id)
             deliver(transient, results, cutouts, lambda: None)
             for item in results.manifest.items:
-                is_done = isinstance(results.by_number[item.number], Done)
+                is_done = item.number in results.became.done
                 photo = (self.folder / "photos" / name / item.path).read_bytes()
                 cutout = (cutouts / results.names[item.number]).read_bytes() if is_done else None
                 pairs.append((f"{sent.customer.name}: {item.path}", photo, cutout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import threading
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,14 +15,14 @@ from random import Random
 import pytest
 
 from flows.parts import Parts, open_parts
-from flows.receive import stamp_batch
+from flows.receive import seal, stamp_batch
 from portal.delivery import Results, deliver, deliver_to_place, read_results, zip_stream
 from portal.intake.archive import Archive, ArchiveLimits, upload_archive
 from portal.intake.copying import Copying
 from portal.intake.folder import find_photos, upload
 from portal.intake.manifest import Listed
 from portal.intake.upload_manifest import upload_manifest
-from schemas.batch import Manifest
+from schemas.batch import Item, Manifest
 from schemas.errors import StoreFault
 from schemas.options import CutoutOptions
 from schemas.results import ShardReport
@@ -114,6 +115,24 @@ def cut(parts: Parts, folder: Path) -> Results:
         parts.transient.write(manifest.stamp, cutout_key(manifest.stamp.batch_id, number, ".png"), photo(number))
         parts.transient.write_report(manifest.stamp, ShardReport(first=number, last=number, results=(done(number),)))
     return read_results(parts.transient, manifest.stamp.batch_id)
+
+
+def test_who_fetches_a_batch_holds_little_of_each_cutout(parts: Parts) -> None:
+    """Ten who fetched a batch of 10,000 at a slow pace held 300 MB in the portal."""
+    count = 5_000
+    items = [Item(number=number, path=f"{number}.jpg", size=8) for number in range(1, count + 1)]
+    with parts.records.transaction() as connection:
+        account_id, _ = create_account(connection, "Acme", "owner@acme.example", NOON, Random(1).randbytes)
+    stamp = stamp_batch(parts, account_id, None, CutoutOptions(), Random(2).randbytes)
+    seal(parts, stamp, items)
+    found = tuple(done(item.number) for item in items)
+    parts.transient.write_report(stamp, ShardReport(first=1, last=count, results=found))
+    tracemalloc.start()
+    results = read_results(parts.transient, stamp.batch_id)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(results.done) == count
+    assert held / count < 700
 
 
 @pytest.mark.parametrize("way", ["folder", "place", "zip"])

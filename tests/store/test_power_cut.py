@@ -14,13 +14,13 @@ import pytest
 
 from portal.delivery import Results, deliver
 from schemas.batch import BatchState, Item, Manifest
+from schemas.results import Standing
 from store.objects.folder import Folder
 from store.records.batches import get_batch, open_batch, seal
 from store.records.database import open_records
 from store.records.people import create_account
 from store.settings import Settings
 from store.transient.transient_store import open_transient
-from tests.batches import done
 from tests.store.conftest import NOON, stamp
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN in the kernel's fs/ext4/ext4.h
@@ -94,9 +94,7 @@ def test_a_cutout_that_was_fetched_is_there_after_a_power_cut(disk: Disk, tmp_pa
     transient = open_transient(Settings(home=tmp_path / "home"), lambda: NOON)
     items = tuple(Item(number=number, path=f"VIN{number}/front.jpg", size=1) for number in (1, 2, 3))
     names = {item.number: item.path.replace("jpg", "png") for item in items}
-    results = Results(
-        Manifest(stamp=stamp(), items=items), {item.number: done(item.number, NOON) for item in items}, names
-    )
+    results = Results(Manifest(stamp=stamp(), items=items), Standing({item.number for item in items}), names)
     cutouts = {number: Random(number).randbytes(5_000) for number in names}
     for number, data in cutouts.items():
         transient.write(results.stamp, results.key(number), data)
