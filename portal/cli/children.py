@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-import requests
-
 from flows.engine import alone
 from schemas.clock import Clock
 from store.settings import OUR_PASSWORDS
@@ -122,6 +120,8 @@ def keep_prefect(children: Children, ending: threading.Event) -> str:
 
 
 def _answers(address: str) -> bool:
+    import requests  # slow to import: only `serve` asks
+
     try:
         return requests.get(f"{address}/api/health", timeout=2).ok
     except requests.RequestException:
