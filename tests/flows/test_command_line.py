@@ -47,8 +47,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    shell = Shell(tmp_path / "home")
+def shell(home: Path) -> Shell:
+    shell = Shell(home)
     records = open_records(at_home(shell.home))
     with records.transaction() as connection:
         create_account(connection, "Acme", "owner@acme.example", system_clock(), os.urandom)

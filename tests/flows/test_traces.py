@@ -64,8 +64,10 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-def test_a_batch_is_one_trace_from_submit_to_purge_without_a_name(tmp_path: Path, collector: Collector) -> None:
-    shell = Shell(tmp_path / "home")
+def test_a_batch_is_one_trace_from_submit_to_purge_without_a_name(
+    home: Path, tmp_path: Path, collector: Collector
+) -> None:
+    shell = Shell(home)
     url = f"http://127.0.0.1:{collector.server_port}"
     shell.env |= {"BGBATCH_TRACES_URL": url}
     shell.run("account", "create", SECRET, "--email", "owner@acme.example")
@@ -73,7 +75,7 @@ def test_a_batch_is_one_trace_from_submit_to_purge_without_a_name(tmp_path: Path
     said = json.loads(shell.run("submit", str(folder), "--account", SECRET, "--json"))
     batch = said["stamp"]["batch_id"]
 
-    settings = Settings(home=tmp_path / "home", traces_url=url)
+    settings = Settings(home=home, traces_url=url)
     prepare(settings)
     from flows.cleanup import purge_what_is_due
 

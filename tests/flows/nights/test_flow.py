@@ -17,9 +17,9 @@ from tests.records import at_home
 
 
 def test_a_night_by_command_delivers_the_next_one_has_nothing_to_do_and_a_look_by_cron_cuts_what_is_due(
-    tmp_path: Path,
+    home: Path, tmp_path: Path
 ) -> None:
-    shell = Shell(tmp_path / "home")
+    shell = Shell(home)
     shell.run("account", "create", "Bazaar", "--email", "owner@bazaar.example")
     catalog = lay_out(tmp_path / "catalog", {"lot1/1.jpg": photo("coffee"), "lot2/1.jpg": photo("motorcycle")})
     far_from_now = f"0 {(datetime.now(ZoneInfo('Europe/Berlin')).hour + 12) % 24} * * *"
