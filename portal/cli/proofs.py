@@ -14,6 +14,8 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from consent.ledger import find_grant
+from consent.suppression import noted_purges, open_suppressions
+from flows.parts import Parts
 from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
@@ -31,7 +33,7 @@ from schemas.certificate import Certificate, MoreLinks, check_certificate, check
 from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
 from schemas.ids import GrantId
-from schemas.receipt import Receipt
+from schemas.receipt import Receipt, receipt_hash
 from store.purging.certificates import certify, more_links
 from store.purging.receipts import each_receipt, list_receipts, newest_receipts, verify_receipts
 from store.records.batches import get_batch
@@ -52,10 +54,10 @@ def receipts(
         with parts.records.reading() as connection:
             count = verify_receipts(each_receipt(connection))
             if as_json:
-                listed = each_receipt(connection) if subject is None else _receipts_of(connection, subject)
+                listed = each_receipt(connection) if subject is None else _receipts_of(parts, connection, subject)
                 show_json_list(each.model_dump(mode="json") for each in listed)
                 return
-            found = newest_receipts(connection, _SHOWN) if subject is None else _receipts_of(connection, subject)
+            found = newest_receipts(connection, _SHOWN) if subject is None else _receipts_of(parts, connection, subject)
         rows = [
             (
                 f"{each.kind} {each.subject}",
@@ -73,13 +75,19 @@ def receipts(
             tell(f"Not shown: {earlier}. `bgbatch receipts --json` lists all.")
 
 
-def _receipts_of(connection: Connection, subject: str) -> list[Receipt]:
+def _receipts_of(parts: Parts, connection: Connection, subject: str) -> list[Receipt]:
     """None for what stands undeleted yet. Raises `NotFound` for what there is not."""
     found = list_receipts(connection, subject)
     if not found and find_grant(connection, GrantId(subject)) is None:
         if subject.startswith("g"):  # as no batch's id does
             raise NotFound(f"There is no grant {subject}. `bgbatch consent show ACCOUNT` lists an account's.")
-        get_batch(connection, subject)
+        if get_batch(connection, subject).purged_at is not None:
+            tell(
+                "The records were restored from a backup of before this purge. Its receipt is the one that was noted "
+                "beside the lake, which no chain vouches for."
+            )
+            noted = noted_purges(open_suppressions(parts.settings))
+            found = [each for each in noted if each.subject == subject and each.hash == receipt_hash(each)]
     return found
 
 
