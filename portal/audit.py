@@ -21,7 +21,7 @@ from flows.parts import Parts
 from lake.layout import made_from, may_be_of_a_newer_grant, place_of
 from schemas.batch import PROMISED_LIFE
 from schemas.counting import so_many
-from schemas.errors import BgbatchError, NotFound
+from schemas.errors import BgbatchError, LedgerBroken, NotFound
 from schemas.ids import BatchId, GrantId, parse_batch_id, received_at
 from schemas.receipt import Erased, Receipt, receipt_hash
 from store.objects.object_store import ObjectStore
@@ -92,7 +92,11 @@ def _batches(connection: Connection, result: Audit, now: datetime, beside: Objec
     forgotten: set[str] = set()
     if not gone.issuperset(ids):  # by records that were restored from a backup, or whose newest receipts were deleted
         noted = (each for each in noted_purges(beside) if each.subject not in gone and each.hash == receipt_hash(each))
-        forgotten = _gone(noted, result)
+        try:
+            forgotten = _gone(noted, result)
+        except LedgerBroken as error:  # what no note tells may stand in this one
+            result.broken.append(str(error))
+            return
     result.looked_at["receipts that only the notes beside the lake have"] = len(forgotten)
     gone |= forgotten
     result.broken += [f"batch {each} is past its day and has no receipt" for each in ids if each not in gone]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
 
 import pytest
 from sqlalchemy import update
+from typer.testing import CliRunner
 
 from consent import ledger
 from consent.suppression import open_suppressions
@@ -18,10 +21,11 @@ from flows.parts import open_parts
 from flows.receive import stamp_batch
 from lake.layout import Place
 from portal.audit import audit
+from portal.cli.app import app
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.errors import LedgerBroken
-from schemas.ids import new_batch_id
+from schemas.ids import BatchId, new_batch_id
 from schemas.industries import Industry
 from schemas.options import CutoutOptions
 from schemas.receipt import Erased, Receipt, receipt_hash
@@ -159,6 +163,46 @@ def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, i
     found = audit(parts, NOON, later(60 * 40))
     assert found.broken == broken
     assert found.looked_at["receipts that only the notes beside the lake have"] == 1 - len(broken)
+    parts.records.engine.dispose()
+
+
+@pytest.fixture
+def forgotten(home: Settings) -> Iterator[BatchId]:
+    """A batch that was sent before the backup, purged after it, and whose purge a reconcile has noted."""
+    parts = open_parts(home, lambda: NOON)
+    owner = new_owner(parts.records)
+    batch_id = stamp_batch(parts, owner.account_id, None, CutoutOptions(), Random(1).randbytes).batch_id
+    backup = backed_up(parts.records, home)
+    parts = replace(parts, clock=lambda: later(60 * 23))
+    purge(parts)
+    reconciling.reconcile(parts)
+    parts.records.engine.dispose()
+    restored(backup, home).engine.dispose()
+    parts = open_parts(home, lambda: later(60 * 40))
+    reconciling.reconcile(parts)
+    yield batch_id
+    parts.records.engine.dispose()
+
+
+def test_the_receipt_of_a_purge_that_restored_records_forgot_is_shown_to_the_operator(
+    home: Settings, forgotten: BatchId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BGBATCH_HOME", str(home.home))
+    done = CliRunner().invoke(app, ["receipts", forgotten, "--json"])
+    (told,) = json.loads(done.stdout)
+    assert (told["subject"], told["remaining"]) == (forgotten, 0)
+    assert "restored from a backup of before this purge" in done.stderr
+
+
+def test_an_audit_goes_on_where_a_note_cannot_be_read_and_says_so(home: Settings, forgotten: BatchId) -> None:
+    parts = open_parts(home, lambda: later(60 * 40))
+    (noted,) = open_suppressions(home).files("purges")
+    open_suppressions(home).write(f"purges/{noted}", b"no json")
+    (parts.settings.home / "transient" / "2026-11-20T00").mkdir(parents=True)
+    (parts.settings.home / "transient" / "2026-11-20T00" / "stray").touch()
+    unreadable, left = audit(parts, NOON, later(60 * 40)).broken
+    assert unreadable.startswith("An object among the suppressions beside the lake cannot be read.")
+    assert left == "something lies in the transient store outside any batch"
     parts.records.engine.dispose()
 
 
