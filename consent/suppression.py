@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, func, select
 
 from consent.append import Draft, append, select_events
 from consent.ledger import Refusal, live_grants, withdraw_all
@@ -132,9 +132,7 @@ def accept_end(connection: Connection, objects: ObjectStore) -> None:
 
 def noted_purges(objects: ObjectStore) -> Iterator[Receipt]:
     """The receipts of all batches that were purged, whatever the records know. Raises `StoreFault`, `LedgerBroken`."""
-    for name in objects.files(_PURGES):
-        if name.endswith(".json"):  # a killed writer's partial file does not
-            yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
+    return _receipts_in(objects, _names_of_notes(objects))
 
 
 def _note_end(connection: Connection, objects: ObjectStore) -> None:
@@ -179,8 +177,10 @@ def _note_closings(connection: Connection, objects: ObjectStore) -> int:
 
 def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     mark = _mark(objects, _MARK)
-    # A database that does not hold the marked receipt is another one, or was restored: then all of its are written.
-    after = mark.sequence if mark is not None and _holds(connection, receipts, mark) else 0
+    after = mark.sequence if mark is not None else 0
+    if mark is not None and not _holds(connection, receipts, mark):  # it is another database, or was restored
+        known = _known(connection, _names_of_notes(objects))
+        after = _last_in(known[-1])[0] if known else 0
     query = select(receipts).where(receipts.c.sequence > after).order_by(receipts.c.sequence)
     found = [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
     if not found:
@@ -196,7 +196,34 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
 def _forgotten_purges(connection: Connection, objects: ObjectStore) -> Iterator[Receipt]:
     mark = _mark(objects, _MARK)
     if mark is not None and not _holds(connection, receipts, mark):
-        yield from noted_purges(objects)
+        names = _names_of_notes(objects)
+        yield from _receipts_in(objects, names[len(_known(connection, names)) :])
+
+
+def _names_of_notes(objects: ObjectStore) -> list[str]:
+    return [name for name in objects.files(_PURGES) if name.endswith(".json")]  # a killed writer's partial does not
+
+
+def _receipts_in(objects: ObjectStore, names: Sequence[str]) -> Iterator[Receipt]:
+    for name in names:
+        yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
+
+
+def _known(connection: Connection, names: Sequence[str]) -> Sequence[str]:
+    """The first of these notes, up to the newest whose last receipt the records hold: a year's are not read again."""
+    newest = connection.execute(select(func.max(receipts.c.sequence))).scalar() or 0
+    for count in range(len(names), 0, -1):
+        sequence, start = _last_in(names[count - 1])
+        held = select(receipts.c.sequence).where(receipts.c.sequence == sequence, receipts.c.hash.startswith(start))
+        if sequence <= newest and connection.execute(held).first() is not None:
+            return names[:count]
+    return ()
+
+
+def _last_in(name: str) -> tuple[int, str]:
+    """The number of a note's last receipt, and how its hash begins."""
+    number, _, start = name.removesuffix(".json").partition("-")
+    return int(number), start
 
 
 def _forgotten_withdrawals(connection: Connection, objects: ObjectStore) -> dict[GrantId, _Withdrawal]:

@@ -179,6 +179,26 @@ def test_receipts_of_a_restored_database_are_noted_beside_the_older_ones(home: S
     assert all(sum(subject in text for text in noted) == 1 for subject in subjects)
 
 
+def test_restored_records_read_and_write_no_note_of_what_they_know(home: Settings, objects: ObjectStore) -> None:
+    """Of a year's there are 50,000: each command read all of them, and the next reconcile wrote them once more."""
+    records = open_records(home)
+    subjects = [new_batch_id(NOON, Random(number).randbytes) for number in range(3)]
+    for turn, subject in enumerate(subjects):
+        with records.transaction() as connection:
+            begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(turn))
+            finish_erasures(connection, {subject: later(60)}, later(turn))
+            assert note(connection, objects) == 1
+        if turn == 0:
+            objects.write(f"purges/{objects.files('purges')[0]}", b"no json")  # who reads it says so
+            backup = backed_up(records, home)
+        if turn == 1:
+            records.engine.dispose()
+            records = restored(backup, home)
+            replay(records, objects, later(turn))
+    assert len(objects.files("purges")) == 3
+    records.engine.dispose()
+
+
 def test_an_end_that_was_cut_off_is_found_and_stays_found(home: Settings, objects: ObjectStore) -> None:
     records = open_records(home)
     owner = new_owner(records)
