@@ -76,12 +76,12 @@ def list_all(connection: Connection, account_id: AccountId | None = None) -> lis
     return [_schedule(row) for row in connection.execute(query).mappings()]
 
 
-def list_ids(connection: Connection) -> list[ScheduleId]:
-    """All of them, also of those that can be read no more: the oldest of each account, then the second of each."""
+def list_ids(connection: Connection) -> dict[ScheduleId, AccountId]:
+    """All, also what can be read no more, and whose they are: the oldest of each account, then the second of each."""
     oldest = (schedules.c.created_at, schedules.c.schedule_id)
     place = func.row_number().over(partition_by=schedules.c.account_id, order_by=oldest)
-    query = select(schedules.c.schedule_id).order_by(place, *oldest)
-    return [ScheduleId(each) for each in connection.execute(query).scalars()]
+    query = select(schedules.c.schedule_id, schedules.c.account_id).order_by(place, *oldest)
+    return {ScheduleId(each.schedule_id): AccountId(each.account_id) for each in connection.execute(query)}
 
 
 def take_turns(connection: Connection, schedule_id: ScheduleId) -> None:

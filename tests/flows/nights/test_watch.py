@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -20,9 +21,11 @@ from flows.nights.watch import NightWatch
 from flows.nights.worker import Worker
 from flows.parts import Parts
 from portal.cli import night_rounds
+from store.outside.allowed import allow
 from store.outside.listing import OutsideFile, list_place
 from store.records import nights, tables
 from store.records.nights import Night
+from store.records.people import create_account
 from store.settings import Settings
 from tests.flows.nights.market import FIRST, Market, fill
 
@@ -61,7 +64,7 @@ def test_a_night_that_takes_long_holds_up_no_later_look_at_the_others(
 
     monkeypatch.setattr(night_look, "list_place", list_slowly)
     market.clock[0] = FIRST
-    with NightWatch(market.parts, lambda: Worker(os.urandom(4).hex(), os.urandom, None), 2) as watch:
+    with NightWatch(market.parts, lambda: Worker(os.urandom(4).hex(), os.urandom, None), 3) as watch:
         watch.look()
         assert is_slow.wait(60)
         market.clock[0] = FIRST + timedelta(minutes=30)
@@ -72,6 +75,44 @@ def test_a_night_that_takes_long_holds_up_no_later_look_at_the_others(
     with market.parts.records.transaction() as connection:
         (night,) = nights.of_schedule(connection, slow.schedule_id)
     assert night.new == 2
+
+
+def test_nights_of_one_account_that_take_long_leave_a_thread_to_another_accounts(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(market, 2)
+    for _ in range(3):
+        market.schedule(deliver=None)
+    with market.parts.records.transaction() as connection:
+        other, _ = create_account(connection, "Kiosk", "owner@kiosk.example", market.clock[0], os.urandom)
+        allow(connection, other, market.target_url, market.clock[0])
+    market.target.write("1.jpg", b"a photo")
+    late = replace(market, account_id=other).schedule(cron="30 2 * * *", source=market.target_url, deliver=None)
+    goes_on, are_slow, other_is_begun = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def list_slowly(place: str, settings: Settings) -> Iterator[OutsideFile]:
+        if place == market.target_url:
+            other_is_begun.set()
+        else:
+            are_slow.release()
+            assert goes_on.wait(60)
+        return list_place(place, settings)
+
+    monkeypatch.setattr(night_look, "list_place", list_slowly)
+    market.clock[0] = FIRST
+    with NightWatch(market.parts, lambda: Worker(os.urandom(4).hex(), os.urandom, None), 3) as watch:
+        watch.look()
+        assert all(are_slow.acquire(timeout=60) for _ in range(2))
+        market.clock[0] = FIRST + timedelta(minutes=30)
+        for _ in range(1000):
+            watch.look()
+            if other_is_begun.wait(0.01):
+                break
+        has_begun, is_third_held = other_is_begun.is_set(), are_slow.acquire(blocking=False)
+        goes_on.set()
+    assert (has_begun, is_third_held) == (True, False)
+    with market.parts.records.transaction() as connection:
+        assert nights.of_schedule(connection, late.schedule_id)[0].new == 1
 
 
 def test_messages_are_sent_while_a_night_takes_long(
