@@ -93,7 +93,7 @@ def _alone(parts: Parts, schedule_id: ScheduleId, step: Callable[[Schedule], T],
     except OperationalError:  # the records are away, and so they are for all
         raise
     except BgbatchError as fault:
-        _log.error("schedule %s: %s", schedule_id, fault.code)
+        _log.error("schedule %s: %s. %s", schedule_id, fault.code, fault)
     except Exception as fault:  # noqa: BLE001 - such as a stored option or time zone that this version does not know
         _log.error("schedule %s: %s", schedule_id, kind_and_place(fault))
     return otherwise

@@ -33,7 +33,7 @@ def test_a_deadline_is_alerted_before_it_is_missed_and_once(market: Market) -> N
 
 @pytest.mark.parametrize("away", ["source", "place"])
 def test_a_night_that_gets_no_further_is_alerted_before_its_deadline_is_missed_and_once(
-    market: Market, away: str, monkeypatch: pytest.MonkeyPatch
+    market: Market, away: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(market, 3)
     schedule = market.schedule(deadline_minutes=60)
@@ -51,6 +51,9 @@ def test_a_night_that_gets_no_further_is_alerted_before_its_deadline_is_missed_a
     assert night.alerted_at == FIRST + timedelta(minutes=31)
     assert [each.kind for each in events].count("night.at_risk") == 1
     assert sum("store_fault" in page for page in market.pages) == 1
+    why = "refused to write: Not a directory" if away == "place" else "could not be listed: No such file"
+    assert why in caplog.text, "whoever runs it has nothing else to go by"
+    assert str(market.target_folder.parent) not in caplog.text
 
 
 def test_a_slow_delivery_is_alerted_before_the_deadline_is_missed(
