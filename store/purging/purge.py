@@ -6,6 +6,7 @@ Deciding (`is_due`, `batch_is_due`, `present`) is pure; `Purge` carries it out a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from store.purging.receipts import begin_erasures, finish_erasures, unfinished_e
 from store.records.batches import due_early, mark_purged, overdue, unpurged
 from store.records.database import Records
 from store.transient.transient_store import batch_prefix, hour_name, parse_hour
+
+_log = logging.getLogger(__name__)
 
 RECORDS_FAULT = "records_fault"
 """What a cleanup calls a database that cannot be reached."""
@@ -122,6 +125,7 @@ class Purge:
         self._clock = clock
         self._skew = skew
         self._absent: set[BatchId] = set()
+        self._said: set[str] = set()
         self.report = PurgeReport()
 
     def run(self) -> PurgeReport:
@@ -259,6 +263,9 @@ class Purge:
             yield
         except (StoreFault, NotFound) as fault:
             self.report.faults.append(fault.code)
+            if str(fault) not in self._said:  # of a store that is away each batch says the same
+                self._said.add(str(fault))
+                _log.error("%s: %s", fault.code, fault)
         except SQLAlchemyError:
             self.report.faults.append(RECORDS_FAULT)
 

@@ -343,7 +343,9 @@ def test_versions_markers_and_uploads_of_an_expired_hour_go(versioned: ObjectSto
     assert {each.subject: (each.objects, each.bytes) for each in report.receipts} == {batch_id: (7, 30), gone: (1, 5)}
 
 
-def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, records: Records) -> None:
+def test_a_denied_deletion_is_a_fault_without_a_receipt(
+    versioned: ObjectStore, records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
     denied, other = batch_at(NOON), batch_at(later(minutes=1))
     put_batch(versioned, denied)
     put_batch(versioned, other)
@@ -352,6 +354,8 @@ def test_a_denied_deletion_is_a_fault_without_a_receipt(versioned: ObjectStore, 
     report = purge(versioned, records, later(hours=24))
     assert keys(versioned) == [source_key(denied, 2)]
     assert "still_there" in report.faults
+    (said,) = caplog.messages
+    assert "1 object (AccessDenied)" in said, "the code alone tells nobody what to mend"
     assert report.refusals > 1, "it was tried again"
     assert (report.objects, report.bytes) == (5, 25), "what is still there counts for nothing"
     assert [receipt.subject for receipt in report.receipts] == [other]
