@@ -38,6 +38,8 @@ _TOO_SLOW = "The address was too slow. Try again later."
 _LOOKUPS = ThreadPoolExecutor(64, thread_name_prefix="name")
 """Looks names up: however many get no answer, so many threads wait for one. Nobody can interrupt the system there."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_OF_CLOUDS = (ipaddress.ip_network("168.63.129.16/32"), ipaddress.ip_network("192.0.0.0/24"))
+"""Azure's and Oracle's hosts answer their own machines there, with secrets; Python takes them for public addresses."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in each for each in _OF_CLOUDS))
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
