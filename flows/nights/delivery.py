@@ -83,11 +83,14 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
     return refused
 
 
-def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]], now: datetime) -> None:
-    """What failed, and which cutouts have no photo any more, by name, into the customer's place. Never ends a night."""
+def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]], now: datetime) -> bool:
+    """What failed, and which cutouts have no photo any more, by name, into the customer's place. Never ends a night.
+
+    False: it did not take them.
+    """
     parts, schedule = job.parts, job.schedule
     if schedule.deliver is None or not (failed or night.deleted):
-        return
+        return True
     try:
         with parts.records.reading() as connection:
             deliver = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
@@ -97,7 +100,9 @@ def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]]
         key = details_key(night.due_at, schedule.schedule_id)
         open_to_deliver(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
     except BgbatchError as fault:
-        _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault.code)
+        _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault)
+        return False
+    return True
 
 
 def _orphans(parts: Parts, source: str, deliver: str, schedule: Schedule) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from store.records.schedules import Schedule
 
 NOT_DELIVERED = "not_delivered"
 NOT_DONE = "not_done"
+NAMES_NOT_DELIVERED = "names_not_delivered"
 OVERLAP = "overlap"
 SCHEDULE_REMOVED = "schedule_removed"
 REPORTS = "bgbatch-reports"
@@ -25,6 +26,8 @@ _WORDS = {
     NOT_DONE: "The night ended before these were begun; the next night does them.",
     NOT_DELIVERED: "The customer's place did not take these cutouts: a name too long for it, or a closed folder. "
     "The report beside the cutouts says which; the next night tries again.",
+    NAMES_NOT_DELIVERED: "The customer's place did not take the report with names. It goes under "
+    f"`{REPORTS}`: let that be written too; the next night tells the names of its own.",
     "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
     "bad_options": "A night cuts only what is new or changed, so the photo that the schedule's bg_image names is not "
     "among its photos. Remove the schedule, and add one with bg_color or without a background.",
@@ -68,8 +71,10 @@ class Report(Record):
     def has_names(self) -> bool:
         """Whether there are names to tell: of photos that failed, or of cutouts without a photo."""
         of_photos = {NOT_DELIVERED, *(kind.code for kind in _kinds(errors.ItemError))}
-        failed = any(each.code in of_photos for each in self.failures)
+        codes = {each.code for each in self.failures}
+        failed = bool(codes & of_photos)
         was_told = self.ended_at is not None and self.state is not NightState.CANCELLED
+        was_told = was_told and NAMES_NOT_DELIVERED not in codes
         return was_told and (failed or self.deleted > 0)
 
     @property

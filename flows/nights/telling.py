@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from flows.nights.delivery import write_details
-from flows.nights.report import markdown, report_of
+from flows.nights.report import NAMES_NOT_DELIVERED, markdown, report_of
 from flows.nights.timetable import Pace, estimate, is_at_risk
 from flows.nights.worker import Job, fenced
 from schemas.counting import so_many
@@ -53,8 +53,9 @@ def end(
     now = job.parts.clock()
     with fenced(job, night):
         pass  # else the page with names would be written over the one of who has the night by now
-    over = {"state": state, "failures": failures, "ended_at": now, "estimate_at": None}
-    write_details(job, night.model_copy(update=over), failed, now)
+    over: dict[str, object] = {"state": state, "failures": failures, "ended_at": now, "estimate_at": None}
+    if not write_details(job, night.model_copy(update=over), failed, now):
+        over["failures"] = failures | {NAMES_NOT_DELIVERED: 0}
     with fenced(job, night) as connection:
         night = nights.note(connection, night, **over)
         tell(connection, job.schedule, night, "night.ended", now)

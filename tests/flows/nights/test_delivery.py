@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection
 
 from flows.nights import delivery as night_delivery
-from flows.nights.report import REPORTS
+from flows.nights.report import REPORTS, markdown, report_of
 from schemas.options import CutoutOptions, Format
 from store.objects.s3 import S3
 from store.outside import allowed
@@ -80,6 +80,22 @@ def test_a_night_of_which_no_cutouts_name_is_taken_ends_and_says_so(market: Mark
     market.target.write("listing-002", b"another")
     (night,) = market.run_due(FIRST)
     assert (night.state, night.failures, night.delivered) == ("failed", {"not_delivered": 3}, 0)
+
+
+def test_names_that_the_place_does_not_take_are_not_said_to_lie_there(market: Market) -> None:
+    fill(market, 3)
+    market.source.write("listing-003/front.jpg", b"broken photo")
+    market.target.write(REPORTS, b"a file where their folder must be")
+    schedule = market.schedule()
+    (night,) = market.run_due(FIRST)
+    assert (night.state, night.delivered) == ("partially_completed", 3)
+    assert night.failures == {"damaged_image": 1, "names_not_delivered": 0}
+    page = markdown(report_of(night, FIRST), schedule)
+    assert "did not take the report with names" in page
+    assert "Which they are" not in page
+    market.target.delete([REPORTS])
+    (night,) = market.run_due(FIRST + DAY)
+    assert (night.failures, len(market.details(FIRST + DAY)["failed"])) == ({"damaged_image": 1}, 1)  # type: ignore[arg-type]
 
 
 def test_a_place_that_is_away_is_tried_again_the_same_night(market: Market, tmp_path: Path) -> None:
