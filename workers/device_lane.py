@@ -9,6 +9,7 @@ A photo that this cannot do, or fails at, takes the ordinary way: it decides wha
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -202,11 +203,13 @@ class DeviceLane:
     def take(self, order: Order) -> Taken | None:
         """The order, if its source is a whole JPEG in sRGB. Raises as `decode` does for what its header tells."""
         header = open_header(order.source, self._limits)
-        is_plain = _is_plain_jpeg(header) and is_srgb(profile_of(order.source, header))
-        file = up_to_its_end(order.source) if is_plain else None
-        if file is None:
-            return None
-        return Taken(order, file, orientation_of(header), header.width * header.height)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            is_plain = _is_plain_jpeg(header) and is_srgb(profile_of(order.source, header))
+            file = up_to_its_end(order.source) if is_plain else None
+            if file is None:
+                return None
+            return Taken(order, file, orientation_of(header), header.width * header.height)
 
     def make(self, taken: Sequence[Taken]) -> list[Made | Opened | None]:
         """Each made, or decoded and segmented, or None where it has to take the ordinary way. Raises `DeviceBroken`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -251,6 +252,17 @@ def test_a_photo_that_lies_on_its_side_is_delivered_upright(cutter, orientation)
     ours = on_the_lane(cutter, Libjpeg()).cut(turned(orientation), WHITE_JPEG, want_mask=False)
     usual = cutter.cut(turned(orientation), WHITE_JPEG, want_mask=False)
     assert np.abs(pixels_of(ours.file) - pixels_of(usual.file)).mean() < 0.5
+
+
+def test_an_odd_exif_is_no_line_in_the_log(cutter, recwarn):
+    """Pillow warns of two values where one is due."""
+    two = b"Exif\0\0" + struct.pack("<4sIHHHIHHI", b"II*\0", 8, 1, 0x0112, 3, 2, 6, 3, 0)
+    opened = on_the_lane(cutter, Libjpeg()).open(
+        Order(saved(Image.open(PHOTO_PATH), "JPEG", exif=two), WHITE_JPEG, False)
+    )
+    assert isinstance(opened, Taken)
+    assert opened.orientation == 6
+    assert not recwarn.list
 
 
 def test_several_are_decoded_segmented_and_encoded_together_and_stay_in_order(cutter):
