@@ -25,6 +25,10 @@ _DEPTH = 0.10
 _WIDE, _NARROW = 0.030, 0.010
 """Blur of the faint and of the dark part, of the subject's width."""
 
+_LONG, _LONGEST = 10, 100
+"""Times its height from which on a subject's width counts as no more, and from which on it has no shadow: memory is
+taken for the ground by both."""
+
 _FAINT, _DARK = 0.30, 0.35
 """Their greatest opacity."""
 
@@ -51,11 +55,11 @@ _ENOUGH = 8.0
 def with_shadow(rgb: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels]:
     """The subject with a black shadow under it: straight colour, and alpha.
 
-    Without a subject, or where it goes on below the photo, nothing is added.
+    Without a subject, or where it goes on below the photo or is a mere line, nothing is added.
     """
     subject = (alpha > 127).view(np.uint8)
     left, top, across, down = cv2.boundingRect(subject)
-    if not across or subject[-1].sum() > _CUT_OFF * across:
+    if not across or across > _LONGEST * down or subject[-1].sum() > _CUT_OFF * across:
         return rgb, alpha
     height, width = alpha.shape
     strip, first = _ground(alpha, left, top, across, down)
@@ -76,7 +80,7 @@ def _fading(length: int, lacking: int) -> Floats:
 
 def reach(across: int, down: int) -> tuple[int, int]:
     """How far the shadow of a subject of this size is to be seen beside it, on either side, and below it; in pixels."""
-    wide, high = _sigmas(across, _WIDE)
+    wide, high = _sigmas(across, down, _WIDE)
     below = (1 - _FRONT) * _depth(down) + _SEEN * high
     return math.ceil(_SEEN * wide) + 1, math.ceil(below) + 1  # the blur mirrors what is nearer to an edge
 
@@ -85,9 +89,9 @@ def _depth(down: int) -> int:
     return max(2, round(down * _DEPTH))
 
 
-def _sigmas(across: int, blur: float) -> tuple[float, float]:
+def _sigmas(across: int, down: int, blur: float) -> tuple[float, float]:
     """Along and down: the ground is seen at a flat angle."""
-    wide = max(1.0, across * blur)
+    wide = max(1.0, min(across, _LONG * down) * blur)
     return wide, max(0.5, wide / 3)
 
 
@@ -95,10 +99,10 @@ def _ground(alpha: Pixels, left: int, top: int, across: int, down: int) -> tuple
     """The shade around a level line, as wide as the photo, and which row is its first, counted from the line."""
     depth = _depth(down)
     flat = cv2.resize(alpha[top : top + down, left : left + across], (across, depth), interpolation=cv2.INTER_AREA)
-    first = -depth - _reached(_sigmas(across, _WIDE)[1])
+    first = -depth - _reached(_sigmas(across, down, _WIDE)[1])
     strip = np.zeros((2 * -first, alpha.shape[1]), np.float32)
     for line, blur, opacity in ((_FRONT, _WIDE, _FAINT), (_UNDER, _NARROW, _DARK)):
-        wide, high = _sigmas(across, blur)
+        wide, high = _sigmas(across, down, blur)
         start = -first - round(depth * line)
         above, below = start - _reached(high), start + depth + _reached(high)
         layer = np.zeros((below - above, alpha.shape[1]), np.float32)
@@ -119,7 +123,7 @@ def _risen(subject: Pixels) -> Floats:
     outline = np.full(across, len(low))
     outline[columns] = low[::-1, columns].argmax(0)
     above = [(columns[0], len(low)), (columns[-1], len(low))]  # so that the hull has one edge over the rest of it
-    points = np.array([*zip(columns, outline[columns], strict=True), *above], np.int32)
+    points = np.concatenate([np.stack([columns, outline[columns]], 1), above]).astype(np.int32)
     chain = sorted((int(x), int(y)) for ((x, y),) in cv2.convexHull(points) if y < len(low))
     moments = cv2.moments(subject, binaryImage=True)
     middle = moments["m10"] / moments["m00"]

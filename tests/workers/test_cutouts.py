@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from itertools import product
 
@@ -617,6 +618,20 @@ def test_a_shadow_costs_by_the_ground_that_it_lies_on_and_not_by_the_photo(monke
     monkeypatch.setattr(cv2, "GaussianBlur", counted)
     with_shadow(np.zeros((2000, 3000, 3), np.uint8), mask_with((500, 1500, 300, 2700), (2000, 3000)))
     assert 0 < sum(pixels_blurred) < 2000 * 3000 / 5
+
+
+@pytest.mark.parametrize("shape", [(1, 1_000_000), (40, 25_000), (10, 100_000), (300, 3300)])
+def test_a_shadow_takes_no_more_memory_for_a_long_photo_than_for_another_of_as_many_pixels(shape):
+    """One of 30 by 600,000 pixels, which is a file of a few KB, would have taken 107 GiB."""
+    height, width = shape
+    subject = np.zeros(shape, np.uint8)
+    subject[: height - height // 3, width // 10 : -width // 10 : 2] = 255
+    photo = np.zeros((*shape, 3), np.uint8)
+    tracemalloc.start()
+    with_shadow(photo, subject)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 60 * subject.size
 
 
 @pytest.mark.parametrize("width", [300, 1200, 2200])
