@@ -9,7 +9,18 @@ import typer
 from sqlalchemy import Connection
 
 from consent.ledger import Refusal
-from portal.cli.terminal import AsJson, TheAccount, exit_codes, get_ready, show_fields, show_json, show_table, stores
+from portal.cli.terminal import (
+    OUR_FAULT,
+    AsJson,
+    TheAccount,
+    exit_codes,
+    get_ready,
+    show_fields,
+    show_json,
+    show_table,
+    stores,
+    tell,
+)
 from portal.closing import close_account
 from schemas.consent import Method
 from schemas.counting import so_many
@@ -207,7 +218,11 @@ def close(
         with parts.records.reading() as connection:
             found = people.find_account(connection, account)
         if not yes:
-            typer.confirm(f"Close {found.name} for good? This cannot be taken back.", abort=True, err=True)
+            try:
+                typer.confirm(f"Close {found.name} for good? This cannot be taken back.", abort=True, err=True)
+            except typer.Abort:  # also where nobody can be asked, as in a script
+                tell("\nNothing was closed: nobody answered y. Where nobody is there to answer, add --yes.")
+                raise typer.Exit(OUR_FAULT) from None
         by = Refusal(found.account_id, Method.OPERATOR, parts.clock(), reason=reason)
         closed = close_account(parts.settings, parts.records, parts.transient.objects, parts.clock, by)
         facts: dict[str, object] = {
