@@ -14,7 +14,7 @@ from portal.cli.download import download
 from portal.cli.serve import serve
 from portal.cli.settings import settings
 from portal.cli.stopping import INTERRUPTED
-from portal.cli.terminal import quiet_libraries, require_no_gap, say, tell
+from portal.cli.terminal import CALLERS_MISTAKE, quiet_libraries, require_no_gap, say, say_file_fault, tell
 from portal.cli.work import work
 
 app = typer.Typer(
@@ -72,3 +72,6 @@ def main() -> None:
     except KeyboardInterrupt:  # while the commands are put together; once one runs, it says so itself
         tell("Stopped.")
         sys.exit(INTERRUPTED)
+    except OSError as fault:  # likewise: help that is written to a full disk
+        say_file_fault(fault)
+        sys.exit(CALLERS_MISTAKE)

@@ -118,7 +118,7 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
     except BrokenPipeError:  # whoever read what is printed has read enough
         raise
     except OSError as fault:
-        _say_fault("file_fault", _told(fault), how_to_go_on or "Then run the command again.")
+        say_file_fault(fault, how_to_go_on)
         raise typer.Exit(CALLERS_MISTAKE) from None
     except SQLAlchemyError as fault:
         why = f"the records cannot be used ({type(fault).__name__})."
@@ -142,6 +142,11 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
         trace = "If it stays so, end the command with `2>FILE`: FILE then holds a trace."
         _say_fault(BgbatchError.code, why, how_to_go_on or _GO_ON, trace)
         raise typer.Exit(OUR_FAULT) from None
+
+
+def say_file_fault(fault: OSError, how_to_go_on: str = "") -> None:
+    """One line on stderr: what a file or a disk would not do."""
+    _say_fault("file_fault", _told(fault), how_to_go_on or "Then run the command again.")
 
 
 def _say_fault(code: str, *sentences: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import typer
 
+from portal.cli.children import BGBATCH
 from portal.cli.terminal import CALLERS_MISTAKE, exit_codes
 from store.objects.folder import write_whole
 
@@ -40,3 +42,12 @@ def test_a_fault_names_what_is_in_the_way_and_moves_no_cursor(
     with pytest.raises(typer.Exit), exit_codes():
         write_whole(str(tmp_path / ".bgbatch-0"), str(in_the_way), b"cutout")
     assert capsys.readouterr().err.startswith(f"file_fault: Is a directory: {tmp_path}/a\\x1b[2J.png. Check the place")
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("--version",), ("status", "--help")], ids=" ".join)
+def test_help_that_a_full_disk_does_not_take_is_one_line_and_no_trace(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run((*BGBATCH, *words), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == CALLERS_MISTAKE
+    assert done.stderr.startswith("file_fault: No space left on device.")
+    assert done.stderr.count("\n") == 1
