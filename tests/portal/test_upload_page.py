@@ -7,6 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from portal.batches import call_off
 from portal.intake.folder import find_photos
 from schemas.batch import BatchState
 from schemas.ids import BatchId
@@ -441,6 +442,23 @@ def test_the_session_ends_in_mid_upload_and_the_page_says_so(
     expect(other).to_have_url(f"{address}/sign-in")
     page.get_by_role("button", name="Start the upload").click()
     expect(page.get_by_role("alert")).to_contain_text("not signed in to this account any more")
+
+
+def test_a_batch_that_another_tab_called_off_is_not_said_to_be_on_its_way(
+    context: BrowserContext, site: Site, address: str, tmp_path: Path
+) -> None:
+    page = sign_in(context, site, address)
+    page.goto(f"{address}/batches/new")
+    choose(page, lay_out(tmp_path / "photos", {"1.jpg": jpeg(), "2.jpg": jpeg()}))
+
+    def call_it_off_first(route: Route) -> None:
+        call_off(site.records, lambda: site.now, batch_of(site))
+        route.continue_()
+
+    page.route("**/uploads", call_it_off_first)
+    page.get_by_role("button", name="Start the upload").click()
+    expect(page.get_by_role("alert").first).to_contain_text("takes no more photos")
+    expect(page.get_by_role("status")).to_have_text("")
 
 
 def test_who_may_only_look_gets_no_upload_page_and_no_page_holds_a_key(site: Site) -> None:

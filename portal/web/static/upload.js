@@ -141,7 +141,7 @@ const watch = {
     if (wasDropped) say("The connection is back. Going on.");
     wasDropped = false;
   },
-  ended: (words) => { showPaused(); alarm(words); },
+  ended: (words) => { showPaused(); say(""); alarm(words); },
   empty: () => queueMicrotask(() => { draw(); finish(); }), // not with the next picture: in the background there is none
 };
 
