@@ -36,7 +36,9 @@ def list_place(place: str, settings: Settings) -> Iterator[OutsideFile]:
     try:
         yield from _on_s3(place, settings) if place.startswith("s3://") else _in_folder(place)
     except OSError as error:
-        raise StoreFault(f"The place could not be listed: {error_code(error)}. Check that it may be read.") from None
+        keys = ", with bgbatch's own keys (BGBATCH_S3_KEY, BGBATCH_S3_SECRET) at BGBATCH_S3_ENDPOINT"
+        how = f"Check that it may be read{keys if place.startswith('s3://') else ''}."
+        raise StoreFault(f"The place could not be listed: {error_code(error)}. {how}") from None
 
 
 def _on_s3(place: str, settings: Settings) -> Iterator[OutsideFile]:
