@@ -84,6 +84,9 @@ def test_a_long_chain_goes_on_in_further_files(
         first = certify(connection, BatchId(certificate.batch_id), later(hours=25))
         second = more_links(connection, first.head_sequence)
         third = more_links(connection, second.head_sequence)
+        assert more_links(connection, third.head_sequence) == third.model_copy(
+            update={"after_sequence": third.head_sequence, "after": third.head, "links": ()}
+        )
         with pytest.raises(NotFound):
             more_links(connection, 99)
     assert (third.head_sequence, third.head) == (certificate.head_sequence, certificate.head)

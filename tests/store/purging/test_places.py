@@ -86,6 +86,16 @@ def test_what_a_killed_ray_left_is_swept_and_what_lives_stays(tmp_path: Path) ->
     assert sweep_sessions(tmp_path / "nowhere") == 0
 
 
+def test_a_session_whose_beginner_has_gone_lives_while_a_process_works_for_it(tmp_path: Path) -> None:
+    session = tmp_path / f"session_2026-11-24_20-15-57_123456_{2**22}"
+    session.mkdir()
+    raylet = (sys.executable, "-c", "import sys; sys.stdin.read()", f"--session-dir={session}")
+    with subprocess.Popen(raylet, stdin=subprocess.PIPE) as working:
+        assert sweep_sessions(tmp_path) == 0
+        working.communicate()
+    assert sweep_sessions(tmp_path) == 1
+
+
 def test_old_runs_are_forgotten_and_young_ones_kept(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "prefect.db")
     database.execute("CREATE TABLE flow_run (updated TIMESTAMP)")
@@ -97,6 +107,18 @@ def test_old_runs_are_forgotten_and_young_ones_kept(tmp_path: Path) -> None:
     assert forget_runs(tmp_path, NOON - timedelta(days=7)) == 2
     assert database.execute("SELECT updated FROM flow_run").fetchall() == [("2026-11-24 10:00:00.000000",)]
     assert forget_runs(tmp_path / "nowhere", NOON) == 0
+
+
+def test_of_what_is_forgotten_no_byte_stays_while_prefect_keeps_its_database_open(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "prefect.db")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("CREATE TABLE log (timestamp TIMESTAMP, message TEXT)")
+    database.execute("INSERT INTO log VALUES ('2026-11-10 10:00:00.000000', 'marker')")
+    database.commit()
+    assert len(list(files_with([b"marker"], [tmp_path]))) == 1
+    assert forget_runs(tmp_path, NOON - timedelta(days=7)) == 1
+    assert list(files_with([b"marker"], [tmp_path])) == []
+    database.close()
 
 
 CRASHES = """
@@ -125,8 +147,9 @@ def test_bytes_are_found_wherever_they_lie(tmp_path: Path, size: int) -> None:
     (tmp_path / "a marker.txt").write_bytes(b"")
     (tmp_path / "other").write_bytes(b"mark er")
     os.mkfifo(tmp_path / "pipe")
-    found = {path.name for path in files_with([b"marker"], [tmp_path])}
-    assert found == {"file", "a marker.txt"}
+    (tmp_path / "again").symlink_to(tmp_path)
+    found = sorted(path.name for path in files_with([b"marker"], [tmp_path]))
+    assert found == ["a marker.txt", "file"], "each once: no link is followed"
     assert list(files_with([b"marker"], [tmp_path], [tmp_path / "deep"])) == [tmp_path / "a marker.txt"]
 
 
