@@ -338,6 +338,28 @@ def test_a_pull_that_is_gone_on_with_is_on_record_with_all_that_it_holds(
     assert (known.must_go(world.live()), known.place) == ({grants[0].grant_id: 1}, order.place)
 
 
+def test_a_pull_that_is_gone_on_with_changes_nothing_that_is_told_of_another_copy(world: World, tmp_path: Path) -> None:
+    grant = world.grant()
+    world.give(grant, 2)
+    other = take(world, tmp_path / "other", Query(AUTO, limit=1)).pull_id
+
+    def killed(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.pull(tmp_path / "copy", on_part=killed)
+    with world.records.transaction() as connection:
+        mark_gone(connection, other, world.now)
+    here = world.pull(tmp_path / "copy").pull_id
+    world.withdraw(grant)
+    with world.records.transaction() as connection:
+        known = {each.pull_id: (each.grants, each.must_go(world.live())) for each in list_pulls(connection)}
+    assert known == {
+        other: ({grant.grant_id: 1}, {}),
+        here: ({grant.grant_id: 2}, {grant.grant_id: 2}),
+    }
+
+
 class Mortal(ObjectStore):
     """A copy's place, and the records, of a pull that is killed before its `steps`th change of either."""
 

@@ -139,6 +139,32 @@ def test_a_cleanup_whose_store_is_out_of_reach_says_so(
         assert connection.execute(select(cleanups.c.faults)).scalars().all() == [3]
 
 
+def test_intake_cleans_up_what_the_records_forgot_where_nothing_else_does(
+    objects: ObjectStore, records: Records
+) -> None:
+    put_batch(objects, batch_at(NOON))
+    admit_intake(machine(objects, records, later(hours=22)), Settings())
+    with records.transaction() as connection:
+        assert connection.execute(select(cleanups)).first() is None, "nothing was due"
+    admit_intake(machine(objects, records, later(hours=24)), Settings())
+    assert oldest_byte(objects) is None
+
+
+def test_intake_leaves_what_is_due_to_the_cleanups_that_are_expected(objects: ObjectStore, records: Records) -> None:
+    put_batch(objects, batch_at(NOON))
+    clean(objects, records, later(hours=22, minutes=30))
+    admit_intake(machine(objects, records, later(hours=23, minutes=10)), SCHEDULED)
+    assert oldest_byte(objects) == NOON
+
+
+def test_the_records_say_for_90_days_what_each_cleanup_did(objects: ObjectStore, records: Records) -> None:
+    for days in (0, 1, 90, 91):
+        clean(objects, records, later(hours=24 * days))
+    with records.transaction() as connection:
+        told_of = set(connection.execute(select(cleanups.c.finished_at)).scalars())
+    assert told_of == {later(hours=24 * days) for days in (1, 90, 91)}
+
+
 def test_where_cleanups_are_expected_their_silence_stops_intake(objects: ObjectStore, records: Records) -> None:
     with pytest.raises(IntakeStopped):
         admit_intake(machine(objects, records, NOON), SCHEDULED)
