@@ -34,7 +34,8 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
 
     `watch` is told how many of how many have been tried.
 
-    Raises `StoreFault` when the place takes none of a portion, and not the trial either: then it is away, or full.
+    Raises `StoreFault` when the place refuses some of a portion, and then one that it took as well (if it took none, the
+    trial): then no name is at fault, and it is away, or full.
     Raises `LeaseLost`: by then another delivers, perhaps newer cutouts of the same photos.
     """
     assert night.batch_id is not None
@@ -48,6 +49,7 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     delivered = len(done) - len(left)
     refused: dict[int, str] = {}
+    trial = f"{_TRIAL}{schedule.options.format.suffix}"
 
     def cutout(number: int) -> bytes:
         return parts.transient.read(cutout_key(batch_id, number, schedule.options.format.suffix))
@@ -71,15 +73,18 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
                 with fenced(job, night) as connection:
                     fingerprints.forget(connection, schedule.schedule_id, replaced)
             list(writers.map(write, portion))
-            written = {each.path_hmac: each.content_hmac for number, each in portion if number not in refused}
-            delivered += len(written)
+            taken = [(number, each) for number, each in portion if number not in refused]
+            delivered += len(taken)
             with fenced(job, night) as connection:
-                fingerprints.remember(connection, schedule.schedule_id, written)
+                fingerprints.remember(
+                    connection, schedule.schedule_id, {each.path_hmac: each.content_hmac for _, each in taken}
+                )
                 nights.note(connection, night, done=len(done), delivered=delivered if place is not None else 0)
             watch(start + len(portion), len(left))
-            if not written and place is not None:
+            if len(taken) < len(portion) and place is not None:
                 # As large as a cutout is: a page still fits on a full disk.
-                place.write(f"{_TRIAL}{schedule.options.format.suffix}", cutout(portion[0][0]))
+                number, name = (taken[0][0], taken[0][1].name) if taken else (portion[0][0], trial)
+                place.write(name, cutout(number))
     return refused
 
 

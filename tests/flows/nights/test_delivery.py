@@ -143,6 +143,28 @@ def test_a_place_that_is_full_is_tried_again_the_same_night(market: Market, monk
     assert (night.state, night.delivered, len(market.cut)) == ("completed", 3, 3), "and nothing was cut twice"
 
 
+def test_a_place_that_goes_away_in_the_middle_of_a_delivery_is_tried_again_the_same_night(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a few photos, as most nights have: what it did not take was put down to the photos' names."""
+    fill(market, 5)
+    market.schedule()
+    put, taken = WithoutLinks.put, []
+
+    def until_it_goes(self: WithoutLinks, key: str, data: bytes) -> None:
+        if len(taken) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        put(self, key, data)
+        taken.append(key)
+
+    monkeypatch.setattr(WithoutLinks, "put", until_it_goes)
+    monkeypatch.setattr(night_delivery, "_WRITERS", 1)
+    assert market.run_due(FIRST) == []
+    monkeypatch.setattr(WithoutLinks, "put", put)
+    (night,) = market.run_due(FIRST + timedelta(minutes=1))
+    assert (night.state, night.delivered, len(market.cut)) == ("completed", 5, 5), "and nothing was cut twice"
+
+
 def test_a_photo_that_comes_later_does_not_overwrite_another_ones_cutout(market: Market) -> None:
     market.source.write("a.jpg", b"the first")
     market.schedule()
