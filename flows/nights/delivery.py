@@ -34,8 +34,8 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
 
     `watch` is told how many of how many have been tried.
 
-    Raises `StoreFault` when the place refuses some of a portion, and then one that it took as well (if it took none, the
-    trial): then no name is at fault, and it is away, or full.
+    Raises `StoreFault` when the place refuses some of a portion, and then one that it took (or the trial, if it took
+    none): then no name is at fault, and it is away, or full.
     Raises `LeaseLost`: by then another delivers, perhaps newer cutouts of the same photos.
     """
     assert night.batch_id is not None
