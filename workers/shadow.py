@@ -48,6 +48,9 @@ it; one that is steeper than the second always does."""
 _ROOM = 0.1
 """Under the subject beside the higher of two feet, of how much higher it is. Beside what hangs, a bumper, is none."""
 
+_WEIGHT = 0.15
+"""Of the subject's height, that there is above a foot. Above a strap's end, or a speck that is none of it, is less."""
+
 _ENOUGH = 8.0
 """Pixels of sigma, down, that a blur needs to be smooth."""
 
@@ -131,7 +134,9 @@ def _risen(subject: Pixels) -> Floats:
     resting = next((n for n, (start, end) in enumerate(edges) if start[0] <= middle < end[0]), None)
     if resting is None or not (_is_flat(*edges[resting]) or _joins_feet(outline, *edges[resting])):
         return np.zeros(across, np.float32)
-    feet = [n for n, edge in enumerate(edges) if n == resting or _joins_feet(outline, *edge)]
+    least = _WEIGHT * len(subject)
+    bearing = [all(cv2.countNonZero(subject[:, x]) >= least for x, _ in edge) for edge in edges]
+    feet = [n for n, edge in enumerate(edges) if n == resting or (bearing[n] and _joins_feet(outline, *edge))]
     ground = np.array(chain[feet[0] : feet[-1] + 2], np.float32)
     return np.interp(np.arange(across), ground[:, 0], ground[:, 1]).astype(np.float32)
 

@@ -567,6 +567,13 @@ def test_a_shadow_touches_the_wheel_beside_a_stand_and_every_visible_leg_of_a_ta
         assert alpha[bottom : bottom + 2, foot : foot + 5].min() > 40
 
 
+def test_a_speck_beside_the_subject_does_not_tilt_the_ground():
+    mask = mask_with((100, 300, 200, 500), (400, 600))
+    mask[240:260, 110:130] = 255
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), mask)
+    assert alpha[296:300, 110:130].min() > alpha[260:264, 110:130].max()
+
+
 def test_a_bumper_hangs_over_the_ground_that_the_wheels_stand_on():
     car = mask_with((100, 200, 100, 500), (400, 600))
     car[180:224, 150:200] = car[180:224, 400:450] = 255
