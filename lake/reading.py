@@ -24,7 +24,7 @@ from lake.candidate_file import UNREADABLE, CandidateFile
 from schemas.candidate import LABELS, READ
 from schemas.errors import NotFound, StoreFault
 from schemas.ids import GrantId
-from schemas.industries import Industry
+from schemas.industries import Industry, parse_industry
 from store.objects.folder import Folder
 from store.objects.object_store import ObjectStore, no_such_object
 from store.objects.s3 import S3
@@ -79,12 +79,12 @@ class Lake:
         """What may be read at this moment. `industry` None: all."""
         live = self.live()
         with self.records.reading() as connection:
-            return Snapshot(tuple(admitted_files(connection, Industry(industry) if industry else None, live)))
+            return Snapshot(tuple(admitted_files(connection, parse_industry(industry) if industry else None, live)))
 
     def files_at(self, moment: datetime, industry: Industry | str | None = None) -> tuple[AdmittedFile, ...]:
         """What the records say of a moment in the past, to whomever and whenever: also grants that have ended since."""
         with self.records.reading() as connection:
-            return tuple(files_at(connection, Industry(industry) if industry else None, moment))
+            return tuple(files_at(connection, parse_industry(industry) if industry else None, moment))
 
     def labels(self, industry: Industry | str | None = None, columns: Sequence[str] = LABELS) -> pa.Table:
         """The light columns of every live candidate, and `industry`, `grant_id`, `file`, `row`. Raises `StoreFault`."""
@@ -143,7 +143,7 @@ class Lake:
         """A torch dataset that shuffles, decodes and asks the ledger at each epoch: see `lake.training`."""
         from lake.training import CandidateDataset, Reading  # torch is slow to import, and most readers need none of it
 
-        reading = Reading(industry=Industry(industry) if industry else None, **how)
+        reading = Reading(industry=parse_industry(industry) if industry else None, **how)
         return CandidateDataset(self.reopen or (lambda: self), reading, transform)
 
     def paths(self, industry: Industry | str | None = None) -> list[str]:

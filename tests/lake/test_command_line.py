@@ -27,7 +27,7 @@ from portal.cli.lake import app
 from portal.cli.this_command import host_name
 from portal.training import open_lake
 from schemas.consent import Grant
-from schemas.errors import CopyInTheWay
+from schemas.errors import CopyInTheWay, UnknownIndustry
 from store.records.people import create_account
 from tests.batches import send_folder
 from tests.consent.conftest import NOON, Owner, new_owner
@@ -247,6 +247,15 @@ def test_mistakes_get_a_sentence_and_exit_code_2(
 def test_open_lake_reads_what_the_environment_names(customer: tuple[World, Owner, Grant]) -> None:
     assert open_lake().dataset(industry="automotive").to_table().num_rows == 3
     assert len(list(open_lake().torch_dataset(industry="automotive"))) == 3
+
+
+def test_an_industry_that_there_is_not_is_told_with_those_that_there_are(
+    customer: tuple[World, Owner, Grant],
+) -> None:
+    lake = open_lake()
+    for ask in (lake.dataset, lake.paths, lake.torch_dataset):
+        with pytest.raises(UnknownIndustry, match="Choose one of: automotive"):
+            ask(industry="autmotive")
 
 
 def test_a_pull_that_is_stopped_says_how_to_go_on(
