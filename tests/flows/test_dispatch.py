@@ -351,6 +351,26 @@ def test_a_fault_of_ours_puts_the_batch_back_in_line(place: Place) -> None:
     assert state(place, stamp.batch_id) is BatchState.FAILED
 
 
+def test_a_batch_that_was_put_off_gets_another_turn_of_the_same_dispatcher(place: Place, monkeypatch) -> None:
+    now, faults = [0.0], [StoreFault("The store is away.")]
+    monkeypatch.setattr("flows.dispatch.monotonic", lambda: now[0])
+    stamp = place.send({"1.jpg": b"x"})
+
+    def process(parts: Parts, batch_id: BatchId) -> Counts:
+        if faults:
+            raise faults.pop()
+        return pretend(parts, batch_id)
+
+    same = dispatcher(place, process)
+    with pytest.raises(StoreFault):
+        same.take_turn()
+    now[0] = 29.0
+    assert not same.take_turn()
+    now[0] = 31.0
+    assert same.take_turn()
+    assert state(place, stamp.batch_id) is BatchState.FAILED
+
+
 @pytest.mark.parametrize("mistake", [DeviceAbsent, NotCompiled, WeightsInvalid, BucketUnfit, NotFound, BatchNotSealed])
 def test_a_mistake_of_the_operators_empties_nobodys_line_and_is_told(
     place: Place, caplog: pytest.LogCaptureFixture, mistake: type[BgbatchError]

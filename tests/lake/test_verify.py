@@ -199,6 +199,19 @@ def test_an_interrupted_pull_can_be_taken_back_too(world: World, tmp_path: Path)
     assert world.pull(tmp_path / "copy").rows == 0
 
 
+def test_what_an_interrupted_pull_holds_of_others_stays_on_record(world: World, tmp_path: Path) -> None:
+    ended, other = world.grant(), world.grant()
+    for grant in (ended, other):
+        world.give(grant)
+    with pytest.raises(KeyboardInterrupt):
+        world.pull(tmp_path / "copy", on_part=killed)
+    world.withdraw(ended)
+    check(world, tmp_path / "copy", erase=True)
+    with world.records.transaction() as connection:
+        (known,) = list_pulls(connection)
+    assert known.cleared.keys() == {ended.grant_id}
+
+
 def test_a_place_without_a_copy_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         check(world, tmp_path / "nothing")
