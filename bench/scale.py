@@ -104,7 +104,7 @@ def starts() -> Lines:
         took = []
         for _ in range(4):
             batch_id = place.send(1, photo)
-            shards = steps.plan(place.parts, batch_id)
+            shards = steps.plan(place.parts, batch_id).shards
             asked = time.perf_counter()
             (report,) = pool.run(batch_id, shards, system_clock, lambda report: None)
             assert isinstance(report.results[0], Done)
@@ -126,7 +126,7 @@ def dispatch() -> Lines:
         actor = Photo40ms(place.settings.without_secrets())
         for _ in range(rounds):
             batch_id = place.send(photos)
-            shards = steps.plan(place.parts, batch_id)
+            shards = steps.plan(place.parts, batch_id).shards
             began = time.perf_counter()
             for shard in shards:
                 ShardReport.model_validate_json(actor.process(batch_id, shard, system_clock).report)
@@ -151,7 +151,7 @@ def store() -> Lines:
             place = Place(settings.model_copy(update={"home": Path(home)}))
             actor = Photo0ms(place.settings.without_secrets())
             batch_id = place.send(photos)
-            first, *shards = steps.plan(place.parts, batch_id)
+            first, *shards = steps.plan(place.parts, batch_id).shards
             actor.process(batch_id, first, system_clock)
             began = time.process_time()
             for shard in shards:
@@ -220,8 +220,8 @@ def _driver_in_this_process(photos: int) -> None:
         batch_id = place.seal_without_sources(photos)
         before = resident()
         began = time.perf_counter()
-        shards = steps.plan(place.parts, batch_id)
-        planned, planning = resident(), time.perf_counter() - began
+        planned = steps.plan(place.parts, batch_id)
+        with_plan, planning = resident(), time.perf_counter() - began
 
         def reports(_id: BatchId, todo: Sequence[Shard], clock: Clock, *_: object) -> Iterator[ShardReport]:
             stamp = place.parts.transient.manifest(_id).stamp
@@ -231,11 +231,11 @@ def _driver_in_this_process(photos: int) -> None:
                 yield report
 
         began = time.perf_counter()
-        counts = steps.cut(place.parts, batch_id, shards, reports)
-        per_report = (time.perf_counter() - began) / len(shards)
+        counts = steps.cut(place.parts, planned, reports)
+        per_report = (time.perf_counter() - began) / len(planned.shards)
         taken = resident()
         assert counts.done == steps.finish(place.parts, batch_id).done == photos
-        sizes = [f"{each:.0f}" for each in (before, planned, taken, resident())]
+        sizes = [f"{each:.0f}" for each in (before, with_plan, taken, resident())]
         found = (f"{photos:,}".replace(",", "\u202f"), *sizes)
         figures = ",".join((*found, f"{planning:.1f}", f"{per_report * 1e3:.2f}"))
         Path(tempfile.gettempdir(), f"bgbatch-driver-{photos}").write_text(figures)
@@ -422,7 +422,7 @@ class embedded:  # reads as the verb that it is
 def run_through(place: Place, pool: Pool, photos: int) -> float:
     """Seconds from the first call to the last report."""
     batch_id = place.send(photos)
-    shards = steps.plan(place.parts, batch_id)
+    shards = steps.plan(place.parts, batch_id).shards
     began = time.perf_counter()
     reported = sum(
         len(each.results) for each in pool.run(batch_id, shards, system_clock, lambda report: None, lambda: False)

@@ -29,7 +29,6 @@ from store.objects.object_store import open_store
 from store.settings import Settings
 from store.transient.transient_store import open_transient
 from workers.placement import connect, is_cut_off, require_joined
-from workers.plan import Shard
 from workers.pool import Pool, open_pool, ours
 
 _STEP_PERCENT = 2.0
@@ -71,28 +70,22 @@ def process_batch(batch_id: BatchId) -> Counts:
 
     Raises `BatchNotSealed`, `PastDeadline`, `StoreFault`, `WorkersLost`, `LeaseLost`.
     """
-    shards = plan_batch(batch_id)
-    if shards:
-        cut_batch(batch_id, len(shards))
+    cut_batch(batch_id)
     admitted = admit_batch(batch_id)
     counts = finish_batch(batch_id)
     create_markdown_artifact(_report(batch_id, counts, admitted), key="batch-report", description="How a batch ended")
     return counts
 
 
-@task(name="plan", persist_result=False)
-@without_its_text
-def plan_batch(batch_id: BatchId) -> list[Shard]:
-    """Which items are left, in shards."""
-    return steps.plan(current_parts(), batch_id)
-
-
 @_retried
 @without_its_text
-def cut_batch(batch_id: BatchId, calls: int) -> Counts:
+def cut_batch(batch_id: BatchId) -> None:
     """Cut what is left; tried again as a whole when the store or the workers fail, it goes on where it stopped."""
     parts = current_parts()
-    said = f"Batch {batch_id}: {calls} calls"
+    planned = steps.plan(parts, batch_id)
+    if not planned.shards:
+        return
+    said = f"Batch {batch_id}: {len(planned.shards)} calls"
     artifact = cast(UUID, create_progress_artifact(0.0, key="batch-progress", description=said))
     shown = 0.0
 
@@ -104,8 +97,7 @@ def cut_batch(batch_id: BatchId, calls: int) -> Counts:
             update_progress_artifact(artifact, progress=percent)
         parts.watch(counts)
 
-    watched = replace(parts, watch=show)
-    return steps.cut(watched, batch_id, steps.plan(watched, batch_id), _pool(parts.settings).run)
+    steps.cut(replace(parts, watch=show), planned, _pool(parts.settings).run)
 
 
 @_retried

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from flows.admission import Admitted, Write, admit_outputs
 from flows.calling_off import call_off
@@ -35,7 +36,16 @@ RunShards = Callable[
 """Cuts shards and yields their reports as they end: `workers.pool.Pool.run`, or the same in this process in a test."""
 
 
-def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
+@dataclass(frozen=True)
+class Plan:
+    """What is left to do of a batch, and how it stands."""
+
+    manifest: Manifest
+    stands: Standing
+    shards: list[Shard]
+
+
+def plan(parts: Parts, batch_id: BatchId) -> Plan:
     """What is left to do. Raises `BatchNotSealed`, `PastDeadline`.
 
     A batch with photos in a place that was taken back from its account is called off instead.
@@ -48,7 +58,7 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
         wish = line.find_submission(connection, batch_id)
     wanted = _wanted_again(stands, wish)
     again = OUR_CODES if wanted is None else frozenset()
-    stands.failed = {number: each for number, each in stands.failed.items() if number not in (wanted or ())}
+    failed = {number: each for number, each in stands.failed.items() if number not in (wanted or ())}
     left = [number for number in range(1, len(manifest.items) + 1) if number not in stands.done]
     if _would_read_where_it_may_not(parts, batch_id, [manifest.items[number - 1] for number in left]):
         _log.warning(
@@ -56,8 +66,8 @@ def plan(parts: Parts, batch_id: BatchId) -> list[Shard]:
         )
         with parts.records.transaction() as connection:
             call_off(connection, batch_id, parts.clock())
-        return []
-    return plan_shards(left, stands.failed, parts.settings.items_per_call, again)
+        return Plan(manifest, stands, [])
+    return Plan(manifest, stands, plan_shards(left, failed, parts.settings.items_per_call, again))
 
 
 def _would_read_where_it_may_not(parts: Parts, batch_id: BatchId, left: Sequence[Item]) -> bool:
@@ -69,13 +79,13 @@ def _would_read_where_it_may_not(parts: Parts, batch_id: BatchId, left: Sequence
     return not all(map(is_allowed, in_place))
 
 
-def cut(parts: Parts, batch_id: BatchId, shards: Sequence[Shard], run_shards: RunShards) -> Counts:
-    """Turn the items of `shards` into cutouts; records and watchers see how far it is after each shard.
+def cut(parts: Parts, planned: Plan, run_shards: RunShards) -> Counts:
+    """Turn what is left into cutouts; records and watchers see how far it is after each shard.
 
     Photos that are to be consistent are measured first. Raises `LeaseLost`.
     """
-    manifest = parts.transient.manifest(batch_id)
-    stands = standing(parts.transient.reports(batch_id))
+    manifest, stands, shards = planned.manifest, planned.stands, planned.shards
+    batch_id = manifest.stamp.batch_id
     tried: set[int] = set()
 
     def keep(report: ShardReport) -> None:

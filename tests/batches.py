@@ -43,9 +43,9 @@ def run_batch(
     parts: Parts, batch_id: BatchId, run_shards: steps.RunShards, write: Write = lambda portions, admitted_at: iter(())
 ) -> Counts:
     """The steps in order, as `flows.process_batch` takes them. By itself nothing goes into the lake."""
-    shards = steps.plan(parts, batch_id)
-    if shards:
-        steps.cut(parts, batch_id, shards, run_shards)
+    planned = steps.plan(parts, batch_id)
+    if planned.shards:
+        steps.cut(parts, planned, run_shards)
     steps.admit(parts, batch_id, write)
     return steps.finish(parts, batch_id)
 

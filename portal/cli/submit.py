@@ -135,7 +135,7 @@ def _is_all_done(parts: Parts, record: BatchRecord) -> bool:
         return False
     from flows.steps import plan
 
-    return not plan(parts, record.stamp.batch_id)
+    return not plan(parts, record.stamp.batch_id).shards
 
 
 def _work_through(parts: Parts, record: BatchRecord, once_more: bool) -> BatchRecord:

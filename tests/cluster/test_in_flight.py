@@ -66,7 +66,7 @@ def test_a_worker_that_is_lost_costs_no_more_than_its_calls_in_flight(home: Path
                 os.kill(killed[0], signal.SIGKILL)
             yield report
 
-    counts = steps.cut(parts, stamp.batch_id, steps.plan(parts, stamp.batch_id), kill_one)
+    counts = steps.cut(parts, steps.plan(parts, stamp.batch_id), kill_one)
     assert (counts.done, len(killed)) == (PHOTOS, 1)
     assert standing(parts.transient.reports(stamp.batch_id)).done == set(range(1, PHOTOS + 1))
     times = Counter(number for _, number in begun())

@@ -70,7 +70,7 @@ def cut(parts: Parts, batch_id: BatchId) -> None:
         for shard in shards:
             yield process_shard(parts.transient, StandInCutter(), manifest, shard, clock)  # type: ignore[arg-type]
 
-    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+    steps.cut(parts, steps.plan(parts, batch_id), run)
 
 
 def writer(parts: Parts, said: Callable[[LakeFile], LakeFile] = lambda file: file) -> Write:

@@ -65,7 +65,7 @@ def test_when_a_batch_is_called_off_both_calls_that_run_have_some_seconds_to_end
     monkeypatch.setattr("workers.pool._LAST_CALLS", 60 * _LAST_CALLS)
     pool = Pool(settings_of(place), 1, EndingActor, limit=lambda items: 600.0)
     stamp, home, off = place.send({f"{n}.jpg": b"a photo" for n in range(8)}), place.parts.settings.home, []
-    shards, done = steps.plan(place.parts, stamp.batch_id), []
+    shards, done = steps.plan(place.parts, stamp.batch_id).shards, []
     run = threading.Thread(
         target=lambda: done.extend(
             pool.run(stamp.batch_id, shards, place.parts.clock, lambda report: None, lambda: bool(off))

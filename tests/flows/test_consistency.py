@@ -50,15 +50,15 @@ def test_a_batch_that_is_called_off_while_it_is_measured_cuts_nothing_and_comes_
 ) -> None:
     at_once, in_parts = (place.send(FILES, options=ALIKE).batch_id for _ in range(2))
     run = running(place, cutter)
-    steps.cut(place.parts, at_once, steps.plan(place.parts, at_once), run)
+    steps.cut(place.parts, steps.plan(place.parts, at_once), run)
     whole = cutouts(place, at_once)
     assert list(whole) == [1, 2, 3, 4]
     answers = iter([False, True])  # after the first call of two photos
     hurried = replace(place.parts, stop=lambda _: next(answers))
-    counts = steps.cut(hurried, in_parts, steps.plan(hurried, in_parts), run)
+    counts = steps.cut(hurried, steps.plan(hurried, in_parts), run)
     assert (counts.done, counts.failed) == (0, 0)
     assert not place.parts.transient.objects.exists(alike_key(in_parts))
-    assert steps.cut(place.parts, in_parts, steps.plan(place.parts, in_parts), run).done == 4
+    assert steps.cut(place.parts, steps.plan(place.parts, in_parts), run).done == 4
     assert cutouts(place, in_parts) == whole
 
 
@@ -72,13 +72,13 @@ def test_a_crash_after_the_last_measure_leaves_nothing_undone(
 
     monkeypatch.setattr(steps, "set_alike", crash)
     with pytest.raises(KeyboardInterrupt):
-        steps.cut(place.parts, batch_id, steps.plan(place.parts, batch_id), running(place, cutter))
+        steps.cut(place.parts, steps.plan(place.parts, batch_id), running(place, cutter))
     monkeypatch.setattr(steps, "set_alike", set_alike)
-    counts = steps.cut(place.parts, batch_id, steps.plan(place.parts, batch_id), running(place, cutter))
+    counts = steps.cut(place.parts, steps.plan(place.parts, batch_id), running(place, cutter))
     assert counts.done == 4
 
 
 def test_no_name_of_a_folder_stands_in_what_its_photos_have_in_common(place: Place, cutter: Cutter) -> None:
     batch_id = place.send(FILES, options=ALIKE).batch_id
-    steps.cut(place.parts, batch_id, steps.plan(place.parts, batch_id), running(place, cutter))
+    steps.cut(place.parts, steps.plan(place.parts, batch_id), running(place, cutter))
     assert b"VIN" not in place.parts.transient.read(alike_key(batch_id))

@@ -61,7 +61,7 @@ def pretend(parts: Parts, batch_id: BatchId, code: str = "not_an_image") -> Coun
             keep(report)
             yield report
 
-    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+    steps.cut(parts, steps.plan(parts, batch_id), run)
     return steps.finish(parts, batch_id)
 
 
@@ -145,7 +145,7 @@ def measured(parts: Parts, batch_id: BatchId) -> Counts:
                 parts.transient.write(manifest.stamp, measure_key(batch_id, number), MEASURE)
             yield ShardReport(first=shard[0], last=shard[-1], results=())
 
-    steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+    steps.cut(parts, steps.plan(parts, batch_id), run)
     return steps.finish(parts, batch_id)
 
 
@@ -503,7 +503,7 @@ def test_a_retry_that_is_stopped_on_the_way_has_not_ended_unless_its_customer_wa
         assert not dispatcher(place).take_turn()
         return
     assert state(place, stamp.batch_id) is BatchState.RUNNING
-    assert steps.plan(place.parts, stamp.batch_id) == [(3, 4), (5,)]
+    assert steps.plan(place.parts, stamp.batch_id).shards == [(3, 4), (5,)]
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is BatchState.FAILED
     assert not dispatcher(place).take_turn()
@@ -528,7 +528,7 @@ def test_a_photo_that_failed_by_a_workers_clock_that_is_ahead_is_tried_again(pla
     with parts.records.reading() as connection:
         record = get_batch(connection, stamp.batch_id)
     ask_again(parts.records, parts.transient, parts.clock, record, None)
-    assert steps.plan(parts, stamp.batch_id) == [(1, 2)]
+    assert steps.plan(parts, stamp.batch_id).shards == [(1, 2)]
     assert dispatcher(place).take_turn()
     assert state(place, stamp.batch_id) is BatchState.FAILED
     assert not dispatcher(place).take_turn()
@@ -548,7 +548,7 @@ def test_of_two_who_ask_at_once_each_gets_what_they_asked_for(place: Place, is_c
         with parts.records.transaction() as connection:
             calling_off.call_off(connection, stamp.batch_id, parts.clock())
     ask_again(parts.records, parts.transient, parts.clock, record, ["damaged_image"])
-    assert sorted(n for shard in steps.plan(parts, stamp.batch_id) for n in shard) == (
+    assert sorted(n for shard in steps.plan(parts, stamp.batch_id).shards for n in shard) == (
         [3] if is_called_off else [1, 2, 3]
     )
 
@@ -559,10 +559,10 @@ def test_a_wish_that_comes_after_the_plan_of_a_run_is_not_taken_for_tried(place:
     planned = steps.plan(place.parts, stamp.batch_id)
     with place.parts.records.transaction() as connection:
         line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
-    steps.cut(place.parts, stamp.batch_id, planned, lambda *_: iter(()))
+    steps.cut(place.parts, planned, lambda *_: iter(()))
     steps.finish(place.parts, stamp.batch_id)
     assert state(place, stamp.batch_id) is BatchState.RUNNING
-    assert steps.plan(place.parts, stamp.batch_id), "who goes on tries them"
+    assert steps.plan(place.parts, stamp.batch_id).shards, "who goes on tries them"
 
 
 def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again(place: Place) -> None:
@@ -572,7 +572,7 @@ def test_what_failed_by_our_fault_in_a_retry_is_done_when_the_batch_is_run_again
         line.ask_again(connection, stamp.batch_id, ["not_an_image"], place.parts.clock())
     assert dispatcher(place, partial(pretend, code="worker_lost")).take_turn()
     assert not dispatcher(place).take_turn(), "the wish is granted once"
-    assert steps.plan(place.parts, stamp.batch_id) == [(1, 2)], "a failure of ours is"
+    assert steps.plan(place.parts, stamp.batch_id).shards == [(1, 2)], "a failure of ours is"
 
 
 def test_a_decision_asks_for_the_shares_of_those_who_wait_and_of_nobody_else(place: Place) -> None:

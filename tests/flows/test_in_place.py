@@ -63,7 +63,7 @@ class Dealer:
                 here = transient or open_transient(parts.settings, clock)  # of each call, as in an actor
                 yield process_shard(here, StandInCutter(), here.manifest(batch_id), shard, clock)  # type: ignore[arg-type]
 
-        steps.cut(parts, batch_id, steps.plan(parts, batch_id), run)
+        steps.cut(parts, steps.plan(parts, batch_id), run)
 
     def admit(self, batch_id: str) -> dict[int, bytes]:
         """What the lake holds of the batch afterwards: its images by item."""
@@ -104,13 +104,13 @@ def test_no_turn_begins_that_would_read_in_a_place_that_was_taken_back(dealer: D
     batch_id, parts = dealer.send(), dealer.parts
     with parts.records.transaction() as connection:
         assert allowed.disallow(connection, dealer.owner.account_id, f"file://{dealer.folder}")
-    assert steps.plan(parts, batch_id) == []
+    assert steps.plan(parts, batch_id).shards == []
     steps.finish(parts, batch_id)
     with parts.records.reading() as connection:
         assert get_batch(connection, batch_id).state is BatchState.CANCELLED
     with parts.records.transaction() as connection:
         allowed.allow(connection, dealer.owner.account_id, f"file://{dealer.folder}", NOON)
-    assert steps.plan(parts, batch_id) == [(1,), (2,)], "run once more, it is as any other"
+    assert steps.plan(parts, batch_id).shards == [(1,), (2,)], "run once more, it is as any other"
 
 
 def test_a_photo_that_was_replaced_by_one_of_its_size_after_it_was_cut_does_not_get_into_the_lake(

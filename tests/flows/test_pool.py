@@ -67,7 +67,7 @@ def test_a_worker_killed_in_mid_batch_costs_no_item_and_doubles_none(place: Plac
                 killed.append(victim)
             yield report
 
-    counts = steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), kill_one)
+    counts = steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), kill_one)
     assert killed
     assert counts.done == 8
     results = results_by_number(place.parts.transient.reports(stamp.batch_id))
@@ -75,7 +75,7 @@ def test_a_worker_killed_in_mid_batch_costs_no_item_and_doubles_none(place: Plac
     for number, result in results.items():
         assert isinstance(result, Done)
         assert place.parts.transient.objects.exists(cutout_key(stamp.batch_id, number, ".png"))
-    assert steps.plan(place.parts, stamp.batch_id) == []
+    assert steps.plan(place.parts, stamp.batch_id).shards == []
 
 
 def culprits(parts: Parts, batch_id: BatchId) -> set[int]:
@@ -88,7 +88,7 @@ def test_a_photo_that_kills_its_worker_costs_its_own_result_only(place: Place, o
     files = {f"VIN1/{n}.jpg": POISON if n == 2 else photo("motorcycle") for n in range(1, 5)}
     stamp = place.send(files, options=CutoutOptions(consistent=True))
     pool = Pool(place.parts.settings, 2, FragileActor)
-    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), pool.run)
     counts = steps.finish(place.parts, stamp.batch_id)
     assert (counts.done, counts.failed, counts.state) == (3, 1, BatchState.PARTIALLY_COMPLETED)
     assert culprits(place.parts, stamp.batch_id) == {2}
@@ -104,7 +104,7 @@ def test_no_photo_is_blamed_for_what_its_neighbour_did(
     settings = place.parts.settings.model_copy(update={"shard_items": shard_items})
     parts = replace(place.parts, settings=settings)
     pool = Pool(settings, 2, FragileRehearsal)
-    counts = steps.cut(parts, stamp.batch_id, steps.plan(parts, stamp.batch_id), pool.run)
+    counts = steps.cut(parts, steps.plan(parts, stamp.batch_id), pool.run)
     assert (counts.done, counts.failed) == (16 - len(poisoned), len(poisoned))
     assert culprits(parts, stamp.batch_id) == poisoned
 
@@ -125,8 +125,9 @@ def test_what_was_lost_with_its_worker_gets_a_worker_of_its_own(place: Place, on
 
     killer = Thread(target=kill_who_has_two)
     killer.start()
+    planned = replace(steps.plan(place.parts, stamp.batch_id), shards=[(1,), (2,), (3,)])
     try:
-        counts = steps.cut(place.parts, stamp.batch_id, [(1,), (2,), (3,)], pool.run)
+        counts = steps.cut(place.parts, planned, pool.run)
     finally:
         is_over.set()
         killer.join()
@@ -137,7 +138,7 @@ def test_a_batch_of_nothing_but_deadly_photos_comes_to_its_end(place: Place, on_
     """If it ended with a fault of ours it would be run again, and again, until its purge."""
     stamp = place.send({f"{n}.jpg": POISON for n in range(1, 5)})
     pool = Pool(place.parts.settings, 1, FragileRehearsal)
-    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), pool.run)
     counts = steps.finish(place.parts, stamp.batch_id)
     assert (counts.failed, counts.state) == (4, BatchState.FAILED)
     assert culprits(place.parts, stamp.batch_id) == {1, 2, 3, 4}
@@ -153,7 +154,7 @@ def test_a_broken_cuda_context_ends_its_actor_and_another_one_cuts_the_photos(pl
             seen.append(report)
             yield report
 
-    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), run)
+    steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), run)
     assert all(isinstance(result, Done) for report in seen for result in report.results)
     assert sorted(number for report in seen for number in report.numbers) == list(range(1, 7))
     home = place.parts.settings.home
@@ -174,7 +175,7 @@ def test_weights_that_are_not_there_end_the_batch_with_their_name(place: Place, 
     stamp = place.send({"1.jpg": photo()})
     pool = Pool(settings, 1)
     with pytest.raises(WeightsInvalid):
-        steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+        steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), pool.run)
 
 
 def test_ray_started_here_listens_on_this_machine_only(on_ray: None) -> None:

@@ -102,7 +102,7 @@ def test_a_batch_whose_sealer_dies_before_the_manifest_is_written_is_worked_on_a
         seal(parts, stamp, [Item(number=1, path="a.jpg", size=1)])
     with parts.records.reading() as connection:
         assert [each.batch_id for each in line.in_line(connection, parts.clock())] == [stamp.batch_id]
-    assert steps.plan(parts, stamp.batch_id) == [(1,)]
+    assert steps.plan(parts, stamp.batch_id).shards == [(1,)]
     assert parts.transient.manifest(stamp.batch_id).paths == ["a.jpg"]
 
 

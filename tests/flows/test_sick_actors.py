@@ -48,7 +48,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def cut_all(place: Place, pool: Pool, photos: int = 8) -> dict[int, Done | Failed]:
     stamp = place.send({f"{n}.jpg": b"a photo" for n in range(photos)})
-    steps.cut(place.parts, stamp.batch_id, steps.plan(place.parts, stamp.batch_id), pool.run)
+    steps.cut(place.parts, steps.plan(place.parts, stamp.batch_id), pool.run)
     assert steps.finish(place.parts, stamp.batch_id).state is BatchState.COMPLETED
     return results_by_number(place.parts.transient.reports(stamp.batch_id))
 
@@ -83,7 +83,9 @@ def test_an_actor_that_is_never_without_calls_is_not_taken_for_one_that_hangs(
     monkeypatch.setattr("workers.pool.time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     stamp = place.send({f"{n}.jpg": b"a photo" for n in range(12)})
     pool = Pool(place.parts.settings, 1, QuickActor, limit=lambda items: 50.0)
-    for _ in pool.run(stamp.batch_id, steps.plan(place.parts, stamp.batch_id), place.parts.clock, lambda report: None):
+    for _ in pool.run(
+        stamp.batch_id, steps.plan(place.parts, stamp.batch_id).shards, place.parts.clock, lambda report: None
+    ):
         now[0] += 30
     assert now[0] > 3 * 50
     assert len(set(pids(place))) == 1
@@ -308,7 +310,7 @@ def test_a_cancel_returns_though_a_call_still_runs(place: Place, monkeypatch: py
     done = []
 
     def run() -> None:
-        shards = steps.plan(place.parts, stamp.batch_id)
+        shards = steps.plan(place.parts, stamp.batch_id).shards
         done.append(list(pool.run(stamp.batch_id, shards, place.parts.clock, lambda report: None, off.is_set)))
 
     thread = threading.Thread(target=run)

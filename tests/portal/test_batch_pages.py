@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def stamp(site: Site, tmp_path: Path) -> Stamp:
         keep(report)
         yield report
 
-    steps.cut(parts, stamp.batch_id, [(2, 3)], run)
+    steps.cut(parts, replace(steps.plan(parts, stamp.batch_id), shards=[(2, 3)]), run)
     parts.records.engine.dispose()
     return stamp
 

@@ -100,7 +100,7 @@ def test_through_turns_retries_and_cancels_it_is_what_the_reports_say(
                 if random.random() < 0.1:
                     call_off(parts.records, clock, record_of(parts, batch_id))
 
-        steps.cut(replace(parts, watch=look), batch_id, steps.plan(parts, batch_id), run)
+        steps.cut(replace(parts, watch=look), steps.plan(parts, batch_id), run)
         return steps.finish(parts, batch_id)
 
     def look(_counts: Counts) -> None:
