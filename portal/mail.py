@@ -14,13 +14,12 @@ from email.utils import formatdate, make_msgid, parseaddr
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from schemas.errors import MailFault, UserError
-from store.settings import Settings
+from store.settings import THIS_MACHINE, Settings
 
 _SECONDS = 20
 """How long the mail server may take."""
 
 _PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
-_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def open_post(settings: Settings) -> Post | None:
     """How letters are sent; None when they cannot be. Raises `UserError` for a setting that cannot be used."""
     if settings.smtp_url.get_secret_value():
         return _by_smtp(_server(settings.smtp_url.get_secret_value()), settings.mail_from)
-    if urlsplit(settings.portal_url).hostname in _THIS_MACHINE:
+    if urlsplit(settings.portal_url).hostname in THIS_MACHINE:
         return _print
     return None
 

@@ -24,7 +24,7 @@ from schemas.clock import Clock
 from schemas.errors import NotAllowed, ProviderFault, UserError
 from schemas.ids import Randomness
 from store.records.provider_sign_ins import UnderWay
-from store.settings import Settings
+from store.settings import THIS_MACHINE, Settings
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
 _SECONDS = 10
@@ -32,8 +32,6 @@ _SECONDS = 10
 
 _LEEWAY = 60
 """Seconds by which the provider's clock may differ from ours."""
-
-_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def open_provider(settings: Settings, clock: Clock) -> Provider | None:
 
 def _must_be_private(address: str) -> None:
     parts = urlsplit(address)
-    if parts.scheme != "https" and parts.hostname not in _THIS_MACHINE:
+    if parts.scheme != "https" and parts.hostname not in THIS_MACHINE:
         raise UserError("BGBATCH_OIDC_ISSUER must begin with https://: else anybody on the way could answer for it.")
 
 

@@ -12,6 +12,9 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+"""Hosts of addresses that nobody else can call."""
+
 _S3 = re.compile(r"s3://[^/\s]+")
 _WEB = re.compile(r"https?://[^/?#\s]+")
 _HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}")
