@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.parts import Parts
-from schemas.ids import BatchId, Randomness
+from schemas.ids import BatchId
 from store.logs import ToldAnyway
 from store.records import line
 from store.records.database import Records
@@ -26,9 +26,9 @@ class LeaseLost(ToldAnyway):
     """Another process has the work by now, or it is over: whoever hears that says so, and leaves all of it as it is."""
 
 
-def new_holder(randomness: Randomness = os.urandom) -> str:
+def new_holder() -> str:
     """What a process calls itself in leases: as no other does, on whatever machine."""
-    return f"{os.getpid()}-{randomness(6).hex()}"
+    return f"{os.getpid()}-{os.urandom(6).hex()}"
 
 
 @contextmanager

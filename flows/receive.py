@@ -29,7 +29,7 @@ from store.records import batches, line
 from store.records.database import Records
 from store.records.early_purge import life_of
 from store.records.people import require_open
-from store.spans import note_first_span, span
+from store.spans import note_submit, span
 from store.transient.backdrop import note_name, with_name
 from store.transient.transient_store import TransientStore
 
@@ -72,7 +72,7 @@ def stamp_batch(
         upload_key = randomness(32).hex() if takes_uploads else None
         line.enter(connection, stamp.batch_id, account_id, upload_key, due_at)
         note(connection, stamp)
-    note_first_span(parts.settings, batch_id, "submit", stamp.received_at, parts.clock())
+    note_submit(parts.settings, batch_id, stamp.received_at, parts.clock())
     return stamp
 
 
@@ -127,9 +127,7 @@ def sealed_manifest(records: Records, transient: TransientStore, batch_id: Batch
         return transient.manifest(batch_id)
 
 
-def seal_uploads(
-    parts: Parts, stamp: Stamp, list_items: Callable[[], Sequence[Item]], randomness: Randomness = os.urandom
-) -> None:
+def seal_uploads(parts: Parts, stamp: Stamp, list_items: Callable[[], Sequence[Item]], randomness: Randomness) -> None:
     """Seal an open batch with what has come. Until that is listed and written it takes no photos, and no other seal.
 
     Raises `StillAnswering` while another request seals it, and as `list_items` and `seal` do: then it is open again.

@@ -55,11 +55,11 @@ def span(settings: Settings, batch_id: BatchId, name: str, **facts: Fact) -> Ite
             raise
 
 
-def note_first_span(settings: Settings, batch_id: BatchId, name: str, began: datetime, ended: datetime) -> None:
-    """Work that is over, and that all else of the batch stands under."""
+def note_submit(settings: Settings, batch_id: BatchId, began: datetime, ended: datetime) -> None:
+    """The batch's first span, which is over, and which all else of it stands under."""
     token = _first.set(batch_id)
     try:
-        note_span(settings, batch_id, name, began, ended)
+        note_span(settings, batch_id, "submit", began, ended)
     finally:
         _first.reset(token)
 
