@@ -1,11 +1,11 @@
-"""Which items still need work, and in what portions. Pure: results go in, shards come out."""
+"""Which items still need work, and in what portions. Pure: failures go in, shards come out."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 from schemas.errors import ItemError, OutOfMemory, SourceMissing, WorkerLost
-from schemas.results import Done, Failed
+from schemas.results import Failed
 
 Shard = tuple[int, ...]
 """Item numbers of one call to an actor, in order."""
@@ -18,16 +18,10 @@ A background that cannot be used is none: mostly it stays so, and each turn of a
 
 
 def plan_shards(
-    items: Collection[int],
-    results: Mapping[int, Done | Failed],
-    shard_items: int,
-    again: Collection[str] = OUR_CODES,
+    left: Collection[int], failed: Mapping[int, Failed], shard_items: int, again: Collection[str]
 ) -> list[Shard]:
-    """Cut what is not done into shards of at most `shard_items`, in order.
-
-    Not done: no result yet, or a failure whose code is in `again`.
-    """
-    todo = [number for number in sorted(items) if _is_open(results.get(number), again)]
+    """Cut items without a cutout into shards of at most `shard_items`, in order. `again`: codes of failures to try."""
+    todo = [number for number in sorted(left) if number not in failed or failed[number].code in again]
     return [tuple(todo[start : start + shard_items]) for start in range(0, len(todo), shard_items)]
 
 
@@ -40,7 +34,3 @@ def after_loss(shard: Shard, losses: int) -> list[Shard]:
     if len(shard) > 1:
         return [shard] if losses < 2 else [(number,) for number in shard]
     return [shard] if losses < 3 else []
-
-
-def _is_open(result: Done | Failed | None, again: Collection[str]) -> bool:
-    return result is None or (isinstance(result, Failed) and result.code in again)

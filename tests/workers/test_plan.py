@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.results import Failed
-from workers.plan import after_loss, plan_shards
+from workers.plan import OUR_CODES, after_loss, plan_shards
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -17,19 +17,18 @@ def failed(number: int, code: str) -> Failed:
     return Failed(number=number, code=code, sentence="It did not work.", finished_at=NOON)
 
 
-@given(items=st.sets(st.integers(1, 500)), done=st.sets(st.integers(1, 500)), size=st.integers(1, 64))
-def test_what_is_left_is_planned_once_and_nothing_else(items: set[int], done: set[int], size: int) -> None:
-    results = {number: failed(number, "not_an_image") for number in done}
-    shards = plan_shards(items, results, size)
+@given(left=st.sets(st.integers(1, 500)), bad=st.sets(st.integers(1, 500)), size=st.integers(1, 64))
+def test_what_is_left_is_planned_once_and_nothing_else(left: set[int], bad: set[int], size: int) -> None:
+    shards = plan_shards(left, {number: failed(number, "not_an_image") for number in bad}, size, OUR_CODES)
     planned = [number for shard in shards for number in shard]
-    assert planned == sorted(items - done)
+    assert planned == sorted(left - bad)
     assert all(1 <= len(shard) <= size for shard in shards)
 
 
 def test_a_failure_of_ours_is_tried_again_and_a_bad_file_is_not() -> None:
     results = {1: failed(1, "worker_lost"), 2: failed(2, "not_an_image")}
-    assert plan_shards([1, 2], results, 8) == [(1,)]
-    assert plan_shards([1, 2], results, 8, again=("not_an_image",)) == [(2,)]
+    assert plan_shards([1, 2], results, 8, OUR_CODES) == [(1,)]
+    assert plan_shards([1, 2], results, 8, ("not_an_image",)) == [(2,)]
 
 
 def test_a_shard_whose_worker_dies_twice_is_taken_apart_and_an_item_that_killed_two_while_alone_is_given_up() -> None:
