@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from portal.web.portal import ThePortal
 from schemas.clock import system_clock
 from schemas.errors import NotFound
-from store.purging.health import metrics_text, read_health, why_stop, why_stop_by_clock
+from store.purging.health import gauges, metrics_text, read_health, why_stop, why_stop_by_clock
 from store.records import line
 
 router = APIRouter()
@@ -56,8 +56,7 @@ def metrics(portal: ThePortal) -> PlainTextResponse:
         "bgbatch_line_batches": ("Batches that are open, waiting or being worked on.", load.batches),
         "bgbatch_line_items": ("Photos of those batches that have no result yet.", load.items),
     }
-    lines = [f"# HELP {n} {what}\n# TYPE {n} gauge\n{n} {value}\n" for n, (what, value) in values.items()]
-    return PlainTextResponse(metrics_text(health, now) + "".join(lines), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(metrics_text(health, now) + gauges(values), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/status")

@@ -5,6 +5,7 @@ Deciding (`why_stop`, `metrics_text`) is pure. The oldest byte is read off the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -139,7 +140,9 @@ def metrics_text(health: Health, now: datetime) -> str:
         "bgbatch_clock_skew_seconds": ("The store's clock less that of a newest cleanup.", health.skew.total_seconds()),
         "bgbatch_canaries_found": ("Canaries of the last day found after their deadline.", health.canaries_found),
     }
-    lines = []
-    for name, (what, value) in values.items():
-        lines += [f"# HELP {name} {what}", f"# TYPE {name} gauge", f"{name} {value}"]
-    return "\n".join(lines) + "\n"
+    return gauges(values)
+
+
+def gauges(values: Mapping[str, tuple[str, float]]) -> str:
+    """Numbers as Prometheus reads them: name -> what it tells, and the number."""
+    return "".join(f"# HELP {n} {what}\n# TYPE {n} gauge\n{n} {value}\n" for n, (what, value) in values.items())
