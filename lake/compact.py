@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert, update
 from lake.admission import current, lock_file
 from lake.candidate_file import UNREADABLE
 from lake.layout import merged_key
-from lake.merging import LARGEST_BYTES, LEAST_FILES, Merge, plan_merges
+from lake.merging import LEAST_FILES, Merge, plan_merges
 from lake.parquet import to_parquet
 from lake.reading import Lake, as_read
 from schemas.candidate import CANDIDATE
@@ -53,7 +53,6 @@ def compact(
     clock: Clock,
     randomness: Randomness,
     least_files: int = LEAST_FILES,
-    largest_bytes: int = LARGEST_BYTES,
     on_merge: Callable[[int, int], None] = lambda done, of: None,
     until: datetime | None = None,
 ) -> Compacted:
@@ -61,7 +60,7 @@ def compact(
 
     Raises `StoreFault` when all others that there was time for are merged: a damaged file stops nobody else's.
     """
-    merges = plan_merges(lake.snapshot().files, least_files, largest_bytes)
+    merges = plan_merges(lake.snapshot().files, least_files)
     Random(randomness(8)).shuffle(merges)  # in one order, two runs would make each merge twice, side by side
     done = Compacted()
     faults: list[StoreFault] = []
