@@ -36,6 +36,6 @@ def _hours(text: str) -> float | None:
     if not text.strip():
         return None
     try:
-        return float(text)
+        return float(text.replace(",", "."))  # a field of numbers would drop the comma: 1,5 hours became 15
     except ValueError:
         raise UserError("The hours must be a number, such as 6 or 0.5, or nothing.") from None

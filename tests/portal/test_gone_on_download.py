@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import BrowserContext, expect
 from typer.testing import CliRunner
 
 from portal.cli.app import app as commands
@@ -28,7 +29,7 @@ from store.records.early_purge import PurgeWish, find_wish, set_wish
 from store.records.people import Role
 from store.transient.transient_store import TransientStore, cutout_key, open_transient
 from tests.batches import done
-from tests.portal.chromium import serving
+from tests.portal.chromium import serving, sign_in
 from tests.portal.conftest import Site, opened
 from tests.records import at_home
 
@@ -191,6 +192,14 @@ def test_an_owner_chooses_on_the_account_page(site: Site) -> None:
     for hours in ("30", "23.6", "-1", "1e-12", "0.49", "nan", "soon"):
         assert browser.send(form.action, [*token, ("after_hours", hours)]).status == 400
     assert wish_of(site) == PurgeWish(after_hours=6)
+
+
+def test_hours_with_a_comma_are_not_ten_times_as_many(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.get_by_label("Hours until a batch").press_sequentially("1,5")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("is deleted after 1.5 hours")).to_be_visible()
+    assert wish_of(site) == PurgeWish(after_hours=1.5)
 
 
 @pytest.mark.parametrize("role", [Role.MEMBER, Role.AUDITOR])
