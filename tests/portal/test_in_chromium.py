@@ -461,3 +461,13 @@ def test_an_auditor_sees_and_cannot_press(context: BrowserContext, site: Site, a
     expect(page.get_by_text("Only an owner of the account can turn this on")).to_be_visible()
     assert page.get_by_role("checkbox").count() == 0
     assert is_accessible(page)
+
+
+def test_the_long_name_of_a_new_key_sticks_out_of_no_phone(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address)
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    page.goto(f"{address}/account/keys")
+    page.get_by_label("A new key, for").fill("x" * 60)
+    page.get_by_label("A new key, for").press("Enter")
+    expect(page.get_by_text("Your new key for")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
