@@ -12,6 +12,7 @@ from workers.segmenter import Segmenter
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
+    os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "0"  # else programs are built that ask this CPU what it can do
 
 
 @pytest.fixture(scope="session")
