@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.record import Record
-from workers.scores import CUT_BY_FRAME, on_the_frame
+from workers.scores import CUT_BY_FRAME, cut_off
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ _TINY = 0.25
 
 
 class Measure(Record):
-    """A photo and the box of its subject, in pixels; `across` and `down` are 0 without one. `on_frame`: 0 to 1."""
+    """A photo and the box of its subject, in pixels; `across` and `down` are 0 without one. `on_frame`: `cut_off`."""
 
     width: int
     height: int
@@ -92,7 +92,7 @@ def measured(alpha: Pixels) -> Measure:
         top=top,
         across=across,
         down=down,
-        on_frame=on_the_frame(alpha),
+        on_frame=cut_off(alpha),
     )
 
 

@@ -35,7 +35,7 @@ from workers.order import Cut, Opened, Order
 from workers.png import write_png
 from workers.refine import refined
 from workers.running import MOST_AT_ONCE, Running, pace_on, running_on
-from workers.scores import flags, in_gray, score
+from workers.scores import cut_off, flags, in_gray, score
 from workers.segmenter import Segmenter, find_device
 from workers.shadow import with_shadow
 from workers.sizes import fitted
@@ -128,7 +128,8 @@ class Cutter:
         is_set = order.options.consistent and frame != Frame(0, 0, picture.width, picture.height)
         given = (order.setting.width, order.setting.height) if is_set and order.setting else (frame.width, frame.height)
         width, height = fitted(*given, order.options.size.max_pixels)
-        scores = score(_shown(done.mask, picture), done.gray)
+        shown = _shown(done.mask, picture)
+        scores = score(shown, done.gray)
         return Cut(
             file=self._file(order, picture, alpha, frame, (width, height), behind),
             width=width,
@@ -136,7 +137,8 @@ class Cutter:
             source_width=picture.width,
             source_height=picture.height,
             scores=scores,
-            flags=flags(scores) + (("not_consistent",) if order.options.consistent and not is_set else ()),
+            flags=flags(scores, cut_off(shown))
+            + (("not_consistent",) if order.options.consistent and not is_set else ()),
             mask_png=write_png(alpha) if order.want_mask else None,
         )
 

@@ -45,7 +45,7 @@ from workers.encode import JPEG_QUALITY, as_the_format_can
 from workers.jpeg_file import up_to_its_end
 from workers.order import Cut, Opened, Order
 from workers.png import write_png, write_rows
-from workers.scores import SCORED_SIDE, flags, score
+from workers.scores import SCORED_SIDE, cut_off, flags, score
 from workers.segmenter import Segmenter, is_broken
 from workers.sizes import fitted
 from workers.streams import used_here, wait_for
@@ -161,7 +161,7 @@ class Made:
             source_width=self.width,
             source_height=self.height,
             scores=scores,
-            flags=flags(scores),
+            flags=flags(scores, cut_off(self.mask)),
             mask_png=write_png(self.alpha) if self.alpha is not None and self.order.want_mask else None,
         )
 

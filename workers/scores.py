@@ -23,8 +23,8 @@ _SPECK = 0.005
 SCORED_SIDE = 214
 """Photos are halved for this side, to 642 to 1,283 pixels, whatever the network was given."""
 
-CUT_BY_FRAME = 0.08
-"""Share of the frame on the subject from which on the photo shows a part of it only."""
+CUT_BY_FRAME = 0.2
+"""Share of its breadth on one side of the photo from which on a subject goes on beyond it."""
 
 _SUBJECT, _SOLID = 13, 243
 """Alphas from 5 % are of the subject, those from 95 % are solid."""
@@ -49,14 +49,14 @@ def score(mask: Pixels, gray: Pixels) -> Scores:
         coverage=float(levels @ np.arange(256) / (255 * mask.size)),
         edge_uncertainty=float(levels[_SUBJECT:_SOLID].sum() / max(levels[_SUBJECT:].sum(), 1)),
         pieces=_pieces(mask),
-        cut_by_frame=on_the_frame(mask),
+        cut_by_frame=_on_the_frame(mask),
         sharpness=sharpness,
         exposure=exposure,
     )
 
 
-def flags(scores: Scores) -> tuple[str, ...]:
-    """Why a person should look at it, in a fixed order; mostly nothing.
+def flags(scores: Scores, cut_off: float) -> tuple[str, ...]:
+    """Why a person should look at it, in a fixed order; mostly nothing. `cut_off`: what the function says of its mask.
 
     An empty mask is only called empty: nothing else can be told of it.
     """
@@ -64,7 +64,7 @@ def flags(scores: Scores) -> tuple[str, ...]:
         return ("empty_mask",)
     verdicts = (
         ("full_mask", scores.coverage > 0.97),
-        ("cut_by_frame", scores.cut_by_frame > CUT_BY_FRAME),
+        ("cut_by_frame", cut_off > CUT_BY_FRAME),
         ("many_pieces", scores.pieces > 4),
         ("uncertain_edge", scores.edge_uncertainty > 0.5),
         ("blurred", scores.sharpness < 0.05),
@@ -82,8 +82,17 @@ def _pieces(mask: Pixels) -> int:
     return int((areas >= max(1.0, _SPECK * float(areas.sum()))).sum())
 
 
-def on_the_frame(mask: Pixels) -> float:
-    """Share of the outline of a mask of 0…255 that lies on the subject."""
+def cut_off(mask: Pixels) -> float:
+    """Of a mask of 0…255: on the side of the photo where most of the subject's breadth lies on it, how much; 0 to 1."""
+    solid = (mask > 127).view(np.uint8)
+    _, _, across, down = cv2.boundingRect(solid)
+    if not across:
+        return 0.0
+    above_and_below, beside = solid[[0, -1]].sum(1).max(), solid[:, [0, -1]].sum(0).max()
+    return float(max(above_and_below / across, beside / down))
+
+
+def _on_the_frame(mask: Pixels) -> float:
     outline = np.concatenate((mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]))
     return float((outline > 127).mean())
 

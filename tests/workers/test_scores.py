@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from schemas.results import Scores
-from workers.scores import flags, in_gray
+from workers.scores import CUT_BY_FRAME, cut_off, flags, in_gray
 from workers.scores import score as score_of
 
 RNG = np.random.default_rng(3)
@@ -15,6 +15,10 @@ PLAIN = np.full((320, 320, 3), 128, np.uint8)
 
 def score(mask: np.ndarray, photo: np.ndarray) -> Scores:
     return score_of(mask, in_gray(photo))
+
+
+def flags_of(mask: np.ndarray, photo: np.ndarray) -> tuple[str, ...]:
+    return flags(score(mask, photo), cut_off(mask))
 
 
 def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -28,7 +32,7 @@ WHOLE = mask_of((80, 240, 80, 240))
 
 
 def test_a_plain_subject_in_the_middle_has_no_flag():
-    assert flags(score(WHOLE, TEXTURE)) == ()
+    assert flags_of(WHOLE, TEXTURE) == ()
 
 
 def test_scores_are_measured_and_stay_between_0_and_1():
@@ -55,7 +59,7 @@ def test_scores_are_measured_and_stay_between_0_and_1():
     ],
 )
 def test_what_a_person_should_look_at_has_its_flag(mask, photo, flag):
-    assert flag in flags(score(mask, photo))
+    assert flag in flags_of(mask, photo)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,6 @@ def test_what_a_person_should_look_at_has_its_flag(mask, photo, flag):
     [
         ("coverage", 0.0019, 0.002, "empty_mask"),
         ("coverage", 0.971, 0.97, "full_mask"),
-        ("cut_by_frame", 0.081, 0.08, "cut_by_frame"),
         ("pieces", 5, 4, "many_pieces"),
         ("edge_uncertainty", 0.51, 0.5, "uncertain_edge"),
         ("sharpness", 0.049, 0.05, "blurred"),
@@ -73,8 +76,28 @@ def test_what_a_person_should_look_at_has_its_flag(mask, photo, flag):
 )
 def test_a_flag_begins_where_it_always_did(score, flagged, fine, flag):
     usual = Scores(coverage=0.25, edge_uncertainty=0.1, pieces=1, cut_by_frame=0, sharpness=0.6, exposure=0.5)
-    assert flags(usual.model_copy(update={score: flagged})) == (flag,)
-    assert flags(usual.model_copy(update={score: fine})) == ()
+    assert flags(usual.model_copy(update={score: flagged}), cut_off=0) == (flag,)
+    assert flags(usual.model_copy(update={score: fine}), cut_off=0.2) == ()
+
+
+CAR = cv2.ellipse(mask_of(), (160, 160), (130, 50), 0, 0, 360, 255, -1)
+BOTTLE = mask_of((60, 300, 150, 170))
+
+
+@pytest.mark.parametrize(("mask", "length"), [(CAR, 260), (BOTTLE.T, 240)], ids=["a car", "a bottle"])
+@pytest.mark.parametrize("turns", range(4))
+def test_a_subject_of_which_a_twentieth_is_beyond_the_photo_is_cut_on_whatever_side(mask, length, turns):
+    left, *_ = cv2.boundingRect(mask)
+    without = np.rot90(mask[:, left + length // 20 :], turns)
+    assert flags_of(without, TEXTURE) == ("cut_by_frame",)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_round_subject_that_just_reaches_the_side_of_the_photo_is_whole(turns):
+    left, *_ = cv2.boundingRect(CAR)
+    reaching = np.rot90(CAR[:, left:], turns)
+    assert 0 < cut_off(reaching) < CUT_BY_FRAME
+    assert cut_off(CAR) == cut_off(mask_of()) == 0
 
 
 def test_specks_are_no_pieces():
@@ -85,7 +108,7 @@ def test_specks_are_no_pieces():
 def test_a_sharp_background_does_not_make_a_blurred_subject_sharp():
     photo = TEXTURE.copy()
     photo[70:250, 70:250] = PLAIN[70:250, 70:250]
-    assert "blurred" in flags(score(WHOLE, photo))
+    assert "blurred" in flags_of(WHOLE, photo)
 
 
 @pytest.mark.parametrize("size", [(320, 320), (200, 1000), (1280, 100), (960, 1280), (40, 40)])
@@ -95,7 +118,7 @@ def test_the_step_to_the_background_does_not_make_a_plain_subject_sharp(size):
 
 
 def test_an_empty_mask_is_called_nothing_else():
-    assert flags(score(mask_of(), np.zeros_like(TEXTURE))) == ("empty_mask",)
+    assert flags_of(mask_of(), np.zeros_like(TEXTURE)) == ("empty_mask",)
 
 
 def test_mask_and_photo_may_have_different_sizes():
