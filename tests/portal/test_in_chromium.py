@@ -471,3 +471,11 @@ def test_the_long_name_of_a_new_key_sticks_out_of_no_phone(context: BrowserConte
     page.get_by_label("A new key, for").press("Enter")
     expect(page.get_by_text("Your new key for")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_long_name_of_an_account_sticks_out_of_no_phone(context: BrowserContext, site: Site, address: str) -> None:
+    page = sign_in(context, site, address, name="L" * 90)
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    for path in ("/account/close", site.link(site.account("M" * 90)[1])):
+        page.goto(address + path)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
