@@ -115,6 +115,12 @@ def ended_grants(connection: Connection) -> list[Grant]:
     return list(_readable(connection.execute(query).mappings()))
 
 
+def newest_withdrawal(connection: Connection) -> int:
+    """Its number in the ledger; 0 where nothing was ever withdrawn."""
+    query = select(consent_events.c.sequence).where(consent_events.c.act == Act.WITHDRAWN)
+    return connection.execute(query.order_by(consent_events.c.sequence.desc()).limit(1)).scalar() or 0
+
+
 def find_grant(connection: Connection, grant_id: GrantId) -> Grant | None:
     """One grant, live or not; None when the ledger knows none of that id. Raises `LedgerBroken`."""
     owner = select(consent_events.c.account_id).where(consent_events.c.grant_id == grant_id).limit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from consent.ledger import newest_withdrawal
 from flows import engine
 from flows.cleaning import purge
 from flows.nights import timetable
@@ -33,6 +35,7 @@ _log = logging.getLogger("bgbatch")
 _Done = TypeVar("_Done")
 
 _EVERY = timedelta(minutes=10)
+_LOOK_EVERY = 20.0  # seconds
 _CANARY_EVERY = timedelta(hours=1)
 
 
@@ -41,7 +44,7 @@ def upkeep(
         str, typer.Option("--compact", help='When to merge small lake files: a cron line, UTC. "": never.')
     ] = "0 3 * * *",
 ) -> None:
-    """Clean up and reconcile every 10 minutes, send a canary every hour, merge at night. Runs until it is stopped."""
+    """Clean up and reconcile every 10 minutes and after each withdrawal; a canary every hour; merge at night."""
     with exit_codes():
         if compact_at:
             timetable.check(compact_at, "UTC")
@@ -59,6 +62,7 @@ def upkeep(
                 next_at = now + _EVERY
                 # A clock that was ahead when the machine started, and was set right since, would have it wait as long.
                 canary_at, compacted_at = min(canary_at, now + _CANARY_EVERY), min(compacted_at, now)
+                withdrawn = _newest_withdrawal(parts)
                 _try("cleanup", partial(_opened_anew, cleaned))
                 _try("reconcile", partial(_opened_anew, reconciled))
                 parts = parts or _try("start", _ready_for_more)
@@ -70,7 +74,28 @@ def upkeep(
                         compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
                     parts.records.engine.dispose()  # a server that hangs answers on no connection from before
                 is_left = min(next_at - system_clock(), _EVERY)
-                ending.wait(max(0.0, is_left.total_seconds()))
+                _rest(ending, is_left.total_seconds(), parts, withdrawn)
+
+
+def _rest(ending: threading.Event, seconds: float, parts: Parts | None, withdrawn: int) -> None:
+    """Until the next round. It comes at once when something was taken back since: nobody shall read its files."""
+    while seconds > 0 and not ending.wait(min(seconds, _LOOK_EVERY)):
+        seconds -= _LOOK_EVERY
+        if _newest_withdrawal(parts) > withdrawn:
+            return
+
+
+def _newest_withdrawal(parts: Parts | None) -> int:
+    """Its number, or 0 while that cannot be asked."""
+    if parts is None:
+        return 0
+    try:
+        with parts.records.reading() as connection:
+            return newest_withdrawal(connection)
+    except SQLAlchemyError:
+        return 0
+    finally:
+        parts.records.engine.dispose()
 
 
 def _opened_anew(step: Callable[[Parts], _Done]) -> _Done:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, QueuePool, create_engine, insert, select
 from typer.testing import CliRunner
 
+from consent import ledger
 from flows.cleaning import cleaning
 from lake.pulls import Pull, list_pulls
 from portal.cli import upkeep
@@ -22,6 +23,7 @@ from portal.cli.night_rounds import look_until
 from schemas.clock import system_clock
 from schemas.errors import StoreFault
 from schemas.ids import BatchId
+from schemas.industries import Industry
 from store.purging.cleanup import clean_up
 from store.records import webhooks
 from store.records.attempts import Limit, wait_before_trying
@@ -30,6 +32,7 @@ from store.records.shares import Share, find_share, read_shares, set_limits
 from store.records.tables import attempts, shares
 from store.settings import Settings
 from tests.api.conftest import Desk, jpeg
+from tests.consent.conftest import later, new_owner
 from tests.portal.commands import run
 
 HOOK = "https://93.184.215.14/hook"  # a public address, which is checked and never called
@@ -283,8 +286,8 @@ def test_upkeep_goes_on_by_a_clock_that_was_ahead_and_is_set_right_during_a_clea
     class Ending(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             waited.append(timeout)
-            now[0] += timedelta(seconds=min(timeout or 0.0, 600))
-            return len(waited) > 9 and not self.set()
+            now[0] += timedelta(seconds=timeout or 0.0)
+            return len(waited) > 299 and not self.set()
 
     for name, instead in {
         "until_stopped": Ending,
@@ -295,9 +298,37 @@ def test_upkeep_goes_on_by_a_clock_that_was_ahead_and_is_set_right_during_a_clea
     }.items():
         monkeypatch.setattr(upkeep, name, instead)
     upkeep.upkeep()
-    assert set(waited) == {600}
+    assert (set(waited), done.count("cleanup")) == ({20.0}, 10)
     assert done.count("canary") == 1
     assert max(merged[1:]) <= timedelta()
+
+
+def test_upkeep_erases_what_was_taken_back_without_waiting_for_its_ten_minutes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = desk.parts.records
+    owner = new_owner(records)
+    owner.press(Industry.AUTOMOTIVE)
+    rests: list[float] = []
+    reconciled_after: list[int] = []
+
+    def pretend(what: str, _: Callable[[], object]) -> object:
+        if what == "reconcile":
+            reconciled_after.append(len(rests))
+        return desk.parts if what == "start" else what
+
+    class Ending(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            rests.append(timeout or 0.0)
+            if len(rests) == 3:
+                with records.transaction() as connection:
+                    ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+            return len(rests) > 10 and not self.set()
+
+    for name, instead in {"until_stopped": Ending, "settings_to_clean": lambda: None, "_try": pretend}.items():
+        monkeypatch.setattr(upkeep, name, instead)
+    upkeep.upkeep(compact_at="")
+    assert reconciled_after == [0, 3]
 
 
 @pytest.mark.parametrize(
