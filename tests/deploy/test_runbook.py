@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from base64 import b64decode
 from datetime import timedelta
 from pathlib import Path
@@ -18,12 +19,16 @@ import yaml
 from alembic.config import Config
 
 import schemas.errors
+from consent import ledger, suppression
 from schemas.errors import BgbatchError
 from schemas.ids import new_batch_id
+from schemas.industries import Industry
 from store.purging.purge import Due, is_due
+from store.records import sessions
 from store.records.database import _MIGRATIONS, open_records, unopened_records
 from store.settings import Settings
 from store.transient.transient_store import hour_name
+from tests.consent.conftest import later, new_owner
 from tests.consent.postgres import new_database
 from tests.deploy.files import BASE, COMPOSE, DEPLOY, ROOT, called, pods
 from tests.store.conftest import NOON
@@ -96,6 +101,32 @@ def test_a_backup_from_before_an_upgrade_can_be_restored_and_upgraded_anew(tmp_p
     open_records(Settings(records_url=url)).engine.dispose()
     on_one_machine = f"test -s records.dump && owner psql {emptied} &&  # step 2\n  owner pg_restore < records.dump\n"
     assert on_one_machine in block("owner()")
+
+
+def test_records_of_sqlite_are_backed_up_under_a_running_portal_and_restored_with_what_was_taken_back_since(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    records = open_records(Settings(home=home))
+    owner = new_owner(records)
+    (grant,) = owner.press(Industry.AUTOMOTIVE)
+    copy, forget, backup, restore = block("copy()").splitlines()
+    env = os.environ | {"BGBATCH_HOME": str(home)}
+    subprocess.run(["sh", "-ec", f"{copy}\n{backup}"], env=env, cwd=tmp_path, check=True)
+    with records.transaction() as connection:
+        ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
+    with records.reading() as connection:
+        suppression.note(connection, suppression.open_suppressions(Settings(home=home)))
+    records.engine.dispose()
+    subprocess.run(["sh", "-ec", f"{copy}\n{forget}\n{restore}"], env=env, cwd=tmp_path, check=True)
+    with unopened_records(Settings(home=home)).reading() as connection:
+        assert ledger.live_grant_ids(connection) == {grant.grant_id}, "the backup is of before"
+        assert sessions.find_session(connection, owner.act.session_token, later(2)) is None
+    verify = [Path(sys.executable).with_name("bgbatch"), "consent", "verify"]
+    assert subprocess.run(verify, env=env, check=False, capture_output=True).returncode == 1
+    subprocess.run([*verify, "--restored"], env=env, check=True, capture_output=True)
+    with unopened_records(Settings(home=home)).reading() as connection:
+        assert not ledger.live_grant_ids(connection)
 
 
 def plain(url: str) -> str:
