@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, select
 
 from consent.append import Draft, append, select_events
 from consent.ledger import Refusal, live_grants, withdraw_all
@@ -37,6 +37,7 @@ from store.settings import Settings
 
 _REASON = "withdrawn before the records were restored from a backup"
 _AnyRecord = TypeVar("_AnyRecord", bound=BaseModel)
+_IN_ONE_QUERY = 500  # databases limit how many values a query may carry
 _GRANTS, _PURGES, _ACCOUNTS, _MARK, _END = "grants", "purges", "accounts", "purges.json", "ledger.json"
 
 
@@ -179,8 +180,7 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     mark = _mark(objects, _MARK)
     after = mark.sequence if mark is not None else 0
     if mark is not None and not _holds(connection, receipts, mark):  # it is another database, or was restored
-        known = _known(connection, _names_of_notes(objects))
-        after = _last_in(known[-1])[0] if known else 0
+        after = max(_known(connection, _names_of_notes(objects)).values(), default=0)
     query = select(receipts).where(receipts.c.sequence > after).order_by(receipts.c.sequence)
     found = [Receipt.model_validate(dict(row)) for row in connection.execute(query).mappings()]
     if not found:
@@ -188,7 +188,7 @@ def _note_purges(connection: Connection, objects: ObjectStore) -> int:
     newest = _Mark(sequence=found[-1].sequence, hash=found[-1].hash)
     purges = _Purges(receipts=tuple(each for each in found if each.kind is Erased.BATCH))
     if purges.receipts:
-        objects.write(f"{_PURGES}/{newest.sequence:012d}-{newest.hash[:32]}.json", purges.model_dump_json().encode())
+        objects.write(f"{_PURGES}/{_name_of_note(newest)}", purges.model_dump_json().encode())
     objects.write(_MARK, newest.model_dump_json().encode())
     return len(purges.receipts)
 
@@ -197,7 +197,8 @@ def _forgotten_purges(connection: Connection, objects: ObjectStore) -> Iterator[
     mark = _mark(objects, _MARK)
     if mark is not None and not _holds(connection, receipts, mark):
         names = _names_of_notes(objects)
-        yield from _receipts_in(objects, names[len(_known(connection, names)) :])
+        known = _known(connection, names)
+        yield from _receipts_in(objects, [name for name in names if name not in known])
 
 
 def _names_of_notes(objects: ObjectStore) -> list[str]:
@@ -209,21 +210,22 @@ def _receipts_in(objects: ObjectStore, names: Sequence[str]) -> Iterator[Receipt
         yield from _read(objects, f"{_PURGES}/{name}", _Purges).receipts
 
 
-def _known(connection: Connection, names: Sequence[str]) -> Sequence[str]:
-    """The first of these notes, up to the newest whose last receipt the records hold: a year's are not read again."""
-    newest = connection.execute(select(func.max(receipts.c.sequence))).scalar() or 0
-    for count in range(len(names), 0, -1):
-        sequence, start = _last_in(names[count - 1])
-        held = select(receipts.c.sequence).where(receipts.c.sequence == sequence, receipts.c.hash.startswith(start))
-        if sequence <= newest and connection.execute(held).first() is not None:
-            return names[:count]
-    return ()
+def _known(connection: Connection, names: Sequence[str]) -> dict[str, int]:
+    """Those of these notes whose last receipt, of this number, the records hold, and so all: a year's need no reading.
+
+    Not each before the newest of them is known: records that were restored twice do not know what was purged between.
+    """
+    numbers = sorted({int(each[:12]) for each in names if each[:12].isdecimal()})
+    held = dict[str, int]()
+    for start in range(0, len(numbers), _IN_ONE_QUERY):
+        some = receipts.c.sequence.in_(numbers[start : start + _IN_ONE_QUERY])
+        for row in connection.execute(select(receipts.c.sequence, receipts.c.hash).where(some)):
+            held[_name_of_note(_Mark(sequence=row.sequence, hash=row.hash))] = row.sequence
+    return {each: held[each] for each in names if each in held}
 
 
-def _last_in(name: str) -> tuple[int, str]:
-    """The number of a note's last receipt, and how its hash begins."""
-    number, _, start = name.removesuffix(".json").partition("-")
-    return int(number), start
+def _name_of_note(last: _Mark) -> str:
+    return f"{last.sequence:012d}-{last.hash[:32]}.json"
 
 
 def _forgotten_withdrawals(connection: Connection, objects: ObjectStore) -> dict[GrantId, _Withdrawal]:

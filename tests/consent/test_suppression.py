@@ -199,6 +199,54 @@ def test_restored_records_read_and_write_no_note_of_what_they_know(home: Setting
     records.engine.dispose()
 
 
+def test_a_second_restore_remembers_what_was_purged_since_the_first_one(home: Settings, objects: ObjectStore) -> None:
+    """The first one took too old a backup: what is purged on it has a smaller number than what the later backup has."""
+    records = open_records(home)
+    owner = new_owner(records)
+    subjects = [new_batch_id(NOON, Random(number).randbytes) for number in range(4)]
+    for subject in subjects:
+        start, options = received_at(subject), CutoutOptions()
+        stamp = Stamp(
+            batch_id=subject, received_at=start, purge_at=later(60), industry=None, grant_id=None, options=options
+        )
+        with records.transaction() as connection:
+            open_batch(connection, stamp, owner.account_id)
+    older = backed_up(records, home).rename(home.home.parent / "older.db")
+    for turn, subject in enumerate(subjects):
+        if turn == 3:
+            newer = backed_up(records, home)
+            records = restored(older, home)
+        with records.transaction() as connection:
+            begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(turn))
+            finish_erasures(connection, {subject: later(60)}, later(turn))
+            assert note(connection, objects) == 1
+    records.engine.dispose()
+    records = restored(newer, home)
+    replay(records, objects, later(10))
+    with records.transaction() as connection:
+        assert get_batch(connection, subjects[3]).purged_at == later(3)
+        assert note(connection, objects) == 0
+    records.engine.dispose()
+
+
+def test_a_file_of_another_name_among_the_notes_stops_a_start_as_one_that_cannot_be_read(
+    home: Settings, objects: ObjectStore
+) -> None:
+    records = open_records(home)
+    backup = backed_up(records, home)
+    subject = new_batch_id(NOON, Random(1).randbytes)
+    with records.transaction() as connection:
+        begin_erasures(connection, Erased.BATCH, {subject: (1, 1)}, later(1))
+        finish_erasures(connection, {subject: later(60)}, later(1))
+        note(connection, objects)
+    objects.write("purges/readme.json", b"{}")
+    records.engine.dispose()
+    records = restored(backup, home)
+    with pytest.raises(LedgerBroken):
+        replay(records, objects, later(10))
+    records.engine.dispose()
+
+
 def test_an_end_that_was_cut_off_is_found_and_stays_found(home: Settings, objects: ObjectStore) -> None:
     records = open_records(home)
     owner = new_owner(records)
