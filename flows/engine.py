@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -123,12 +124,20 @@ def start() -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """No other process starts one in this home meanwhile: of two that make its database at once, one would fail."""
+    """No other process starts one in this home meanwhile: of two that make its database at once, one would fail.
+
+    Nobody is waited for without end: one that stands still, as after Ctrl-Z, would keep a cleanup from what is due.
+    """
     with ExitStack() as until_then:
         with suppress(OSError):  # it may be elsewhere, and not there yet; a network share may know no such locks
             folder = os.open(os.path.expanduser(os.environ["PREFECT_HOME"]), os.O_RDONLY)
             until_then.callback(os.close, folder)
-            fcntl.flock(folder, fcntl.LOCK_EX)
+            for _ in range(int(_STARTS_WITHIN / _A_MOMENT)):
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_A_MOMENT)
         yield
 
 

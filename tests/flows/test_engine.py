@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -137,6 +138,22 @@ def test_a_command_beside_serve_that_is_the_first_in_a_home_has_its_server(tmp_p
     words = [sys.executable, "-c", _STARTS_BESIDE_SERVE]
     done = subprocess.run(words, env=env | {"BGBATCH_HOME": str(tmp_path / "home")}, capture_output=True, text=True)
     assert done.stdout == "0 [0]\n", done.stderr
+
+
+def test_a_command_that_stands_still_while_its_server_starts_keeps_no_other_waiting_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after Ctrl-Z. A cleanup purges what is due in any case."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setattr(engine, "_STARTS_WITHIN", 0.1)
+
+    def start_alone() -> None:
+        with engine.alone():
+            pass
+
+    with ThreadPoolExecutor(1) as another:
+        with engine.alone():
+            another.submit(start_alone).result(60)
 
 
 def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Path) -> None:
