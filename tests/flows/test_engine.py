@@ -151,9 +151,8 @@ def test_a_command_that_stands_still_while_its_server_starts_keeps_no_other_wait
         with engine.alone():
             pass
 
-    with ThreadPoolExecutor(1) as another:
-        with engine.alone():
-            another.submit(start_alone).result(60)
+    with ThreadPoolExecutor(1) as another, engine.alone():
+        another.submit(start_alone).result(60)
 
 
 def test_a_home_that_cannot_hold_its_records_is_said_in_a_sentence(tmp_path: Path) -> None:
