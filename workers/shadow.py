@@ -51,6 +51,9 @@ _ROOM = 0.1
 _WEIGHT = 0.15
 """Of the subject's height, that there is above a foot. Above a strap's end, or a speck that is none of it, is less."""
 
+_BREADTH = 0.03
+"""Of a foot, of the subject's width."""
+
 _ENOUGH = 8.0
 """Pixels of sigma, down, that a blur needs to be smooth."""
 
@@ -134,8 +137,8 @@ def _risen(subject: Pixels) -> Floats:
     resting = next((n for n, (start, end) in enumerate(edges) if start[0] <= middle < end[0]), None)
     if resting is None or not (_is_flat(*edges[resting]) or _joins_feet(outline, *edges[resting])):
         return np.zeros(across, np.float32)
-    least = _WEIGHT * len(subject)
-    bearing = [all(cv2.countNonZero(subject[:, x]) >= least for x, _ in edge) for edge in edges]
+    heavy = cv2.reduce(subject, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0] >= _WEIGHT * len(subject)
+    bearing = [all(_bears(outline, heavy, *foot) for foot in edge) for edge in edges]
     feet = [n for n, edge in enumerate(edges) if n == resting or (bearing[n] and _joins_feet(outline, *edge))]
     ground = np.array(chain[feet[0] : feet[-1] + 2], np.float32)
     return np.interp(np.arange(across), ground[:, 0], ground[:, 1]).astype(np.float32)
@@ -143,6 +146,13 @@ def _risen(subject: Pixels) -> Floats:
 
 def _is_flat(start: Point, end: Point, most: float = _FLAT) -> bool:
     return abs(end[1] - start[1]) <= most * (end[0] - start[0])
+
+
+def _bears(outline: npt.NDArray[np.int_], heavy: npt.NDArray[np.bool_], x: int, y: int) -> bool:
+    """Whether something stands on a foot: above it, or, as legs are splayed, a foot's breadth beside its tip."""
+    near = round(_BREADTH * len(outline))
+    around = slice(max(0, x - near), x + near + 1)
+    return bool((heavy[around] & (outline[around] <= y + near)).any())
 
 
 def _joins_feet(outline: npt.NDArray[np.int_], start: Point, end: Point) -> bool:

@@ -567,6 +567,18 @@ def test_a_shadow_touches_the_wheel_beside_a_stand_and_every_visible_leg_of_a_ta
         assert alpha[bottom : bottom + 2, foot : foot + 5].min() > 40
 
 
+@pytest.mark.parametrize("splay", [10, 30])
+def test_a_shadow_touches_all_legs_that_are_splayed(splay):
+    """Their tips have next to nothing above them."""
+    table = mask_with((130, 150, 100, 500), (400, 600))
+    for tip, top, bottom in ((120, 120 + splay, 250), (300, 300, 300), (480, 480 - splay, 250)):
+        leg = [(top - 8, 150), (top + 8, 150), (tip + 8, bottom), (tip - 8, bottom)]
+        cv2.fillPoly(table, [np.array(leg)], 255)
+    _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), table)
+    for foot, bottom in ((120, 250), (300, 300), (480, 250)):
+        assert alpha[bottom + 1 : bottom + 3, foot].min() > 40
+
+
 def test_a_speck_beside_the_subject_does_not_tilt_the_ground():
     mask = mask_with((100, 300, 200, 500), (400, 600))
     mask[240:260, 110:130] = 255
