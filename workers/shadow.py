@@ -152,7 +152,7 @@ def _bears(outline: npt.NDArray[np.int_], heavy: npt.NDArray[np.bool_], x: int, 
     """Whether something stands on a foot: above it, or, as legs are splayed, a foot's breadth beside its tip."""
     near = round(_BREADTH * len(outline))
     around = slice(max(0, x - near), x + near + 1)
-    return bool((heavy[around] & (outline[around] <= y + near)).any())
+    return bool((heavy[around] & (outline[around] <= y + 0.01 * len(outline))).any())
 
 
 def _joins_feet(outline: npt.NDArray[np.int_], start: Point, end: Point) -> bool:

@@ -586,8 +586,11 @@ def test_a_speck_beside_the_subject_does_not_tilt_the_ground():
     assert alpha[296:300, 110:130].min() > alpha[260:264, 110:130].max()
 
 
-def test_a_bumper_hangs_over_the_ground_that_the_wheels_stand_on():
+@pytest.mark.parametrize("lower", [0, 6])
+def test_a_bumper_hangs_over_the_ground_that_the_wheels_stand_on(lower):
+    """And so does a coupling right beside it, which reaches lower."""
     car = mask_with((100, 200, 100, 500), (400, 600))
+    car[190 : 200 + lower, 94:100] = 255
     car[180:224, 150:200] = car[180:224, 400:450] = 255
     _, alpha = with_shadow(np.zeros((400, 600, 3), np.uint8), car)
     assert not alpha[200:205, 100:120].any()
