@@ -66,7 +66,7 @@ def flags(scores: Scores, cut_off: float) -> tuple[str, ...]:
         ("full_mask", scores.coverage > 0.97),
         ("cut_by_frame", cut_off > CUT_BY_FRAME),
         ("many_pieces", scores.pieces > 4),
-        ("uncertain_edge", scores.edge_uncertainty > 0.5),
+        ("uncertain_edge", scores.edge_uncertainty > 0.25),
         ("blurred", scores.sharpness < 0.05),
         ("dark", scores.exposure < 0.06),
         ("overexposed", scores.exposure > 0.96),
