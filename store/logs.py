@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from sqlalchemy.exc import OperationalError
+
 from schemas.errors import BgbatchError
 
 _OURS = ("bgbatch", "consent", "flows", "lake", "portal", "schemas", "store", "workers")
@@ -25,6 +27,8 @@ _LOG = "bgbatch.trace"
 """The logger of traces alone: who sits at a terminal is told in a sentence, and needs no trace."""
 _SAID_ALREADY = ("Task run failed with", "Encountered exception during execution", "Finished in state Failed")
 _STOPPED = ("Crash detected", "Finished in state Crashed")
+_SAYS_ALL = (BgbatchError, OperationalError)
+"""By its kind and message; where it was in the code tells nobody more: the records are away for all."""
 _ON_REQUEST = ("interrupt signal", "termination signal", "cancelled by the runtime", "system exit call")
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 _ROOT = Path(__file__).parent.parent
@@ -105,7 +109,7 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Level, logger, message; of an exception that has no sentence of its own, its places and kind."""
         line = f"{record.levelname} {record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], BgbatchError):
+        if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], _SAYS_ALL):
             frames = _frames(record.exc_info) if self._with_places else ()
             line = "\n".join((line, *frames, _kind(record.exc_info)))
         return line

@@ -82,12 +82,12 @@ def _receipts_of(parts: Parts, connection: Connection, subject: str) -> list[Rec
         if subject.startswith("g"):  # as no batch's id does
             raise NotFound(f"There is no grant {subject}. `bgbatch consent show ACCOUNT` lists an account's.")
         if get_batch(connection, subject).purged_at is not None:
-            tell(
-                "The records were restored from a backup of before this purge. Its receipt is the one that was noted "
-                "beside the lake, which no chain vouches for."
-            )
             noted = noted_purges(open_suppressions(parts.settings))
             found = [each for each in noted if each.subject == subject and each.hash == receipt_hash(each)]
+            is_noted = "Its receipt is the one that was noted beside the lake, which no chain vouches for."
+            is_lost = "No receipt of it was noted beside the lake."
+            restored = "The records were restored from a backup of before this purge."
+            tell(f"{restored} {is_noted if found else is_lost}")
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from flows.dispatch import Dispatcher
 from flows.parts import Parts
@@ -99,6 +100,17 @@ def test_a_fault_that_has_a_sentence_of_its_own_takes_one_line_for_people(writte
     except StoreFault as fault:
         logging.getLogger("prefect.task_runs").exception("Task run failed: %s", fault)
     assert written.getvalue() == "ERROR prefect.task_runs: Task run failed: The disk is full. Make room.\n"
+
+
+def test_records_that_are_away_take_no_trace_of_seventy_lines_at_each_cleanup(written: Written) -> None:
+    logs.set_up("text", written)
+    try:
+        raise OperationalError(None, None, Exception("connection refused"))
+    except OperationalError as fault:
+        logging.getLogger("prefect.task_runs").exception("Task run failed with exception: %s", fault)
+    (line, *more) = written.getvalue().splitlines()
+    assert "connection refused" in line
+    assert not [each for each in more if each.startswith("File ")]
 
 
 def test_a_store_that_is_away_is_told_in_the_log_and_customers_may_ask_again(tmp_path: Path, written: Written) -> None:
