@@ -99,16 +99,19 @@ def measured(alpha: Pixels) -> Measure:
 def setting_for(folder: Sequence[Measure]) -> Setting | None:
     """The setting that all whole subjects of a folder can have without being scaled up; None if there is no such one.
 
-    The picture has the proportions that most of the photos have.
+    The picture has the proportions that most of the photos have; of several, those in which the subjects are largest.
     """
     whole = [each for each in folder if each.down and each.on_frame <= CUT_BY_FRAME]
     if not whole:
         return None
     middle = median(each.down for each in whole)
     fit = [each for each in whole if each.down >= _TINY * middle]
-    (across, down), _ = min(Counter(_proportions(each) for each in fit).items(), key=lambda one: (-one[1], one[0]))
-    shape = across / down
-    subject = min(_HEIGHT, *(_WIDTH * shape * each.down / each.across for each in fit))
+    broadest = max(each.across / each.down for each in fit)
+    counted = Counter(_proportions(each) for each in fit)
+    most = max(counted.values())
+    shapes = sorted(across / down for (across, down), count in counted.items() if count == most)
+    shape = next((each for each in shapes if _WIDTH * each >= _HEIGHT * broadest), shapes[-1])
+    subject = min(_HEIGHT, _WIDTH * shape / broadest)
     height = min(each.down for each in fit) / subject
     return Setting(width=round(height * shape), height=round(height), subject=subject)  # larger than the least subject
 

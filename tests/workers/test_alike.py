@@ -91,6 +91,16 @@ def test_whole_subjects_that_are_not_tiny_and_the_shape_of_most_photos_decide_on
     assert small.height == round(100 / 0.38), "a quarter as high as the others is not tiny yet"
 
 
+def test_of_proportions_that_are_equally_frequent_those_decide_in_which_the_subjects_are_largest() -> None:
+    tall, wide = {"width": 900, "height": 1200}, {"width": 1200, "height": 900}
+    cars = setting_for([photo(200, across=800, **tall), photo(300, across=1000, **wide)])
+    bottles = setting_for([photo(500, across=100, **tall), photo(500, across=100, **wide)])
+    assert cars is not None
+    assert bottles is not None
+    assert cars.width > cars.height
+    assert (bottles.width < bottles.height, bottles.subject) == (True, 0.38)
+
+
 def test_a_photo_can_be_set_as_its_folder_unless_it_had_to_be_scaled_up_or_is_cut_off_or_too_wide() -> None:
     setting = Setting(width=1000, height=1000, subject=0.4)
     fit = [photo(389), photo(900), photo(400, across=969), photo(800, across=1939), photo(400, on_frame=CUT_BY_FRAME)]
