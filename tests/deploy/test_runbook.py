@@ -112,7 +112,8 @@ def test_records_of_sqlite_are_backed_up_under_a_running_portal_and_restored_wit
     (grant,) = owner.press(Industry.AUTOMOTIVE)
     copy, forget, backup, restore = block("copy()").splitlines()
     env = os.environ | {"BGBATCH_HOME": str(home)}
-    subprocess.run(["sh", "-ec", f"{copy}\n{backup}"], env=env, cwd=tmp_path, check=True)
+    subprocess.run(["sh", "-ec", f"umask 022\n{copy}\n{backup}"], env=env, cwd=tmp_path, check=True)
+    assert (tmp_path / "records-backup.db").stat().st_mode & 0o077 == 0, "people's addresses are in it"
     with records.transaction() as connection:
         ledger.withdraw_all(connection, owner.refusal(later(1)), later(1))
     with records.reading() as connection:
@@ -127,6 +128,17 @@ def test_records_of_sqlite_are_backed_up_under_a_running_portal_and_restored_wit
     subprocess.run([*verify, "--restored"], env=env, check=True, capture_output=True)
     with unopened_records(Settings(home=home)).reading() as connection:
         assert not ledger.live_grant_ids(connection)
+
+
+def test_a_backup_of_a_home_without_records_leaves_the_one_that_there_was(tmp_path: Path) -> None:
+    kept = tmp_path / "records-backup.db"
+    open_records(Settings(home=tmp_path)).engine.dispose()
+    (tmp_path / "records.db").rename(kept)
+    before = kept.read_bytes()
+    copy, _, backup, _ = block("copy()").splitlines()
+    env = os.environ | {"BGBATCH_HOME": str(tmp_path)}
+    assert subprocess.run(["sh", "-c", f"{copy}\n{backup}"], env=env, cwd=tmp_path, check=False).returncode
+    assert kept.read_bytes() == before
 
 
 def plain(url: str) -> str:
