@@ -73,16 +73,17 @@ def upkeep(
                             canary_at = system_clock() + _CANARY_EVERY
                         compacted_at = _compact_if_due(compact_at, compacted_at, next_at, parts)
                     parts.records.engine.dispose()  # a server that hangs answers on no connection from before
-                is_left = min(next_at - system_clock(), _EVERY)
-                _rest(ending, is_left.total_seconds(), parts, withdrawn)
+                _rest(ending, next_at, parts, withdrawn)
 
 
-def _rest(ending: threading.Event, seconds: float, parts: Parts | None, withdrawn: int) -> None:
+def _rest(ending: threading.Event, until: datetime, parts: Parts | None, withdrawn: int) -> None:
     """Until the next round. It comes at once when something was taken back since: nobody shall read its files."""
-    while seconds > 0 and not ending.wait(min(seconds, _LOOK_EVERY)):
-        seconds -= _LOOK_EVERY
-        if _newest_withdrawal(parts) > withdrawn:
+    left = _EVERY  # a clock that is set back makes it no longer, nor does a server that hangs at each look
+    while (seconds := min(until - system_clock(), left).total_seconds()) > 0:
+        wait = min(seconds, _LOOK_EVERY)
+        if ending.wait(wait) or _newest_withdrawal(parts) > withdrawn:
             return
+        left -= timedelta(seconds=wait)
 
 
 def _newest_withdrawal(parts: Parts | None) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -329,6 +330,38 @@ def test_upkeep_erases_what_was_taken_back_without_waiting_for_its_ten_minutes(
         monkeypatch.setattr(upkeep, name, instead)
     upkeep.upkeep(compact_at="")
     assert reconciled_after == [0, 3]
+
+
+def test_upkeep_cleans_up_every_ten_minutes_also_while_the_records_hang_at_each_look_for_a_withdrawal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, cleaned_at, waits = [datetime(2026, 11, 27, tzinfo=UTC)], [], [0]
+
+    def pretend(what: str, _: Callable[[], object]) -> object:
+        if what == "cleanup":
+            cleaned_at.append(now[0])
+        return desk.parts if what == "start" else what
+
+    def hang(_: object) -> int:
+        now[0] += timedelta(seconds=20)  # ten for a connection, ten for a table that is locked
+        return 0
+
+    class Ending(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            now[0] += timedelta(seconds=timeout or 0.0)
+            waits[0] += 1
+            return waits[0] > 99 and not self.set()
+
+    for name, instead in {
+        "until_stopped": Ending,
+        "settings_to_clean": lambda: None,
+        "system_clock": lambda: now[0],
+        "_try": pretend,
+        "_newest_withdrawal": hang,
+    }.items():
+        monkeypatch.setattr(upkeep, name, instead)
+    upkeep.upkeep(compact_at="")
+    assert max(after - before for before, after in pairwise(cleaned_at)) <= timedelta(minutes=11)
 
 
 @pytest.mark.parametrize(
