@@ -336,6 +336,7 @@ def test_a_command_waits_on_after_a_turn_that_gave_way_though_it_changed_no_coun
 ) -> None:
     """Photos are measured, or tried again, without a new result; a turn that failed is told to who asked for it."""
     monkeypatch.setattr("flows.dispatch._LOOK_EVERY", 0.0)
+    monkeypatch.setattr("flows.dispatch._ENOUGH", 0.0)
     options = CutoutOptions(consistent=kind == "measured")
     stamp = place.send({f"{n}.jpg": b"x" for n in range(3 * TURN_ITEMS)}, options=options)
     if kind == "retried":
