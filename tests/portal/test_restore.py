@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -139,8 +140,8 @@ def test_an_account_that_was_closed_after_the_backup_is_closed_again_before_anyt
     parts.records.engine.dispose()
 
 
-@pytest.mark.parametrize("is_changed", [False, True])
-def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, is_changed: bool) -> None:
+def purged_after_the_backup(home: Settings) -> tuple[BatchId, Path]:
+    """A batch that was sent before it and purged after it, which a reconcile has noted; and the backup."""
     parts = open_parts(home, lambda: NOON)
     owner = new_owner(parts.records)
     batch_id = stamp_batch(parts, owner.account_id, None, CutoutOptions(), Random(1).randbytes).batch_id
@@ -149,6 +150,12 @@ def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, i
     purge(parts)
     reconciling.reconcile(parts)
     parts.records.engine.dispose()
+    return batch_id, backup
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, is_changed: bool) -> None:
+    batch_id, backup = purged_after_the_backup(home)
     suppressions = open_suppressions(home)
     if is_changed:
         (noted,) = suppressions.files("purges")
@@ -168,15 +175,7 @@ def test_what_was_purged_after_the_backup_is_no_broken_promise(home: Settings, i
 
 @pytest.fixture
 def forgotten(home: Settings) -> Iterator[BatchId]:
-    """A batch that was sent before the backup, purged after it, and whose purge a reconcile has noted."""
-    parts = open_parts(home, lambda: NOON)
-    owner = new_owner(parts.records)
-    batch_id = stamp_batch(parts, owner.account_id, None, CutoutOptions(), Random(1).randbytes).batch_id
-    backup = backed_up(parts.records, home)
-    parts = replace(parts, clock=lambda: later(60 * 23))
-    purge(parts)
-    reconciling.reconcile(parts)
-    parts.records.engine.dispose()
+    batch_id, backup = purged_after_the_backup(home)
     restored(backup, home).engine.dispose()
     parts = open_parts(home, lambda: later(60 * 40))
     reconciling.reconcile(parts)

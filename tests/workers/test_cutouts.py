@@ -579,6 +579,12 @@ def test_a_shadow_touches_all_legs_that_are_splayed(splay):
         assert alpha[bottom + 1 : bottom + 3, foot].min() > 40
 
 
+def test_a_mere_line_has_no_shadow():
+    line = mask_with((50, 52, 100, 400), (100, 500))
+    _, alpha = with_shadow(np.zeros((100, 500, 3), np.uint8), line)
+    assert np.array_equal(alpha, line)
+
+
 def test_a_speck_beside_the_subject_does_not_tilt_the_ground():
     mask = mask_with((100, 300, 200, 500), (400, 600))
     mask[240:260, 110:130] = 255
