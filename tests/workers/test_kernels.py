@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +125,17 @@ def test_what_is_compiled_around_a_network_for_a_gpu_leaves_it_as_it_is() -> Non
     photo = np.random.default_rng(5).integers(0, 256, (50, 70, 3), np.uint8)
     (mask,), (usual,) = ours.segment([photo]), plain.segment([photo])
     assert np.abs(mask.astype(int) - usual).max() <= 2
+
+
+@pytest.mark.skipif(ON_GPU, reason="a GPU compiles them in all the tests above")
+def test_each_step_compiles_for_gpus_that_are_not_here(tmp_path: Path) -> None:
+    generations = ("75", "80", "90")
+    compiling = [sys.executable, "-m", "tests.workers.kernels_for", *generations]
+    environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(compiling, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = {"_across", "_down", "_spread", "_put_on_colour", "_halve", "_join"}
+    assert {tuple(line.split()[:2]) for line in done.stdout.splitlines()} == set(product(generations, steps))
 
 
 def test_where_triton_is_absent_the_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
