@@ -16,10 +16,12 @@ _KEPT = 1_000_000_000
 """Bytes that may lie free at the top of the heap before some are handed back."""
 
 
-def keep_freed_memory() -> bool:
-    """Tell the allocator so; False where it is not glibc's and nothing was changed."""
+def keep_freed_memory() -> None:
+    """Tell the allocator so. Where it is not glibc's nothing is changed."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
-        return False
-    return bool(mallopt(_M_ARENA_MAX, 1)) and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))
+        return
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT)
