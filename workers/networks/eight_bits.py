@@ -47,11 +47,10 @@ def can_run_here() -> bool:
 def in_eight_bits(module: nn.Module, ranges: Ranges) -> nn.Module:
     """The module itself, with the named blocks replaced."""
     for name, inflow in ranges.items():
-        parent, _, leaf = name.rpartition(".")
         block = module.get_submodule(name)
         if not isinstance(block, ConvRelu):
             raise TypeError(f"{name} is no convolution with a ReLU")
-        setattr(module.get_submodule(parent), leaf, EightBitConvRelu(block.conv_s1, inflow))
+        module.set_submodule(name, EightBitConvRelu(block.conv_s1, inflow))
     return module
 
 

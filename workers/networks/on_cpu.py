@@ -23,11 +23,10 @@ def for_cpu(module: nn.Module) -> nn.Module:
     """The module itself, with its convolutions replaced."""
     has_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")  # type: ignore[no-untyped-call]
     for name, block in list(module.named_modules()):
-        parent, _, leaf = name.rpartition(".")
         if isinstance(block, ConvRelu) and has_onednn:
-            setattr(module.get_submodule(parent), leaf, FusedConvRelu(block.conv_s1))
+            module.set_submodule(name, FusedConvRelu(block.conv_s1))
         elif isinstance(block, Side):
-            setattr(module.get_submodule(parent), leaf, OneChannel(block))
+            module.set_submodule(name, OneChannel(block))
     return module
 
 

@@ -21,11 +21,10 @@ class OnGpu(nn.Module):
         super().__init__()
         self.module = module
         for name, block in list(module.named_modules()):
-            parent, _, leaf = name.rpartition(".")
             if isinstance(block, ConvRelu):
-                setattr(module.get_submodule(parent), leaf, FusedConvRelu(block.conv_s1))
+                module.set_submodule(name, FusedConvRelu(block.conv_s1))
             elif isinstance(block, Halved):
-                setattr(module.get_submodule(parent), leaf, HalvedAtOnce())
+                module.set_submodule(name, HalvedAtOnce())
         if isinstance(module, U2Net) and isinstance(module.conv_in, nn.Conv2d):
             module.conv_in = BiasedByInput(module.conv_in)
 
