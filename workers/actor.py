@@ -73,13 +73,10 @@ class SegmenterActor:
 
     @property
     def _cutter(self) -> Cutter:
-        import torch
-
         from workers.cutter import open_cutter
 
         with self._opening:
             if self._opened is None:
-                torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
                 self._opened = open_cutter(self._settings)
             return self._opened
 
