@@ -21,7 +21,7 @@ from PIL import Image
 from schemas.errors import ItemError
 from schemas.options import Format
 from store.no_core_dumps import forbid_core_dumps
-from workers.decode import Limits
+from workers.decode import FORMATS, Limits
 from workers.preview import of_cutout, of_photo
 
 MOST_MEMORY = 6 * 2**30
@@ -49,7 +49,7 @@ def main() -> None:
 def _load_decoders() -> None:
     Image.init()
     tiny = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
-    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "HEIF", "AVIF"):
+    for kind in FORMATS:
         file = io.BytesIO()
         tiny.save(file, kind)
         of_photo(file.getvalue(), Limits(pixels=64, bytes=100_000))
