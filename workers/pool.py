@@ -250,11 +250,10 @@ class Pool:
             yield report
 
     def _leave_queue(self, place: _Place, call: ray.ObjectRef[Any]) -> None:
-        if call in place.queue:
-            if call == next(iter(place.queue)):
-                place.since = time.monotonic()
-            del place.queue[call]
-            place.is_reserved = False
+        if call == next(iter(place.queue)):
+            place.since = time.monotonic()
+        del place.queue[call]
+        place.is_reserved = False
 
     def _replace_worn(self) -> None:
         """Those that are worn and have nothing more to do, however their last call ended."""
