@@ -25,7 +25,7 @@ from store.records.tables import cleanups
 from store.settings import Settings
 
 REMEMBERED = timedelta(days=90)
-"""How long the records say what each cleanup did."""
+"""How long the records say how each cleanup ended."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def clean_up(machine: Machine, found: Sequence[str] = ()) -> PurgeReport:
 
     `found`: codes of what was wrong already before; a cleanup with any is no good one.
     """
-    started, faults = machine.clock(), [*found]
+    faults = [*found]
     try:
         skew = measure_skew(machine.objects, machine.real)
     except StoreFault as fault:
@@ -58,7 +58,7 @@ def clean_up(machine: Machine, found: Sequence[str] = ()) -> PurgeReport:
         report.oldest_at = oldest_byte(machine.objects)
     except StoreFault as fault:
         report.faults.append(fault.code)
-    _record(machine, started, report)
+    _record(machine, report)
     try:
         machine.records.forget_deleted()  # names of closed accounts and used links, such as are in deleted rows
     except (SQLAlchemyError, sqlite3.Error):
@@ -92,7 +92,7 @@ def _has_something_due(machine: Machine, health: Health, now: datetime) -> bool:
         return bool(overdue(connection, now))
 
 
-def _record(machine: Machine, started: datetime, report: PurgeReport) -> None:
+def _record(machine: Machine, report: PurgeReport) -> None:
     now = machine.clock()
     try:
         with machine.records.transaction() as connection:
@@ -100,14 +100,8 @@ def _record(machine: Machine, started: datetime, report: PurgeReport) -> None:
             connection.execute(
                 insert(cleanups).values(
                     cleanup_id="c" + machine.randomness(16).hex(),
-                    started_at=started,
                     finished_at=now,
-                    objects=report.objects,
-                    bytes=report.bytes,
-                    receipts=len(report.receipts),
-                    strays=report.strays,
                     faults=len(report.faults),
-                    oldest_at=report.oldest_at,
                     skew_seconds=report.skew.total_seconds(),
                 )
             )

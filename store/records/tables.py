@@ -307,17 +307,11 @@ cleanups = Table(
     "cleanups",
     metadata,
     Column("cleanup_id", String(33), primary_key=True),
-    Column("started_at", UtcTime, nullable=False),
     Column("finished_at", UtcTime, nullable=False, index=True),
-    Column("objects", Integer, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("receipts", Integer, nullable=False),
-    Column("strays", Integer, nullable=False),
     Column("faults", Integer, nullable=False),
-    Column("oldest_at", UtcTime),
     Column("skew_seconds", Float, nullable=False),
 )
-"""One row per cleanup that came to its end. `oldest_at`: when the oldest byte that was left had been received."""
+"""One row per cleanup that came to its end. `skew_seconds`: how far the store's clock was ahead of the cleanup's."""
 
 canaries = Table(
     "canaries",
