@@ -12,8 +12,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from fsspec.implementations.local import LocalFileSystem
-
 from store.objects.storage import Children, Refused, StoredObject
 
 _NAMELESS = getattr(os, "O_TMPFILE", 0)
@@ -24,7 +22,7 @@ customer's longest name, of up to 255 bytes, still has room for the ending."""
 
 
 class Folder:
-    """A `Storage` on a file system. `filesystem` and `root` are what other readers (pyarrow) can use.
+    """A `Storage` on a file system. `root` is what other readers (pyarrow) can use.
 
     Only who writes makes folders: reading a customer's disk while it is away must not put an empty one in its place.
     """
@@ -33,7 +31,6 @@ class Folder:
     AT_ONCE = 1
 
     def __init__(self, root: str) -> None:
-        self.filesystem = LocalFileSystem(use_listings_cache=False, skip_instance_cache=True)
         self.root = os.path.abspath(root)
 
     def put(self, key: str, data: bytes) -> None:
@@ -52,8 +49,8 @@ class Folder:
 
     def get(self, key: str) -> bytes:
         """The bytes at `key`."""
-        data: bytes = self.filesystem.cat_file(self._path(key))
-        return data
+        with open(self._path(key), "rb") as file:
+            return file.read()
 
     def has(self, key: str) -> bool:
         """Whether there is a file at `key`."""
