@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from schemas.clock import Clock
-from schemas.ids import parse_batch_id, received_at
+from schemas.ids import received_at
 from store.objects.object_store import ObjectStore
 from store.records.batches import overdue
 from store.records.database import Records
 from store.records.tables import canaries, cleanups
-from store.transient.transient_store import hour_name, parse_hour
+from store.transient.transient_store import batch_in, parse_hour
 
 OLDEST = timedelta(hours=23, minutes=30)
 """Past this age of the oldest byte nothing more is taken in."""
@@ -57,8 +57,7 @@ def oldest_byte(objects: ObjectStore) -> datetime | None:
         inside = objects.children(name)
         if not inside.folders and not inside.files:
             continue
-        ids = [parse_batch_id(each) for each in inside.folders]
-        moments = [received_at(each) for each in ids if each is not None and hour_name(received_at(each)) == name]
+        moments = [received_at(batch_id) for each in inside.folders if (batch_id := batch_in(name, each)) is not None]
         is_all_ours = len(moments) == len(inside.folders) + len(inside.files)
         return min(moments) if is_all_ours else hour
     return None

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from schemas.batch import PROMISED_LIFE
 from schemas.clock import Clock
 from schemas.errors import NotFound, StillThere, StoreFault
-from schemas.ids import BatchId, parse_batch_id, received_at
+from schemas.ids import BatchId, received_at
 from schemas.receipt import Erased, Receipt
 from store.objects.erase import Erasure
 from store.objects.object_store import ObjectStore
@@ -28,7 +28,7 @@ from store.objects.storage import Children, StoredObject
 from store.purging.receipts import begin_erasures, finish_erasures, unfinished_erasures
 from store.records.batches import due_early, mark_purged, overdue, unpurged
 from store.records.database import Records
-from store.transient.transient_store import batch_prefix, hour_name, parse_hour
+from store.transient.transient_store import batch_in, batch_prefix, hour_name, parse_hour
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +72,8 @@ def is_due(name: str, now: datetime, purge_after: timedelta) -> Due:
 
 def batch_is_due(hour: str, name: str, now: datetime, purge_after: timedelta) -> bool:
     """Whether a folder in an hour that is partly due goes: a batch by its own age, all else by the hour's start."""
-    batch_id = parse_batch_id(name)
-    if batch_id is None or hour_name(received_at(batch_id)) != hour:
-        return True
-    return received_at(batch_id) + purge_after <= now
+    batch_id = batch_in(hour, name)
+    return batch_id is None or received_at(batch_id) + purge_after <= now
 
 
 def present(machine: datetime, skew: timedelta) -> datetime:
@@ -276,8 +274,8 @@ def _by_batch(found: Iterable[StoredObject]) -> tuple[dict[BatchId, tuple[int, i
     strays = 0
     for (hour, name), things in groupby(found, _home):
         sizes = [each.size for each in things]
-        batch_id = parse_batch_id(name)
-        if batch_id is None or hour_name(received_at(batch_id)) != hour:
+        batch_id = batch_in(hour, name)
+        if batch_id is None:
             strays += len(sizes)
         else:
             objects, size = counts.get(batch_id, (0, 0))

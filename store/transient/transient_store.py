@@ -40,7 +40,7 @@ from schemas.errors import (
     StoreFault,
     Unreadable,
 )
-from schemas.ids import BatchId, received_at
+from schemas.ids import BatchId, parse_batch_id, received_at
 from schemas.results import ShardReport
 from store.no_core_dumps import forbid_core_dumps
 from store.objects.object_store import ObjectStore, no_such_object, open_store
@@ -73,6 +73,12 @@ def parse_hour(name: str) -> datetime | None:
 def batch_prefix(batch_id: BatchId) -> str:
     """Where all of a batch lies."""
     return f"{hour_name(received_at(batch_id))}/{batch_id}"
+
+
+def batch_in(hour: str, name: str) -> BatchId | None:
+    """The batch that lies in a folder of that name in an hour; None for a stray, as for a batch of another hour."""
+    batch_id = parse_batch_id(name)
+    return batch_id if batch_id is not None and hour_name(received_at(batch_id)) == hour else None
 
 
 def source_key(batch_id: BatchId, number: int) -> str:
