@@ -51,7 +51,8 @@ from store.transient.reports import TOGETHER, each_in, first_and_last, gathered,
 
 _log = logging.getLogger(__name__)
 _HOUR = "%Y-%m-%dT%H"
-_UPLOAD = "upload:"
+UPLOAD = "upload:"
+"""How the `source` of an item begins that was uploaded; its token follows."""
 _MANY_REPORTS = 64
 """It is as quick to read fewer one by one."""
 
@@ -137,7 +138,7 @@ def _list_key(batch_id: BatchId, name: str) -> str:
 
 def is_in_place(item: Item) -> bool:
     """Whether its photo stays in the customer's own store, where they can replace it at any time."""
-    return bool(item.source) and not item.source.startswith((*FETCHED, _UPLOAD, DAMAGED_IN_ZIP, UNREAD))
+    return bool(item.source) and not item.source.startswith((*FETCHED, UPLOAD, DAMAGED_IN_ZIP, UNREAD))
 
 
 class TransientStore:
@@ -220,8 +221,8 @@ class TransientStore:
             raise Unreadable(
                 "The photo could not be read on the disk that it was sent from. Mend that, and submit it again."
             )
-        if item.source.startswith(_UPLOAD):
-            return self.read(uploaded_key(stamp.batch_id, item.source.removeprefix(_UPLOAD)))
+        if item.source.startswith(UPLOAD):
+            return self.read(uploaded_key(stamp.batch_id, item.source.removeprefix(UPLOAD)))
         key = source_key(stamp.batch_id, item.number)
         if not item.source or self._outside is None:
             return self.read(key)

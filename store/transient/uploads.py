@@ -22,7 +22,7 @@ from schemas.ids import BatchId
 from schemas.options import CutoutOptions
 from schemas.record import Record
 from store.objects.storage import Kind
-from store.transient.transient_store import TransientStore, batch_prefix, uploaded_key
+from store.transient.transient_store import UPLOAD, TransientStore, batch_prefix, uploaded_key
 
 _READERS = 16
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what a web server makes of bytes that are no UTF-8: of two names, one
@@ -125,7 +125,7 @@ class Uploads:
             )
         ordered = sorted(photos.items(), key=lambda pair: pair[1].path)
         return tuple(
-            Item(number=number, path=photo.path, size=photo.size, source=f"upload:{token}", options=photo.options)
+            Item(number=number, path=photo.path, size=photo.size, source=f"{UPLOAD}{token}", options=photo.options)
             for number, (token, photo) in enumerate(ordered, start=1)
         )
 
