@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import requests
 from authlib.common.errors import AuthlibBaseError
@@ -79,6 +79,7 @@ class Provider:
                 _text(known, "token_endpoint"),
                 code=answer["code"],
                 code_verifier=asked.code_verifier,
+                auth=self._proof(),
                 timeout=_SECONDS,
             )
             keys = _readable(self._get(_text(known, "jwks_uri")))
@@ -105,6 +106,12 @@ class Provider:
             raise ValueError("issued to another client")
         email = claims.get("email") if claims.get("email_verified") is True else None
         return Identity(self.issuer, str(claims["sub"]), str(email) if email else None)
+
+    def _proof(self) -> tuple[str, str] | None:
+        """Who we are, quoted as RFC 6749, 2.3.1 has it: providers read `+` as a blank. None without a secret."""
+        if not self.client_secret:
+            return None
+        return quote_plus(self.client_id), quote_plus(self.client_secret)
 
     def _session(self) -> OAuth2Session:
         return OAuth2Session(

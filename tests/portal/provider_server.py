@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-CLIENT, SECRET = "bgbatch-tests", "a-secret of / tests"
+CLIENT, SECRET = "bgbatch-tests", "a-secret+of / tests"
 Claims = dict[str, object]
 
 
@@ -72,10 +72,11 @@ class IdentityProvider:
     def token(self, form: dict[str, str], authorization: str) -> Claims | None:
         """The tokens for a code, once, for who can prove to have asked for it."""
         asked = self.codes.pop(form.get("code", ""), None)
-        expected = "Basic " + base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        proof = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        told = tuple(unquote_plus(each) for each in proof.split(":"))  # RFC 6749, 2.3.1
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        if asked is None or authorization != expected or challenge != asked["code_challenge"]:
+        if asked is None or told != (CLIENT, SECRET) or challenge != asked["code_challenge"]:
             return None
         if form["redirect_uri"] != asked["redirect_uri"]:
             return None
