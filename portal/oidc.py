@@ -2,7 +2,8 @@
 
 The authorization code flow with PKCE (RFC 7636). An answer is believed when it fits what was asked (`state`, `nonce`,
 code verifier), comes from that provider (`iss`, RFC 9207), and its ID token is signed by a key that the provider
-publishes, for us (`aud`), now (`exp`), with an asymmetric algorithm.
+publishes, for us (`aud`), now (`exp`), with an asymmetric algorithm. The address that a provider keeps out of its ID
+tokens (OpenID Connect Core, 5.4) is asked for with the access token, and believed for the same `sub`.
 """
 
 from __future__ import annotations
@@ -84,13 +85,14 @@ class Provider:
             )
             keys = _readable(self._get(_text(known, "jwks_uri")))
             token = jwt.decode(str(tokens.get("id_token", "")), keys, algorithms=_ALGORITHMS)
-            return self._identity(token.claims, asked)
+            self._check(token.claims, asked)
+            return self._identity(token.claims, known, str(tokens.get("access_token", "")))
         except (AuthlibBaseError, JoseError, ValueError, requests.RequestException) as error:
             raise ProviderFault(
                 f"The identity provider's answer cannot be believed: {type(error).__name__}. Nobody was signed in."
             ) from None
 
-    def _identity(self, claims: Mapping[str, object], asked: UnderWay) -> Identity:
+    def _check(self, claims: Mapping[str, object], asked: UnderWay) -> None:
         registry = jwt.JWTClaimsRegistry(
             now=lambda: int(self.clock().timestamp()),
             leeway=_LEEWAY,
@@ -104,7 +106,14 @@ class Provider:
         registry.validate(dict(claims))
         if claims.get("azp", self.client_id) != self.client_id:
             raise ValueError("issued to another client")
-        email = claims.get("email") if claims.get("email_verified") is True else None
+
+    def _identity(self, claims: Mapping[str, object], known: Mapping[str, object], access_token: str) -> Identity:
+        told = claims
+        if "email" not in claims and "userinfo_endpoint" in known:
+            told = self._get(_text(known, "userinfo_endpoint"), {"Authorization": f"Bearer {access_token}"})
+            if told.get("sub") != claims["sub"]:
+                raise ValueError("told of somebody else")
+        email = told.get("email") if told.get("email_verified") is True else None
         return Identity(self.issuer, str(claims["sub"]), str(email) if email else None)
 
     def _proof(self) -> tuple[str, str] | None:
@@ -128,9 +137,9 @@ class Provider:
             raise ProviderFault("The identity provider calls itself by another name. Check BGBATCH_OIDC_ISSUER.")
         return known
 
-    def _get(self, address: str) -> dict[str, object]:
+    def _get(self, address: str, headers: Mapping[str, str] | None = None) -> dict[str, object]:
         try:
-            answer = requests.get(address, timeout=_SECONDS)
+            answer = requests.get(address, headers=headers, timeout=_SECONDS)
             answer.raise_for_status()
             found = answer.json()
         except (requests.RequestException, ValueError) as error:

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
+ACCESS = "an-access-token"
 CLIENT, SECRET = "bgbatch-tests", "a-secret+of / tests"
 Claims = dict[str, object]
 
@@ -42,6 +43,9 @@ class IdentityProvider:
     issuer: str = ""
     person: Claims = field(default_factory=dict)
     lies: Lies = field(default_factory=Lies)
+    tells_apart: bool = False
+    """Whether the address stands in no ID token, but is told for the access token (OpenID Connect Core, 5.4)."""
+    tells_of: Claims = field(default_factory=dict)
     now: Callable[[], float] = time.time
     asked: list[dict[str, str]] = field(default_factory=list)
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "1", "use": "sig"}))
@@ -55,6 +59,7 @@ class IdentityProvider:
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/keys",
             "code_challenge_methods_supported": ["S256"],
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
         }
 
     def authorize(self, query: dict[str, str]) -> str:
@@ -82,8 +87,13 @@ class IdentityProvider:
             return None
         now = int(self.now())
         claims: Claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
-        id_token = self._sign(self.lies.claims(claims | self.person))
-        return {"access_token": "unused", "token_type": "Bearer", "id_token": id_token}
+        own = {"sub": self.person["sub"]} if self.tells_apart else self.person
+        id_token = self._sign(self.lies.claims(claims | own))
+        return {"access_token": ACCESS, "token_type": "Bearer", "id_token": id_token}
+
+    def userinfo(self, authorization: str) -> Claims | None:
+        """Whom the access token is about; `tells_of` is somebody else."""
+        return self.person | self.tells_of if self.tells_apart and authorization == f"Bearer {ACCESS}" else None
 
     def _sign(self, claims: Claims) -> str:
         match self.lies.signs_with:
@@ -112,6 +122,9 @@ def identity_provider() -> Iterator[IdentityProvider]:
                 self.answer(provider.description())
             elif parts.path == "/keys":
                 self.answer({"keys": [*provider.more_keys, provider.key.as_dict(private=False)]})
+            elif parts.path == "/userinfo":
+                told = provider.userinfo(self.headers.get("Authorization", ""))
+                self.answer(told or {"error": "invalid_token"}, 200 if told else 401)
             elif parts.path == "/authorize":
                 self.send_response(302)
                 self.send_header("Location", provider.authorize(flat(parts.query)))

@@ -89,10 +89,23 @@ def test_a_verified_address_comes_in_and_is_then_known_by_the_providers_own_id(
     assert not comes_in(site), "an address that was given to somebody else does not open the account"
 
 
+def test_an_address_that_stands_in_no_id_token_is_asked_for_and_must_be_the_same_persons(
+    site: Site, provider: IdentityProvider
+) -> None:
+    """So certified providers answer, unless they are told otherwise: nobody could come in for the first time."""
+    provider.tells_apart = True
+    provider.tells_of = {"sub": "somebody-else"}
+    assert not comes_in(site)
+    provider.tells_of = {}
+    assert comes_in(site, is_asked=True)
+
+
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("verified", [False, None, "true", 1])
 def test_an_address_that_the_provider_has_not_verified_is_nobody(
-    site: Site, provider: IdentityProvider, verified: object
+    site: Site, provider: IdentityProvider, verified: object, apart: bool
 ) -> None:
+    provider.tells_apart = apart
     provider.person = {**OWNER, "email_verified": verified}
     assert not comes_in(site)
 
