@@ -125,9 +125,8 @@ class Cutter:
         if order.options.refine:
             alpha = refined(picture.rgb, alpha)
         frame = frame_for(alpha, order.options, order.setting)
-        is_set = order.options.consistent and frame != Frame(0, 0, picture.width, picture.height)
-        given = (order.setting.width, order.setting.height) if is_set and order.setting else (frame.width, frame.height)
-        width, height = fitted(*given, order.options.size.max_pixels)
+        given = order.setting if order.setting is not None and frame.is_set else frame
+        width, height = fitted(given.width, given.height, order.options.size.max_pixels)
         shown = _shown(done.mask, picture)
         scores = score(shown, done.gray)
         return Cut(
@@ -138,7 +137,7 @@ class Cutter:
             source_height=picture.height,
             scores=scores,
             flags=flags(scores, cut_off(shown))
-            + (("not_consistent",) if order.options.consistent and not is_set else ()),
+            + (("not_consistent",) if order.options.consistent and not frame.is_set else ()),
             mask_png=write_png(alpha) if order.want_mask else None,
         )
 

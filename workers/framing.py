@@ -27,12 +27,16 @@ _BASELINE = 0.78
 
 @dataclass(frozen=True)
 class Frame:
-    """A window on the photo, in its pixels. It may reach over the photo's edges: nothing is there."""
+    """A window on the photo, in its pixels. It may reach over the photo's edges: nothing is there.
+
+    `is_set`: as its folder's are, so that what is seen through it comes out in the size of the setting.
+    """
 
     left: int
     top: int
     width: int
     height: int
+    is_set: bool = False
 
 
 def frame_for(alpha: Pixels, options: CutoutOptions, setting: Setting | None = None) -> Frame:
@@ -107,4 +111,4 @@ def _set(seen: Measure, setting: Setting) -> Frame:
     width = height * setting.width / setting.height
     left = seen.left + seen.across / 2 - width / 2
     top = seen.top + seen.down - height * _BASELINE
-    return Frame(round(left), round(top), round(width), round(height))
+    return Frame(round(left), round(top), round(width), round(height), is_set=True)

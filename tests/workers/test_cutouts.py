@@ -20,10 +20,13 @@ from tests.workers.test_decode import stumbled_over
 from workers.alike import measured, setting_for
 from workers.composite import cut_out, on_colour, on_image
 from workers.cutter import Cutter
+from workers.decode import Picture
 from workers.encode import as_the_format_can, covering, encode
 from workers.foreground import despilled, spread
 from workers.framing import Frame, colours_through, frame_for, through
+from workers.order import Opened, Order
 from workers.png import write_cutout, write_png, write_rows
+from workers.scores import in_gray
 from workers.shadow import with_shadow
 from workers.sizes import fitted
 
@@ -379,6 +382,16 @@ def test_a_subject_that_cannot_be_set_as_its_fellows_are_is_left_as_it_was_taken
     setting = setting_for([*usual, measured(odd)])
     assert setting == setting_for(usual)
     assert frame_for(odd, parse_options({"consistent": True}), setting) == Frame(0, 0, 600, 400)
+
+
+def test_photos_that_stand_as_their_folder_is_to_stand_have_one_size_and_no_flag(cutter):
+    alphas = [mask_with((160, 312, 225, 375)), mask_with((320, 624, 450, 750), (800, 1200))]
+    setting = setting_for([measured(alpha) for alpha in alphas])
+    for alpha in alphas:
+        rgb = np.full((*alpha.shape, 3), 90, np.uint8)
+        order = Order(b"", parse_options({"consistent": True}), want_mask=False, setting=setting)
+        done = cutter.finish(Opened(order, Picture(rgb, None), in_gray(rgb), rgb, mask=alpha, alpha=alpha))
+        assert (done.width, done.height, "not_consistent" in done.flags) == (600, 400, False)
 
 
 def test_a_folder_without_a_whole_subject_has_no_setting():
