@@ -87,10 +87,13 @@ class Item(Record):
     @field_validator("path")
     @classmethod
     def _stays_inside(cls, path: str) -> str:
-        parts = path.split("/")
-        if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
+        if not _is_inside(path):
             raise ValueError("an item's path must be relative, with forward slashes, and stay inside its folder")
         return path
+
+
+def _is_inside(path: str) -> bool:
+    return not ("\0" in path or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")))
 
 
 def safe_path(path: str) -> str:
@@ -98,7 +101,8 @@ def safe_path(path: str) -> str:
     path = unicodedata.normalize("NFC", path.replace("\\", "/")).strip("/") if "\\" in path else path
     if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in path):
         raise ValueError("with control characters")
-    Item(number=1, path=path, size=0)
+    if not _is_inside(path):
+        raise ValueError("out of its folder")
     if len(path.encode()) > _LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in path.split("/")):
         raise ValueError("longer than a disk or a bucket holds")
     return path
