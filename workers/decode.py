@@ -86,8 +86,8 @@ _MOST_PROFILES = 10
 _DEPTH_OF_PNG = 24
 """Where a PNG says how many bits a shade has."""
 
-_JPEG_SPACES = {"RGB": "RGB", "L": "RGB", "CMYK": "CMYK"}
-"""pillow's name for what a JPEG holds, and what it is to be decoded to."""
+_JPEG_FORMATS = ("JPEG", "MPO")
+"""pillow's names for a JPEG: MPO is one with more photos behind it, such as the other eye's; the first is taken."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _header(source: bytes, limits: Limits) -> Image.Image:
         raise _damaged() from None
     if pixels > limits.pixels:
         raise _too_many_pixels(limits)
-    if header.format in ("JPEG", "MPO") and has_too_many_scans(source):
+    if header.format in _JPEG_FORMATS and has_too_many_scans(source):
         raise _unsupported()
     return header
 
@@ -206,7 +206,7 @@ def _too_many_pixels(limits: Limits) -> ImageTooLarge:
 
 def _decoded(source: bytes, header: Image.Image) -> Picture:
     profile = profile_of(source, header)
-    if header.format in ("JPEG", "MPO") and header.mode in _JPEG_SPACES:
+    if header.format in _JPEG_FORMATS:
         rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
         return Picture(upright(rgb, orientation_of(header)), None)
     if header.format == "PNG" and not is_whole_png(source):
@@ -238,7 +238,7 @@ def profile_of(source: bytes, header: Image.Image) -> bytes | None:
     profile, named = cast("bytes | None", header.info.get("icc_profile")), header.info.get("nclx_profile")
     if profile is not None and header.format != "PNG":
         return profile
-    if header.format in ("JPEG", "MPO"):
+    if header.format in _JPEG_FORMATS:
         return adobe_rgb() if _is_adobe_rgb(header) else None
     primaries, transfer = coded_colours(source)
     if named is not None:  # a HEIC's, which may hold several images
@@ -286,7 +286,7 @@ def _jpeg_pixels(source: bytes, mode: str, is_plain: bool = False) -> Pixels:
     libjpeg stumbles over beside the pixels is taken away before it is asked again: once, which `is_plain` says, as a
     file could be made that has a little more to take away each time.
     """
-    space = _JPEG_SPACES[mode]
+    space = "CMYK" if mode == "CMYK" else "RGB"
     try:
         pixels = cast(Pixels, simplejpeg.decode_jpeg(source, colorspace=space, strict=True))
     except ValueError as error:
