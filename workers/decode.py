@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -209,25 +210,36 @@ def _decoded(source: bytes, header: Image.Image) -> Picture:
     if header.format in _JPEG_FORMATS:
         rgb = to_srgb(_jpeg_pixels(source, header.mode), profile, header.mode)
         return Picture(upright(rgb, orientation_of(header)), None)
-    if header.format == "PNG" and not is_whole_png(source):
-        raise _damaged()
+    if header.format == "PNG":
+        if not is_whole_png(source):
+            raise _damaged()
+        _count_what_is_clear_as_pixels(header, source[_DEPTH_OF_PNG])
     tags = dict(header.tag_v2) if isinstance(header, TiffImageFile) else {}
-    has_large_planes = tags.get(_PLANES) == 2 and max(tags.get(_SAMPLE_BITS, (1,))) > 8
-    is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
-    is_of_no_kind_read = 12 in tags.get(_SAMPLE_BITS, ()) or tags.get(_COMPRESSION) == _WEBP
-    if header.mode == "I" or has_large_planes or is_a_small_copy or is_of_no_kind_read:
+    if header.mode == "I" or _is_tiff_of_a_kind_not_read(tags):
         raise _unsupported()
-    clear = header.info.get("transparency")  # of a PNG as the file counts, of the pixels as pillow does
-    if header.format == "PNG" and header.mode == "L" and isinstance(clear, int):
-        header.info["transparency"] = clear * 255 // (2 ** source[_DEPTH_OF_PNG] - 1)
-    if header.format == "PNG" and header.mode == "RGB" and clear is not None and source[_DEPTH_OF_PNG] == 16:
-        header.info["transparency"] = tuple(channel >> 8 for channel in clear)
     header.info.pop("xmp", None)  # as of EXIF: to load a TIFF turns it upright
     rgb, alpha = _by_pillow(header, profile, tags.get(_ZERO_IS) == _WHITE)
     if header.format == "BMP" and alpha is not None and not alpha.any():
         alpha = None  # Windows' programs leave it empty, and mean that all is there
     orientation = orientation_of(header)  # asked now: a PNG may tell it behind its pixels
     return Picture(upright(rgb, orientation), None if alpha is None else upright(alpha, orientation))
+
+
+def _is_tiff_of_a_kind_not_read(tags: Mapping[int, Any]) -> bool:
+    """Whether pillow reads what has these tags wrong, or not at all, or its first picture is a small copy."""
+    bits = tags.get(_SAMPLE_BITS, (1,))
+    has_large_planes = tags.get(_PLANES) == 2 and max(bits) > 8
+    is_a_small_copy = bool(tags.get(_KIND_OF_PAGE, 0) & _REDUCED)  # as raw files of cameras begin with
+    return has_large_planes or is_a_small_copy or 12 in bits or tags.get(_COMPRESSION) == _WEBP
+
+
+def _count_what_is_clear_as_pixels(png: Image.Image, depth: int) -> None:
+    """The shade or colour that is transparent is told as the file counts; pillow compares it with pixels of 8 bits."""
+    clear = png.info.get("transparency")
+    if png.mode == "L" and isinstance(clear, int):
+        png.info["transparency"] = clear * 255 // (2**depth - 1)
+    if png.mode == "RGB" and clear is not None and depth == 16:
+        png.info["transparency"] = tuple(channel >> 8 for channel in clear)
 
 
 def profile_of(source: bytes, header: Image.Image) -> bytes | None:
