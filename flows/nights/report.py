@@ -5,7 +5,7 @@ The customer's own place also gets names (`Details`), because there they are at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from schemas.record import Moment, Record
 from store.records.nights import Night, NightState
 from store.records.schedules import Schedule
 
-NOT_DELIVERED = "not_delivered"
+NOT_DELIVERED = errors.NotDelivered.code
 NOT_DONE = "not_done"
 NAMES_NOT_DELIVERED = "names_not_delivered"
 OVERLAP = "overlap"
@@ -22,15 +22,15 @@ SCHEDULE_REMOVED = "schedule_removed"
 REPORTS = "bgbatch-reports"
 """The folder of the customer's place that the reports with names lie in."""
 _WORDS = {
-    "past_deadline": "The batch's purge time came before these were delivered; the next night does them.",
+    errors.PastDeadline.code: "The batch's purge time came before these were delivered; the next night does them.",
     NOT_DONE: "The night ended before these were begun; the next night does them.",
     NOT_DELIVERED: "The customer's place did not take these cutouts: a name too long for it, or a closed folder. "
     "The report beside the cutouts says which; the next night tries again.",
     NAMES_NOT_DELIVERED: "The customer's place did not take the report with names. It goes under "
     f"`{REPORTS}`: let that be written too; the next night tells the names of its own.",
-    "source_empty": "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
-    "bad_options": "A night cuts only what is new or changed, so the photo that the schedule's bg_image names is not "
-    "among its photos. Remove the schedule, and add one with bg_color or without a background.",
+    errors.SourceEmpty.code: "The source held no photo at all, though it did before. Nothing was changed or forgotten.",
+    errors.BadOptions.code: "A night cuts only what is new or changed, so the photo that the schedule's bg_image names "
+    "is not among its photos. Remove the schedule, and add one with bg_color or without a background.",
     OVERLAP: "The night before was still going.",
     SCHEDULE_REMOVED: "The schedule was removed before these were delivered. What was delivered stays.",
 }
@@ -156,7 +156,6 @@ def _sentences() -> dict[str, str]:
 
 
 def _kinds(kind: type[errors.BgbatchError]) -> Iterator[type[errors.BgbatchError]]:
-    below: Iterable[type[errors.BgbatchError]] = kind.__subclasses__()
-    for each in below:
+    for each in kind.__subclasses__():
         yield from _kinds(each)
     yield kind
