@@ -162,7 +162,7 @@ def _clear(copy: ObjectStore, records: Records, old: Manifest, clock: Clock) -> 
         copy.delete_folder(top)
     copy.delete([CARD])
     with records.transaction() as connection:
-        mark_cleared(connection, old.pull_id, None, clock())
+        mark_cleared(connection, old.pull_id, clock())
     copy.delete([MANIFEST])
 
 

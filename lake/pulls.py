@@ -101,28 +101,20 @@ def finish_pull(connection: Connection, pull_id: str, rows: Mapping[GrantId, int
             .where(pulled_grants.c.pull_id == pull_id, pulled_grants.c.grant_id == grant_id)
             .values(rows=count)
         )
-    mark_cleared(connection, pull_id, None, now, kept=tuple(rows))
+    mark_cleared(connection, pull_id, now, kept=rows)
 
 
-def mark_cleared(
-    connection: Connection,
-    pull_id: str,
-    grants: Collection[GrantId] | None,
-    now: datetime,
-    kept: Collection[GrantId] = (),
-) -> None:
-    """Note that a copy holds nothing more of these grants (None: of any but `kept`)."""
-    change = update(pulled_grants).where(pulled_grants.c.pull_id == pull_id, pulled_grants.c.erased_at.is_(None))
-    if grants is not None:
-        change = change.where(pulled_grants.c.grant_id.in_(grants))
-    connection.execute(change.where(pulled_grants.c.grant_id.not_in(kept)).values(erased_at=now))
+def mark_cleared(connection: Connection, pull_id: str, now: datetime, kept: Collection[GrantId] = ()) -> None:
+    """Note that a copy holds nothing more of any grant but `kept`."""
+    held = (pulled_grants.c.pull_id == pull_id) & pulled_grants.c.erased_at.is_(None)
+    connection.execute(update(pulled_grants).where(held, pulled_grants.c.grant_id.not_in(kept)).values(erased_at=now))
 
 
 def mark_gone(connection: Connection, pull_id: str, now: datetime) -> None:
     """Note that a copy was deleted as a whole, as whoever had it says. Raises `NotFound`."""
     if connection.execute(select(pulls.c.pull_id).where(pulls.c.pull_id == pull_id)).first() is None:
         raise NotFound("There is no such pull. `bgbatch lake pulls` shows all of them.")
-    mark_cleared(connection, pull_id, None, now)
+    mark_cleared(connection, pull_id, now)
 
 
 def list_pulls(connection: Connection) -> list[Pull]:

@@ -77,7 +77,7 @@ def verify(
     if erase and is_on_record(manifest.pull_id):  # also what an erasing that was killed had not noted
         with records.transaction() as connection:
             kept = manifest.rows_by_grant.keys() & set(live)
-            mark_cleared(connection, manifest.pull_id, None, clock(), kept)
+            mark_cleared(connection, manifest.pull_id, clock(), kept)
     missing, changed = [], []
     for file in manifest.files:
         if file.grant_id in live:
@@ -126,7 +126,8 @@ def _verify_unfinished(
                 copy.write(f"{DONE}/{part.name}.json", empty.model_dump_json().encode())
         if is_on_record(plan.pull_id):
             with records.transaction() as connection:
-                mark_cleared(connection, plan.pull_id, ended, clock())
+                kept = {part.grant_id for part in plan.parts} - ended
+                mark_cleared(connection, plan.pull_id, clock(), kept)
     rows = sum(part.rows for part in plan.parts if part.grant_id in ended)
     return Verified(plan.pull_id, 0, tuple(gone), rows if gone else 0, (), (), (), erase)
 
