@@ -116,12 +116,13 @@ def pull(
         live = lake.live()
         with lake.records.transaction() as connection:
             resume_pull(connection, plan, order.place, live)
-    known = {name.removesuffix(".json") for name in copy.files(DONE)}
-    missing = [part for part in plan.parts if part.name not in known]
+    written = set(copy.files(DONE))
+    missing = [part for part in plan.parts if f"{part.name}.json" not in written]
+    resumed = len(plan.parts) - len(missing)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         copying = [pool.submit(_copy_part, lake, copy, plan, part) for part in missing]
         try:
-            for done, each in enumerate(as_completed(copying), start=len(known) + 1):
+            for done, each in enumerate(as_completed(copying), start=resumed + 1):
                 each.result()
                 on_part(done, len(plan.parts))
         finally:
@@ -133,7 +134,7 @@ def pull(
         bytes=sum(file.bytes for file in manifest.files),
         files=tuple(file.path for file in manifest.files),
         grants=tuple(sorted(manifest.rows_by_grant)),
-        resumed=len(known),
+        resumed=resumed,
     )
 
 

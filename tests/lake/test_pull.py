@@ -22,7 +22,7 @@ from sqlalchemy import Connection, delete
 import lake.pull as pull_module
 from lake.copies.choose import split_of
 from lake.copies.formats import _tar_header
-from lake.copies.manifest import MANIFEST, PLAN, Kind, Split
+from lake.copies.manifest import DONE, MANIFEST, PLAN, Kind, Split
 from lake.copies.stored import read_manifest
 from lake.erase import READING
 from lake.pull import Order, Pulled, pull
@@ -35,7 +35,7 @@ from schemas.errors import BadQuery, CopyInTheWay, StoreFault, UserError
 from schemas.ids import new_grant_id
 from schemas.industries import Industry
 from store.objects.erase import Erasure
-from store.objects.folder import Folder
+from store.objects.folder import Folder, partial_name
 from store.objects.object_store import ObjectStore, open_store
 from store.records.database import Records
 from store.records.tables import pulled_grants, pulls
@@ -304,6 +304,25 @@ def test_an_interrupted_pull_goes_on_where_it_stopped(world: World, tmp_path: Pa
     with world.records.transaction() as connection:
         (known,) = list_pulls(connection)
         assert known.must_go(world.live()) == {}
+
+
+def test_half_a_word_of_a_part_that_a_killed_pull_left_is_not_counted_as_one_that_is_done(
+    world: World, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        world.give(world.grant(), 1)
+
+    def killed(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.pull(tmp_path / "copy", on_part=killed)
+    done = tmp_path / "copy" / DONE
+    for whole in list(done.iterdir()):
+        whole.rename(done / partial_name(whole.name))
+    told: list[tuple[int, int]] = []
+    pulled = world.pull(tmp_path / "copy", on_part=lambda done, of: told.append((done, of)))
+    assert (told, pulled.resumed) == ([(1, 3), (2, 3), (3, 3)], 0)
 
 
 @pytest.mark.parametrize("what", ["said to be gone", "records of before", "moved"])
