@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from sqlalchemy.exc import OperationalError
@@ -109,9 +108,10 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Level, logger, message; of an exception that has no sentence of its own, its places and kind."""
         line = f"{record.levelname} {record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[0] and not issubclass(record.exc_info[0], _SAYS_ALL):
-            frames = _frames(record.exc_info) if self._with_places else ()
-            line = "\n".join((line, *frames, _kind(record.exc_info)))
+        fault = _fault_of(record)
+        if fault is not None and not isinstance(fault, _SAYS_ALL):
+            frames = _frames(fault) if self._with_places else ()
+            line = "\n".join((line, *frames, type(fault).__name__))
         return line
 
 
@@ -128,20 +128,17 @@ class Json(logging.Formatter):
             **_about.get({}),
             **getattr(record, "facts", {}),
         }
-        if record.exc_info and record.exc_info[0] is not None:
-            line |= {"error": _kind(record.exc_info), "where": _frames(record.exc_info)}
+        if (fault := _fault_of(record)) is not None:
+            line |= {"error": type(fault).__name__, "where": _frames(fault)}
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+def _fault_of(record: logging.LogRecord) -> BaseException | None:
+    return record.exc_info[1] if record.exc_info else None
 
 
-def _kind(ei: _ExcInfo) -> str:
-    return "" if ei[0] is None else ei[0].__name__
-
-
-def _frames(ei: _ExcInfo) -> list[str]:
-    return [each.strip() for each in traceback.format_tb(ei[2])]
+def _frames(fault: BaseException) -> list[str]:
+    return [each.strip() for each in traceback.format_tb(fault.__traceback__)]
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -150,7 +147,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     Prefect calls each flow that was stopped by a signal a crash; Ray warns that its token is on, as it should be.
     """
     message = record.getMessage()
-    fault = record.exc_info[1] if record.exc_info else None
+    fault = _fault_of(record)
     if message.startswith(_SAID_ALREADY) and (fault is None or isinstance(fault, BgbatchError | ToldAnyway)):
         return "will start" in message  # another try
     if message.startswith("Token authentication is enabled"):
