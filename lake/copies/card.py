@@ -26,8 +26,7 @@ def card(manifest: Manifest) -> str:
         if text
     )
     splits = "\n".join(
-        f"| {split} | {sum(1 for g in _grants(manifest, split))} | {manifest.rows_by_split.get(split, 0)} |"
-        for split in Split
+        f"| {split} | {len(_grants(manifest, split))} | {manifest.rows_by_split.get(split, 0)} |" for split in Split
     )
     plots = "\n".join(f"![{name}]({PLOTS}/{name}.svg)\n" for name in manifest.summary.plots)
     return f"""{_head(manifest)}

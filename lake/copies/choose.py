@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,15 @@ PART_BYTES = 128 * 1024 * 1024
 HARDEST_FIRST = [("edge_uncertainty", "descending"), ("candidate_id", "ascending")]
 _PLOTTED = ("edge_uncertainty", "coverage", "sharpness", "exposure", "cut_by_frame")
 _BINS = 10
+
+
+class _Row(NamedTuple):
+    """A candidate, the lake's file that it is in, and of which others it is a duplicate."""
+
+    key: str
+    candidate: str
+    duplicate_of: str | None
+    near_duplicate_of: str | None
 
 
 def split_of(grant_id: GrantId, shares: Shares = USUAL) -> Split:
@@ -63,9 +73,9 @@ def cut(
     if not hardest_first:
         chosen = chosen.sort_by([(FILE, "ascending"), ("candidate_id", "ascending")])
     columns = ("industry", "grant_id", FILE, "candidate_id", "duplicate_of", "near_duplicate_of")
-    by_grant: dict[tuple[str, str], list[tuple[str, str, str | None, str | None]]] = {}
+    by_grant: dict[tuple[str, str], list[_Row]] = {}
     for industry, grant_id, *row in zip(*(chosen[name].to_pylist() for name in columns), strict=True):
-        by_grant.setdefault((industry, grant_id), []).append(tuple(row))
+        by_grant.setdefault((industry, grant_id), []).append(_Row(*row))
     return [
         _part(Place(Industry(industry), GrantId(grant_id)), split_of(GrantId(grant_id), shares), number, some)
         for (industry, grant_id), rows in sorted(by_grant.items())
@@ -88,13 +98,11 @@ def summarise(chosen: pa.Table) -> Summary:
     )
 
 
-def _portions(
-    rows: list[tuple[str, str, str | None, str | None]], row_bytes: Mapping[str, float]
-) -> Iterator[list[tuple[str, str, str | None, str | None]]]:
-    some: list[tuple[str, str, str | None, str | None]] = []
+def _portions(rows: list[_Row], row_bytes: Mapping[str, float]) -> Iterator[list[_Row]]:
+    some: list[_Row] = []
     size = 0.0
     for row in rows:
-        weight = row_bytes.get(row[0], 0.0)
+        weight = row_bytes.get(row.key, 0.0)
         if some and (len(some) >= PART_ROWS or size + weight > PART_BYTES):
             yield some
             some, size = [], 0.0
@@ -103,18 +111,18 @@ def _portions(
     yield some
 
 
-def _part(place: Place, split: Split, number: int, rows: list[tuple[str, str, str | None, str | None]]) -> Part:
+def _part(place: Place, split: Split, number: int, rows: list[_Row]) -> Part:
     sources: dict[str, list[str]] = {}
-    for key, candidate, _, _ in rows:
-        sources.setdefault(key, []).append(candidate)
+    for row in rows:
+        sources.setdefault(row.key, []).append(row.candidate)
     return Part(
         name=f"{place.grant_id}-{number:05d}",
         split=split,
         industry=place.industry,
         grant_id=place.grant_id,
         sources=tuple(Source(key=key, candidates=tuple(some)) for key, some in sources.items()),
-        duplicate_of={candidate: first for _, candidate, first, _ in rows if first is not None},
-        near_duplicate_of={candidate: first for _, candidate, _, first in rows if first is not None},
+        duplicate_of={row.candidate: row.duplicate_of for row in rows if row.duplicate_of is not None},
+        near_duplicate_of={row.candidate: row.near_duplicate_of for row in rows if row.near_duplicate_of is not None},
     )
 
 
