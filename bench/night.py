@@ -55,11 +55,15 @@ PREFECT_REQUESTS_PER_BATCH = 61  # bench.scale, 400 photos
 PUT_DOLLARS, GET_DOLLARS = 5e-6, 4e-7  # assumed: a large cloud's list price per request in 2026
 
 
+def how_many(seconds: float) -> float:
+    """So many GPUs or cores, busy all night, do all photos when each takes one of them so long."""
+    return PHOTOS * OVERHEAD * seconds / (HOURS * 3600)
+
+
 def machines_for(work: Work) -> tuple[int, int]:
     """GPUs, and machines of one GPU and 16 cores, if all goes well: the scarcer of both decides."""
-    gpus = math.ceil(PHOTOS * OVERHEAD / work.gpu_per_second / (HOURS * 3600))
-    cores = PHOTOS * OVERHEAD * work.core_ms / 1e3 / (HOURS * 3600)
-    return gpus, max(gpus, math.ceil(cores / CORES_PER_MACHINE))
+    gpus = math.ceil(how_many(1 / work.gpu_per_second))
+    return gpus, max(gpus, math.ceil(how_many(work.core_ms / 1e3) / CORES_PER_MACHINE))
 
 
 def hours_with(work: Work, machines: int) -> tuple[float, int]:
@@ -103,9 +107,9 @@ def page() -> str:
     for work in WORKS:
         gpus, _ = machines_for(work)
         machines, hours, again = enough_for(work)
-        cores = math.ceil(PHOTOS * OVERHEAD * work.core_ms / 1e3 / (HOURS * 3600))
-        rows.append([work.name, str(gpus), str(cores), str(machines), f"{hours:.2f}", _n(again)])
-    cpu = [[name, str(math.ceil(PHOTOS * OVERHEAD * ms / 1e3 / (HOURS * 3600)))] for name, ms in CPU_ONLY_MS.items()]
+        cores = math.ceil(how_many(work.core_ms / 1e3))
+        rows.append([work.name, str(gpus), str(cores), str(machines), f"{hours:.2f}", f"{again:,}"])
+    cpu = [[name, str(math.ceil(how_many(ms / 1e3)))] for name, ms in CPU_ONLY_MS.items()]
     batches, calls = PHOTOS // PHOTOS_PER_BATCH, PHOTOS // PHOTOS_PER_CALL
     puts = 2 * PHOTOS + calls + batches  # a source, a cutout; a report per call; a manifest per batch
     gets = 2 * PHOTOS + 3 * calls + 4 * batches  # read by the worker, by the customer; reports thrice; manifests
@@ -117,8 +121,7 @@ def page() -> str:
         "",
         f"Computed by `python -m bench.night`, which names where each unit cost was measured; nothing was run at this "
         f"size. {HOURS:.0f} hours, batches of {PHOTOS_PER_BATCH} photos, calls of {PHOTOS_PER_CALL}, machines "
-        f"of one GPU "
-        f"and {CORES_PER_MACHINE} cores.",
+        f"of one GPU and {CORES_PER_MACHINE} cores.",
         "",
         f"Assumed and not measured: {SPOT_LOSS_PER_HOUR:.0%} of machines are lost an hour, a new one needs "
         f"{START_MINUTES:.0f} minutes, prices of requests. A GPU is an H100, with what actors reached on it from end "
@@ -137,30 +140,27 @@ def page() -> str:
         "",
         "## Object store",
         "",
-        f"{_n(puts)} writes and {_n(gets)} reads in the night, {puts / seconds:,.0f} and {gets / seconds:,.0f} a "
-        "second; "
-        f"about {dollars:,.0f} dollars. Deleting is free of charge there, at 1,000 keys a request: "
-        f"{_n((puts + 999) // 1000)} requests.",
+        f"{puts:,} writes and {gets:,} reads in the night, {puts / seconds:,.0f} and {gets / seconds:,.0f} a "
+        f"second; about {dollars:,.0f} dollars. Deleting is free of charge there, at 1,000 keys a request: "
+        f"{(puts + 999) // 1000:,} requests.",
         "",
         *table(["work", "TB that stand there until the purge"], stored),
         "",
-        "Hours are prefixes of their own, so load spreads as time goes on; within one hour ids are random "
-        "from the 13th "
-        "digit, and stores that split by prefix may need a warning before the first such night.",
+        "Hours are prefixes of their own, so load spreads as time goes on; within one hour ids are random from the "
+        "13th digit, and stores that split by prefix may need a warning before the first such night.",
         "",
         "## Records and engine",
         "",
-        f"{_n(calls)} progress updates and {_n(batches)} batches: {calls / seconds:.0f} transactions a second. "
-        f"{_n(batches * PREFECT_REQUESTS_PER_BATCH)} requests to Prefect's server, "
+        f"{calls:,} progress updates and {batches:,} batches: {calls / seconds:.0f} transactions a second. "
+        f"{batches * PREFECT_REQUESTS_PER_BATCH:,} requests to Prefect's server, "
         f"{batches * PREFECT_REQUESTS_PER_BATCH / seconds:.0f} a second.",
         "",
         "## What is deleted when",
         "",
-        "A batch's row (numbers only) stays as history; what is asked at each receipt and each cleanup goes "
-        "by indexes of "
-        "what is not purged yet, so it does not grow with the years (bench/RESULTS.md, Scale). Receipts and consent "
-        "events stay for ever: they are the proof. Answers to repeated requests go after a day, cleanups' "
-        "rows after 90.",
+        "A batch's row (numbers only) stays as history; what is asked at each receipt and each cleanup goes by "
+        "indexes of what is not purged yet, so it does not grow with the years (bench/RESULTS.md, Scale). Receipts and "
+        "consent events stay for ever: they are the proof. Answers to repeated requests go after a day, cleanups' rows "
+        "after 90.",
         "",
         "## What does not scale yet",
         "",
@@ -185,10 +185,6 @@ def page() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _n(number: int) -> str:
-    return f"{number:,}"
 
 
 if __name__ == "__main__":
