@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -402,21 +403,16 @@ class Place:
         return stamp.batch_id
 
 
-class embedded:  # reads as the verb that it is
+@contextmanager
+def embedded(cpus: int) -> Iterator[Place]:
     """A place, and Ray on this machine with so many CPUs, real or not."""
-
-    def __init__(self, cpus: int) -> None:
-        self._cpus = cpus
-
-    def __enter__(self) -> Place:
-        self._folder = tempfile.TemporaryDirectory(prefix="bgbatch-scale-")
-        settings = Settings(home=Path(self._folder.name))
-        connect(settings, self._cpus)  # on the loopback address alone
-        return Place(settings)
-
-    def __exit__(self, *_: object) -> None:
-        ray.shutdown()
-        self._folder.cleanup()
+    with tempfile.TemporaryDirectory(prefix="bgbatch-scale-") as folder:
+        settings = Settings(home=Path(folder))
+        connect(settings, cpus)  # on the loopback address alone
+        try:
+            yield Place(settings)
+        finally:
+            ray.shutdown()
 
 
 def run_through(place: Place, pool: Pool, photos: int) -> float:
