@@ -1,8 +1,8 @@
 """A crowd at the front door: 200 submitters, 20,000 small photos over REST, while a worker takes batches from the line.
 
-`python -m bench.load` writes its section of bench/RESULTS.md. One photo in twenty is broken off and sent again, one in
-twenty comes in two parts, one in twenty comes twice; one request in five to open or seal is made twice. A photo that is
-lost, doubled or changed, a batch opened twice, or a portal that grows, ends it with an error and nothing is written.
+`python -m bench.load --write` writes its section of bench/RESULTS.md. One photo in twenty is broken off and sent again,
+one in twenty comes in two parts, one in twenty comes twice; one request in five to open or seal is made twice. A photo
+that is lost, doubled or changed, a batch opened twice, or a portal that grows, ends it with an error.
 `--records postgresql+psycopg://…` takes another database than SQLite.
 """
 

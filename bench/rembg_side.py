@@ -1,7 +1,7 @@
 """rembg's side of `bench/rembg.py`: runs in an environment of its own and answers one request a line.
 
-A request is `{"photo": path, "kind": "png" | "jpg" | "mask" | …}`; the answer has the CPU-ms of the whole call,
-those inside onnxruntime, and where the file is that it wrote.
+A request is `{"photo": path, "kind": "png" | "jpg" | "mask" | …, "to": path of the file to write}`; the answer has the
+CPU-ms of the whole call, and those inside onnxruntime.
 """
 
 from __future__ import annotations
