@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from bench.rembg import PHOTOS, ask, difference, rembg_python, start_rembg
+from bench.rembg import PHOTOS, ask, difference, start_rembg
 from bench.results import table, write_section
 from schemas.options import Channels, CutoutOptions
 from store.settings import Settings
@@ -46,13 +46,13 @@ def main() -> None:
     worst: dict[str, tuple[float, str]] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        start_rembg(chosen.python or rembg_python(), chosen.onnx, Path(folder)) as rembg,
+        start_rembg(chosen.python, chosen.onnx, Path(folder)) as rembg,
     ):
         for photo in sorted(PHOTOS.glob("*.jpg")):
             for kind, file in variants(Image.open(photo).convert("RGB")):
                 path = Path(folder) / "variant"
                 path.write_bytes(file)
-                ask(rembg, path, "mask", Path(folder) / "answer")
+                ask(rembg, photo=path, kind="mask", to=Path(folder) / "answer")
                 theirs = (Path(folder) / "answer").read_bytes()
                 for way, ours in ways.items():
                     off = difference(ours.cut(file, MASK, want_mask=False).file, theirs)

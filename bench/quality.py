@@ -10,7 +10,6 @@ network's mask is. So what is measured is what each makes of a mask, not the net
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
@@ -23,8 +22,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from bench.plots import plots, save
-from bench.rembg import PHOTOS, rembg_python, start_rembg
+from bench.rembg import PHOTOS, ask, start_rembg
 from bench.results import table, write_section
+from schemas.options import Channels, CutoutOptions
+from store.settings import Settings
+from workers.cutter import open_cutter
 from workers.foreground import despilled
 from workers.refine import refined
 
@@ -32,8 +34,6 @@ Floats = npt.NDArray[np.float32]
 SIZE = (800, 600)
 TWO_MEGAPIXELS = (1632, 1224)
 MEASURES = ("SAD", "MSE", "gradient", "connectivity", "edge colour", "CPU-ms")
-
-
 FORMATS = {"gradient": ".3f", "CPU-ms": ".0f"}
 SHOWN = ("hair", 2)
 """The subject, and the number of its background, of which a picture is made."""
@@ -63,7 +63,7 @@ def main() -> None:
     large: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("rembg_quality_side.py")
-        with start_rembg(chosen.python or rembg_python(), None, Path(folder), script) as rembg:
+        with start_rembg(chosen.python, None, Path(folder), script) as rembg:
             for subject in subjects(random):
                 for number, background in enumerate(backgrounds(random)):
                     photo = composite(subject, background)
@@ -81,10 +81,7 @@ def methods(photo, mask, rembg, folder: Path) -> dict[str, tuple[np.ndarray, flo
     """Each method's RGBA and CPU-ms, the resize of the mask left out."""
     Image.fromarray(photo).save(folder / "photo.png")
     Image.fromarray(mask).save(folder / "mask.png")
-    request = {"photo": str(folder / "photo.png"), "mask": str(folder / "mask.png"), "to": str(folder)}
-    rembg.stdin.write(json.dumps(request) + "\n")
-    rembg.stdin.flush()
-    spent = json.loads(rembg.stdout.readline())
+    spent = ask(rembg, photo=folder / "photo.png", mask=folder / "mask.png", to=folder)
     made = {f"rembg {way}": (np.load(folder / f"{way}.npy"), spent[way]) for way in spent}
     up = np.asarray(cv2.resize(mask, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
     refined(photo, up)  # once before the clock runs: the first call compiles
@@ -215,10 +212,6 @@ def antennas(random: np.random.Generator) -> Subject:
 
 def outline(name: str) -> Floats:
     """The demo photo's subject by our own mask, made decided: a plausible shape with a thin soft edge."""
-    from schemas.options import Channels, CutoutOptions
-    from store.settings import Settings
-    from workers.cutter import open_cutter
-
     cut = open_cutter(Settings()).cut(
         (PHOTOS / f"{name}.jpg").read_bytes(), CutoutOptions(channels=Channels.ALPHA), False
     )

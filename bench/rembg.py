@@ -99,7 +99,7 @@ def main() -> None:
     spent = count_network_time(cutter)
     with tempfile.TemporaryDirectory() as folder:
         photos = larger_photos(Path(folder))
-        with start_rembg(chosen.python or rembg_python(), chosen.onnx, Path(folder)) as rembg:
+        with start_rembg(chosen.python, chosen.onnx, Path(folder)) as rembg:
             cases = {(kind, size): Case() for kind in KINDS for size in SIZES}
             differences: dict[str, float] = {}
             sizes: dict[str, float] = {}
@@ -108,7 +108,7 @@ def main() -> None:
                     if kind == "mask" and turn:
                         continue
                     for name, path in photos[size].items():
-                        theirs = ask(rembg, path, THEIRS.get(kind, kind), Path(folder) / "answer")
+                        theirs = ask(rembg, photo=path, kind=THEIRS.get(kind, kind), to=Path(folder) / "answer")
                         case.rembg.setdefault(name, Times()).keep(theirs["whole"], theirs["network"])
                         source = path.read_bytes()
                         spent[0] = 0.0
@@ -144,9 +144,9 @@ def rembg_python() -> Path:
 
 
 def start_rembg(
-    python: Path, onnx: Path | None, folder: Path, script: Path = ROOT / "bench" / "rembg_side.py"
+    python: Path | None, onnx: Path | None, folder: Path, script: Path = ROOT / "bench" / "rembg_side.py"
 ) -> subprocess.Popen[str]:
-    """Start rembg in a process that waits for requests."""
+    """Start rembg in a process that waits for requests; without `python` in an environment that is made for it."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     if onnx is not None:
         home = folder / "u2net"
@@ -154,7 +154,7 @@ def start_rembg(
         (home / "u2netp.onnx").write_bytes(onnx.read_bytes())
         environment["U2NET_HOME"] = str(home)
     process = subprocess.Popen(
-        [str(python), "-P", str(script)],
+        [str(python or rembg_python()), "-P", str(script)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
     )  # fmt: skip
     assert process.stdout is not None
@@ -164,11 +164,11 @@ def start_rembg(
     return process
 
 
-def ask(rembg: subprocess.Popen[str], photo: Path, kind: str, to: Path) -> dict[str, float]:
-    """One request and its answer."""
+def ask(rembg: subprocess.Popen[str], **request: str | Path) -> dict[str, float]:
+    """One request and its answer, as the script on the other side has them."""
     assert rembg.stdin is not None
     assert rembg.stdout is not None
-    rembg.stdin.write(json.dumps({"photo": str(photo), "kind": kind, "to": str(to)}) + "\n")
+    rembg.stdin.write(json.dumps(request, default=str) + "\n")
     rembg.stdin.flush()
     answer: dict[str, float] = json.loads(rembg.stdout.readline())
     return answer
