@@ -74,8 +74,8 @@ async def open_batch(sender: TheSender, wanted: NewBatch, request: Request, key:
     """Open a batch. With an Idempotency-Key the same request, sent again within a day, opens no second one."""
     body, is_long = await request.body(), len(wanted.items or ()) > _LONG
     with request.app.state.lists.for_one(sender.account_id) if is_long else nullcontext():
-        status, answer = await run_in_threadpool(open_once, sender, key, body, wanted)
-    return JSONResponse(answer, status, headers={"Location": f"/v1/batches/{answer['batch_id']}"})
+        answer = await run_in_threadpool(open_once, sender, key, body, wanted)
+    return JSONResponse(answer, 201, headers={"Location": f"/v1/batches/{answer['batch_id']}"})
 
 
 @router.get("/batches")

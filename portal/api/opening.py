@@ -26,18 +26,18 @@ WAIT = 30
 """Seconds after which somebody whose line was too long may ask again."""
 
 
-def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> tuple[int, dict[str, object]]:
-    """Status and answer. `key`: with the same one, the same `body` gets the same answer for a day.
+def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) -> dict[str, object]:
+    """The answer. `key`: with the same one, the same `body` gets the same answer for a day.
 
     Raises `KeyReused`, `StillAnswering`, `LineTooLong`, `IntakeStopped`, `UserError`.
     """
     if key is None:
-        return 201, _answer(sender, _open(sender, wanted))
+        return _answer(sender, _open(sender, wanted))
     account_id, records, now = sender.account_id, sender.portal.records, sender.portal.clock()
     with records.transaction() as connection:
         asked = idempotency.find(connection, account_id, key, body, now)
     if asked is not None and asked.status is not None:
-        return asked.status, asked.answer
+        return asked.answer
     is_ours = asked is not None
 
     def note(connection: Connection, stamp: Stamp) -> None:
@@ -61,7 +61,7 @@ def open_once(sender: Sender, key: str | None, body: bytes, wanted: NewBatch) ->
     answer = _answer(sender, batch_id)
     with records.transaction() as connection:
         idempotency.finish(connection, account_id, key, 201, answer)
-    return 201, answer
+    return answer
 
 
 def load_of(sender: Sender) -> tuple[line.Load, int, int]:
