@@ -37,7 +37,6 @@ from store.settings import Settings
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
 AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")]
 AnyIndustry = Annotated[str | None, typer.Option("--industry", help="Only this one.")]
-_TILE = 260
 _RUN_IT_AGAIN = "Run it again to finish."
 
 
@@ -191,7 +190,7 @@ def stats(
     with stores(_RUN_IT_AGAIN) as parts:
         from flows.candidates import lake_of
         from lake.stats import look_at, weekly
-        from portal.contact_sheet import contact_sheet
+        from portal.contact_sheet import TILE, contact_sheet
 
         lake = lake_of(parts)
         tag = parse_industry(industry) if industry else None
@@ -215,7 +214,7 @@ def stats(
             ]
             show_table(columns, rows, "No candidate has a live permission behind it.")
         if sheet is not None and weeks:
-            sheet.write_bytes(contact_sheet(look_at(lake, tag, images, _TILE)))
+            sheet.write_bytes(contact_sheet(look_at(lake, tag, images, TILE)))
             tell(f"A contact sheet of live candidates is in {sheet}. Delete it when you have looked at it.")
         elif sheet is not None:  # what it showed when somebody looked before was taken back
             sheet.unlink(missing_ok=True)
