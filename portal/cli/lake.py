@@ -129,10 +129,11 @@ def verify(
             else:
                 what_then = ": run it again with --erase" if found.must_go else ""
                 say(f"{so_many(found.rows, 'candidate')} in the copy; {found.must_go_rows:,} must go{what_then}.")
-            listed = {"" if erase else "must go": found.must_go, "missing": found.missing}
-            listed |= {"changed": found.changed, "unknown": found.unknown}
+            listed = {"missing": found.missing, "changed": found.changed, "unknown": found.unknown}
+            if not erase:
+                listed = {"must go": found.must_go, **listed}
             for what, paths in listed.items():
-                for path in paths if what else ():
+                for path in paths:
                     say(f"  {what}: {path}", highlight=False)
         if not found.is_good:
             raise typer.Exit(SOME_FAILED)
