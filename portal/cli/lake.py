@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows import engine
-from flows.parts import Parts
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.copy_lease import holding_place
-from portal.cli.place import require_known
+from portal.cli.copy_place import open_place, other_places_of, require_in_no_copy, whole
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,
@@ -28,11 +26,8 @@ from portal.cli.terminal import (
     tell,
 )
 from schemas.counting import so_many
-from schemas.errors import CopyInTheWay, UserError
+from schemas.errors import UserError
 from schemas.industries import Industry, parse_industry
-from store.objects.object_store import ObjectStore, open_store
-from store.outside.allowed import normal_place
-from store.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
 AnIndustry = Annotated[str, typer.Option(help=f"One of: {', '.join(Industry)}.")]
@@ -63,7 +58,6 @@ def pull(
     """
     with exit_codes("What is copied stays: run the same command again to go on with the rest."):
         from flows.candidates import lake_of
-        from lake.copies.stored import is_copy
         from lake.pull import Order
         from lake.pull import pull as pull_copy
         from lake.query import Query
@@ -74,11 +68,10 @@ def pull(
             raise UserError("Leave out `exact` or `near` duplicates.")
         parts = get_ready()
         query = Query(parse_industry(industry), where, limit, hardest_first, without_duplicates)  # type: ignore[arg-type]
-        order = Order(Kind(as_kind), recipient, place=_whole(to), shares=_shares(split))
-        copy = _place(to, parts.settings)
+        order = Order(Kind(as_kind), recipient, place=whole(to), shares=_shares(split))
+        copy = open_place(to, parts.settings)
         with holding_place(parts, order.place) as require_ours, progress_bar("Pulling") as bar:
-            if any(is_copy(open_store(above, parts.settings)) for above in _above(order.place)):
-                raise CopyInTheWay("This place lies inside another copy of candidates. Choose one outside of it.")
+            require_in_no_copy(order.place, parts.settings)
 
             def on_part(done: int, of: int) -> None:
                 require_ours()
@@ -110,14 +103,14 @@ def verify(
         from flows.candidates import lake_of
         from lake.verify import verify as verify_copy
 
-        place, elsewhere = _place(copy, parts.settings, must_exist=True), list[str]()
+        place, elsewhere = open_place(copy, parts.settings, must_exist=True), list[str]()
 
         def is_on_record(pull_id: str) -> bool:
-            elsewhere[:] = _stands_elsewhere(parts, pull_id, copy)
+            elsewhere[:] = other_places_of(parts, pull_id, whole(copy))
             return not elsewhere
 
         live = lake_of(parts).live()
-        found = verify_copy(place, parts.records, live, parts.clock, erase, is_on_record, _whole(copy))
+        found = verify_copy(place, parts.records, live, parts.clock, erase, is_on_record, whole(copy))
         for each in elsewhere:
             tell(f"This is a copy of the copy in {each}: verify that one, too.")
         if as_json:
@@ -263,44 +256,3 @@ def _shares(text: str) -> tuple[float, float, float]:
     except ValueError:
         raise UserError("Write shares as three numbers, as in 80,10,10.") from None
     return train, validation, test
-
-
-def _place(url: str, settings: Settings, must_exist: bool = False) -> ObjectStore:
-    """A copy's place. It lies outside the lake and the transient store, which are swept."""
-    require_known(url)
-    if url.startswith("s3://"):
-        normal_place(url)  # of one that names no bucket, a folder `s3:` would be made here
-    asked = _whole(url)
-    if must_exist and not asked.startswith("s3://") and not Path(asked).is_dir():
-        raise UserError("There is no such folder.")
-    if not asked.startswith("s3://") and Path(asked).exists() and not Path(asked).is_dir():
-        raise UserError("A copy goes into a folder, and this is none. Choose another place.")
-    for root in (settings.lake_root, settings.transient_root):
-        if f"{asked}/".startswith(f"{_whole(root)}/"):
-            raise UserError("A copy cannot lie inside the lake or the transient store. Choose another place.")
-    return open_store(asked, settings)
-
-
-def _stands_elsewhere(parts: Parts, pull_id: str, copy: str) -> list[str]:
-    """Where the copy of that pull lies, as the records know and it can be seen from here, if not in this place."""
-    from lake.copies.stored import is_copy
-
-    with parts.records.reading() as connection:
-        known = [each.place for each in list_pulls(connection) if each.pull_id == pull_id]
-    return [each for each in known if each != _whole(copy) and is_copy(open_store(each, parts.settings), pull_id)]
-
-
-def _above(place: str) -> Iterator[str]:
-    """The places that one lies in, up to the bucket or the root of the disk."""
-    if place.startswith("s3://"):
-        inside = place.removeprefix("s3://")
-        while "/" in inside:
-            inside = inside.rpartition("/")[0]
-            yield f"s3://{inside}"
-    else:
-        yield from map(str, Path(place).parents)
-
-
-def _whole(url: str) -> str:
-    """The place as it is called wherever one stands, and whatever links lead to it."""
-    return url.rstrip("/") if url.startswith("s3://") else str(Path(url.removeprefix("file://")).resolve())
