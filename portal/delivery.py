@@ -16,12 +16,14 @@ from schemas.counting import so_many
 from schemas.errors import AlreadyExists, NotDelivered, StoreFault
 from schemas.ids import BatchId
 from schemas.naming import names_of, shown
-from schemas.options import CutoutOptions
 from schemas.results import Standing, standing
 from store.objects.folder import write_whole
 from store.objects.object_store import ObjectStore
 from store.parallel import all_in_parallel, in_parallel
 from store.transient.transient_store import TransientStore, cutout_key, is_in_place
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _AHEAD = 3
 """Cutouts that are read at once for a zip file, of which a portal may hand out several."""
@@ -40,9 +42,6 @@ _OF_ONE_NAME = frozenset(
 """What a disk answers to a name that it does not take, as a stick does to a colon, or where something else lies."""
 _MOST_REFUSED = 100
 """Of more it is their own place that is at fault, away or full, and each takes its time to fail."""
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,10 @@ class Results:
         """Numbers of the items that have a cutout."""
         return sorted(self.became.done)
 
-    def options_of(self, number: int) -> CutoutOptions:
-        """How an item was to come out."""
-        return self.manifest.options_of(self.manifest.items[number - 1])
-
     def key(self, number: int) -> str:
         """Where an item's cutout lies."""
-        return cutout_key(self.stamp.batch_id, number, self.options_of(number).format.suffix)
+        options = self.manifest.options_of(self.manifest.items[number - 1])
+        return cutout_key(self.stamp.batch_id, number, options.format.suffix)
 
 
 def read_results(transient: TransientStore, batch_id: BatchId) -> Results:
@@ -100,7 +96,7 @@ def deliver(transient: TransientStore, results: Results, to: Path, on_item: Call
                 raise
             refused[results.names[number]] = fault
 
-    count = _each(transient.objects.storage.AT_ONCE, results, write, on_item)
+    count = len(all_in_parallel(transient.objects.storage.AT_ONCE, write, results.done, on_item))
     _require_all(refused, count)
     return count
 
@@ -152,16 +148,13 @@ def deliver_to_place(
             if len(refused) > _MOST_REFUSED:
                 raise
 
-    count = _each(max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE), results, write, on_item)
+    at_once = max(transient.objects.storage.AT_ONCE, place.storage.AT_ONCE)
+    count = len(all_in_parallel(at_once, write, results.done, on_item))
     taken = [number for number in results.done if results.names[number] not in refused]
     if refused and taken:  # once more: a place that went away meanwhile, or is full by now, does not take that either
         place.write(results.names[taken[0]], transient.read(results.key(taken[0])))
     _require_all(refused, count)
     return count
-
-
-def _each(at_once: int, results: Results, write: Callable[[int], None], on_item: Callable[[], None]) -> int:
-    return len(all_in_parallel(at_once, write, results.done, on_item))
 
 
 class _Pipe(io.RawIOBase):
