@@ -9,17 +9,20 @@ import smtplib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid, parseaddr
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from schemas.errors import MailFault, UserError
+from store.records.sessions import LINK_LIFE
 from store.settings import THIS_MACHINE, Settings
 
 _SECONDS = 20
 """How long the mail server may take."""
 
 _PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
+_MINUTES = LINK_LIFE // timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,27 @@ def open_post(settings: Settings) -> Post | None:
     return None
 
 
-def sign_in_letter(to: str, links: list[tuple[str, str]], minutes: int) -> Letter:
+def sign_in_letter(to: str, links: list[tuple[str, str]]) -> Letter:
     """The letter with one link for each account, as (account's name, address)."""
     lines = ["Somebody, most likely you, asked to sign in to bgbatch.", ""]
     for name, address in links:
         lines += [f"{name}:" if len(links) > 1 else "Open this to sign in:", address, ""]
     lines += [
-        f"A link works once, within {minutes} minutes.",
+        f"A link works once, within {_MINUTES} minutes.",
         "If it was not you, do nothing: without the link nobody gets in.",
     ]
     return Letter(to, "Your sign-in link for bgbatch", "\n".join(lines) + "\n")
 
 
-def invitation(to: str, account: str, role: str, portal: str, link: str, minutes: int) -> Letter:
+def invitation(to: str, account: str, role: str, portal: str, token: str) -> Letter:
     """The letter to somebody whom an owner has added to an account."""
     lines = [
         f"An owner of {account} has added you to that account on bgbatch, as {role}.",
         "",
         "Open this to sign in:",
-        link,
+        f"{portal}/sign-in/{token}",
         "",
-        f"The link works once, within {minutes} minutes. Later, sign in at {portal}/sign-in",
+        f"The link works once, within {_MINUTES} minutes. Later, sign in at {portal}/sign-in",
         "If you do not know that account, do nothing: without you nobody comes in under your address.",
     ]
     return Letter(to, "You were added to an account on bgbatch", "\n".join(lines) + "\n")

@@ -26,7 +26,7 @@ from schemas.ids import PersonId
 from store.records import people
 from store.records.api_keys import list_keys
 from store.records.people import Person, Role
-from store.records.sessions import LINK_LIFE, Session, create_sign_in_link
+from store.records.sessions import Session, create_sign_in_link
 
 PAGE = "/account/people"
 _MAY = {
@@ -113,11 +113,9 @@ def _tell(portal: Portal, person: Person, account: str, token: str) -> str:
     """Write to who was added. Returns what became of the letter: `sent`, `printed`, `lost`, or `none`."""
     if portal.post is None:
         return "none"
-    here = portal.settings.portal_url
-    minutes = int(LINK_LIFE.total_seconds() // 60)
     try:
         limit(portal, LINKS_TO, person.email.casefold())
-        portal.post(invitation(person.email, account, person.role, here, f"{here}/sign-in/{token}", minutes))
+        portal.post(invitation(person.email, account, person.role, portal.settings.portal_url, token))
     except TooManyTries:
         return "lost"
     except MailFault as fault:

@@ -131,7 +131,7 @@ def _send_links(portal: Portal, email: str) -> None:
                 name = find_account(connection, person.account_id).name
                 links.append((name, f"{portal.settings.portal_url}/sign-in/{token}"))
         if links and portal.post is not None:
-            portal.post(sign_in_letter(person.email, links, int(LINK_LIFE.total_seconds() // 60)))
+            portal.post(sign_in_letter(person.email, links))
     except TooManyTries:
         return
     except MailFault as fault:
