@@ -55,8 +55,7 @@ def serve(
         tell(f"The portal is at http://{host}:{port}. Ctrl-C ends it.")
         told = urlsplit(parts.settings.portal_url)
         if told.hostname == host and told.port not in (None, port):
-            lead = f"Sign-in links lead to {told.geturl()}: set BGBATCH_PORTAL_URL to the address above."
-            tell(lead)
+            tell(f"Sign-in links lead to {told.geturl()}: set BGBATCH_PORTAL_URL to the address above.")
         try:
             # Not uvicorn's access log: a request line may hold a sign-in token, or a photo's name.
             # No lifespan, of which the app has none: it is a trace on stderr when somebody presses Ctrl-C twice.
