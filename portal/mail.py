@@ -41,7 +41,7 @@ Post = Callable[[Letter], None]
 def open_post(settings: Settings) -> Post | None:
     """How letters are sent; None when they cannot be. Raises `UserError` for a setting that cannot be used."""
     if settings.smtp_url.get_secret_value():
-        return _by_smtp(_server(settings.smtp_url.get_secret_value()), settings.mail_from)
+        return _by_smtp(_server(settings.smtp_url.get_secret_value()), _one_sender(settings.mail_from))
     if urlsplit(settings.portal_url).hostname in THIS_MACHINE:
         return _print
     return None
@@ -87,12 +87,17 @@ def _by_smtp(server: SplitResult, sender: str) -> Post:
         try:
             _hand_over(server, message)
         except (OSError, smtplib.SMTPException) as error:
-            # The server's own words may hold the address; the class is enough to act on.
-            raise MailFault(
-                f"The mail server did not take a letter: {type(error).__name__}. Check BGBATCH_SMTP_URL."
-            ) from None
+            raise MailFault(f"The mail server did not take a letter: {_told(error)}. Check BGBATCH_SMTP_URL.") from None
 
     return send
+
+
+def _told(error: OSError | smtplib.SMTPException) -> str:
+    """The kind of fault and the server's number; its words may hold the address."""
+    numbers = {getattr(error, "smtp_code", None)} - {None}
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        numbers = {number for number, _ in error.recipients.values()}
+    return " ".join([type(error).__name__, *map(str, numbers)])
 
 
 def _hand_over(server: SplitResult, message: EmailMessage) -> None:
@@ -115,7 +120,26 @@ def _server(url: str) -> SplitResult:
     server = urlsplit(url)
     if server.scheme not in _PORTS or not server.hostname:
         raise UserError(f"BGBATCH_SMTP_URL must be one of {', '.join(f'{each}://host' for each in _PORTS)}.")
+    try:
+        _ = server.port
+    except ValueError:  # its words may hold a part of the password
+        raise UserError(
+            "BGBATCH_SMTP_URL: no port has that number. In user and password, write / ? # and @ as %2F %3F %23 and %40."
+        ) from None
+    if not unquote(f"{server.username}{server.password}").isascii():
+        raise UserError("BGBATCH_SMTP_URL: user and password must be of ASCII letters. No other is sent by SMTP here.")
     return server
+
+
+def _one_sender(sender: str) -> str:
+    head = EmailMessage()
+    head["From"] = sender
+    if [bool(each.username and each.domain) for each in head["From"].addresses] != [True]:
+        raise UserError(
+            'BGBATCH_MAIL_FROM must be one address, such as "Nord, Photos" <photos@example.com>: '
+            "a name in which commas stand is put in quotes."
+        )
+    return sender
 
 
 def _domain(sender: str) -> str:

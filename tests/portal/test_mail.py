@@ -94,6 +94,7 @@ def test_a_mail_fault_is_logged_without_the_address(tmp_path: Path, caplog: pyte
         assert box.letters == []
         said = "".join(each.getMessage() for each in caplog.records if each.name != "mail.log")  # the server's own
         assert "mail_fault" in said
+        assert "552" in said, "whose fault it is"
         assert "full@" not in said
         assert "/sign-in/" not in said
 
@@ -136,10 +137,39 @@ def test_a_server_without_tls_or_with_a_strangers_certificate_gets_nothing(tmp_p
     assert box.letters == other.letters == []
 
 
-@pytest.mark.parametrize("url", ["http://mail.example", "mail.example:25", "smtp://", "smtp"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://mail.example", "mail.example:25", "smtp://", "smtp", "smtp://mail.example:99999"),
+        *("smtp://bg:p#ss@mail.example:587", "smtp://bg:p/ss@mail.example", "smtp://bg:p%C3%A4ss@mail.example"),
+    ],
+)
 def test_a_mail_setting_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> None:
-    with pytest.raises(UserError, match="BGBATCH_SMTP_URL"):
+    with pytest.raises(UserError, match="BGBATCH_SMTP_URL") as named:
         open_post(settings_for(tmp_path, url))
+    assert "ss" not in str(named.value).replace("password", ""), "nor any of the password"
+
+
+@pytest.mark.parametrize("sender", ["Nord, Photos <photos@x.example>", "nobody", "", "Nord <photos>", "a@x.e, b@x.e"])
+def test_a_sender_that_is_not_one_address_is_named(tmp_path: Path, sender: str) -> None:
+    """Of a name with a comma two senders became, and the letter came from the first, which is nobody's address."""
+    settings = settings_for(tmp_path, "smtp://mail.example").model_copy(update={"mail_from": sender})
+    with pytest.raises(UserError, match="BGBATCH_MAIL_FROM"):
+        open_post(settings)
+
+
+@pytest.mark.parametrize(
+    ("sender", "name"),
+    [('"Müller, Söhne" <b@x.example>', "Müller, Söhne"), ("b@x.example", ""), ("B <b@localhost>", "B")],
+)
+def test_a_letter_comes_from_that_name(tmp_path: Path, sender: str, name: str) -> None:
+    with mail_server() as (box, port):
+        url = f"smtp+plain://127.0.0.1:{port}"
+        post = open_post(settings_for(tmp_path, url).model_copy(update={"mail_from": sender}))
+        assert post is not None
+        post(A_LETTER)
+    (letter,) = box.letters
+    assert [each.display_name for each in letter["From"].addresses] == [name]
 
 
 def send(tmp_path: Path, url: str) -> None:
