@@ -14,7 +14,7 @@ from flows.parts import Parts
 from portal.batches import require_there
 from portal.cli.place import require_known
 from portal.cli.status import find_batch
-from portal.cli.terminal import AsJson, exit_codes, get_ready, progress_bar, say, show_json, tell
+from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, say, show_json, tell
 from portal.delivery import deliver, deliver_to_place, read_results, require_apart
 from portal.fetched import note_fetched
 from schemas.counting import so_many
@@ -37,7 +37,7 @@ def download(
     as_json: AsJson = False,
 ) -> None:
     """Fetch the cutouts of a batch, under the names and sub-folders of their photos."""
-    with exit_codes():
+    with exit_codes("Run the same command again: it fetches all."):
         require_known(to)
         parts = get_ready()
         record = find_batch(parts, batch)
@@ -45,7 +45,8 @@ def download(
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)
-        fetch_cutouts(parts, record, to, as_json)
+        if not fetch_cutouts(parts, record, to, as_json):
+            exit_for(record.state)
 
 
 def keep_apart(source: str, to: str | None) -> None:
@@ -87,8 +88,8 @@ def what_is_left_to_fetch(batch_id: str) -> Iterator[None]:
         raise
 
 
-def fetch_cutouts(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stderr: bool = False) -> None:
-    """Put all cutouts of a batch there, and say how many. Raises as `deliver` does, `NotAllowed`."""
+def fetch_cutouts(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_stderr: bool = False) -> int:
+    """Put all cutouts of a batch there, and say how many; returns it. Raises as `deliver` does, `NotAllowed`."""
     batch_id = record.stamp.batch_id
     results = read_results(parts.transient, batch_id)
     with progress_bar("Downloading", record.counts.done) as bar:
@@ -105,3 +106,4 @@ def fetch_cutouts(parts: Parts, record: BatchRecord, to: str, as_json: bool, to_
     else:
         last = "; the next cleanup deletes the batch" if goes else ""
         (tell if to_stderr else say)(f"{so_many(count, 'cutout')} in {to}{last}")
+    return count

@@ -56,7 +56,7 @@ def test_names_of_photos_are_printed_as_they_are(desk: Desk, tmp_path: Path) -> 
     shown = run("status", batch)
     assert [name for name in names if name not in shown] == []
     folder = tmp_path / "[/red] cutouts :car:"
-    assert f"0 cutouts in {folder}" in run("download", batch, "--to", str(folder))
+    assert f"0 cutouts in {folder}" in run("download", batch, "--to", str(folder), code=4)
     (tmp_path / "list.csv").write_text("x[/y]\n1\n")
     said = run("submit", str(tmp_path / "list.csv"), "--account", "Acme", code=2)
     assert said.startswith("bad_manifest: Nothing was started. line 1, column 1 (x[/y]): there is no such column")
@@ -351,6 +351,28 @@ def test_a_cutout_whose_name_the_disk_does_not_take_keeps_no_other_from_being_fe
     assert sorted(each.name for each in tmp_path.glob("*.png")) == ["a.png", "z.png"]
     assert "file_fault: " in run("download", batch, "--to", str(tmp_path / "VIN1"), code=2)
     assert "3 cutouts in" in run("download", batch, "--to", str(tmp_path / "other")), "it was not fetched whole before"
+
+
+def test_a_download_of_a_batch_without_a_single_cutout_does_not_end_as_if_there_were_some(
+    desk: Desk, tmp_path: Path
+) -> None:
+    waiting, called_off = desk.send({"1.jpg": b"no photo"}), desk.send({"1.jpg": b"no photo"})
+    run("cancel", called_off)
+    for batch, code in ((waiting, 1), (called_off, 5)):
+        assert "0 cutouts in" in run("download", batch, "--to", str(tmp_path), code=code)
+
+
+def test_a_download_that_is_interrupted_says_what_fetches_the_rest(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+
+    def interrupted(*_what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("portal.cli.download.deliver", interrupted)
+    said = run("download", batch, "--to", str(tmp_path), code=130)
+    assert said.endswith("\nStopped. Run the same command again: it fetches all.\n")
 
 
 def test_a_submit_needs_no_account_named_where_there_is_one(desk: Desk, tmp_path: Path) -> None:
