@@ -52,7 +52,7 @@ def lasting_paths(paths: Iterable[str], suffix: str) -> dict[str, str]:
 
 
 def names_of(manifest: Manifest) -> dict[int, str]:
-    """The same for a sealed batch, whose items are not read one by one for it unless some have options of their own."""
+    """As `delivery_paths`, of a sealed batch: its items are read one by one only if some have options of their own."""
     if not isinstance(manifest.items, SealedItems) or manifest.items.hold(b'"options":{'):
         return delivery_paths(tuple(manifest.items), manifest.stamp.options.format.suffix)
     return _named(dict(enumerate(manifest.paths, start=1)), {}, manifest.stamp.options.format.suffix)
