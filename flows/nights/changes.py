@@ -53,7 +53,7 @@ class Changes:
 def compare(listing: Iterable[OutsideFile], key: str, known: Mapping[str, str], suffix: str) -> Changes:
     """Compare a listing with fingerprints (path's hash -> content's hash). `suffix`: of the cutouts, with its dot."""
     photos, left_out = photos_in(listing)
-    names = cutout_names(photos, suffix)
+    names = lasting_paths((each.path for each in photos), suffix)
     new, changed, skipped, seen = [], [], 0, set()
     for each in photos:
         name = names[each.path]
@@ -73,11 +73,6 @@ def compare(listing: Iterable[OutsideFile], key: str, known: Mapping[str, str], 
         else:
             skipped += 1
     return Changes(tuple(new), tuple(changed), skipped, frozenset(known) - seen, left_out)
-
-
-def cutout_names(photos: Iterable[OutsideFile], suffix: str) -> dict[str, str]:
-    """A photo's path -> its cutout's path, over all photos of a place."""
-    return lasting_paths((each.path for each in photos), suffix)
 
 
 def photos_in(listing: Iterable[OutsideFile]) -> tuple[list[OutsideFile], Counter[LeftOut]]:

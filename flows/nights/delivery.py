@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from flows.lease import LeaseLost
-from flows.nights.changes import cutout_names, photos_in
+from flows.nights.changes import photos_in
 from flows.nights.look import ToDo
 from flows.nights.report import REPORTS, Details, details_key, report_of
 from flows.nights.worker import Job, fenced
 from flows.parts import Parts
 from schemas.errors import BgbatchError, StoreFault
+from schemas.naming import lasting_paths
 from store.outside.allowed import real_place
 from store.outside.listing import list_place
 from store.outside.opened import open_to_deliver
@@ -112,7 +113,8 @@ def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]]
 
 def _orphans(parts: Parts, source: str, deliver: str, schedule: Schedule) -> tuple[str, ...]:
     suffix = schedule.options.format.suffix
-    names = set(cutout_names(photos_in(list_place(source, parts.settings))[0], suffix).values())
+    photos, _ = photos_in(list_place(source, parts.settings))
+    names = set(lasting_paths((each.path for each in photos), suffix).values())
     lying = (each.path for each in list_place(deliver, parts.settings))
     return tuple(
         sorted(path for path in lying if path.endswith(suffix) and path not in names and not path.startswith(REPORTS))
