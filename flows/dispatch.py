@@ -88,23 +88,20 @@ class Dispatcher:
         unforeseen = 0
         while not self._ending.is_set():
             try:
-                idle = not self.take_turn()
-                unforeseen = unforeseen if idle else 0
+                if self.take_turn():
+                    unforeseen = 0
+                else:
+                    self._ending.wait(pause)
             except BgbatchError:
                 self._ending.wait(_BREATH)  # a store that is down fails all of them
-                continue
             except OperationalError as fault:
                 _log.warning("the records could not be reached (%s); the line is looked at again", type(fault).__name__)
                 self._ending.wait(_PAUSE_AFTER_FAULT)
-                continue
             except Exception:
                 unforeseen += 1
                 if unforeseen == _MOST_UNFORESEEN:
                     raise
                 self._ending.wait(_BREATH)
-                continue
-            if idle:
-                self._ending.wait(pause)
 
     def take_turn(self) -> bool:
         """Give one batch its turn. False when none waits. Raises what ended the turn, after giving the lease back."""
