@@ -59,7 +59,8 @@ def places_of(connection: Connection, account_id: AccountId) -> list[str]:
 
 def check_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
     """The place, if the account may name it, also after links have been followed. Raises `NotAllowed`, `UserError`."""
-    return _checker(connection, account_id, settings)(url)[0]
+    real_place(connection, account_id, url, settings)
+    return normal_place(url)
 
 
 def real_place(connection: Connection, account_id: AccountId, url: str, settings: Settings) -> str:
@@ -72,31 +73,25 @@ def real_place(connection: Connection, account_id: AccountId, url: str, settings
 
 def real_places(connection: Connection, account_id: AccountId, settings: Settings) -> Callable[[str], str]:
     """`real_place` for many of them: what the account may name is looked up once."""
-    checked = _checker(connection, account_id, settings)
-    return lambda url: checked(url)[1]
+    ours = [_real(own) for own in settings.own_places.values()]
+    given = [_real(each) for each in places_of(connection, account_id)]
+
+    def checked(url: str) -> str:
+        real = _real(normal_place(url))
+        is_ours = any(_holds(own, real) or _holds(real, own) for own in ours)
+        if is_ours or not any(_holds(each, real) for each in given):
+            raise NotAllowed(
+                "The account may not use that place. Ask the operator to allow it: `bgbatch place allow ACCOUNT PLACE`."
+            )
+        return real
+
+    return checked
 
 
 def still_allowed(connection: Connection, account_id: AccountId) -> Callable[[str], bool]:
     """Whether a photo that was found in a `real_place` lies in one that the account may name still."""
     given = [_real(each) for each in places_of(connection, account_id)]
     return lambda source: any(_holds(each, source) for each in given)
-
-
-def _checker(connection: Connection, account_id: AccountId, settings: Settings) -> Callable[[str], tuple[str, str]]:
-    ours = [_real(own) for own in settings.own_places.values()]
-    given = [_real(each) for each in places_of(connection, account_id)]
-
-    def checked(url: str) -> tuple[str, str]:
-        place = normal_place(url)
-        real = _real(place)
-        is_ours = any(_holds(own, real) or _holds(real, own) for own in ours)
-        if is_ours or not any(_holds(each, real) for each in given):
-            raise NotAllowed(
-                "The account may not use that place. Ask the operator to allow it: `bgbatch place allow ACCOUNT PLACE`."
-            )
-        return place, real
-
-    return checked
 
 
 def overlap(one: str, other: str) -> bool:
