@@ -11,8 +11,7 @@ from lake.strip.exif import only_orientation, orientation
 from lake.strip.icc import strip_profile
 
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
-_EOI, _SOS, _APP0, _APP1, _APP2, _APP14, _APP15, _COM = 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
-_JPG_EXTENSIONS = range(0xF0, 0xFE)
+_EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # all other markers; restarts and stuffed bytes are pixels
 
 
@@ -58,7 +57,7 @@ def strip_jpeg(data: bytes) -> bytes:
 def _is_kept(marker: int, body: bytes) -> bool:
     if marker == _APP14:
         return body.startswith(b"Adobe")  # says how the colours are coded
-    return not (_APP0 <= marker <= _APP15 or marker in _JPG_EXTENSIONS or marker == _COM)
+    return marker < _APP0  # from there on stand what programs add, extensions and comments
 
 
 def _strip_profile(kept: list[bytes], segments: list[int]) -> None:
