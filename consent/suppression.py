@@ -248,8 +248,26 @@ def _withdraw_again(connection: Connection, withdrawals: Mapping[GrantId, _Withd
     if not withdrawals:
         return []
     lock_ledger(connection)
-    ended = [grant for grant in live_grants(connection) if grant.grant_id in withdrawals]
-    return [_end(connection, grant, withdrawals[grant.grant_id], now) for grant in ended]
+    ended = []
+    for grant in live_grants(connection):
+        withdrawal = withdrawals.get(grant.grant_id)
+        if withdrawal is None:
+            continue
+        lock_grant(connection, grant.grant_id, shared=False)
+        draft = Draft(
+            account_id=grant.account_id,
+            actor=withdrawal.actor,
+            act=Act.WITHDRAWN,
+            industry=grant.industry,
+            grant_id=grant.grant_id,
+            method=Method.OPERATOR,
+            page="",
+            reason=_REASON,
+            received_at=withdrawal.received_at,
+        )
+        event = append(connection, draft, now)
+        ended.append(grant.model_copy(update={"withdrawn_at": event.received_at}))
+    return ended
 
 
 def _sees_accounts(connection: Connection) -> bool:
@@ -269,22 +287,6 @@ def _mark(objects: ObjectStore, key: str) -> _Mark | None:
 def _holds(connection: Connection, chain: Table, mark: _Mark) -> bool:
     query = select(chain.c.sequence).where(chain.c.sequence == mark.sequence, chain.c.hash == mark.hash)
     return connection.execute(query).first() is not None
-
-
-def _end(connection: Connection, grant: Grant, withdrawal: _Withdrawal, now: datetime) -> Grant:
-    lock_grant(connection, grant.grant_id, shared=False)
-    draft = Draft(
-        account_id=grant.account_id,
-        actor=withdrawal.actor,
-        act=Act.WITHDRAWN,
-        industry=grant.industry,
-        grant_id=grant.grant_id,
-        method=Method.OPERATOR,
-        page="",
-        reason=_REASON,
-        received_at=withdrawal.received_at,
-    )
-    return grant.model_copy(update={"withdrawn_at": append(connection, draft, now).received_at})
 
 
 def _name(grant: Grant) -> str:
