@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select
 from schemas.clock import Clock
 from schemas.ids import received_at
 from store.objects.object_store import ObjectStore
+from store.objects.storage import Children
 from store.records.batches import overdue
 from store.records.database import Records
 from store.records.tables import canaries, cleanups
@@ -55,10 +56,10 @@ def oldest_byte(objects: ObjectStore) -> datetime | None:
     hours = [(hour, name) for name in objects.folders("") if (hour := parse_hour(name)) is not None]
     for hour, name in sorted(hours):
         inside = objects.children(name)
-        if not inside.folders and not inside.files:
+        if inside == Children():
             continue
         moments = [received_at(batch_id) for each in inside.folders if (batch_id := batch_in(name, each)) is not None]
-        is_all_ours = len(moments) == len(inside.folders) + len(inside.files)
+        is_all_ours = not inside.nameless and len(moments) == len(inside.folders) + len(inside.files)
         return min(moments) if is_all_ours else hour
     return None
 

@@ -68,6 +68,13 @@ def test_the_oldest_byte_is_read_off_its_path(objects: ObjectStore) -> None:
     assert oldest_byte(objects) == NOON
 
 
+def test_a_byte_without_a_name_is_one_all_the_same(versioned: ObjectStore) -> None:
+    s3_of(versioned).call("put_object", Key=f"transient/{hour_name(NOON)}//stray", Body=b"x")
+    assert oldest_byte(versioned) == NOON
+    put_batch(versioned, batch_at(later(minutes=50)), 1)
+    assert oldest_byte(versioned) == NOON
+
+
 def test_each_cleanup_says_in_the_records_how_it_ended(objects: ObjectStore, records: Records) -> None:
     put_batch(objects, batch_at(NOON))
     report = clean(objects, records, later(hours=23))
