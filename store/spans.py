@@ -70,17 +70,9 @@ def note_span(
     """Work that is over."""
     if not settings.traces_url:
         return
-    is_first = _first.get() is not None
-    made = (
-        _provider(settings.traces_url)
-        .get_tracer("bgbatch")
-        .start_span(
-            name,
-            context=trace.set_span_in_context(trace.INVALID_SPAN) if is_first else _inside(batch_id),
-            attributes={"batch_id": batch_id, **facts},
-            start_time=_nanoseconds(began),
-        )
-    )
+    tracer = _provider(settings.traces_url).get_tracer("bgbatch")
+    attributes = {"batch_id": batch_id, **facts}
+    made = tracer.start_span(name, _inside(batch_id), attributes=attributes, start_time=_nanoseconds(began))
     made.end(_nanoseconds(ended))
 
 
@@ -113,7 +105,9 @@ def _provider(url: str) -> TracerProvider:
 
 
 def _inside(batch_id: BatchId) -> Context | None:
-    """Under the span of this process that is open for the batch, or else under the batch's first."""
+    """Under this process's span that is open for the batch, or else under the batch's first, which is under none."""
+    if _first.get() is not None:
+        return trace.set_span_in_context(trace.INVALID_SPAN)
     here = trace.get_current_span().get_span_context()
     if here.trace_id == UUID(batch_id).int:
         return None
