@@ -44,7 +44,7 @@ class Sender:
         return batch_answer(self.batch(batch_id), live_grant_ids(self.portal.records, self.account_id))
 
     def batch_with_results(self, batch_id: str) -> BatchRecord:
-        """The same, if it has results to hand out. Raises `NotFound`, `WrongState`."""
+        """The same, if it has results to hand out. Raises `NotFound`, and as `with_results` does."""
         return with_results(self.batch(batch_id), self.portal.clock())
 
 
