@@ -16,7 +16,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from flows.receive import seal_uploads, sealed_manifest
 from portal.api.opening import open_once
-from portal.api.receiving import put, read_body, take_out, upload_key, uploads_of
+from portal.api.receiving import read_body, take_in, take_out, upload_key, uploads_of
 from portal.api.sender import Sender, TheSender
 from portal.api.shapes import (
     BatchAnswer,
@@ -42,7 +42,7 @@ from schemas.results import Done, Failed
 from store.purging.receipts import list_receipts
 from store.records.batches import page_of
 from store.transient.transient_store import cutout_key
-from store.transient.uploads import token_of
+from store.transient.uploads import Announced, token_of
 
 
 class _AnyPath(PathConvertor):
@@ -109,7 +109,7 @@ async def put_item(sender: TheSender, batch_id: str, path: str, request: Request
     record = await run_in_threadpool(sender.batch, batch_id)
     async with request.app.state.room.for_one(request, sender.account_id):
         data, size = await read_body(request, sender.portal.settings.max_bytes)
-        await run_in_threadpool(put, sender, record, path, data, size)
+        await run_in_threadpool(take_in, sender, record, Announced(path=path, size=size), data)
     return Uploaded(path=path, size=size, bytes_received=size)
 
 

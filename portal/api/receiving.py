@@ -32,16 +32,26 @@ def uploads_of(sender: Sender, record: BatchRecord) -> Uploads:
     return Uploads(sender.portal.transient, record.stamp, sender.portal.settings.max_bytes)
 
 
-def put(sender: Sender, record: BatchRecord, path: str, data: bytes, size: int) -> None:
-    """A whole photo. Raises `LineTooLong`, `UserError` for a path that cannot be, and as `upload_key` does."""
-    token = token_of(upload_key(sender, record), path)
-    with counted(sender, record, token):
-        uploads_of(sender, record).put(token, Announced(path=path, size=size), data)
+def take_in(sender: Sender, record: BatchRecord, photo: Announced, data: bytes) -> tuple[str, int]:
+    """A photo, whole or as far as its first part. The upload's token, and where it stands then.
+
+    Raises `LineTooLong`, `UserError` for a path that cannot be, and as `upload_key` does.
+    """
+    token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
+    with _counted(sender, record, token):
+        if len(data) == photo.size or photo.size > sender.portal.settings.max_bytes:
+            uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
+            stands = photo.size
+        else:
+            stands = uploads.announce_again(token, photo)
+    if data and stands == 0:
+        stands = uploads.append(token, 0, data)
     upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
+    return token, stands
 
 
 @contextmanager
-def counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
+def _counted(sender: Sender, record: BatchRecord, token: str) -> Iterator[None]:
     """Announce a photo within this: one that was not there before counts. Raises `LineTooLong` when it is too many."""
     try:
         uploads_of(sender, record).announced(token)

@@ -26,12 +26,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from portal.api.problems import problem
-from portal.api.receiving import counted, take_out, upload_key, uploads_of
+from portal.api.receiving import take_in, take_out, upload_key, uploads_of
 from portal.api.room import pieces_of
-from portal.api.sender import Sender, TheSender
+from portal.api.sender import TheSender
 from portal.api.shapes import Uploaded, UploadsPage, body_of_bytes, with_headers
 from schemas.errors import UserError, WrongMediaType
-from store.transient.uploads import Announced, token_of
+from store.transient.uploads import Announced
 
 router = APIRouter(tags=["resumable uploads"])
 _VERSION = "1.0.0"
@@ -102,7 +102,8 @@ async def create(
         data = await _part(request, sender.portal.settings.max_bytes)
         if data:
             _require_part(request)
-        token, offset = await run_in_threadpool(_create, sender, batch_id, photo, data)
+        record = await run_in_threadpool(sender.batch, batch_id)
+        token, offset = await run_in_threadpool(take_in, sender, record, photo, data)
     place = f"/v1/batches/{batch_id}/uploads/{token}"
     return Response(status_code=201, headers={"Location": place, "Upload-Offset": str(offset)})
 
@@ -181,22 +182,6 @@ def remove(sender: TheSender, batch_id: str, token: str) -> Response:
 def _require_part(request: Request) -> None:
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != _PART_TYPE:
         raise WrongMediaType(f"Parts of an upload come as {_PART_TYPE}. Send that as Content-Type.")
-
-
-def _create(sender: Sender, batch_id: str, photo: Announced, data: bytes) -> tuple[str, int]:
-    """The upload's token, and where it stands then."""
-    record = sender.batch(batch_id)
-    token, uploads = token_of(upload_key(sender, record), photo.path), uploads_of(sender, record)
-    with counted(sender, record, token):
-        if len(data) == photo.size or photo.size > sender.portal.settings.max_bytes:
-            uploads.put(token, photo, data)  # the bytes of one over the limit need not come: it gets its own result
-            stands = photo.size
-        else:
-            stands = uploads.announce_again(token, photo)
-    if data and stands == 0:
-        stands = uploads.append(token, 0, data)
-    upload_key(sender, record)  # sealed meanwhile, the batch may not hold this photo: no 201 then
-    return token, stands
 
 
 async def _part(request: Request, most: int) -> bytes:
