@@ -101,18 +101,17 @@ def _show_all(connection: Connection, as_json: bool) -> None:
 
 def _show_one(account: Account, events: list[ConsentEvent], as_json: bool) -> None:
     grants = grants_of(events)
-    given = list(grants.by_id.values())
+    given, states = list(grants.by_id.values()), _states(grants, account.account_id)
     if as_json:
         show_json(
             {
                 "account_id": account.account_id,
-                "industries": _states(grants, account.account_id),
+                "industries": states,
                 "grants": [grant.model_dump(mode="json") for grant in given],
                 "events": [event.model_dump(mode="json") for event in events],
             }
         )
         return
-    states = _states(grants, account.account_id)
     show_table(("industry", "state"), [(tag, state.replace("_", " ")) for tag, state in states.items()])
     if given:
         _show_grants(given)
