@@ -13,6 +13,7 @@ from portal.cli.terminal import (
     OUR_FAULT,
     AsJson,
     TheAccount,
+    TheReason,
     exit_codes,
     get_ready,
     show_fields,
@@ -31,6 +32,8 @@ from store.records import api_keys, people, sessions, shares
 from store.records.early_purge import find_wish, set_wish
 
 app = typer.Typer(no_args_is_help=True, help="Accounts and their sign-in links.")
+AccountOrOnly = Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")]
+"""What `account_or_only` is asked."""
 _MAY = "owner may consent and manage, member may submit, auditor may read."
 
 
@@ -206,7 +209,7 @@ def limits(
 @app.command("close")
 def close(
     account: TheAccount,
-    reason: Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")],
+    reason: TheReason,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:

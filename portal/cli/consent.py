@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from consent.grants import Grants, grants_of
 from consent.ledger import LONGEST_REASON, Refusal, read_events, verify, withdraw
 from consent.suppression import accept_end, check_end, note_soon, open_suppressions
-from portal.cli.terminal import AsJson, TheAccount, exit_codes, get_ready, say, show_json, show_table, stores
+from portal.cli.terminal import AsJson, TheAccount, TheReason, exit_codes, get_ready, say, show_json, show_table, stores
 from schemas.consent import ConsentEvent, ConsentState, Grant, Method
 from schemas.counting import so_many
 from schemas.ids import AccountId
@@ -39,7 +39,7 @@ def show(
 @app.command("withdraw")
 def take_back(
     account: TheAccount,
-    reason: Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")],
+    reason: TheReason,
     industry: Annotated[
         list[str] | None, typer.Option(help=f"One of: {', '.join(Industry)}. Can be repeated. Without it: all.")
     ] = None,

@@ -17,7 +17,7 @@ from flows.nights.report import Report, markdown, report_of
 from flows.nights.worker import Job
 from flows.parts import Parts
 from portal import schedules as known
-from portal.cli.account import account_or_only
+from portal.cli.account import AccountOrOnly, account_or_only
 from portal.cli.children import until_stopped
 from portal.cli.cutout_options import (
     BgColor,
@@ -76,7 +76,7 @@ def add(
     ] = None,
     timezone: Annotated[str, typer.Option(help="The clock that cron means.")] = "UTC",
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
-    account: Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")] = None,
+    account: AccountOrOnly = None,
     overlap: Annotated[str, typer.Option(help="When the run before is still going: skip, or wait.")] = Overlap.SKIP,
     deadline: Annotated[int | None, typer.Option(help="Minutes after its time by which a run must be over.")] = None,
     format: TheFormat = Format.PNG,

@@ -12,7 +12,7 @@ import typer
 from flows import engine
 from flows.parts import Parts
 from portal.batches import ask_again, has_results, require_there, why_gone
-from portal.cli.account import account_or_only
+from portal.cli.account import AccountOrOnly, account_or_only
 from portal.cli.batch_lease import holding
 from portal.cli.cutout_options import (
     BgColor,
@@ -49,7 +49,7 @@ def submit(
             "Or s3://bucket/prefix: its photos stay there."
         ),
     ],
-    account: Annotated[str | None, typer.Option(help="Account name or id; may be left out when there is one.")] = None,
+    account: AccountOrOnly = None,
     industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
     format: TheFormat = Format.PNG,
     channels: TheChannels = Channels.RGBA,

@@ -59,6 +59,7 @@ _Plain = partial(Console, markup=False, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 TheAccount = Annotated[str, typer.Argument(help="Account name or id.")]
+TheReason = Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")]
 
 out = _Plain()
 _err = _Plain(stderr=True, highlight=False)
