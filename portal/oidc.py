@@ -88,8 +88,14 @@ class Provider:
             self._check(token.claims, asked)
             return self._identity(token.claims, known, str(tokens.get("access_token", "")))
         except (AuthlibBaseError, JoseError, ValueError, requests.RequestException) as error:
+            if getattr(error, "error", "") == "invalid_client":
+                raise ProviderFault(
+                    "The identity provider does not take our client id and secret. Nobody was signed in. Check "
+                    "BGBATCH_OIDC_CLIENT_ID and BGBATCH_OIDC_CLIENT_SECRET."
+                ) from None
+            what = f"{type(error).__name__} {getattr(error, 'claim', '')}".strip()
             raise ProviderFault(
-                f"The identity provider's answer cannot be believed: {type(error).__name__}. Nobody was signed in."
+                f"The identity provider's answer cannot be believed: {what}. Nobody was signed in."
             ) from None
 
     def _check(self, claims: Mapping[str, object], asked: UnderWay) -> None:

@@ -81,7 +81,9 @@ class IdentityProvider:
         told = tuple(unquote_plus(each) for each in proof.split(":"))  # RFC 6749, 2.3.1
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        if asked is None or told != (CLIENT, SECRET) or challenge != asked["code_challenge"]:
+        if told != (CLIENT, SECRET):
+            return {"error": "invalid_client"}
+        if asked is None or challenge != asked["code_challenge"]:
             return None
         if form["redirect_uri"] != asked["redirect_uri"]:
             return None
@@ -135,7 +137,7 @@ def identity_provider() -> Iterator[IdentityProvider]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             tokens = provider.token(flat(body), self.headers.get("Authorization", ""))
-            self.answer(tokens or {"error": "invalid_grant"}, 200 if tokens else 400)
+            self.answer(tokens or {"error": "invalid_grant"}, 200 if tokens and "id_token" in tokens else 400)
 
         def answer(self, value: object, status: int = 200) -> None:
             body = json.dumps(value).encode()

@@ -311,6 +311,19 @@ def test_a_provider_that_calls_itself_otherwise_or_is_away_is_a_fault(
         gone.begin(lambda count: b"\1" * count)
 
 
+def test_who_runs_it_learns_that_the_secret_is_wrong_or_the_clock(
+    provider: IdentityProvider, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = settings_for(provider, tmp_path).model_copy(update={"oidc_client_secret": SecretStr("yesterday's")})
+    with opened(wrong) as site:
+        assert not comes_in(site)
+        assert "BGBATCH_OIDC_CLIENT_SECRET" in caplog.text
+    with opened(settings_for(provider, tmp_path)) as site:
+        provider.now = lambda: (site.now + timedelta(minutes=10)).timestamp()
+        assert not comes_in(site)
+        assert "InvalidClaimError iat" in caplog.text
+
+
 def test_a_provider_on_the_open_network_must_use_tls(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="https"):
         open_provider(Settings(home=tmp_path, oidc_issuer="http://id.example", oidc_client_id="x"), system_clock)
