@@ -44,13 +44,13 @@ def require_in_no_copy(place: str, settings: Settings) -> None:
         raise CopyInTheWay("This place lies inside another copy of candidates. Choose one outside of it.")
 
 
-def other_places_of(parts: Parts, pull_id: str, place: str) -> list[str]:
-    """Where the copy of that pull lies, as the records know and it can be seen from here, if not in this place."""
+def places_of_copy(parts: Parts, pull_id: str) -> list[str]:
+    """Where the copy of that pull lies, as the records know and it can be seen from here."""
     from lake.copies.stored import is_copy
 
     with parts.records.reading() as connection:
         known = [each.place for each in list_pulls(connection) if each.pull_id == pull_id]
-    return [each for each in known if each != place and is_copy(open_store(each, parts.settings), pull_id)]
+    return [each for each in known if is_copy(open_store(each, parts.settings), pull_id)]
 
 
 def _above(place: str) -> Iterator[str]:

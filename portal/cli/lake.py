@@ -12,7 +12,7 @@ from flows import engine
 from lake.copies.manifest import Kind
 from lake.pulls import list_pulls, mark_gone
 from portal.cli.copy_lease import holding_place
-from portal.cli.copy_place import open_place, other_places_of, require_in_no_copy, whole
+from portal.cli.copy_place import open_place, places_of_copy, require_in_no_copy, whole
 from portal.cli.terminal import (
     SOME_FAILED,
     AsJson,
@@ -26,7 +26,7 @@ from portal.cli.terminal import (
     tell,
 )
 from schemas.counting import so_many
-from schemas.errors import UserError
+from schemas.errors import CopyInTheWay, UserError
 from schemas.industries import Industry, parse_industry
 
 app = typer.Typer(no_args_is_help=True, help="Training candidates: pull them, check copies of them, look at them.")
@@ -106,7 +106,7 @@ def verify(
         place, elsewhere = open_place(copy, parts.settings, must_exist=True), list[str]()
 
         def is_on_record(pull_id: str) -> bool:
-            elsewhere[:] = other_places_of(parts, pull_id, whole(copy))
+            elsewhere[:] = [each for each in places_of_copy(parts, pull_id) if each != whole(copy)]
             return not elsewhere
 
         live = lake_of(parts).live()
@@ -145,6 +145,8 @@ def pulls(
 
         live = lake_of(parts).live()
         if gone is not None:
+            for each in places_of_copy(parts, gone):  # an id of another line, and nobody would ask for that copy again
+                raise CopyInTheWay(f"The copy of that pull lies in {each} still. Delete all of it first.")
             with parts.records.transaction() as connection:
                 mark_gone(connection, gone, parts.clock())
         with parts.records.reading() as connection:  # it may be long, and others wait for their turn to write

@@ -120,8 +120,13 @@ def test_a_copy_that_was_deleted_as_a_whole_is_noted_as_gone(
         ledger.withdraw(connection, owner.refusal(world.now), AUTO, world.now)
     assert told("pulls")[0]["must_go"] == {grant.grant_id: 3}
     assert run("pulls", "--gone", "c" + "0" * 32).exit_code == 2
+    refused = run("pulls", "--gone", pulled["pull_id"])
+    assert (refused.exit_code, refused.stderr.split()[0]) == (2, "copy_in_the_way:"), "it is there still"
+    assert told("pulls")[0]["must_go"] == {grant.grant_id: 3}
+    shutil.rmtree(tmp_path / "copy")
     (known,) = told("pulls", "--gone", pulled["pull_id"])
     assert known["must_go"] == {}
+    assert not (tmp_path / "copy").exists()
 
 
 def test_no_name_of_the_lake_lets_a_copy_into_it(customer: tuple[World, Owner, Grant], tmp_path: Path) -> None:
