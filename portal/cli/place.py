@@ -21,8 +21,10 @@ Place = Annotated[str, typer.Argument(help="s3://bucket/prefix or a folder; all 
 @app.command()
 def allow(account: TheAccount, place: Place) -> None:
     """Let an account name this place. Our keys open it, so be sure that it is theirs."""
-    with stores() as parts, parts.records.transaction() as connection:
-        allowed.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
+    with stores() as parts:
+        with parts.records.transaction() as connection:
+            allowed.allow(connection, find_account(connection, account).account_id, address_of(place), parts.clock())
+        say(f"It may be named now: {allowed.normal_place(address_of(place))}, and all below it.", highlight=False)
 
 
 @app.command("list")

@@ -48,7 +48,7 @@ def test_a_place_that_was_allowed_is_read_and_one_that_was_taken_back_is_not(
     source = f"file://{shop}"
     assert desk.call("POST", "/batches", json={"source": source}).status_code == 403
     monkeypatch.chdir(shop.parent)
-    run("place", "allow", "Acme", f"./../{shop.parent.name}/{shop.name}")
+    assert source in run("place", "allow", "Acme", f"./../{shop.parent.name}/{shop.name}"), "which one that was"
     assert json.loads(run("place", "list", "Acme", "--json")) == [source]
     batch = desk.open(source=source)
     assert desk.call("GET", f"/batches/{batch}").json()["items"] == 1
