@@ -38,7 +38,7 @@ def _tile(file: bytes) -> Image.Image:
         with Image.open(io.BytesIO(file)) as opened:
             image = opened.convert("RGBA")
     except OSError:
-        ImageDraw.Draw(tile).text((_GAP, TILE // 2), "not an image", _INK)
+        ImageDraw.Draw(tile).text((_GAP, TILE // 2), "cannot be shown", _INK)
         return tile
     image.thumbnail((TILE, TILE))
     tile.paste(image, ((TILE - image.width) // 2, (TILE - image.height) // 2), image)
