@@ -147,9 +147,10 @@ class Settings(BaseSettings):
     @field_validator("records_url")
     @classmethod
     def _is_a_database(cls, url: str) -> str:
-        if url and not _RECORDS.match(url):
+        if url and not (_RECORDS.match(url) and _can_be_read(url)):
             raise ValueError(
-                "Give postgresql+psycopg://user:password@host/database, or sqlite:////whole/path/of/a/file"
+                "Give postgresql+psycopg://user:password@host:port/database, of several hosts "
+                "…@/database?host=one:port&host=two:port, or sqlite:////whole/path/of/a/file"
             )
         return url
 
@@ -246,6 +247,16 @@ class Settings(BaseSettings):
     def purge_after(self) -> timedelta:
         """From receipt to purge."""
         return timedelta(hours=self.purge_after_hours)
+
+
+def _can_be_read(url: str) -> bool:
+    from sqlalchemy import make_url  # where no address is given, nothing else would import it here
+
+    try:
+        make_url(url)
+    except ValueError:  # what stands for the port is no number
+        return False
+    return True
 
 
 def _root(place: str) -> str:

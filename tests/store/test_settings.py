@@ -42,14 +42,23 @@ def test_whole_places_are_taken(tmp_path: Path) -> None:
         "postgresql://me:secret@host/bgbatch",
         "postgres://host/b",
         "mysql://host/b",
+        "postgresql+psycopg://me:secret@one:5432,two:5432/b",
+        "postgresql+psycopg://host:port/b",
     ],
 )
 def test_a_database_that_cannot_be_opened_or_is_another_one_elsewhere_is_refused(url: str) -> None:
-    assert "postgresql+psycopg://user:password@host/database" in refused("records_url", url)
+    assert "postgresql+psycopg://user:password@host:port/database" in refused("records_url", url)
 
 
 def test_databases_are_taken() -> None:
-    for url in ("", "sqlite://", "sqlite:////srv/records.db", "postgresql+psycopg://me:secret@host/bgbatch?x=1"):
+    of_two = "postgresql+psycopg://me:secret@/bgbatch?host=one:5432&host=two:5432"
+    for url in (
+        "",
+        "sqlite://",
+        "sqlite:////srv/records.db",
+        "postgresql+psycopg://me:secret@host/bgbatch?x=1",
+        of_two,
+    ):
         assert Settings(records_url=url).records_url == url
 
 
