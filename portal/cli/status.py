@@ -13,12 +13,15 @@ from flows.receive import sealed_manifest
 from portal.batches import call_off, has_results
 from portal.cli.terminal import LONGEST_PATH, AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
+from schemas.batch import BatchState
 from schemas.left_out import told
 from schemas.naming import shown
 from schemas.results import Done, Failed, results_by_number
 from store.purging.health import cleans_up_by_itself
 from store.records.batches import BatchRecord, get_batch, list_batches
 from store.records.people import find_account
+
+_NOT_WHOLE = "not all of its photos have come; if nobody sends them any more, submit them again"
 
 
 def status(
@@ -125,12 +128,13 @@ def show_one(parts: Parts, record: BatchRecord, as_json: bool, names: bool = Tru
     look = f" ({to_check} to look at)" if to_check else ""
     told_at = f"{record.purged_at or stamp.purge_at:%Y-%m-%d %H:%M:%S} UTC"
     due = ": that time has come, and the cleanup that finds nothing left leaves the receipt" if is_due else ""
+    is_sealed = record.state is not BatchState.OPEN or not record.lives(parts.clock())
     is_permitted = stamp.grant_id in live_grant_ids(parts.records, record.account_id)
     withdrawn = "no: the permission was taken back" if stamp.grant_id else "no"
     show_fields(
         {
             "batch": stamp.batch_id,
-            "state": record.state,
+            "state": record.state if is_sealed else f"{record.state}: {_NOT_WHOLE}",
             "photos": f"{counts.items}: {counts.done} done{look}, {counts.failed} failed",
             **({"left out": told(record.left_out)} if record.left_out else {}),
             "received": f"{stamp.received_at:%Y-%m-%d %H:%M:%S} UTC",

@@ -110,6 +110,16 @@ def test_a_command_names_the_cutouts_that_a_person_should_look_at(desk: Desk) ->
     assert to_check == [{"path": "VIN1/2.jpg", "flags": ["empty_mask", "dark"]}]
 
 
+def test_of_a_batch_whose_sender_was_killed_status_says_that_it_never_came_whole(desk: Desk) -> None:
+    half = desk.open()
+    assert "open: not all of its photos have come; if nobody sends them any more, submit them again" in " ".join(
+        run("status", half).split()
+    )
+    with desk.parts.records.transaction() as connection:
+        hasten(connection, BatchId(half), desk.parts.clock())
+    assert "submit them again" not in run("status", half)
+
+
 @pytest.mark.parametrize("is_swept", [True, False], ids=["swept", "not swept"])
 def test_between_its_purge_time_and_its_receipt_a_batch_is_said_to_be_due(
     desk: Desk, tmp_path: Path, is_swept: bool
