@@ -99,6 +99,7 @@ def create_app(
     )
     app.state.drawing = asyncio.Semaphore(1)
     app.state.drawer = Drawer()
+    app.state.serving = health.Serving()
     app.add_middleware(ServerErrorMiddleware, handler=_say_that_it_is_ours)  # inside of what adds the headers
     app.add_middleware(BodyLimit, portal=app.state.portal)
     app.add_middleware(Tus)

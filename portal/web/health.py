@@ -64,7 +64,7 @@ def status(portal: ThePortal, request: Request) -> HTMLResponse:
     """For whoever sits at the machine: what runs, what waits, and whether the promise is kept. Elsewhere: 404."""
     if not _is_here(request):
         raise NotFound("There is no such page.")
-    serving: Serving = getattr(request.app.state, "serving", None) or Serving()
+    serving: Serving = request.app.state.serving
     now = portal.clock()
     health = read_health(portal.transient.objects, portal.records, now)
     with portal.records.reading() as connection:
