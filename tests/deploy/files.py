@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_t
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
+@cache
 def manifests() -> list[dict[str, Any]]:
     """What the kustomization names, document by document."""
     kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
