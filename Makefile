@@ -8,6 +8,8 @@ export PIP_NO_INPUT := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Also where the environment forbids it: hundreds of processes of the tests read the same code.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Two processes for a CPU, as half of the time is waiting for servers; four at most, as each starts servers of its own.
 # A file's tests share theirs. In the order of their names the long files do not come last, when nothing is beside them.
