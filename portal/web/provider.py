@@ -7,6 +7,8 @@ they are asked before they are signed in and remembered: any account's owner may
 
 from __future__ import annotations
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection
@@ -20,12 +22,25 @@ from store.records import provider_sign_ins
 from store.records.people import find_account, people_with_address, person_of_identity
 from store.records.sessions import create_sign_in_link, open_session
 
+_WAITING = CapacityLimiter(10)
+"""Threads that wait for the provider: none of those that all other pages share, which go on while it hangs."""
+
 router = APIRouter()
 
 
 @router.get("/sign-in/provider/go")
-def go(portal: ThePortal, request: Request) -> RedirectResponse:
+async def go(portal: ThePortal, request: Request) -> Response:
     """To the provider, with a cookie by which this browser is known when it comes back."""
+    return await run_sync(_go, portal, request, limiter=_WAITING)
+
+
+@router.get("/sign-in/provider/back")
+async def back(portal: ThePortal, request: Request) -> Response:
+    """Back from the provider: check its answer, find the person, sign them in, or ask them first."""
+    return await run_sync(_back, portal, request, limiter=_WAITING)
+
+
+def _go(portal: Portal, request: Request) -> Response:
     limit(portal, SIGN_INS, network_address(request))
     address, asked = _provider(portal).begin(portal.randomness)
     browser = portal.randomness(32).hex()
@@ -36,9 +51,7 @@ def go(portal: ThePortal, request: Request) -> RedirectResponse:
     return answer
 
 
-@router.get("/sign-in/provider/back")
-def back(portal: ThePortal, request: Request) -> Response:
-    """Back from the provider: check its answer, find the person, sign them in, or ask them first."""
+def _back(portal: Portal, request: Request) -> Response:
     limit(portal, SIGN_INS, network_address(request))
     provider = _provider(portal)
     with portal.records.transaction() as connection:

@@ -46,6 +46,8 @@ class IdentityProvider:
     tells_apart: bool = False
     """Whether the address stands in no ID token, but is told for the access token (OpenID Connect Core, 5.4)."""
     tells_of: Claims = field(default_factory=dict)
+    answers: threading.Event = field(default_factory=threading.Event)
+    """Clear while it hangs."""
     now: Callable[[], float] = time.time
     asked: list[dict[str, str]] = field(default_factory=list)
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "1", "use": "sig"}))
@@ -116,9 +118,11 @@ class IdentityProvider:
 def identity_provider() -> Iterator[IdentityProvider]:
     """The provider, serving until the block ends."""
     provider = IdentityProvider()
+    provider.answers.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            provider.answers.wait()
             parts = urlsplit(self.path)
             if parts.path == "/.well-known/openid-configuration":
                 self.answer(provider.description())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -13,6 +14,7 @@ import requests
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from portal import oidc
 from portal.oidc import open_provider
 from schemas.clock import system_clock
 from schemas.errors import ProviderFault, UserError
@@ -20,6 +22,7 @@ from store.records.people import Role, add_person, person_of_identity
 from store.records.provider_sign_ins import LIFE
 from store.settings import Settings
 from tests.portal.browsing import Browser
+from tests.portal.chromium import serving
 from tests.portal.conftest import Site, opened
 from tests.portal.provider_server import CLIENT, SECRET, Claims, IdentityProvider, Lies, identity_provider
 from tests.records import at_home
@@ -322,6 +325,27 @@ def test_who_runs_it_learns_that_the_secret_is_wrong_or_the_clock(
         provider.now = lambda: (site.now + timedelta(minutes=10)).timestamp()
         assert not comes_in(site)
         assert "InvalidClaimError iat" in caplog.text
+
+
+def test_who_waits_for_a_provider_that_hangs_keeps_nobody_else_waiting(
+    site: Site, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette has 40 threads for all pages; that many who were signing in held up each other page and `/healthz`."""
+    monkeypatch.setattr(oidc, "_SECONDS", 600)
+    provider.answers.clear()
+    with serving(site.app) as address, ThreadPoolExecutor(45) as people:
+
+        def sign_in(_: int) -> int:
+            return requests.get(f"{address}/sign-in/provider/go", allow_redirects=False, timeout=600).status_code
+
+        try:
+            waiting = [people.submit(sign_in, each) for each in range(45)]
+            for _ in range(30):
+                assert requests.get(f"{address}/healthz", timeout=60).ok
+            assert not [each for each in waiting if each.done()]
+        finally:
+            provider.answers.set()
+        assert {each.result() for each in waiting} == {303}
 
 
 def test_a_provider_on_the_open_network_must_use_tls(tmp_path: Path) -> None:
