@@ -38,6 +38,7 @@ from portal.cli.night_rounds import keep_looking, look_after_all, send_webhooks,
 from portal.cli.place import address_of
 from portal.cli.terminal import (
     AsJson,
+    ItsIndustry,
     exit_codes,
     exit_for,
     get_ready,
@@ -52,7 +53,7 @@ from portal.cli.terminal import (
 from schemas.batch import BatchState
 from schemas.counting import so_many
 from schemas.errors import NotFound, UserError
-from schemas.industries import Industry, parse_industry
+from schemas.industries import parse_industry
 from schemas.options import Channels, Format, Size, in_words
 from store.outside import allowed
 from store.records import nights, schedules
@@ -72,10 +73,13 @@ def add(
     source: Annotated[str, typer.Option(help="The photos: s3://bucket/prefix or a folder. They stay there.")],
     deliver: Annotated[
         str | None,
-        typer.Option(help="Where cutouts go: s3://bucket/prefix or a folder; in one format, no other schedule's."),
+        typer.Option(
+            help="Where cutouts go: s3://bucket/prefix or a folder; in one format, no other schedule's. "
+            "Without it: they stay in each night's batch, until it is gone."
+        ),
     ] = None,
     timezone: Annotated[str, typer.Option(help="The clock that cron means.")] = "UTC",
-    industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
+    industry: ItsIndustry = None,
     account: AccountOrOnly = None,
     overlap: Annotated[str, typer.Option(help="When the run before is still going: skip, or wait.")] = Overlap.SKIP,
     deadline: Annotated[int | None, typer.Option(help="Minutes after its time by which a run must be over.")] = None,

@@ -29,9 +29,9 @@ from portal.cli.cutout_options import (
 from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apart, what_is_left_to_fetch
 from portal.cli.sending import send
 from portal.cli.status import find_batch, show_one
-from portal.cli.terminal import AsJson, exit_codes, exit_for, get_ready, progress_bar, stores, tell
+from portal.cli.terminal import AsJson, ItsIndustry, exit_codes, exit_for, get_ready, progress_bar, stores, tell
 from schemas.errors import UserError
-from schemas.industries import Industry, parse_industry
+from schemas.industries import parse_industry
 from schemas.options import Channels, Format, Size
 from store.records.batches import BatchRecord
 
@@ -50,7 +50,7 @@ def submit(
         ),
     ],
     account: AccountOrOnly = None,
-    industry: Annotated[str | None, typer.Option(help=f"One of: {', '.join(Industry)}.")] = None,
+    industry: ItsIndustry = None,
     format: TheFormat = Format.PNG,
     channels: TheChannels = Channels.RGBA,
     size: TheSize = Size.AUTO,

@@ -35,6 +35,7 @@ from portal.cli.stopping import INTERRUPTED
 from schemas.batch import BatchState, Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
+from schemas.industries import Industry
 from schemas.naming import shown
 from store.logs import Unforeseen, kind_and_place, log_trace, set_up
 from store.settings import Settings
@@ -59,6 +60,9 @@ _Plain = partial(Console, markup=False, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 TheAccount = Annotated[str, typer.Argument(help="Account name or id.")]
+ItsIndustry = Annotated[
+    str | None, typer.Option(help=f"One of: {', '.join(Industry)}. Without it: nothing trains a model.")
+]
 TheReason = Annotated[str, typer.Option(help="Why. Kept in the ledger for ever: no names, no addresses.")]
 
 out = _Plain()
