@@ -46,7 +46,7 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
         real = None
         if schedule.deliver is not None:
             real = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
-    place = open_to_deliver(real, parts.settings) if real is not None else None
+    place = open_to_deliver(real, parts.settings, bool(known)) if real is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     delivered = len(done) - len(left)
     refused: dict[int, str] = {}
@@ -101,10 +101,11 @@ def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]]
         with parts.records.reading() as connection:
             deliver = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
             source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
+            is_known = bool(fingerprints.known(connection, schedule.schedule_id))
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
         details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
         key = details_key(night.due_at, schedule.schedule_id)
-        open_to_deliver(deliver, parts.settings).write(key, details.model_dump_json(indent=2).encode())
+        open_to_deliver(deliver, parts.settings, is_known).write(key, details.model_dump_json(indent=2).encode())
     except BgbatchError as fault:
         _log.error("night %s: its report with names could not be delivered: %s", night.night_id, fault)
         return False

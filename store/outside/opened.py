@@ -23,24 +23,32 @@ FETCHED = ("http://", "https://")
 _REFUSED = "The photo's own place refused to give it. Check that it may be read."
 
 
-def open_to_deliver(place: str, settings: Settings) -> ObjectStore:
-    """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`."""
+def open_to_deliver(place: str, settings: Settings, is_known: bool = False) -> ObjectStore:
+    """The store at a `real_place`. Nothing is written there through a link: that is a `StoreFault`.
+
+    `is_known`: it took something before. Where its folder is not there any more, its disk is away: a `StoreFault`, too.
+    """
     if place.startswith("s3://"):
         return open_store(place, settings)
-    return ObjectStore(WithoutLinks(place.removeprefix("file://")))
+    return ObjectStore(WithoutLinks(place.removeprefix("file://"), is_known))
 
 
 class WithoutLinks(Folder):
-    """A folder that nothing is written into but by a path in which nothing is a link."""
+    """A folder that nothing is written into but by a path in which nothing is a link. It is made only at the first."""
+
+    def __init__(self, root: str, is_known: bool = False) -> None:
+        super().__init__(root)
+        self._made_with = None if is_known else 0o700
 
     def put(self, key: str, data: bytes) -> None:
         """As in any folder, each one on the way opened inside the one before."""
         folder, _, name = key.rpartition("/")
         for _ in range(2):  # its owner may take the folder away in between
             with suppress(FileNotFoundError), ExitStack() as opened:
-                root = open_folder(opened, self.root, made_with=0o700)
+                root = open_folder(opened, self.root, made_with=self._made_with)
                 here = open_folder(opened, folder, root, made_with=0o777)
                 write_whole(partial_name(name), name, data, here)
+                self._made_with = None
                 return
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 

@@ -37,6 +37,38 @@ def test_two_schedules_that_deliver_into_one_place_at_one_time_leave_a_report_ea
     assert market.target.read(old) == b"{}"
 
 
+@pytest.mark.parametrize("when", ["in mid-night", "between nights"])
+def test_a_place_whose_disk_is_away_gets_nothing_where_the_disk_belongs_and_all_of_it_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    market = open_market(tmp_path, f"file://{tmp_path}/share")
+    fill(market, 1)
+    market.schedule()
+    market.run_due(FIRST)
+    fill(market, 3)
+    market.source.write("listing-009/front.jpg", b"broken")
+    away = tmp_path / "away"
+    put, taken = WithoutLinks.put, list[str]()
+
+    def unmounted(self: WithoutLinks, key: str, data: bytes) -> None:
+        if not taken and when == "in mid-night":
+            put(self, key, data)
+        if not away.exists():
+            market.target_folder.rename(away)
+        taken.append(key)
+        put(self, key, data)
+
+    monkeypatch.setattr(night_delivery, "_WRITERS", 1)
+    monkeypatch.setattr(WithoutLinks, "put", unmounted)
+    assert market.run_due(FIRST + DAY) == []
+    assert not market.target_folder.exists()
+    monkeypatch.setattr(WithoutLinks, "put", put)
+    away.rename(market.target_folder)
+    (night,) = market.run_due(FIRST + DAY + timedelta(minutes=10))
+    assert (night.done, night.delivered) == (3, 3)
+    assert len(market.delivered()) == 3
+
+
 def test_a_delivery_holds_little_of_each_photo(market: Market) -> None:
     """Else a catalog of 250,000 photos would fill the memory that our own manifests give who delivers it."""
     photos = 700
