@@ -23,6 +23,10 @@ _SECONDS = 20
 
 _PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 _MINUTES = LINK_LIFE // timedelta(minutes=1)
+_MISREAD = (
+    "BGBATCH_SMTP_URL cannot be told apart into user, password, host and port. In the first two write / ? # @ [ and ] "
+    "as %2F %3F %23 %40 %5B and %5D."
+)
 
 
 @dataclass(frozen=True)
@@ -117,15 +121,15 @@ def _hand_over(server: SplitResult, message: EmailMessage) -> None:
 
 
 def _server(url: str) -> SplitResult:
-    server = urlsplit(url)
-    if server.scheme not in _PORTS or not server.hostname:
-        raise UserError(f"BGBATCH_SMTP_URL must be one of {', '.join(f'{each}://host' for each in _PORTS)}.")
     try:
+        server = urlsplit(url)
         _ = server.port
     except ValueError:  # its words may hold a part of the password
-        raise UserError(
-            "BGBATCH_SMTP_URL: no port has that number. In user and password, write / ? # and @ as %2F %3F %23 and %40."
-        ) from None
+        raise UserError(_MISREAD) from None
+    if server.scheme not in _PORTS or not server.hostname:
+        raise UserError(f"BGBATCH_SMTP_URL must be one of {', '.join(f'{each}://host' for each in _PORTS)}.")
+    if server.path.strip("/") or server.query or server.fragment:  # the password's end, and the host
+        raise UserError(_MISREAD)
     if not unquote(f"{server.username}{server.password}").isascii():
         raise UserError("BGBATCH_SMTP_URL: user and password must be of ASCII letters. No other is sent by SMTP here.")
     return server

@@ -142,6 +142,7 @@ def test_a_server_without_tls_or_with_a_strangers_certificate_gets_nothing(tmp_p
     [
         *("http://mail.example", "mail.example:25", "smtp://", "smtp", "smtp://mail.example:99999"),
         *("smtp://bg:p#ss@mail.example:587", "smtp://bg:p/ss@mail.example", "smtp://bg:p%C3%A4ss@mail.example"),
+        *("smtp://bg:p[ss@mail.example", "smtp://bg:#pass@mail.example", "smtp://bg:25?ss@mail.example"),
     ],
 )
 def test_a_mail_setting_that_cannot_be_used_is_named(tmp_path: Path, url: str) -> None:
