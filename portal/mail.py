@@ -45,7 +45,7 @@ Post = Callable[[Letter], None]
 def open_post(settings: Settings) -> Post | None:
     """How letters are sent; None when they cannot be. Raises `UserError` for a setting that cannot be used."""
     if settings.smtp_url.get_secret_value():
-        return _by_smtp(_server(settings.smtp_url.get_secret_value()), _one_sender(settings.mail_from))
+        return _by_smtp(_server(settings.smtp_url.get_secret_value()), _one_sender(settings.mail_from.strip()))
     if urlsplit(settings.portal_url).hostname in THIS_MACHINE:
         return _print
     return None

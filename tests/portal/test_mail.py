@@ -161,7 +161,7 @@ def test_a_sender_that_is_not_one_address_is_named(tmp_path: Path, sender: str) 
 
 @pytest.mark.parametrize(
     ("sender", "name"),
-    [('"Müller, Söhne" <b@x.example>', "Müller, Söhne"), ("b@x.example", ""), ("B <b@localhost>", "B")],
+    [('"Müller, Söhne" <b@x.example>', "Müller, Söhne"), ("b@x.example", ""), ("B <b@localhost>\n", "B")],
 )
 def test_a_letter_comes_from_that_name(tmp_path: Path, sender: str, name: str) -> None:
     with mail_server() as (box, port):
@@ -171,6 +171,7 @@ def test_a_letter_comes_from_that_name(tmp_path: Path, sender: str, name: str) -
         post(A_LETTER)
     (letter,) = box.letters
     assert [each.display_name for each in letter["From"].addresses] == [name]
+    assert letter["Subject"] == A_LETTER.subject, "a line break at the setting's end ends no head"
 
 
 def send(tmp_path: Path, url: str) -> None:
