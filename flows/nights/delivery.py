@@ -43,10 +43,11 @@ def deliver(job: Job, night: Night, watch: Callable[[int, int], None], done: dic
     parts, schedule, batch_id = job.parts, job.schedule, night.batch_id
     with parts.records.reading() as connection:
         known = fingerprints.known(connection, schedule.schedule_id)
+        is_known = nights.have_delivered(connection, schedule.schedule_id)
         real = None
         if schedule.deliver is not None:
             real = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
-    place = open_to_deliver(real, parts.settings, bool(known)) if real is not None else None
+    place = open_to_deliver(real, parts.settings, is_known) if real is not None else None
     left = [(number, each) for number, each in done.items() if known.get(each.path_hmac) != each.content_hmac]
     delivered = len(done) - len(left)
     refused: dict[int, str] = {}
@@ -101,7 +102,7 @@ def write_details(job: Job, night: Night, failed: Sequence[tuple[str, str, str]]
         with parts.records.reading() as connection:
             deliver = real_place(connection, schedule.account_id, schedule.deliver, parts.settings)
             source = real_place(connection, schedule.account_id, schedule.source, parts.settings)
-            is_known = bool(fingerprints.known(connection, schedule.schedule_id))
+            is_known = nights.have_delivered(connection, schedule.schedule_id)
         orphans = _orphans(parts, source, deliver, schedule) if night.deleted else ()
         details = Details(report=report_of(night, now), failed=tuple(failed), cutouts_without_photo=orphans)
         key = details_key(night.due_at, schedule.schedule_id)

@@ -165,6 +165,12 @@ def last_due(connection: Connection, schedule_id: str, now: datetime) -> datetim
     return found
 
 
+def have_delivered(connection: Connection, schedule_id: str) -> bool:
+    """Whether a schedule's nights have written any cutout into the customer's place."""
+    has_written = (nights.c.schedule_id == schedule_id) & (nights.c.delivered > 0)
+    return connection.execute(select(nights.c.night_id).where(has_written).limit(1)).first() is not None
+
+
 def count_held(connection: Connection, now: datetime) -> int:
     """How many nights processes work on just now."""
     is_held = nights.c.ended_at.is_(None) & (nights.c.lease_until > now)  # the first leads by the index

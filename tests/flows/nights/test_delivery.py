@@ -69,6 +69,24 @@ def test_a_place_whose_disk_is_away_gets_nothing_where_the_disk_belongs_and_all_
     assert len(market.delivered()) == 3
 
 
+@pytest.mark.parametrize("of_before", ["changed", "replaced by another"])
+def test_a_place_whose_disk_is_away_is_known_also_once_no_fingerprint_is_left(tmp_path: Path, of_before: str) -> None:
+    market = open_market(tmp_path, f"file://{tmp_path}/share")
+    market.source.write("1.jpg", b"a photo")
+    market.schedule()
+    market.run_due(FIRST)
+    if of_before == "replaced by another":
+        market.source.delete(["1.jpg"])
+    market.source.write("1.jpg" if of_before == "changed" else "2.jpg", b"another photo")
+    away = market.target_folder.rename(tmp_path / "away")
+    for minutes in (0, 10):
+        assert market.run_due(FIRST + DAY + timedelta(minutes=minutes)) == []
+        assert not market.target_folder.exists()
+    away.rename(market.target_folder)
+    (night,) = market.run_due(FIRST + DAY + timedelta(minutes=20))
+    assert (night.state, night.delivered) == ("completed", 1)
+
+
 def test_a_delivery_holds_little_of_each_photo(market: Market) -> None:
     """Else a catalog of 250,000 photos would fill the memory that our own manifests give who delivers it."""
     photos = 700
