@@ -87,6 +87,41 @@ def test_a_place_whose_disk_is_away_is_known_also_once_no_fingerprint_is_left(tm
     assert (night.state, night.delivered) == ("completed", 1)
 
 
+def test_a_first_night_makes_the_folder_once_and_not_again_where_its_disk_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market = open_market(tmp_path, f"file://{tmp_path}/share")
+    fill(market, 3)
+    market.schedule()
+    put, away = WithoutLinks.put, tmp_path / "away"
+
+    def unmounted_after_one(self: WithoutLinks, key: str, data: bytes) -> None:
+        put(self, key, data)
+        if not away.exists():
+            market.target_folder.rename(away)
+
+    monkeypatch.setattr(night_delivery, "_WRITERS", 1)
+    monkeypatch.setattr(WithoutLinks, "put", unmounted_after_one)
+    assert market.run_due(FIRST) == []
+    assert not market.target_folder.exists()
+    monkeypatch.setattr(WithoutLinks, "put", put)
+    away.rename(market.target_folder)
+    (night,) = market.run_due(FIRST + timedelta(minutes=10))
+    assert (night.delivered, len(market.delivered())) == (3, 3)
+
+
+def test_no_report_with_names_goes_where_a_disk_belongs_that_is_away(tmp_path: Path) -> None:
+    market = open_market(tmp_path, f"file://{tmp_path}/share")
+    fill(market, 1)
+    market.schedule()
+    market.run_due(FIRST)
+    market.source.write("listing-009/front.jpg", b"broken")
+    market.target_folder.rename(tmp_path / "away")
+    (night,) = market.run_due(FIRST + DAY)
+    assert night.failures == {"damaged_image": 1, "names_not_delivered": 0}
+    assert not market.target_folder.exists()
+
+
 def test_a_delivery_holds_little_of_each_photo(market: Market) -> None:
     """Else a catalog of 250,000 photos would fill the memory that our own manifests give who delivers it."""
     photos = 700
