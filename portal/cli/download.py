@@ -42,6 +42,7 @@ def download(
         parts = get_ready()
         record = find_batch(parts, batch)
         require_there(record, parts.clock())
+        check_place_for_cutouts(parts, record.account_id, to)
         if purge:
             with parts.records.transaction() as connection:
                 want_gone_on_download(connection, record.stamp.batch_id)
@@ -66,7 +67,7 @@ def _as_place(named: str) -> str:
 
 
 def check_place_for_cutouts(parts: Parts, account_id: AccountId, to: str | None) -> None:
-    """Before hours of work, not after. Raises `NotAllowed`, `OSError` when nothing can be written there."""
+    """Before the work or a count, not after. Raises `NotAllowed`, `OSError` when nothing can be written there."""
     if to is None:
         return
     require_known(to)

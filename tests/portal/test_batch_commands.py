@@ -291,6 +291,14 @@ def test_where_nothing_cleans_up_a_command_says_who_has_to(desk: Desk, monkeypat
     assert not says_so()
 
 
+def test_a_download_to_where_nothing_can_be_written_fails_before_it_counts(desk: Desk, tmp_path: Path) -> None:
+    batch = desk.send({"1.jpg": jpeg()})
+    desk.work(batch)
+    (tmp_path / "taken").write_text("a file")
+    said = run("download", batch, "--to", str(tmp_path / "taken/cutouts"), code=2)
+    assert said.startswith("file_fault: Not a directory: ")
+
+
 @pytest.mark.parametrize(
     ("place", "told"),
     [
