@@ -30,6 +30,7 @@ from portal.cli.download import check_place_for_cutouts, fetch_cutouts, keep_apa
 from portal.cli.sending import send
 from portal.cli.status import find_batch, show_one
 from portal.cli.terminal import AsJson, ItsIndustry, exit_codes, exit_for, get_ready, progress_bar, stores, tell
+from schemas.batch import BatchState
 from schemas.errors import UserError
 from schemas.industries import parse_industry
 from schemas.options import Channels, Format, Size
@@ -94,6 +95,8 @@ def run(
     with stores() as parts:
         record = find_batch(parts, batch)
         require_there(record, parts.clock())
+        if record.state is BatchState.OPEN:
+            parts.transient.manifest(record.stamp.batch_id)  # there is none: said before Prefect is imported
         check_place_for_cutouts(parts, record.account_id, to)
         _process(parts, batch, as_json, to, once_more=True)
 

@@ -299,6 +299,13 @@ def test_a_download_to_where_nothing_can_be_written_fails_before_it_counts(desk:
     assert said.startswith("file_fault: Not a directory: ")
 
 
+def test_a_batch_that_was_never_sealed_is_not_run_and_nothing_is_started_for_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flows.process_batch", None)  # whoever imports it fails
+    assert run("run", desk.open(), code=2).startswith("not_sealed: ")
+
+
 @pytest.mark.parametrize(
     ("place", "told"),
     [
