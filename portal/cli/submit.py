@@ -121,7 +121,10 @@ def retry(
 
 def _process(parts: Parts, batch_id: str, as_json: bool, to: str | None, *, once_more: bool = False) -> None:
     record = find_batch(parts, batch_id)
-    if not (once_more and _is_all_done(parts, record)):
+    if once_more and _is_all_done(parts, record):
+        again = f" `bgbatch retry {batch_id} --failed` tries again what failed." if record.counts.failed else ""
+        tell(f"Nothing of the batch is left to do.{again}")
+    else:
         record = _work_through(parts, record, once_more)
     with what_is_left_to_fetch(batch_id) if to is not None else nullcontext():  # also when nobody reads what is shown
         show_one(parts, record, as_json)

@@ -558,7 +558,9 @@ def test_a_batch_that_is_done_is_shown_at_once_when_it_is_run_again_and_what_fai
     monkeypatch.setattr("flows.engine.start", lambda: None)
     batch = BatchId(desk.send({"1.jpg": b"no photo"}))
     fail_all(desk.parts, batch)
-    assert "not_an_image" in run("run", batch, "--to", str(tmp_path), code=4)
+    said = run("run", batch, "--to", str(tmp_path), code=4)
+    assert "not_an_image" in said
+    assert f"Nothing of the batch is left to do. `bgbatch retry {batch} --failed` tries again what failed." in said
     assert ran == []
     manifest = desk.parts.transient.manifest(batch)
     ours = Failed(number=1, code="worker_lost", sentence="The worker died.", finished_at=desk.parts.clock())
