@@ -235,15 +235,20 @@ def retime(
 @app.command()
 def pause(schedule: Id) -> None:
     """Start no more nights; one that is going goes on."""
-    with stores() as parts, parts.records.transaction() as connection:
-        schedules.pause(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+    with stores() as parts:
+        with parts.records.transaction() as connection:
+            schedules.pause(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+        say(f"Paused: no night starts by itself before `bgbatch schedule resume {schedule}`.")
 
 
 @app.command()
 def resume(schedule: Id) -> None:
     """Start nights again. What was missed meanwhile is not caught up; the next night finds all changes anyway."""
-    with stores() as parts, parts.records.transaction() as connection:
-        schedules.resume(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+    with stores() as parts:
+        with parts.records.transaction() as connection:
+            schedules.resume(connection, schedules.find(connection, schedule).schedule_id, parts.clock())
+        due = known.next_at(_find(parts, schedule), parts.clock())
+        say(f"Not paused: the next night starts at {due:%Y-%m-%d %H:%M} UTC.")
 
 
 @app.command()

@@ -163,9 +163,9 @@ def test_the_list_says_when_each_runs_next_and_how_its_last_night_ended(
     assert listed() == "2025-07-02 00:00 │ │"
     begin(desk, schedule, datetime(2025, 6, 30, 0, tzinfo=UTC), NightState.FAILED)
     begin(desk, schedule, datetime(2025, 7, 1, 0, tzinfo=UTC))
-    run("schedule", "pause", schedule)
+    assert f"`bgbatch schedule resume {schedule}`" in run("schedule", "pause", schedule)
     assert listed() == "paused │ completed │"
-    run("schedule", "resume", schedule)
+    assert run("schedule", "resume", schedule) == "Not paused: the next night starts at 2025-07-02 00:00 UTC.\n"
     assert listed() == "2025-07-02 00:00 │ completed │"
     add(tmp_path, "--format", "jpg")
     shown = json.loads(run("schedule", "list", "--account", "Acme", "--json"))
