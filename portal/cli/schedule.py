@@ -58,7 +58,7 @@ from schemas.options import Channels, Format, Size, in_words
 from store.outside import allowed
 from store.records import nights, schedules
 from store.records.nights import Night, NightState
-from store.records.people import find_account
+from store.records.people import find_account, list_accounts
 from store.records.schedules import Overlap, Schedule
 
 app = typer.Typer(no_args_is_help=True, help="Runs that start themselves: only new and changed photos, every night.")
@@ -127,12 +127,15 @@ def list_all(
             owner = find_account(connection, account).account_id if account else None
             found = schedules.list_all(connection, owner)
             last = {each.schedule_id: nights.of_schedule(connection, each.schedule_id, 1) for each in found}
+            names = {each.account_id: each.name for each in list_accounts(connection)}
         if as_json:
             show_json([_fields(parts, each) for each in found])
             return
+        is_of_several = len({each.account_id for each in found}) > 1
         rows = [
             (
                 each.schedule_id,
+                *([names[each.account_id]] if is_of_several else []),
                 each.source,
                 in_words(each.options),
                 f"{each.cron} {each.timezone}",
@@ -142,7 +145,8 @@ def list_all(
             for each in found
         ]
         first = "`bgbatch schedule add` makes the first; its `--help` says what it takes."
-        show_table(("schedule", "source", "cutouts", "when", "next (UTC)", "last night"), rows, first)
+        whose = ("account",) if is_of_several else ()
+        show_table(("schedule", *whose, "source", "cutouts", "when", "next (UTC)", "last night"), rows, first)
 
 
 @app.command()

@@ -14,12 +14,14 @@ from portal.batches import call_off, has_results
 from portal.cli.terminal import LONGEST_PATH, AsJson, show_fields, show_json, show_table, stores, tell
 from portal.permission import live_grant_ids
 from schemas.batch import BatchState
+from schemas.ids import AccountId
 from schemas.left_out import told
 from schemas.naming import shown
 from schemas.results import Done, Failed, results_by_number
+from store.purging import canary
 from store.purging.health import cleans_up_by_itself
 from store.records.batches import BatchRecord, get_batch, list_batches
-from store.records.people import find_account
+from store.records.people import find_account, list_accounts
 
 _NOT_WHOLE = "not all of its photos have come; if nobody sends them any more, submit them again"
 
@@ -37,7 +39,8 @@ def status(
         with parts.records.reading() as connection:
             owner = find_account(connection, account).account_id if account else None
             records = list_batches(connection, owner)
-        _show_list(records, as_json)
+            names = {each.account_id: each.name for each in list_accounts(connection)}
+        _show_list(records, names, as_json)
 
 
 def cancel(batch: Annotated[str, typer.Argument(help="Batch id.")], as_json: AsJson = False) -> None:
@@ -94,14 +97,17 @@ def _became(parts: Parts, record: BatchRecord) -> _Became:
     )
 
 
-def _show_list(records: list[BatchRecord], as_json: bool) -> None:
+def _show_list(records: list[BatchRecord], names: Mapping[AccountId, str], as_json: bool) -> None:
+    """`names`: of the accounts, told where there are batches of several."""
     if as_json:
         show_json([record.model_dump(mode="json") for record in records])
         return
+    is_of_several = len({record.account_id for record in records} - {canary.ACCOUNT}) > 1
     rows = [
         (
             record.stamp.batch_id,
-            f"{record.counts.items} {record.stamp.industry or ''}".strip(),
+            f"{record.counts.items} {record.stamp.industry or ''}".strip()
+            + (f" of {names[record.account_id]}" if is_of_several else ""),
             _how_far(record),
             f"{record.purged_at or record.stamp.purge_at:%Y-%m-%d %H:%M}",
         )

@@ -189,11 +189,11 @@ def test_the_list_of_batches_says_how_far_each_is_and_when_it_is_gone(
             [called_off, "2", "cancelled: 0 done, 0 failed", gone(called_off)],
         ]
     )
-    assert [others, "2", "sealed: 0 done, 0 failed", gone(others)] in listed()
+    assert [others, "2 of Bazaar", "sealed: 0 done, 0 failed", gone(others)] in listed(), "there are several accounts"
     with desk.parts.records.transaction() as connection:
         hasten(connection, BatchId(whole), desk.parts.clock())
     clean_up(cleaning(desk.parts))
-    assert [whole, "1", "purged", gone(whole)] in listed()
+    assert [whole, "1 of Acme", "purged", gone(whole)] in listed()
 
 
 @pytest.mark.parametrize(

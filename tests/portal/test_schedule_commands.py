@@ -173,6 +173,19 @@ def test_the_list_says_when_each_runs_next_and_how_its_last_night_ended(
     assert json.loads(run("schedule", "list", "--account", "Bazaar", "--json")) == []
 
 
+def test_the_list_of_schedules_names_their_accounts_where_there_are_several(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    added(tmp_path)
+    assert "account" not in run("schedule", "list")
+    place = tmp_path / "bazaar"
+    place.mkdir()
+    run("schedule", "add", "--account", "Bazaar", "--cron", "0 2 * * *", "--source", str(place))
+    rows = [each.split("│") for each in run("schedule", "list").splitlines() if each.startswith("│")]
+    assert sorted(row[2].strip() for row in rows) == ["Acme", "Bazaar"]
+
+
 def test_a_schedule_gets_other_times_and_keeps_the_rest(desk: Desk, tmp_path: Path) -> None:
     schedule = added(tmp_path, "--deadline", "60")
 
