@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from schemas.clock import Clock
-from schemas.ids import received_at
+from schemas.ids import BatchId, received_at
 from store.objects.object_store import ObjectStore
 from store.objects.storage import Children
 from store.records.batches import overdue
@@ -92,9 +92,15 @@ def _as_recorded(connection: Connection, oldest_at: datetime | None, now: dateti
 
 
 def cleans_up_by_itself(connection: Connection, now: datetime) -> bool:
-    """Whether cleanups have been coming of late, as where something runs them. One alone may be a command's own."""
+    """Whether cleanups have been coming of late, as where something runs them. One alone may be a command's own.
+
+    Not where a canary was sent of late, too: whatever keeps running sends its first right after its first cleanup.
+    """
     late = (cleanups.c.faults == 0) & (cleanups.c.finished_at > now - _OF_LATE)
-    return connection.execute(select(func.count()).select_from(cleanups).where(late)).scalar_one() > 1
+    count = connection.execute(select(func.count()).select_from(cleanups).where(late)).scalar_one()
+    newest = connection.execute(select(func.max(canaries.c.batch_id))).scalar()
+    is_watched = newest is not None and received_at(BatchId(newest)) > now - _OF_LATE
+    return count > (0 if is_watched else 1)
 
 
 def why_stop(health: Health, now: datetime, is_expected: bool) -> str | None:

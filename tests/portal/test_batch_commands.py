@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from flows import steps
+from flows.canary import send_canary
 from flows.cleaning import cleaning
 from flows.parts import Parts, current_parts, open_parts
 from portal.cli.app import app
@@ -304,6 +305,14 @@ def test_a_batch_that_was_never_sealed_is_not_run_and_nothing_is_started_for_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "flows.process_batch", None)  # whoever imports it fails
     assert run("run", desk.open(), code=2).startswith("not_sealed: ")
+
+
+def test_where_serve_has_cleaned_up_once_and_sent_its_canary_nobody_has_to(desk: Desk) -> None:
+    batch = desk.send({"1.jpg": b"no photo"})
+    clean_up(cleaning(desk.parts))
+    assert "`bgbatch cleanup`" in CliRunner().invoke(app, ["status", batch]).stderr
+    send_canary(desk.parts)
+    assert CliRunner().invoke(app, ["status", batch]).stderr == ""
 
 
 @pytest.mark.parametrize(
