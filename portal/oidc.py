@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote_plus, urlsplit
 
 import requests
@@ -37,11 +37,12 @@ _LEEWAY = 60
 
 @dataclass(frozen=True)
 class Identity:
-    """Somebody, by the provider's word. `email` only when the provider has verified it."""
+    """Somebody, by the provider's word: what its ID token says of them, and what lets us ask for more."""
 
     issuer: str
     subject: str
-    email: str | None
+    claims: Mapping[str, object] = field(repr=False)
+    access_token: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Provider:
             keys = _readable(self._get(_text(known, "jwks_uri")))
             token = jwt.decode(str(tokens.get("id_token", "")), keys, algorithms=_ALGORITHMS)
             self._check(token.claims, asked)
-            return self._identity(token.claims, known, str(tokens.get("access_token", "")))
+            return Identity(self.issuer, str(token.claims["sub"]), token.claims, str(tokens.get("access_token", "")))
         except (AuthlibBaseError, JoseError, ValueError, requests.RequestException) as error:
             if getattr(error, "error", "") == "invalid_client":
                 raise ProviderFault(
@@ -97,6 +98,17 @@ class Provider:
             raise ProviderFault(
                 f"The identity provider's answer cannot be believed: {what}. Nobody was signed in."
             ) from None
+
+    def address_of(self, identity: Identity) -> str | None:
+        """Their e-mail address, if the provider has verified it. Raises `ProviderFault`."""
+        told = identity.claims
+        if "email" not in told and "userinfo_endpoint" in (known := self._discover()):
+            bearer = {"Authorization": f"Bearer {identity.access_token}"}
+            told = self._get(_text(known, "userinfo_endpoint"), bearer)
+            if told.get("sub") != identity.subject:
+                raise ProviderFault("The identity provider tells of somebody else than who came. Nobody was signed in.")
+        email = told.get("email") if told.get("email_verified") is True else None
+        return str(email) if email else None
 
     def _check(self, claims: Mapping[str, object], asked: UnderWay) -> None:
         registry = jwt.JWTClaimsRegistry(
@@ -112,15 +124,6 @@ class Provider:
         registry.validate(dict(claims))
         if claims.get("azp", self.client_id) != self.client_id:
             raise ValueError("issued to another client")
-
-    def _identity(self, claims: Mapping[str, object], known: Mapping[str, object], access_token: str) -> Identity:
-        told = claims
-        if "email" not in claims and "userinfo_endpoint" in known:
-            told = self._get(_text(known, "userinfo_endpoint"), {"Authorization": f"Bearer {access_token}"})
-            if told.get("sub") != claims["sub"]:
-                raise ValueError("told of somebody else")
-        email = told.get("email") if told.get("email_verified") is True else None
-        return Identity(self.issuer, str(claims["sub"]), str(email) if email else None)
 
     def _proof(self) -> tuple[str, str] | None:
         """Who we are, quoted as RFC 6749, 2.3.1 has it: providers read `+` as a blank. None without a secret."""

@@ -59,10 +59,12 @@ def _back(portal: Portal, request: Request) -> Response:
     if asked is None:
         raise NotAllowed("This sign-in was not begun in this browser, or too long ago. Start again.")
     identity = provider.finish(asked, request.query_params)
-    with portal.records.transaction() as connection:
+    with portal.records.reading() as connection:
         known = person_of_identity(connection, identity.issuer, identity.subject)
+    email = provider.address_of(identity) if known is None else None
+    with portal.records.transaction() as connection:
         if known is None:
-            answer = _ask(portal, _links(portal, connection, identity))
+            answer = _ask(portal, _links(portal, connection, identity, email))
         else:
             session = open_session(connection, known.person_id, portal.clock(), portal.randomness)
             answer = enter(portal, request, session)
@@ -77,9 +79,9 @@ def _ask(portal: Portal, links: list[tuple[str, str]]) -> Response:
     return sign_in_page(portal, "several", links=links)
 
 
-def _links(portal: Portal, connection: Connection, identity: Identity) -> list[tuple[str, str]]:
+def _links(portal: Portal, connection: Connection, identity: Identity, email: str | None) -> list[tuple[str, str]]:
     """The accounts that the address is in, as (name, path of a link that signs in and remembers who this is)."""
-    found = people_with_address(connection, identity.email) if identity.email else []
+    found = people_with_address(connection, email) if email else []
     if not found:
         raise NotAllowed("Nobody here has the address that the provider vouches for. Ask your account's owner.")
     who, links = (identity.issuer, identity.subject), []

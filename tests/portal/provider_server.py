@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 ACCESS = "an-access-token"
-CLIENT, SECRET = "bgbatch-tests", "a-secret+of / tests"
+CLIENT, SECRET = "bgbatch:tests", "a-secret+of / tests"
 Claims = dict[str, object]
 
 

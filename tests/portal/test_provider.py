@@ -101,6 +101,8 @@ def test_an_address_that_stands_in_no_id_token_is_asked_for_and_must_be_the_same
     assert not comes_in(site)
     provider.tells_of = {}
     assert comes_in(site, is_asked=True)
+    provider.tells_of = {"sub": "somebody-else"}
+    assert comes_in(site), "who is known already is asked for no address"
 
 
 @pytest.mark.parametrize("apart", [False, True])
