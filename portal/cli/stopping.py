@@ -20,6 +20,7 @@ INTERRUPTED = 130
 _IS_ANOTHER_AFTER = 1.0  # seconds; who presses twice at once means one
 _A_MOMENT = 0.1
 _SHOW_CURSOR = "\x1b[?25h"
+_heard = threading.Event()
 
 
 def hear_stops() -> None:
@@ -44,6 +45,11 @@ def _have_it_come_again(dropped: sys.UnraisableHookArgs) -> None:
         threading.Timer(_A_MOMENT, os.kill, (os.getpid(), number)).start()
 
 
+def was_stopped() -> bool:
+    """Whether a stop was heard. Some libraries make another exception of it, as pydantic does where it serializes."""
+    return _heard.wait(_A_MOMENT)  # the thread that hears it may be about to say so
+
+
 def break_nothing_off() -> None:
     """The command is done: a stop would only break off how Ray and Prefect end, with a trace. A second one still ends.
 
@@ -65,6 +71,7 @@ def _end_at_the_second(heard: int) -> None:
         handler = signal.default_int_handler if is_late else breaking_off(number[0])
         if handler is None:
             continue  # whoever handles it now knows better, `serve` for one
+        _heard.set()
         if monotonic() - first.setdefault(handler, monotonic()) >= _IS_ANOTHER_AFTER:
             with suppress(OSError, ValueError):  # of a window that is gone
                 if sys.stderr.isatty():

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows.engine import prepare
 from flows.parts import Parts, open_parts
-from portal.cli.stopping import INTERRUPTED
+from portal.cli.stopping import INTERRUPTED, was_stopped
 from schemas.batch import BatchState, Counts
 from schemas.clock import system_clock
 from schemas.errors import BgbatchError, UserError
@@ -141,6 +141,9 @@ def exit_codes(how_to_go_on: str = "") -> Iterator[None]:
         _say_fault(UserError.code, "A name or an argument is in no UTF-8. Write it in UTF-8, or rename the file.")
         raise typer.Exit(CALLERS_MISTAKE) from None
     except Exception as fault:  # noqa: BLE001 - whatever it is, a person is told in a sentence
+        if was_stopped():
+            tell(f"Stopped. {how_to_go_on or _GO_ON}")
+            raise typer.Exit(INTERRUPTED) from None
         if not isinstance(fault, Unforeseen):  # its trace is in the log by now
             log_trace(fault)
         why = f"Something went wrong that nobody foresaw ({kind_and_place(fault)})."

@@ -58,6 +58,18 @@ status.list_batches = waits
 from portal.cli.start import main
 main()
 """
+IN_PYDANTIC = """
+import signal
+from pydantic import BaseModel, model_serializer
+from portal.cli import status
+class Thing(BaseModel):
+    @model_serializer
+    def in_words(self):
+        signal.raise_signal(signal.SIGINT)
+status.list_batches = lambda *_what: Thing().model_dump()
+from portal.cli.start import main
+main()
+"""
 BEGINS = """
 import os, time
 import typer.main
@@ -180,6 +192,14 @@ def test_a_stop_that_comes_while_something_is_thrown_away_is_heard(desk: Desk) -
     child = started(THROWS_AWAY, b"waits")
     _, said = child.communicate(timeout=60)
     assert (child.returncode, said.count(b"\n")) == (130, 1), said
+
+
+def test_a_stop_of_which_a_library_makes_another_exception_is_told_as_a_stop(desk: Desk) -> None:
+    child = started(IN_PYDANTIC, b"")
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert said.startswith(b"Stopped. What is done stays done")
+    assert said.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
