@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +15,23 @@ _OF_PREFECT = "prefect.utilities.engine"
 _Handler = Callable[[int, FrameType | None], object]
 
 
+def stop_without_window(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C, for SIGHUP. What is written to a window that is gone fails, and the stop would be lost over that."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):  # a terminal is none any more by then
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+    signal.default_int_handler(number, frame)
+
+
 def breaking_off(number: int) -> _Handler | None:
-    """What raises in whatever is being done when this signal comes: Python's handler, or Prefect's in a flow."""
+    """What raises in whatever is being done when this signal comes: Python's handler, ours, or Prefect's in a flow."""
     handler = signal.getsignal(number)
-    if handler is signal.default_int_handler or getattr(handler, "__module__", "") == _OF_PREFECT:
+    if (
+        handler in (signal.default_int_handler, stop_without_window)
+        or getattr(handler, "__module__", "") == _OF_PREFECT
+    ):
         return handler if callable(handler) else None
     return None
 

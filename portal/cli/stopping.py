@@ -14,7 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from types import FrameType
 
-from store.uninterrupted import breaking_off
+from store.uninterrupted import breaking_off, stop_without_window
 
 INTERRUPTED = 130
 _IS_ANOTHER_AFTER = 1.0  # seconds; who presses twice at once means one
@@ -25,9 +25,9 @@ _heard = threading.Event()
 
 def hear_stops() -> None:
     """Handle them from here on, but those that whoever started this has it ignore (`nohup`, `&` in a script)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number, handler in ((signal.SIGTERM, signal.default_int_handler), (signal.SIGHUP, stop_without_window)):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, handler)
     heard, told = os.pipe()
     os.set_blocking(told, False)
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)  # written to whatever the main thread is stuck in
@@ -69,6 +69,8 @@ def _end_at_the_second(heard: int) -> None:
     while number := os.read(heard, 1):
         is_late = signal.getsignal(number[0]) is _comes_late
         handler = signal.default_int_handler if is_late else breaking_off(number[0])
+        if handler is stop_without_window:
+            handler = signal.default_int_handler  # a second stop, whichever was the first
         if handler is None:
             continue  # whoever handles it now knows better, `serve` for one
         _heard.set()

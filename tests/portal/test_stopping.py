@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 
 import httpx
@@ -54,6 +57,22 @@ def waits(*_what):
     os.write(1, b"waits")
     del thing
     time.sleep(600)
+status.list_batches = waits
+from portal.cli.start import main
+main()
+"""
+SHOWS_A_BAR = """
+import sys, time
+from pathlib import Path
+from portal.cli import status, terminal
+tidied_up = Path(sys.argv.pop())
+def waits(*_what):
+    with terminal.progress_bar("Removing backgrounds"):
+        try:
+            time.sleep(600)
+        finally:
+            terminal.tell("stopping")
+            tidied_up.touch()
 status.list_batches = waits
 from portal.cli.start import main
 main()
@@ -179,6 +198,20 @@ def test_who_is_stopped_once_ends_in_good_order(desk: Desk, number: signal.Signa
     printed, said = child.communicate(timeout=60)
     assert (child.returncode, printed) == (130, b", and tidied up")
     assert said.startswith(b"Stopped. What is done stays done")
+
+
+def test_who_closes_the_window_while_a_bar_is_shown_ends_it_in_good_order(desk: Desk, tmp_path: Path) -> None:
+    """The end of it is to be seen in a file: it has no terminal any more."""
+    pid, window = pty.fork()
+    if pid == 0:
+        _hears()
+        os.execv(sys.executable, [sys.executable, "-c", SHOWS_A_BAR, "status", str(tmp_path / "tidied up")])
+    seen = b""
+    while b"Removing" not in seen:
+        seen += os.read(window, 1024)
+    os.close(window)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert (tmp_path / "tidied up").exists()
 
 
 def test_a_stop_while_the_commands_are_put_together_is_told_in_a_word(desk: Desk) -> None:
