@@ -50,7 +50,7 @@ class WithoutLinks(Folder):
                 write_whole(partial_name(name), name, data, here)
                 self._made_with = None
                 return
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def open_outside(settings: Settings) -> ReadOutside:

@@ -110,7 +110,9 @@ def test_a_first_night_makes_the_folder_once_and_not_again_where_its_disk_belong
     assert (night.delivered, len(market.delivered())) == (3, 3)
 
 
-def test_no_report_with_names_goes_where_a_disk_belongs_that_is_away(tmp_path: Path) -> None:
+def test_no_report_with_names_goes_where_a_disk_belongs_that_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     market = open_market(tmp_path, f"file://{tmp_path}/share")
     fill(market, 1)
     market.schedule()
@@ -119,6 +121,7 @@ def test_no_report_with_names_goes_where_a_disk_belongs_that_is_away(tmp_path: P
     market.target_folder.rename(tmp_path / "away")
     (night,) = market.run_due(FIRST + DAY)
     assert night.failures == {"damaged_image": 1, "names_not_delivered": 0}
+    assert "refused to write: No such file or directory" in caplog.text, "what is wrong with the place"
     assert not market.target_folder.exists()
 
 
