@@ -67,12 +67,12 @@ from pathlib import Path
 from portal.cli import status, terminal
 tidied_up = Path(sys.argv.pop())
 def waits(*_what):
-    with terminal.progress_bar("Removing backgrounds"):
-        try:
+    try:
+        with terminal.progress_bar("Removing backgrounds"):
             time.sleep(600)
-        finally:
-            terminal.tell("stopping")
-            tidied_up.touch()
+    finally:
+        terminal.tell("stopping")
+        tidied_up.touch()
 status.list_batches = waits
 from portal.cli.start import main
 main()
