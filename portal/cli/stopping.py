@@ -47,7 +47,7 @@ def _have_it_come_again(dropped: sys.UnraisableHookArgs) -> None:
 
 def was_stopped() -> bool:
     """Whether a stop was heard. Some libraries make another exception of it, as pydantic does where it serializes."""
-    return _heard.wait(_A_MOMENT)  # the thread that hears it may be about to say so
+    return _heard.wait(1)  # second: on a busy machine the thread that hears it may be about to say so
 
 
 def break_nothing_off() -> None:
